@@ -1,0 +1,116 @@
+//! A ring's control block, its lock word and its wake words.
+
+use crate::table::stored;
+
+stored! {
+    "A ring's control block. Each group of words that one side writes has 128 bytes of its own."
+    pub struct RingControl [1024] {
+        0x000 lock: u64, "MPSC, atomic: 0 free, else bit 63 LOCKED, bits 32 to 62 the holder's incarnation, bits 0 to 15 its slot";
+        0x008 tail: u64, "producer: position after the last record; may lag by one record, or by one batch";
+        0x010 zeroed_to: u64, "MPSC producers, under the lock: every word of the data area from tail + 8 to here is zero";
+        0x018 head_cache: u64, "MPSC producers, under the lock: head as last seen";
+        0x020 sent_msgs: u64, "producer: messages published";
+        0x028 sent_bytes: u64, "producer: payload bytes published";
+        0x030 full_events: u64, "producer: times that a send found no room";
+        0x038 lock_breaks: u64, "MPSC producers, under the lock: locks taken over from a dead holder";
+        0x040 handles_sent: u64, "producer: handles sent";
+        0x048 reserved_048: [u8; 184], "zero";
+        0x100 head: u64, "consumer: position of the first record not yet freed; stored once a message";
+        0x108 received_msgs: u64, "consumer: messages freed";
+        0x110 received_bytes: u64, "consumer: payload bytes of them";
+        0x118 sleeps: u64, "consumer: times that it slept";
+        0x120 spurious: u64, "consumer: wake-ups that found nothing";
+        0x128 handles_taken: u64, "consumer: handles taken";
+        0x130 consumer_id: u64, "consumer: its incarnation << 32 | its slot; stored before it first arms";
+        0x138 skipped: u64, "consumer: records of kinds it doesn't know, passed over";
+        0x140 reserved_140: [u8; 192], "zero";
+        0x200 rx_wake: u32, "atomic, futex: the consumer's wake word";
+        0x204 reserved_204: [u8; 124], "zero";
+        0x280 tx_wake: u32, "atomic, futex: the blocked producers' wake word";
+        0x284 reserved_284: [u8; 124], "zero";
+        0x300 state: u32, "atomic: 0 OPEN, 1 TX_CLOSED, 2 RX_CLOSED, 3 POISONED; left once, never returned to";
+        0x304 reason: u32, "with POISONED: why";
+        0x308 reserved_308: [u8; 120], "zero";
+        0x380 summary: [u64; 8], "LANE, atomic, in the first lane of a group: one bit for each lane with something in it";
+        0x3C0 reserved_3c0: [u8; 64], "zero";
+    }
+}
+
+/// Values of `RingControl::state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RingState {
+    /// In use.
+    Open = 0,
+    /// The sending side has closed for good (channels and sessions only).
+    TxClosed = 1,
+    /// The receiving side has closed for good (channels and sessions only).
+    RxClosed = 2,
+    /// Damaged: nobody sends or receives any more.
+    Poisoned = 3,
+}
+
+impl RingState {
+    /// The state stored as `word`.
+    #[must_use]
+    pub fn from_word(word: u32) -> Option<Self> {
+        [Self::Open, Self::TxClosed, Self::RxClosed, Self::Poisoned]
+            .into_iter()
+            .find(|state| *state as u32 == word)
+    }
+}
+
+/// The holder of an MPSC ring's lock, as stored in the lock word.
+///
+/// # Examples
+/// ```
+/// use tombolo_abi::LockWord;
+/// let holder = LockWord { slot: 3, incarnation: 7 };
+/// assert_eq!(LockWord::from_word(holder.to_word()), Some(holder));
+/// assert_eq!(LockWord::from_word(LockWord::FREE), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockWord {
+    /// The holder's slot.
+    pub slot: u16,
+    /// The holder's incarnation, 31 bits.
+    pub incarnation: u32,
+}
+
+impl LockWord {
+    /// The lock word that nobody holds.
+    pub const FREE: u64 = 0;
+    const LOCKED: u64 = 1 << 63;
+
+    /// The lock word that this holder stores.
+    #[must_use]
+    #[inline]
+    pub const fn to_word(self) -> u64 {
+        Self::LOCKED | ((self.incarnation as u64 & 0x7fff_ffff) << 32) | self.slot as u64
+    }
+
+    /// The holder named by `word`, or `None` where it says that nobody holds the lock.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        if word & Self::LOCKED == 0 {
+            return None;
+        }
+        Some(Self { slot: word as u16, incarnation: (word >> 32) as u32 & 0x7fff_ffff })
+    }
+}
+
+/// Bits of the wake words.
+pub mod wake {
+    /// Somebody sleeps on the word's futex.
+    pub const ARMED_FUTEX: u32 = 1 << 0;
+    /// The other side must fence between publishing and looking at this word.
+    pub const FENCE_REQ: u32 = 1 << 1;
+    /// Somebody waits for an eventfd.
+    pub const ARMED_FD: u32 = 1 << 2;
+    /// The eventfd has been written.
+    pub const NOTIFIED: u32 = 1 << 3;
+    /// All flags.
+    pub const FLAGS: u32 = 0xf;
+    /// One arming, in the count that tells one arming from the next.
+    pub const COUNT_ONE: u32 = 1 << 8;
+}

@@ -1,0 +1,186 @@
+//! What can be wrong with the bytes of a region.
+
+use core::fmt;
+
+/// Why bytes are not a region that this version can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayoutError {
+    /// *Yours*: the file is something else. It was not touched.
+    BadMagic {
+        /// Its first bytes, zero-filled.
+        found: [u8; 8],
+    },
+    /// *Damage*: the file ends before its header does.
+    Truncated {
+        /// Bytes there are.
+        found_len: u64,
+        /// Bytes that the header takes.
+        wanted_len: u64,
+    },
+    /// *Over*: written by a machine of the other byte order.
+    ForeignEndian {
+        /// The endian tag found.
+        found: u32,
+    },
+    /// *Over*: written for another major version of the layout.
+    UnsupportedMajor {
+        /// The version found.
+        found: u16,
+        /// The version that this build reads.
+        supported: u16,
+    },
+    /// *Over*: needs capabilities that this build doesn't know.
+    UnknownCapability {
+        /// The unknown bits of `caps_required`.
+        unknown: u64,
+    },
+    /// *Retry*: nobody has finished initializing the region.
+    NotReady {
+        /// The state word found.
+        state: u32,
+    },
+    /// *Damage*: a bit of the immutable part differs from what the creator wrote.
+    Checksum {
+        /// The checksum stored.
+        found: u32,
+        /// The checksum of the bytes found.
+        computed: u32,
+    },
+    /// *Damage*: the file is shorter than the region claims to be.
+    TooSmall {
+        /// Bytes of the file.
+        found_len: u64,
+        /// Bytes that the header claims.
+        claimed_len: u64,
+    },
+    /// *Damage*, or *yours* where it speaks of an option: a field has a value it must not have.
+    Field {
+        /// The field, by its name in the layout table or in the options.
+        field: &'static str,
+        /// The ring whose entry it is, where it is one.
+        ring: Option<u32>,
+        /// The value found.
+        found: u64,
+        /// What was wanted, in words.
+        wanted: &'static str,
+        /// The number that `wanted` speaks of.
+        limit: u64,
+    },
+    /// *Damage*: a section does not lie inside the region.
+    OutOfBounds {
+        /// The section.
+        section: Section,
+        /// Its offset.
+        offset: u64,
+        /// Its bytes.
+        len: u64,
+        /// Bytes of the region.
+        total_len: u64,
+    },
+    /// *Damage*: two sections share bytes.
+    Overlap {
+        /// One of them.
+        first: Section,
+        /// The other.
+        second: Section,
+        /// An offset that both hold.
+        offset: u64,
+    },
+    /// *Damage*: two endpoints share a slot.
+    SharedSlot {
+        /// The slot.
+        slot: u16,
+        /// One ring that uses it.
+        first_ring: u32,
+        /// The other.
+        second_ring: u32,
+    },
+}
+
+/// A span of the region, for errors and tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// The header page.
+    Header,
+    /// The slot table.
+    Slots,
+    /// The ring directory.
+    Directory,
+    /// The control block of a ring.
+    Control(u32),
+    /// The data area of a ring.
+    Data(u32),
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header => f.write_str("header page"),
+            Self::Slots => f.write_str("slot table"),
+            Self::Directory => f.write_str("ring directory"),
+            Self::Control(ring) => write!(f, "control block of ring {ring}"),
+            Self::Data(ring) => write!(f, "data area of ring {ring}"),
+        }
+    }
+}
+
+impl fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::BadMagic { found } => write!(
+                f,
+                "not a region: starts with {found:02x?}; it was left as it is, choose another path"
+            ),
+            Self::Truncated { found_len, wanted_len } => write!(
+                f,
+                "cut short: {found_len} bytes, the header takes {wanted_len}; remove the file"
+            ),
+            Self::ForeignEndian { found } => write!(
+                f,
+                "endian tag {found:#010x}: written by a machine of another byte order"
+            ),
+            Self::UnsupportedMajor { found, supported } => write!(
+                f,
+                "layout version {found}, this build reads version {supported}; use the same major \
+                 version of tombolo in all processes"
+            ),
+            Self::UnknownCapability { unknown } => write!(
+                f,
+                "requires unknown capabilities {unknown:#x}; open it with the version that made it"
+            ),
+            Self::NotReady { state } => {
+                write!(f, "state {state}: not initialized yet; try again with a longer timeout")
+            }
+            Self::Checksum { found, computed } => write!(
+                f,
+                "header checksum {found:#010x}, its bytes give {computed:#010x}: damaged; close \
+                 all users and remove the file"
+            ),
+            Self::TooSmall { found_len, claimed_len } => write!(
+                f,
+                "file of {found_len} bytes holds a region of {claimed_len}: truncated; close all \
+                 users and remove the file"
+            ),
+            Self::Field { field, ring, found, wanted, limit } => {
+                write!(f, "{field}")?;
+                if let Some(ring) = ring {
+                    write!(f, " of ring {ring}")?;
+                }
+                write!(f, " is {found} ({found:#x}), wanted {wanted} {limit}")
+            }
+            Self::OutOfBounds { section, offset, len, total_len } => write!(
+                f,
+                "{section} at {offset:#x}, {len} bytes, is not inside the region of {total_len}"
+            ),
+            Self::Overlap { first, second, offset } => {
+                write!(f, "{first} and {second} share the byte at {offset:#x}")
+            }
+            Self::SharedSlot { slot, first_ring, second_ring } => {
+                write!(f, "rings {first_ring} and {second_ring} both use slot {slot}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for LayoutError {}

@@ -1,0 +1,61 @@
+//! The v1 layout of a tombolo region: what lies where in the file, and how to tell a sound file
+//! from a damaged one.
+//!
+//! A region is one file:
+//!
+//! ```text
+//! 0x0000  header page    4096 bytes            written once, then only its three mutable words
+//! ......  slot table     slot_count x 256      one slot an endpoint: who owns it, how it is doing
+//! ......  directory      ring_count x 64       written once: what the rings are and where they lie
+//! ......  control        1024 a ring           positions, wake words, counters
+//! ......  data areas     page-aligned          records
+//! ```
+//!
+//! There are no pointers in the file, only offsets from its first byte. Everything is
+//! little-endian; building this crate for a big-endian machine is an error.
+//!
+//! This crate holds no unsafe code, needs no allocator and touches no file. Whoever reads a region
+//! copies its bytes to private memory first and hands the copy to [`parse_header`] and
+//! [`check_directory`], which are total: any bytes give a value or a [`LayoutError`].
+//!
+//! # Examples
+//! ```
+//! use tombolo_abi::{LayoutError, parse_header};
+//! let not_a_region = [0x7f, b'E', b'L', b'F'];
+//! assert!(matches!(parse_header(&not_a_region), Err(LayoutError::BadMagic { .. })));
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(target_endian = "big")]
+compile_error!("the v1 layout is little-endian; big-endian machines are not supported");
+
+#[cfg(test)]
+extern crate std;
+
+mod control;
+mod crc;
+mod directory;
+pub mod document;
+mod error;
+mod header;
+mod limits;
+mod record;
+mod slot;
+mod table;
+mod validate;
+
+pub use control::{LockWord, RingControl, RingState, wake};
+pub use crc::crc32c;
+pub use directory::{NO_GROUP, NO_RING, RingEntry, RingKind};
+pub use error::{LayoutError, Section};
+pub use header::{Header, RegionState, SharedLayout, caps};
+pub use limits::*;
+pub use record::{Record, RecordError, RecordKind, RecordRules};
+pub use slot::{Role, Slot, SlotState, next_incarnation, slot_flags};
+pub use table::{Field, Table};
+pub use validate::{check_directory, header_crc, parse_entries, parse_header};
+
+/// Every stored type, in the order in which they lie in the file.
+pub const TABLES: [&Table; 5] =
+    [&Header::TABLE, &SharedLayout::TABLE, &Slot::TABLE, &RingEntry::TABLE, &RingControl::TABLE];

@@ -1,0 +1,110 @@
+//! The slot of an endpoint.
+
+use crate::table::stored;
+
+stored! {
+    "An endpoint's slot. Who holds lock byte `64 + n` owns slot `n`; everything in the slot is a \
+     hint about the owner, the lock is the truth."
+    pub struct Slot [256] {
+        0x00 state: u32, "atomic: 0 FREE, 1 ATTACHING, 2 ATTACHED, 3 IN_TRANSIT, 4 DETACHING";
+        0x04 incarnation: u32, "atomic: 1 to 0x7fffffff, then 1 again; one more at each attach, 0 before the first";
+        0x08 pid: u32, "the owner's process id in its own namespace";
+        0x0C liveness: u32, "robust futex word: the kernel marks it when the owner's watcher dies";
+        0x10 start_ticks: u64, "the owner's start time (field 22 of its stat)";
+        0x18 pid_namespace: u64, "inode of the owner's pid namespace";
+        0x20 role: u32, "1 receiver, 2 sender";
+        0x24 ring: u32, "index of the ring in the directory";
+        0x28 flags: u32, "bit 0 MEMBARRIER_OK, 1 HAS_SOCKET, 2 HAS_EVENTFD, 3 FENCES_ALWAYS, 4 ROBUST_LIVENESS, 5 LOCK_BY_FD";
+        0x2C seqlock: u32, "atomic: odd while the owner writes pid to attach_ns; odd for ever if it died there";
+        0x30 attach_ns: u64, "wall clock at attach, Unix ns";
+        0x38 reserved_38: [u8; 8], "zero";
+        0x40 robust_node: [u64; 2], "robust list node; written by the owner, read by its kernel only";
+        0x50 koid: u64, "id of the channel end on this slot, or 0";
+        0x58 signals: u32, "atomic, futex: the channel end's signals";
+        0x5C reserved_5c: [u8; 36], "zero";
+        0x80 msgs: u64, "messages sent or received since this attach";
+        0x88 bytes: u64, "payload bytes of them";
+        0x90 wakes_sent: u64, "wake-ups that took a system call";
+        0x98 wakes_elided: u64, "wake-ups that were not needed";
+        0xA0 full_waits: u64, "times that the owner waited for room";
+        0xA8 aborts: u64, "claims given up";
+        0xB0 lock_breaks: u64, "locks taken over from a dead holder";
+        0xB8 handles: u64, "handles sent or received";
+        0xC0 reserved_c0: [u8; 64], "zero";
+    }
+}
+
+/// Values of `Slot::state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SlotState {
+    /// Nobody's.
+    Free = 0,
+    /// Its owner is filling it in.
+    Attaching = 1,
+    /// In use.
+    Attached = 2,
+    /// On its way to another process inside a message.
+    InTransit = 3,
+    /// Its owner is leaving.
+    Detaching = 4,
+}
+
+impl SlotState {
+    /// The state stored as `word`.
+    #[must_use]
+    pub fn from_word(word: u32) -> Option<Self> {
+        [Self::Free, Self::Attaching, Self::Attached, Self::InTransit, Self::Detaching]
+            .into_iter()
+            .find(|state| *state as u32 == word)
+    }
+}
+
+/// Values of `Slot::role`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Role {
+    /// Takes messages.
+    Receiver = 1,
+    /// Gives messages.
+    Sender = 2,
+}
+
+impl Role {
+    /// The role stored as `word`.
+    #[must_use]
+    pub fn from_word(word: u32) -> Option<Self> {
+        [Self::Receiver, Self::Sender].into_iter().find(|role| *role as u32 == word)
+    }
+}
+
+/// Bits of `Slot::flags`.
+pub mod slot_flags {
+    /// The owner is registered for membarrier.
+    pub const MEMBARRIER_OK: u32 = 1 << 0;
+    /// The owner listens on a socket.
+    pub const HAS_SOCKET: u32 = 1 << 1;
+    /// The owner has handed out an eventfd.
+    pub const HAS_EVENTFD: u32 = 1 << 2;
+    /// The owner fences after every publish.
+    pub const FENCES_ALWAYS: u32 = 1 << 3;
+    /// `Slot::liveness` is on the owner's robust list.
+    pub const ROBUST_LIVENESS: u32 = 1 << 4;
+    /// The owner holds its lock byte by an open descriptor, not by a mapping.
+    pub const LOCK_BY_FD: u32 = 1 << 5;
+}
+
+/// The largest incarnation.
+const INCARNATION_MAX: u32 = 0x7fff_ffff;
+
+/// The incarnation after `incarnation`: 31 bits, never 0.
+///
+/// # Examples
+/// ```
+/// assert_eq!(tombolo_abi::next_incarnation(0), 1);
+/// assert_eq!(tombolo_abi::next_incarnation(0x7fff_ffff), 1);
+/// ```
+#[must_use]
+pub fn next_incarnation(incarnation: u32) -> u32 {
+    if incarnation >= INCARNATION_MAX { 1 } else { incarnation + 1 }
+}

@@ -1,0 +1,330 @@
+//! The region's error.
+//!
+//! Each variant is one of: *retry* (may succeed later), *over* (this handle or region is finished),
+//! *yours* (the call must change), *damage* (the file is not what it should be).
+
+use std::io;
+use std::path::PathBuf;
+
+use tombolo_abi::{LayoutError, RecordError};
+
+/// Why a region could not be opened, or an endpoint of it not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// *Retry* or *yours*: the file system or the kernel refused.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// *Over*: the mapping's base is not at a multiple of the layout's alignment.
+    #[error("mapped at {address:#x}, which is no multiple of {align}")]
+    Misaligned {
+        /// Where the region was mapped.
+        address: usize,
+        /// The alignment that the layout asks for, in bytes.
+        align: usize,
+    },
+    /// *Damage*: the file is shorter than the region in it claims to be.
+    #[error(
+        "{} has {found_len} bytes, its region claims {claimed_len}: truncated; close all users and \
+         remove it", path.display()
+    )]
+    RegionTooSmall {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        found_len: u64,
+        /// The bytes that the header claims.
+        claimed_len: u64,
+    },
+    /// *Damage* or *yours*: uninitialized, or not a region that this build with these options can
+    /// use.
+    #[error("{}: {reason}", path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with what was found and what was wanted.
+        reason: LayoutError,
+    },
+    /// *Yours*: not a name of a region.
+    #[error(
+        "{name:?} is no region name ({reason}); use 1 to 128 of A-Z a-z 0-9 . _ - and no leading \
+         dot, or open it by path"
+    )]
+    InvalidName {
+        /// The name given, cut to 256 bytes.
+        name: String,
+        /// What it breaks.
+        reason: &'static str,
+    },
+    /// *Yours*: a path that cannot name a region.
+    #[error("{}: {reason}", path.display())]
+    InvalidPath {
+        /// The path given.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// *Yours*: creation options that no region can have.
+    #[error("option {option} is {found}, wanted {wanted}")]
+    InvalidOption {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        found: u64,
+        /// What it may be.
+        wanted: &'static str,
+    },
+    /// *Yours*: something that is not a regular file.
+    #[error("{} is a {found}, not a regular file; it was left as it is", path.display())]
+    WrongFileType {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// *Yours*: a path that someone else could turn elsewhere.
+    #[error("{}: {reason}", path.display())]
+    UnsafePath {
+        /// The path.
+        path: PathBuf,
+        /// Why it is not used.
+        reason: &'static str,
+    },
+    /// *Yours*: the file's owner or mode is not one that the options allow.
+    #[error(
+        "{} is owned by uid {owner} with mode {mode:04o}, this process runs as uid {euid}: {hint}",
+        path.display()
+    )]
+    Permission {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Its mode bits.
+        mode: u32,
+        /// The effective user of this process.
+        euid: u32,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// *Yours*: a file system on which locks or mappings don't behave.
+    #[error(
+        "{} lies on {name} (magic {magic:#x}), on which locks and shared mappings are not \
+         dependable; use tmpfs, ext4, xfs or btrfs, or allow it with OpenOptions::file_system",
+        path.display()
+    )]
+    UnsupportedFileSystem {
+        /// The path.
+        path: PathBuf,
+        /// The file system's name where known.
+        name: &'static str,
+        /// Its magic number.
+        magic: u64,
+    },
+    /// *Retry*: no room for the region; nothing was left behind.
+    #[error(
+        "no room for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",
+        path.display()
+    )]
+    NoSpace {
+        /// Where.
+        path: PathBuf,
+        /// Bytes of the region.
+        wanted_len: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// *Yours*: the region would exceed the process's limit on file size.
+    #[error(
+        "a region of {wanted_len} bytes exceeds this process's file size limit of {limit} \
+         (RLIMIT_FSIZE); raise it with ulimit -f or ask for smaller rings"
+    )]
+    FileSizeLimit {
+        /// Bytes of the region.
+        wanted_len: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// *Retry*: opening an existing region only, and there is none.
+    #[error("no region at {}; start its creator first, or allow creating it", path.display())]
+    NotFound {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// *Retry*: creating a new region only, and the present one is in use.
+    #[error(
+        "{} is in use{}; close its users first, or join it", path.display(), by_pid(*.pid)
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// One of its users where known, else 0.
+        pid: u32,
+    },
+    /// *Retry*: another process was still creating or replacing the region when time was up.
+    #[error(
+        "{} is still being initialized (state {state}) after {waited_ms} ms; wait longer, or look \
+         at it with `tombolo inspect`", path.display()
+    )]
+    NotReady {
+        /// The file.
+        path: PathBuf,
+        /// Its state word, 0 where it is empty.
+        state: u32,
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
+    /// *Over*: another region has taken the place of this one; open it again.
+    #[error("{} was replaced by a newer region; open it again", path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
+    /// *Over*: the region as a whole is marked as damaged.
+    #[error("{} is marked as poisoned; close all users and remove it", path.display())]
+    RegionPoisoned {
+        /// The file.
+        path: PathBuf,
+    },
+    /// *Damage*: a ring holds what no honest peer writes; it is closed for everybody.
+    #[error("ring {ring} is poisoned at position {position}: {reason}; recreate the region")]
+    Poisoned {
+        /// The ring.
+        ring: u32,
+        /// The position at which it was noticed.
+        position: u64,
+        /// What was found.
+        reason: Damage,
+    },
+    /// *Retry*: somebody else owns the endpoint.
+    #[error("the {role} of ring {ring} is held{}; close it there first", by_pid(*.pid))]
+    Busy {
+        /// The ring.
+        ring: u32,
+        /// `"sender"` or `"receiver"`.
+        role: &'static str,
+        /// The owner where known, else 0.
+        pid: u32,
+    },
+    /// *Over*: the holder of an MPSC ring's lock died inside a send.
+    #[error(
+        "the lock of ring {ring} is held by slot {slot} (pid {pid}), which is dead; recreate the \
+         region"
+    )]
+    DeadHolder {
+        /// The ring.
+        ring: u32,
+        /// The dead holder's slot.
+        slot: u16,
+        /// The dead holder's process id as it wrote it.
+        pid: u32,
+    },
+    /// *Retry*: a live process held an MPSC ring's lock until time was up.
+    #[error("the lock of ring {ring} is held by slot {slot} (pid {pid}), which is alive but stopped")]
+    Stalled {
+        /// The ring.
+        ring: u32,
+        /// The holder's slot.
+        slot: u16,
+        /// The holder's process id as it wrote it.
+        pid: u32,
+    },
+    /// *Over*: the kernel no longer shows this process as the owner of its endpoint.
+    #[error("the lock of slot {slot} was lost; drop this handle and open the region again")]
+    LockLost {
+        /// The slot.
+        slot: u16,
+    },
+    /// *Yours*: used in a forked child; handles belong to the process that made them.
+    #[error("handles don't cross fork; open the region again in the child")]
+    ForkedChild,
+    /// *Yours*: longer than the ring allows; nothing was written.
+    #[error("message of {found} bytes, ring {ring} takes at most {limit}; split it or recreate \
+             the region with a larger max_message")]
+    MessageTooLong {
+        /// The ring.
+        ring: u32,
+        /// Bytes of the message.
+        found: usize,
+        /// The ring's limit.
+        limit: u32,
+    },
+    /// *Yours*: the caller's buffer cannot hold the next message, which stays where it is.
+    #[error("the next message has {needed} bytes, the buffer has room for {room}; it was kept")]
+    BufferTooSmall {
+        /// Bytes of the message.
+        needed: usize,
+        /// Bytes of the buffer.
+        room: usize,
+    },
+    /// *Yours*: the region has no such ring.
+    #[error("the region has no {kind} ring")]
+    NoSuchRing {
+        /// The kind asked for.
+        kind: &'static str,
+    },
+    /// *Over*: the kernel, or a filter in front of it, lacks something that cannot be done without.
+    #[error("{what} is not available here: {source}")]
+    Unsupported {
+        /// What is missing.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn by_pid(pid: u32) -> String {
+    if pid == 0 { String::new() } else { format!(" by pid {pid}") }
+}
+
+/// What was found in a ring that no honest peer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// A malformed record header.
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    /// Positions that contradict each other.
+    #[error("{word} is {found:#x} while {against} is {other:#x}")]
+    Position {
+        /// The word that is wrong.
+        word: &'static str,
+        /// Its value.
+        found: u64,
+        /// What it was compared with.
+        against: &'static str,
+        /// The value of that.
+        other: u64,
+    },
+    /// A lock word that names a slot which is no producer's.
+    #[error("the lock names slot {slot}, which is no producer's")]
+    LockOwner {
+        /// The slot named.
+        slot: u16,
+    },
+    /// Somebody else marked the ring before; the number is theirs.
+    #[error("marked by another process, reason {code}")]
+    Marked {
+        /// The reason stored with the mark.
+        code: u32,
+    },
+}
+
+impl Damage {
+    /// The number stored with the mark.
+    pub(crate) fn code(&self) -> u32 {
+        match self {
+            Self::Record(error) => error.code(),
+            Self::Position { .. } => 32,
+            Self::LockOwner { .. } => 33,
+            Self::Marked { code } => *code,
+        }
+    }
+}

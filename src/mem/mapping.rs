@@ -1,0 +1,101 @@
+//! A region's bytes, mapped for reading and writing.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use crate::os::fork::Owner;
+
+/// A shared mapping of a whole region.
+///
+/// Invariants:
+/// - the bytes from `base` to `base + len` stay mapped, readable and writable, while this lives;
+/// - `base` is at a page boundary, so an offset's alignment is its address's.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    map: ManuallyDrop<MmapRaw>,
+    owner: Owner,
+}
+
+impl Mapping {
+    /// Maps the first `len` bytes of `file`, which must have them. A forked child does not get the
+    /// mapping.
+    pub(crate) fn new(file: BorrowedFd<'_>, len: u64) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let owner = Owner::current()?;
+        let map = MmapOptions::new().len(len).map_raw(file.as_raw_fd())?;
+        map.advise(Advice::DontFork)?;
+        Ok(Self { map: ManuallyDrop::new(map), owner })
+    }
+
+    /// Faults every page in for writing, so that the first message pays no page fault.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        self.map.advise(Advice::PopulateWrite)
+    }
+
+    /// Where the mapping starts.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
+    }
+
+    /// Its bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// The 32-bit word at `offset` bytes.
+    ///
+    /// # Panics
+    /// Where the word is not aligned or not inside: offsets come from a validated layout.
+    #[inline]
+    pub(crate) fn word_u32(&self, offset: u64) -> &AtomicU32 {
+        let address = self.checked(offset, 4).cast();
+        // SAFETY:
+        // - valid and aligned: `checked` saw that the word's bytes lie inside the mapping at a
+        //   multiple of 4, and the mapping outlives the borrow of `self`;
+        // - no data race: this crate touches mapped words only through atomics of one width a
+        //   word, and other processes are outside of this program.
+        unsafe { AtomicU32::from_ptr(address) }
+    }
+
+    /// The 64-bit word at `offset` bytes.
+    ///
+    /// # Panics
+    /// As [`Self::word_u32`].
+    #[inline]
+    pub(crate) fn word_u64(&self, offset: u64) -> &AtomicU64 {
+        let address = self.checked(offset, 8).cast();
+        // SAFETY:
+        // - valid and aligned: `checked` saw that the word's bytes lie inside the mapping at a
+        //   multiple of 8, and the mapping outlives the borrow of `self`;
+        // - no data race: as in `word_u32`.
+        unsafe { AtomicU64::from_ptr(address) }
+    }
+
+    /// Whether this process made the mapping. A forked child doesn't have it: whoever touches the
+    /// region asks this first.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.owner.is_here()
+    }
+
+    /// The address of `len` bytes at `offset`, aligned to `len`.
+    fn checked(&self, offset: u64, len: u64) -> *mut u8 {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len());
+        assert!(inside && offset.is_multiple_of(len), "no word of {len} bytes at {offset:#x}");
+        self.base().wrapping_add(offset as usize)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if !self.is_ours() {
+            return; // a forked child never had it; something else may be at this address
+        }
+        // SAFETY: dropped once, here, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.map) };
+    }
+}

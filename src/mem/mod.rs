@@ -1,0 +1,13 @@
+//! Island 1 of unsafe: mapped bytes.
+//!
+//! Another process may write any byte of a mapping at any time, so nothing here hands out a
+//! `&[u8]` or a `&T` into it. There are three ways in: *words* as `&AtomicU32` or `&AtomicU64`, one
+//! width a word; *descriptions*, copied out and checked by `tombolo-abi`; *payload*, copied in and
+//! out word by word.
+#![allow(unsafe_code)]
+
+mod lock_mapping;
+mod mapping;
+
+pub(crate) use lock_mapping::LockMapping;
+pub(crate) use mapping::Mapping;

@@ -1,0 +1,141 @@
+//! Telling a forked child from the process that made a handle, and keeping forks out of moments in
+//! which a child would take along what it must not have.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::io;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+const PAGE_LEN: usize = 4096;
+
+/// The process that made something.
+///
+/// A word on a page that the kernel hands to a forked child zeroed holds the number of the present
+/// process; a child that makes handles of its own takes the next number. So a value made before a
+/// fork never compares equal after it, at the cost of one load and no system call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    cookie: &'static AtomicU64,
+    number: u64,
+}
+
+impl Owner {
+    /// The present process.
+    pub(crate) fn current() -> io::Result<Self> {
+        /// The last number taken; a child starts from its parent's.
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        static RENEWING: Mutex<()> = Mutex::new(());
+
+        let cookie = cookie()?;
+        let _guard = RENEWING.lock().unwrap_or_else(PoisonError::into_inner);
+        if cookie.load(Ordering::Relaxed) == 0 {
+            let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+            cookie.store(number, Ordering::Relaxed);
+        }
+        Ok(Self { cookie, number: cookie.load(Ordering::Relaxed) })
+    }
+
+    /// Whether this code runs in that process, and not in a forked child of it.
+    #[inline]
+    pub(crate) fn is_here(self) -> bool {
+        self.cookie.load(Ordering::Relaxed) == self.number
+    }
+}
+
+/// The word on the page that forking zeroes.
+fn cookie() -> io::Result<&'static AtomicU64> {
+    static COOKIE: OnceLock<&'static AtomicU64> = OnceLock::new();
+    if let Some(cookie) = COOKIE.get() {
+        return Ok(cookie);
+    }
+    let made = new_cookie()?;
+    Ok(COOKIE.get_or_init(|| made)) // a page more where two threads come first at once
+}
+
+fn new_cookie() -> io::Result<&'static AtomicU64> {
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no other.
+    let page = unsafe { mmap_anonymous(null_mut(), PAGE_LEN, access, MapFlags::PRIVATE) }?;
+    // SAFETY: the range is exactly the page just mapped, which holds nothing yet.
+    unsafe { madvise(page, PAGE_LEN, Advice::LinuxWipeOnFork) }?;
+    // SAFETY: page-aligned, readable, writable, zero-filled, never unmapped, and used only through
+    // this reference.
+    Ok(unsafe { AtomicU64::from_ptr(page.cast()) })
+}
+
+static FORKS: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// Held by a forking thread from just before the fork until just after it, on both sides.
+    static HELD: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+}
+
+/// Keeps other threads of this process from forking while the guard lives.
+///
+/// Between opening a description that is to hold a lock and marking its mapping as not inherited, a
+/// fork would give the child a share in the lock that nobody could take back.
+pub(crate) fn hold_off() -> io::Result<MutexGuard<'static, ()>> {
+    static REGISTERED: OnceLock<i32> = OnceLock::new();
+    // SAFETY: the three functions have the type asked for and live as long as the program.
+    let result = *REGISTERED.get_or_init(|| unsafe {
+        libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork))
+    });
+    match result {
+        0 => Ok(FORKS.lock().unwrap_or_else(PoisonError::into_inner)),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+extern "C" fn before_fork() {
+    let guard = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
+    // A thread whose locals are gone holds the lock across its fork by not dropping the guard; it
+    // is about to end, and so is the process whose last claim it would block.
+    let _ = HELD.try_with(|held| held.replace(Some(guard)));
+}
+
+extern "C" fn after_fork() {
+    let _ = HELD.try_with(|held| held.take());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_here_until_a_child_asks() {
+        let owner = Owner::current().unwrap();
+        assert!(owner.is_here());
+        // SAFETY: the child only compares numbers and leaves by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let here = owner.is_here();
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(i32::from(here)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is a valid place for the child's status.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0, "the child took itself for its parent");
+        assert!(owner.is_here());
+    }
+
+    #[test]
+    fn a_process_may_fork_after_forks_were_held_off() {
+        drop(hold_off().unwrap());
+        // SAFETY: the child leaves at once by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 1;
+        // SAFETY: `status` is a valid place for the child's status.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0);
+        drop(hold_off().unwrap());
+    }
+}

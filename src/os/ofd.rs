@@ -1,0 +1,112 @@
+//! Locks on byte ranges that belong to an open file description (`F_OFD_*`, `man 2 fcntl`).
+//!
+//! `rustix::fs::fcntl_lock` offers the older locks of the process, which any `close` of the file
+//! drops. Calls here never block.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// How a range is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Others may lock it shared.
+    Shared,
+    /// Nobody else may lock it.
+    Exclusive,
+}
+
+impl Mode {
+    fn lock_type(self) -> libc::c_int {
+        match self {
+            Self::Shared => libc::F_RDLCK,
+            Self::Exclusive => libc::F_WRLCK,
+        }
+    }
+}
+
+/// Locks `range` on the description behind `file`; `false` where another description is in the way.
+pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range<u64>, mode: Mode) -> io::Result<bool> {
+    match call(file, libc::F_OFD_SETLK, mode.lock_type(), &range) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Drops the locks of the description behind `file` on `range`.
+pub(crate) fn unlock(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<()> {
+    call(file, libc::F_OFD_SETLK, libc::F_UNLCK, &range).map(drop)
+}
+
+/// Whether a description other than the one behind `file` holds any lock in `range`.
+pub(crate) fn is_locked(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<bool> {
+    call(file, libc::F_OFD_GETLK, libc::F_WRLCK, &range).map(|found| found != libc::F_UNLCK)
+}
+
+/// The first locked byte in `range`, by a description other than the one behind `file`.
+pub(crate) fn first_locked(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<Option<u64>> {
+    let lock = fcntl(file, libc::F_OFD_GETLK, libc::F_WRLCK, &range)?;
+    let locked = libc::c_int::from(lock.l_type) != libc::F_UNLCK;
+    Ok(locked.then(|| (lock.l_start as u64).max(range.start)))
+}
+
+fn call(
+    file: BorrowedFd<'_>,
+    command: libc::c_int,
+    lock_type: libc::c_int,
+    range: &Range<u64>,
+) -> io::Result<libc::c_int> {
+    fcntl(file, command, lock_type, range).map(|lock| libc::c_int::from(lock.l_type))
+}
+
+fn fcntl(
+    file: BorrowedFd<'_>,
+    command: libc::c_int,
+    lock_type: libc::c_int,
+    range: &Range<u64>,
+) -> io::Result<libc::flock> {
+    let mut lock = libc::flock {
+        l_type: lock_type as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: range.start as libc::off_t,
+        l_len: (range.end - range.start) as libc::off_t,
+        l_pid: 0, // the OFD commands refuse anything else
+    };
+    loop {
+        // SAFETY: the OFD commands read and write one `flock`, which `lock` is and which lives
+        // across the call; the descriptor is borrowed for the call.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) };
+        if result == 0 {
+            return Ok(lock);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_belongs_to_its_description_and_is_seen_by_all_others() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (a, b) = (file.reopen().unwrap(), file.reopen().unwrap());
+        let range = tombolo_abi::LOCK_SLOTS..tombolo_abi::LOCK_SLOTS + 1;
+        assert!(try_lock(a.as_fd(), range.clone(), Mode::Exclusive).unwrap());
+        assert!(!try_lock(b.as_fd(), range.clone(), Mode::Exclusive).unwrap());
+        assert!(!is_locked(a.as_fd(), range.clone()).unwrap());
+        let wide = tombolo_abi::LOCK_BASE..tombolo_abi::LOCK_SLOTS + 100;
+        assert_eq!(first_locked(b.as_fd(), wide).unwrap(), Some(range.start));
+        unlock(a.as_fd(), range.clone()).unwrap();
+        assert!(!is_locked(b.as_fd(), range).unwrap());
+    }
+}
