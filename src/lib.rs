@@ -4,5 +4,6 @@
 mod error;
 mod mem;
 mod os;
+mod ring;
 
 pub use error::{Damage, Error};

@@ -6,8 +6,11 @@
 //! out word by word.
 #![allow(unsafe_code)]
 
+pub(crate) mod copy;
 mod lock_mapping;
 mod mapping;
+mod ring_span;
 
 pub(crate) use lock_mapping::LockMapping;
 pub(crate) use mapping::Mapping;
+pub(crate) use ring_span::RingSpan;

@@ -1,0 +1,118 @@
+//! The mapped bytes of one ring: its control block and its data area.
+
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use tombolo_abi::{CONTROL_LEN, ISOLATION_LEN};
+
+use super::Mapping;
+
+/// One ring in a mapping.
+///
+/// Invariants, established by [`RingSpan::new`] and kept because nothing changes the fields:
+/// - `control` points to `CONTROL_LEN` bytes and `area` to `mask + 1` bytes inside `mapping`;
+/// - both are aligned to 8 bytes, and the two don't overlap with anything of another width;
+/// - `mask + 1` is a power of two from 8.
+#[derive(Clone, Debug)]
+pub(crate) struct RingSpan {
+    control: NonNull<u8>,
+    area: NonNull<AtomicU64>,
+    mask: u64,
+    mapping: Arc<Mapping>,
+}
+
+// SAFETY: the pointers lead into `mapping`, which moves along; what they point to is accessed
+// through atomics and copies that tolerate any other writer.
+unsafe impl Send for RingSpan {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for RingSpan {}
+
+impl RingSpan {
+    /// The ring whose control block and data area lie at these offsets, or `None` where they don't
+    /// lie inside the mapping, are not aligned, or `capacity` is no power of two from 8.
+    pub(crate) fn new(
+        mapping: Arc<Mapping>,
+        control_offset: u64,
+        data_offset: u64,
+        capacity: u64,
+    ) -> Option<Self> {
+        let inside = |offset: u64, len| offset.checked_add(len).is_some_and(|end| end <= mapping.len());
+        let aligned = control_offset.is_multiple_of(ISOLATION_LEN.into())
+            && data_offset.is_multiple_of(8)
+            && capacity.is_power_of_two()
+            && capacity >= 8;
+        if !aligned || !inside(control_offset, CONTROL_LEN.into()) || !inside(data_offset, capacity) {
+            return None;
+        }
+        let control = NonNull::new(mapping.base().wrapping_add(control_offset as usize))?;
+        let area = NonNull::new(mapping.base().wrapping_add(data_offset as usize))?.cast();
+        Some(Self { control, area, mask: capacity - 1, mapping })
+    }
+
+    /// Whether this process made the mapping, and is no forked child of the one that did.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.mapping.is_ours()
+    }
+
+    /// The 64-bit word at `offset` bytes of the control block.
+    ///
+    /// # Panics
+    /// Where it is not aligned or not inside; offsets are constants, so the check is compiled away.
+    #[inline]
+    pub(crate) fn control_u64(&self, offset: usize) -> &AtomicU64 {
+        let address = self.control_at(offset, 8).cast();
+        // SAFETY:
+        // - valid and aligned: `control_at` checked the offset against the control block, which
+        //   lies aligned in the mapping that this value keeps;
+        // - no data race: mapped words are touched through atomics of one width a word only.
+        unsafe { AtomicU64::from_ptr(address) }
+    }
+
+    /// The 32-bit word at `offset` bytes of the control block.
+    ///
+    /// # Panics
+    /// As [`Self::control_u64`].
+    #[inline]
+    pub(crate) fn control_u32(&self, offset: usize) -> &AtomicU32 {
+        let address = self.control_at(offset, 4).cast();
+        // SAFETY: as in `control_u64`, for four bytes.
+        unsafe { AtomicU32::from_ptr(address) }
+    }
+
+    /// The word of the data area that holds `position`.
+    #[inline]
+    pub(crate) fn data_word(&self, position: u64) -> &AtomicU64 {
+        let index = ((position & self.mask) >> 3) as usize;
+        // SAFETY: `index` is below `(mask + 1) / 8`, the words of the data area, so the result
+        // points inside the same mapping.
+        let word = unsafe { self.area.add(index) };
+        // SAFETY: a word inside the mapping, aligned to 8 bytes as `area` is, alive as long as
+        // `self.mapping`, and touched through 64-bit atomics only.
+        unsafe { word.as_ref() }
+    }
+
+    /// The data area as words.
+    #[inline]
+    pub(crate) fn area(&self) -> &[AtomicU64] {
+        let len = ((self.mask >> 3) + 1) as usize;
+        // SAFETY:
+        // - `area` points to `len` aligned words inside the mapping, alive as long as `self`;
+        // - atomics may be written by anyone while shared references to them exist;
+        // - the length is that of an existing mapping, so it fits an `isize`.
+        unsafe { slice::from_raw_parts(self.area.as_ptr(), len) }
+    }
+
+    /// The address of `len` bytes of the data area from `position` on, up to its end.
+    pub(crate) fn data_ptr(&self, position: u64) -> *mut u8 {
+        self.area.as_ptr().cast::<u8>().wrapping_add((position & self.mask) as usize)
+    }
+
+    #[inline]
+    fn control_at(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset.is_multiple_of(len) && offset + len <= CONTROL_LEN as usize);
+        self.control.as_ptr().wrapping_add(offset)
+    }
+}

@@ -1,0 +1,126 @@
+//! The consumer of either ring.
+//!
+//! It looks at one word: the header at its own position. Everything else that producers keep is
+//! theirs; nothing that they write is believed before it was checked, and each header is loaded
+//! once.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use tombolo_abi::{Record, RecordKind};
+
+use super::{Memory, Ring, Word};
+use crate::error::Damage;
+
+/// The one consumer of a ring.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Consumer {
+    /// Position of the first record not yet freed. The shared copy is written by nobody else.
+    head: u64,
+    /// Messages freed over the ring's life.
+    received_msgs: u64,
+    /// Payload bytes of them.
+    received_bytes: u64,
+    /// Records of unknown kinds passed over.
+    skipped: u64,
+}
+
+/// The record at the head, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Front {
+    /// Where it starts.
+    pub(crate) position: u64,
+    /// What it is.
+    pub(crate) record: Record,
+}
+
+impl Front {
+    /// Where its payload starts.
+    #[inline]
+    pub(crate) fn payload_position(&self) -> u64 {
+        self.position.wrapping_add(self.record.payload_offset())
+    }
+
+    /// Bytes of its payload.
+    #[inline]
+    pub(crate) fn payload_len(&self) -> usize {
+        self.record.payload_len as usize
+    }
+}
+
+impl Consumer {
+    /// Goes on where the consumer before stopped: what it had not freed is delivered again.
+    ///
+    /// # Errors
+    /// Where the stored position is impossible.
+    pub(crate) fn attach<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
+        let ours = |word| ring.memory.load(word, Relaxed); // ours: nobody else writes them
+        let head = ours(Word::Head);
+        if !ring.is_aligned(head) {
+            let other = 1 << ring.rules.align_shift;
+            return Err(Damage::Position { word: "head", found: head, against: "alignment", other });
+        }
+        Ok(Self {
+            head,
+            received_msgs: ours(Word::ReceivedMsgs),
+            received_bytes: ours(Word::ReceivedBytes),
+            skipped: ours(Word::Skipped),
+        })
+    }
+
+    /// Position of the next record.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The next message, which stays until it is freed. Padding and records of unknown kinds are
+    /// passed over, at most one capacity of them a call.
+    ///
+    /// # Errors
+    /// Where the header is none that an honest producer writes.
+    #[inline]
+    pub(crate) fn front<M: Memory>(&mut self, ring: &Ring<M>) -> Result<Option<Front>, Damage> {
+        let first = self.head;
+        loop {
+            let word = ring.memory.load(Word::Data(self.head), Acquire); // edge `commit`
+            let Some(record) = ring.rules.decode(word, self.head)? else { return Ok(None) };
+            let front = Front { position: self.head, record };
+            if !record.kind.is_skipped() {
+                return Ok(Some(front));
+            }
+            self.skip(ring, front);
+            if self.head.wrapping_sub(first) > ring.rules.capacity {
+                return Ok(None); // a flood: give the caller's deadline its turn
+            }
+        }
+    }
+
+    /// Copies the payload of `front` to `room`, which has exactly its length.
+    #[inline]
+    pub(crate) fn copy_out<M: Memory>(ring: &Ring<M>, front: Front, room: &mut [u8]) {
+        ring.memory.copy_out(front.payload_position(), room);
+    }
+
+    /// Frees `front`: its room is the producer's again, and it is never delivered again.
+    #[inline]
+    pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front) {
+        self.received_msgs = self.received_msgs.wrapping_add(1);
+        self.received_bytes = self.received_bytes.wrapping_add(front.record.payload_len.into());
+        self.advance(ring, front);
+        ring.memory.store(Word::ReceivedMsgs, self.received_msgs, Relaxed); // ours
+        ring.memory.store(Word::ReceivedBytes, self.received_bytes, Relaxed); // ours
+    }
+
+    fn skip<M: Memory>(&mut self, ring: &Ring<M>, front: Front) {
+        if matches!(front.record.kind, RecordKind::Unknown(_)) {
+            self.skipped = self.skipped.wrapping_add(1);
+            ring.memory.store(Word::Skipped, self.skipped, Relaxed); // ours
+        }
+        self.advance(ring, front);
+    }
+
+    #[inline]
+    fn advance<M: Memory>(&mut self, ring: &Ring<M>, front: Front) {
+        self.head = front.position.wrapping_add(ring.rules.record_len(&front.record));
+        ring.memory.store(Word::Head, self.head, Release); // edge `free`
+    }
+}

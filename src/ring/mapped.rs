@@ -1,0 +1,67 @@
+//! The words of a ring in a mapping.
+
+use std::sync::atomic::{Ordering, fence};
+
+use super::memory::{Location, Memory, Word};
+use crate::mem::{RingSpan, copy};
+
+impl Memory for RingSpan {
+    #[inline]
+    fn load(&self, word: Word, order: Ordering) -> u64 {
+        match word.location() {
+            Location::Control64(offset) => self.control_u64(offset).load(order),
+            Location::Control32(offset) => self.control_u32(offset).load(order).into(),
+            Location::Data(position) => self.data_word(position).load(order),
+        }
+    }
+
+    #[inline]
+    fn store(&self, word: Word, value: u64, order: Ordering) {
+        match word.location() {
+            Location::Control64(offset) => self.control_u64(offset).store(value, order),
+            Location::Control32(offset) => self.control_u32(offset).store(value as u32, order),
+            Location::Data(position) => self.data_word(position).store(value, order),
+        }
+    }
+
+    #[inline]
+    fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64> {
+        let (success, failure) = (Ordering::SeqCst, Ordering::Relaxed);
+        match word.location() {
+            Location::Control64(offset) => {
+                self.control_u64(offset).compare_exchange(current, new, success, failure)
+            }
+            Location::Control32(offset) => self
+                .control_u32(offset)
+                .compare_exchange(current as u32, new as u32, success, failure)
+                .map(u64::from)
+                .map_err(u64::from),
+            Location::Data(position) => {
+                self.data_word(position).compare_exchange(current, new, success, failure)
+            }
+        }
+    }
+
+    #[inline]
+    fn fence(&self, order: Ordering) {
+        fence(order);
+    }
+
+    #[inline]
+    fn copy_in(&self, position: u64, bytes: &[u8]) {
+        copy::copy_in(self.words_from(position), bytes);
+    }
+
+    #[inline]
+    fn copy_out(&self, position: u64, bytes: &mut [u8]) {
+        copy::copy_out(self.words_from(position), bytes);
+    }
+}
+
+impl RingSpan {
+    #[inline]
+    fn words_from(&self, position: u64) -> &[std::sync::atomic::AtomicU64] {
+        let area = self.area();
+        &area[(position >> 3) as usize & (area.len() - 1)..]
+    }
+}

@@ -1,0 +1,108 @@
+//! The one trait between the algorithms and the words that they share.
+
+use std::sync::atomic::Ordering;
+
+use tombolo_abi::RingControl;
+
+/// A shared word of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Word {
+    /// `lock`: whoever holds it, see [`super::mpsc`].
+    Lock,
+    /// `tail`: the producer's.
+    Tail,
+    /// `zeroed_to`: of an MPSC ring, under the lock.
+    ZeroedTo,
+    /// `head_cache`: of an MPSC ring, under the lock.
+    HeadCache,
+    /// `sent_msgs`: the producer's.
+    SentMsgs,
+    /// `sent_bytes`: the producer's.
+    SentBytes,
+    /// `full_events`: the producer's.
+    FullEvents,
+    /// `head`: the consumer's.
+    Head,
+    /// `received_msgs`: the consumer's.
+    ReceivedMsgs,
+    /// `received_bytes`: the consumer's.
+    ReceivedBytes,
+    /// `skipped`: the consumer's.
+    Skipped,
+    /// `state`, 32 bits: stored by whoever finds damage.
+    State,
+    /// `reason`, 32 bits: stored with it.
+    Reason,
+    /// The word of the data area at a position.
+    Data(u64),
+}
+
+/// Where in a control block a word lies, and how wide it is.
+pub(crate) enum Location {
+    /// 64 bits at this offset of the control block.
+    Control64(usize),
+    /// 32 bits at this offset of the control block.
+    Control32(usize),
+    /// 64 bits of the data area, at this position.
+    Data(u64),
+}
+
+impl Word {
+    #[inline]
+    pub(crate) const fn location(self) -> Location {
+        use std::mem::offset_of;
+        match self {
+            Self::Lock => Location::Control64(offset_of!(RingControl, lock)),
+            Self::Tail => Location::Control64(offset_of!(RingControl, tail)),
+            Self::ZeroedTo => Location::Control64(offset_of!(RingControl, zeroed_to)),
+            Self::HeadCache => Location::Control64(offset_of!(RingControl, head_cache)),
+            Self::SentMsgs => Location::Control64(offset_of!(RingControl, sent_msgs)),
+            Self::SentBytes => Location::Control64(offset_of!(RingControl, sent_bytes)),
+            Self::FullEvents => Location::Control64(offset_of!(RingControl, full_events)),
+            Self::Head => Location::Control64(offset_of!(RingControl, head)),
+            Self::ReceivedMsgs => Location::Control64(offset_of!(RingControl, received_msgs)),
+            Self::ReceivedBytes => Location::Control64(offset_of!(RingControl, received_bytes)),
+            Self::Skipped => Location::Control64(offset_of!(RingControl, skipped)),
+            Self::State => Location::Control32(offset_of!(RingControl, state)),
+            Self::Reason => Location::Control32(offset_of!(RingControl, reason)),
+            Self::Data(position) => Location::Data(position),
+        }
+    }
+}
+
+/// The shared words of a ring and copies of payload, as the algorithms use them.
+pub(crate) trait Memory {
+    /// Loads a word; 32-bit words are zero-extended.
+    fn load(&self, word: Word, order: Ordering) -> u64;
+
+    /// Stores a word; 32-bit words take the low half.
+    fn store(&self, word: Word, value: u64, order: Ordering);
+
+    /// Replaces `current` by `new`, SeqCst where it succeeds, Relaxed where it doesn't, and gives
+    /// what was found.
+    fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64>;
+
+    /// A fence between the accesses before it and those after it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the wake-up protocol needs it"))]
+    fn fence(&self, order: Ordering);
+
+    /// Copies `bytes` to `position`, a multiple of 8, and zeros to the end of the last word. The
+    /// range does not wrap.
+    fn copy_in(&self, position: u64, bytes: &[u8]) {
+        for (index, chunk) in (0u64..).zip(bytes.chunks(8)) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            let position = position.wrapping_add(index * 8);
+            self.store(Word::Data(position), u64::from_le_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    /// Copies from `position`, a multiple of 8, to `bytes`. The range does not wrap.
+    fn copy_out(&self, position: u64, bytes: &mut [u8]) {
+        for (index, chunk) in (0u64..).zip(bytes.chunks_mut(8)) {
+            let position = position.wrapping_add(index * 8);
+            let word = self.load(Word::Data(position), Ordering::Relaxed).to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+}

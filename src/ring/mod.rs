@@ -1,0 +1,113 @@
+//! The ring algorithms, written once.
+//!
+//! ```text
+//!            head                                  tail          zeroed_to
+//!             v                                     v                v
+//!   ..freed..|hdr payload|hdr payload|hdr payload  |0  0  0  0  0  0 |..old bytes..
+//!             consumer looks here                   and then here
+//! ```
+//!
+//! A ring is a data area of a power of two bytes and a control block. Positions are free-running
+//! 64-bit byte counts, compared by difference only. A record is a header word and a payload, never
+//! split: what doesn't fit before the end of the area starts at its beginning, behind a padding
+//! record. **A header word of 0 means that nothing has been committed there.** One Release store of
+//! the header publishes a record; the consumer learns of it by loading that very word, so that one
+//! cache line changes hands for a small message.
+//!
+//! Invariants:
+//! - the header word at `tail` is 0 whenever nobody is sending;
+//! - every word in `[tail + 8, zeroed_to)` is 0 whenever nobody is sending, and `zeroed_to` is at
+//!   most `head + capacity`: no zero is ever stored over a record that was not freed;
+//! - *rule Z*: before the first store into `[tail + 8, ..)` the working `zeroed_to` falls to
+//!   `tail + 8`, and only publishing raises it again. So whoever gives up half way, by whatever
+//!   exit, leaves nothing to clean up.
+//!
+//! | edge | release side | acquire side | carries |
+//! |---|---|---|---|
+//! | `commit` | producer stores the record header | consumer loads the record header | payload, header fields, the zero word behind |
+//! | `free` | consumer stores `head` | producer loads `head` | the right to overwrite |
+//! | `lock` | holder stores 0 to `lock` | next holder's compare-exchange | `tail`, `zeroed_to`, `head_cache` |
+//!
+//! The code is generic over [`Memory`], a handful of operations on shared words: mapped for use,
+//! on the heap for property tests, modelled for exhaustive search, recorded for comparing the two.
+//!
+//! Sources: commit word in the record as in Aeron's ring buffers; zeroing ahead instead of at
+//! publish, and the lock of the many-producer ring, are ours (`DESIGN` in `abi/README.md`).
+
+mod consumer;
+mod mapped;
+mod memory;
+mod mpsc;
+mod spsc;
+mod window;
+
+pub(crate) use consumer::{Consumer, Front};
+pub(crate) use memory::{Memory, Word};
+pub(crate) use mpsc::{Locked, try_lock};
+pub(crate) use spsc::SpscProducer;
+pub(crate) use window::{Place, Window};
+
+use tombolo_abi::{LINE_LEN, RecordRules, RingEntry, RingState};
+
+use crate::error::Damage;
+
+/// A ring: its memory, and the part of its directory entry that the algorithms need, from the
+/// private copy made at attach.
+#[derive(Clone, Debug)]
+pub(crate) struct Ring<M> {
+    /// The shared words.
+    pub(crate) memory: M,
+    /// What records may be.
+    pub(crate) rules: RecordRules,
+    /// How many bytes ahead of the tail the producer zeroes.
+    pub(crate) prezero_len: u64,
+}
+
+impl<M: Memory> Ring<M> {
+    pub(crate) fn new(memory: M, entry: &RingEntry, key: u64) -> Self {
+        let rules = RecordRules {
+            capacity: entry.capacity,
+            align_shift: entry.align_shift,
+            max_message: entry.max_message,
+            max_handles: entry.max_handles,
+            key,
+        };
+        Self { memory, rules, prezero_len: u64::from(entry.prezero_lines) * LINE_LEN }
+    }
+
+    /// An error where somebody has marked the ring as poisoned. One load of a line that nobody
+    /// writes.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<(), Damage> {
+        if self.memory.load(Word::State, std::sync::atomic::Ordering::Relaxed)
+            == RingState::Poisoned as u64
+        {
+            return Err(self.marked());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn marked(&self) -> Damage {
+        let code = self.memory.load(Word::Reason, std::sync::atomic::Ordering::Relaxed);
+        Damage::Marked { code: code as u32 }
+    }
+
+    /// Marks the ring as poisoned for everybody, keeping an earlier mark's reason.
+    #[cold]
+    pub(crate) fn poison(&self, damage: Damage) {
+        use std::sync::atomic::Ordering::Relaxed;
+        if self.check_open().is_ok() {
+            self.memory.store(Word::Reason, damage.code().into(), Relaxed);
+            self.memory.store(Word::State, RingState::Poisoned as u64, Relaxed);
+        }
+    }
+
+    fn is_aligned(&self, position: u64) -> bool {
+        position & ((1 << self.rules.align_shift) - 1) == 0
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/ring/mod.rs"]
+mod tests;

@@ -1,0 +1,152 @@
+//! The producer of an SPSC ring: a window of its own, no lock.
+
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use tombolo_abi::{RECORD_HEADER_LEN, Record};
+
+use super::{Memory, Place, Ring, Window, Word};
+use crate::error::Damage;
+
+/// The one producer of a ring.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SpscProducer {
+    /// Where it is. Private: the control block has a copy of `tail` for tools and successors.
+    pub(crate) window: Window,
+    /// Messages published over the ring's life.
+    sent_msgs: u64,
+    /// Payload bytes of them.
+    sent_bytes: u64,
+    /// Sends that found no room.
+    full_events: u64,
+}
+
+/// Room lent for building a record in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimed {
+    place: Place,
+    record: Record,
+    zeroed_end: u64,
+}
+
+impl Claimed {
+    /// Bytes of payload that were claimed.
+    pub(crate) fn payload_len(&self) -> u32 {
+        self.record.payload_len
+    }
+
+    /// Where the payload starts.
+    pub(crate) fn payload_position(&self) -> u64 {
+        self.place.record.wrapping_add(self.record.payload_offset())
+    }
+}
+
+impl SpscProducer {
+    /// Takes the producer's end over from whoever had it before, dead in the middle of anything.
+    ///
+    /// # Errors
+    /// Where a header or a position is impossible.
+    pub(crate) fn attach<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
+        let window = Window::take_over(ring)?;
+        let counter = |word| ring.memory.load(word, Relaxed); // ours: nobody else writes them
+        Ok(Self {
+            window,
+            sent_msgs: counter(Word::SentMsgs),
+            sent_bytes: counter(Word::SentBytes),
+            full_events: counter(Word::FullEvents),
+        })
+    }
+
+    /// Sends one record, or gives `false` where there is no room.
+    ///
+    /// # Errors
+    /// Where the consumer's position is impossible.
+    #[inline]
+    pub(crate) fn try_send<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payload: &[u8],
+    ) -> Result<bool, Damage> {
+        if !self.window.send(ring, &Record::data(payload.len() as u32), payload)? {
+            self.count_full(ring);
+            return Ok(false);
+        }
+        self.finish(ring, 1, payload.len());
+        Ok(true)
+    }
+
+    /// Sends as many of `payloads` as there is room for, visible all at once. Gives how many.
+    ///
+    /// # Errors
+    /// Where the consumer's position is impossible.
+    pub(crate) fn try_send_batch<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payloads: &[&[u8]],
+    ) -> Result<usize, Damage> {
+        let count = self.window.send_batch(ring, payloads)?;
+        if count == 0 {
+            self.count_full(ring);
+            return Ok(0);
+        }
+        self.finish(ring, count, payloads[..count].iter().map(|payload| payload.len()).sum());
+        Ok(count)
+    }
+
+    /// Lends room for a payload of `payload_len` bytes, or gives `None` where there is none. Giving
+    /// the claim up takes nothing more than forgetting it.
+    ///
+    /// # Errors
+    /// Where the consumer's position is impossible.
+    pub(crate) fn claim<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payload_len: u32,
+    ) -> Result<Option<Claimed>, Damage> {
+        let record = Record::data(payload_len);
+        let place = Window::place_at(ring, self.window.tail, &record);
+        if !self.window.has_room(ring, place.end)? {
+            self.count_full(ring);
+            return Ok(None);
+        }
+        let zeroed_end = self.window.prepare(ring, place.end);
+        Ok(Some(Claimed { place, record, zeroed_end }))
+    }
+
+    /// Publishes the first `payload_len` bytes of what was built at `claimed`, at most what was
+    /// claimed.
+    pub(crate) fn commit<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        claimed: Claimed,
+        payload_len: u32,
+    ) {
+        let Claimed { mut place, mut record, mut zeroed_end } = claimed;
+        record.payload_len = payload_len.min(record.payload_len);
+        let end = place.record.wrapping_add(ring.rules.record_len(&record));
+        if end != place.end {
+            // The bytes there are the caller's, not zeros, and so is all up to the claimed end.
+            ring.memory.store(Word::Data(end), 0, Relaxed);
+            (place.end, zeroed_end) = (end, end.wrapping_add(RECORD_HEADER_LEN));
+        }
+        let header = ring.rules.encode(&record, place.record);
+        self.window.publish(ring, place, header, zeroed_end);
+        self.finish(ring, 1, record.payload_len as usize);
+    }
+
+    /// What follows publishing, off the path of the message just sent.
+    #[inline]
+    fn finish<M: Memory>(&mut self, ring: &Ring<M>, count: usize, payload_len: usize) {
+        ring.memory.store(Word::Tail, self.window.tail, Release); // for tools and successors
+        self.sent_msgs = self.sent_msgs.wrapping_add(count as u64);
+        self.sent_bytes = self.sent_bytes.wrapping_add(payload_len as u64);
+        ring.memory.store(Word::SentMsgs, self.sent_msgs, Relaxed); // ours: nobody else writes it
+        ring.memory.store(Word::SentBytes, self.sent_bytes, Relaxed);
+        self.window.look_ahead(ring);
+    }
+
+    #[cold]
+    fn count_full<M: Memory>(&mut self, ring: &Ring<M>) {
+        self.full_events = self.full_events.wrapping_add(1);
+        ring.memory.store(Word::FullEvents, self.full_events, Relaxed); // ours
+    }
+}

@@ -1,0 +1,293 @@
+//! A producer's working positions, and the steps of sending: find room, prepare, write, publish,
+//! look ahead.
+//!
+//! The SPSC producer keeps them privately; those of an MPSC ring lie in the control block and are
+//! loaded and stored under its lock. The steps are the same.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use tombolo_abi::{LINE_LEN, RECORD_HEADER_LEN, Record};
+
+use super::{Memory, Ring, Word};
+use crate::error::Damage;
+
+/// Where a producer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Window {
+    /// Position of the next record.
+    pub(crate) tail: u64,
+    /// The consumer's position as last seen: at most its true one.
+    pub(crate) head: u64,
+    /// All words from `tail + 8` to here are zero.
+    pub(crate) zeroed_to: u64,
+}
+
+/// Room for one record, or for several in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// Where the room starts: the window's tail, with padding if there is any.
+    pub(crate) start: u64,
+    /// Where the (first) record starts.
+    pub(crate) record: u64,
+    /// Where the (last) record ends.
+    pub(crate) end: u64,
+}
+
+/// How far `position` lies after `from`; negative where it lies before it.
+#[inline]
+fn ahead(position: u64, from: u64) -> i64 {
+    position.wrapping_sub(from) as i64
+}
+
+impl Window {
+    /// Where `record` would go behind `start`, without asking whether there is room.
+    #[inline]
+    pub(crate) fn place_at<M>(ring: &Ring<M>, start: u64, record: &Record) -> Place {
+        let len = ring.rules.record_len(record);
+        let to_end = ring.rules.capacity - (start & (ring.rules.capacity - 1));
+        let first = if len > to_end { start.wrapping_add(to_end) } else { start };
+        Place { start, record: first, end: first.wrapping_add(len) }
+    }
+
+    /// Whether everything up to `end` may be written, and the zero word behind it too. Looks at the
+    /// consumer's position only where the one last seen does not suffice.
+    ///
+    /// # Errors
+    /// Where the consumer's position is impossible.
+    #[inline]
+    pub(crate) fn has_room<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        end: u64,
+    ) -> Result<bool, Damage> {
+        let limit = end.wrapping_add(RECORD_HEADER_LEN);
+        if limit.wrapping_sub(self.head) <= ring.rules.capacity {
+            return Ok(true);
+        }
+        self.refresh_head(ring)?;
+        Ok(limit.wrapping_sub(self.head) <= ring.rules.capacity)
+    }
+
+    #[cold]
+    fn refresh_head<M: Memory>(&mut self, ring: &Ring<M>) -> Result<(), Damage> {
+        let head = ring.memory.load(Word::Head, Acquire); // edge `free`
+        let forward = head.wrapping_sub(self.head) <= self.tail.wrapping_sub(self.head);
+        if !forward || !ring.is_aligned(head) {
+            return Err(position_damage("head", head, "tail", self.tail));
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    /// Makes `[tail + 8, end)` ready to be written and the word at `end` zero. Gives the position
+    /// up to which all is zero behind `end`, for `publish`.
+    ///
+    /// There must be room up to `end`.
+    #[inline]
+    pub(crate) fn prepare<M: Memory>(&mut self, ring: &Ring<M>, end: u64) -> u64 {
+        let mut zeroed_end = self.zeroed_to;
+        if ahead(zeroed_end, end) <= 0 {
+            let line_end = (end | (LINE_LEN - 1)).wrapping_add(1);
+            zeroed_end = self.bounded(ring, line_end);
+            zero(ring, end, zeroed_end);
+        }
+        self.zeroed_to = self.tail.wrapping_add(RECORD_HEADER_LEN); // rule Z
+        zeroed_end
+    }
+
+    /// Publishes what was written at `place`: one store makes the record, its padding and all
+    /// records behind it visible at once. `header` is the (first) record's header word and
+    /// `zeroed_end` what `prepare` gave.
+    #[inline]
+    pub(crate) fn publish<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        place: Place,
+        header: u64,
+        zeroed_end: u64,
+    ) {
+        if place.record == place.start {
+            ring.memory.store(Word::Data(place.start), header, Release); // edge `commit`
+        } else {
+            let padding = Record::pad(place.record.wrapping_sub(place.start));
+            let padding = ring.rules.encode(&padding, place.start);
+            ring.memory.store(Word::Data(place.record), header, Relaxed);
+            ring.memory.store(Word::Data(place.start), padding, Release); // edge `commit`
+        }
+        self.tail = place.end;
+        let behind = place.end.wrapping_add(RECORD_HEADER_LEN);
+        self.zeroed_to = if ahead(zeroed_end, behind) > 0 { zeroed_end } else { behind };
+    }
+
+    /// Sends one record: find room, prepare, write, publish. `false` where there is no room, and
+    /// then nothing was stored.
+    ///
+    /// # Errors
+    /// Where the consumer's position is impossible.
+    #[inline]
+    pub(crate) fn send<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        record: &Record,
+        payload: &[u8],
+    ) -> Result<bool, Damage> {
+        let place = Self::place_at(ring, self.tail, record);
+        if !self.has_room(ring, place.end)? {
+            return Ok(false);
+        }
+        let zeroed_end = self.prepare(ring, place.end);
+        ring.memory.copy_in(place.record.wrapping_add(record.payload_offset()), payload);
+        self.publish(ring, place, ring.rules.encode(record, place.record), zeroed_end);
+        Ok(true)
+    }
+
+    /// Sends as many of `payloads` as there is room for, in one piece: the consumer sees all of
+    /// them or none. Gives how many.
+    ///
+    /// # Errors
+    /// Where the consumer's position is impossible.
+    pub(crate) fn send_batch<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payloads: &[&[u8]],
+    ) -> Result<usize, Damage> {
+        let (count, end) = self.count_fitting(ring, payloads)?;
+        let Some((first, others)) = payloads[..count].split_first() else { return Ok(0) };
+        let zeroed_end = self.prepare(ring, end);
+        let place = Self::place_at(ring, self.tail, &Record::data(first.len() as u32));
+        let mut start = place.end;
+        for payload in others {
+            start = write_unpublished(ring, start, payload);
+        }
+        ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), first);
+        let header = ring.rules.encode(&Record::data(first.len() as u32), place.record);
+        self.publish(ring, Place { end, ..place }, header, zeroed_end);
+        Ok(count)
+    }
+
+    /// How many of `payloads` fit, and where the last of them would end.
+    fn count_fitting<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payloads: &[&[u8]],
+    ) -> Result<(usize, u64), Damage> {
+        let (mut count, mut end) = (0, self.tail);
+        for payload in payloads {
+            let place = Self::place_at(ring, end, &Record::data(payload.len() as u32));
+            if !self.has_room(ring, place.end)? {
+                break;
+            }
+            (count, end) = (count + 1, place.end);
+        }
+        Ok((count, end))
+    }
+
+    /// Zeroes the words that the next records will need, off the path of the one just published.
+    #[inline]
+    pub(crate) fn look_ahead<M: Memory>(&mut self, ring: &Ring<M>) {
+        let goal = self.tail.wrapping_add(ring.prezero_len) & !(LINE_LEN - 1);
+        let goal = self.bounded(ring, goal);
+        if ahead(goal, self.zeroed_to) > 0 {
+            zero(ring, self.zeroed_to, goal);
+            self.zeroed_to = goal;
+        }
+    }
+
+    /// `position`, but never beyond what the consumer has freed.
+    #[inline]
+    fn bounded<M>(&self, ring: &Ring<M>, position: u64) -> u64 {
+        let limit = self.head.wrapping_add(ring.rules.capacity);
+        if ahead(position, limit) > 0 { limit } else { position }
+    }
+
+    /// The window of a producer that takes an endpoint over: behind every record that anybody
+    /// published, and trusting no zeros but the one at the tail.
+    ///
+    /// Published records are those whose header word is there, also where their producer died
+    /// before it stored `tail`. Walking over them only reads.
+    ///
+    /// # Errors
+    /// Where a header or a position is impossible.
+    pub(crate) fn take_over<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
+        let stored = ring.memory.load(Word::Tail, Acquire);
+        if !ring.is_aligned(stored) {
+            return Err(position_damage("tail", stored, "head", 0));
+        }
+        let mut tail = stored;
+        while let Some(record) =
+            ring.rules.decode(ring.memory.load(Word::Data(tail), Acquire), tail)?
+        {
+            tail = tail.wrapping_add(ring.rules.record_len(&record));
+            if tail.wrapping_sub(stored) > ring.rules.capacity {
+                return Err(position_damage("tail", stored, "records up to", tail));
+            }
+        }
+        let head = ring.memory.load(Word::Head, Acquire); // edge `free`
+        if tail.wrapping_sub(head) > ring.rules.capacity || !ring.is_aligned(head) {
+            return Err(position_damage("head", head, "tail", tail));
+        }
+        Ok(Self { tail, head, zeroed_to: tail.wrapping_add(RECORD_HEADER_LEN) })
+    }
+
+    /// The window stored in the control block, for whoever holds the lock.
+    ///
+    /// # Errors
+    /// Where the positions contradict each other: no loop may run on them then.
+    #[inline]
+    pub(crate) fn load<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
+        let window = Self {
+            tail: ring.memory.load(Word::Tail, Relaxed), // edge `lock`, as the next two
+            head: ring.memory.load(Word::HeadCache, Relaxed),
+            zeroed_to: ring.memory.load(Word::ZeroedTo, Relaxed),
+        };
+        let Self { tail, head, zeroed_to } = window;
+        let capacity = ring.rules.capacity;
+        if tail.wrapping_sub(head) > capacity || !ring.is_aligned(tail) {
+            return Err(position_damage("tail", tail, "head_cache", head));
+        }
+        let zeroed = zeroed_to.wrapping_sub(tail);
+        let legal = RECORD_HEADER_LEN..=capacity - tail.wrapping_sub(head);
+        if !legal.contains(&zeroed) || !zeroed.is_multiple_of(8) {
+            return Err(position_damage("zeroed_to", zeroed_to, "tail", tail));
+        }
+        Ok(window)
+    }
+
+    /// Stores the window into the control block, for whoever holds the lock.
+    #[inline]
+    pub(crate) fn store<M: Memory>(&self, ring: &Ring<M>) {
+        ring.memory.store(Word::Tail, self.tail, Relaxed);
+        ring.memory.store(Word::HeadCache, self.head, Relaxed);
+        ring.memory.store(Word::ZeroedTo, self.zeroed_to, Relaxed);
+    }
+}
+
+/// Writes a record of a batch, header and padding included, behind one that is not published yet.
+/// Gives where it ends.
+fn write_unpublished<M: Memory>(ring: &Ring<M>, start: u64, payload: &[u8]) -> u64 {
+    let record = Record::data(payload.len() as u32);
+    let place = Window::place_at(ring, start, &record);
+    if place.record != start {
+        let padding = Record::pad(place.record.wrapping_sub(start));
+        ring.memory.store(Word::Data(start), ring.rules.encode(&padding, start), Relaxed);
+    }
+    ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), payload);
+    let header = ring.rules.encode(&record, place.record);
+    ring.memory.store(Word::Data(place.record), header, Relaxed);
+    place.end
+}
+
+/// Stores zeros to every word of `[from, to)`, at most a few lines.
+#[inline]
+fn zero<M: Memory>(ring: &Ring<M>, from: u64, to: u64) {
+    let mut position = from;
+    while ahead(to, position) > 0 {
+        ring.memory.store(Word::Data(position), 0, Relaxed);
+        position = position.wrapping_add(8);
+    }
+}
+
+#[cold]
+fn position_damage(word: &'static str, found: u64, against: &'static str, other: u64) -> Damage {
+    Damage::Position { word, found, against, other }
+}

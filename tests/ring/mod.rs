@@ -1,0 +1,1 @@
+//! Tests of the ring algorithms over memories that are not mapped.
