@@ -5,7 +5,7 @@ use crate::table::stored;
 stored! {
     "A ring's control block. Each group of words that one side writes has 128 bytes of its own."
     pub struct RingControl [1024] {
-        0x000 lock: u64, "MPSC, atomic: 0 free, else bit 63 LOCKED, bits 32 to 62 the holder's incarnation, bits 0 to 15 its slot";
+        0x000 lock: u64, "MPSC, atomic: 0 free, else bit 63 LOCKED, bits 32 to 62 the holder's incarnation, bits 16 to 31 zero, bits 0 to 15 its slot";
         0x008 tail: u64, "producer: position after the last record; may lag by one record, or by one batch";
         0x010 zeroed_to: u64, "MPSC producers, under the lock: every word of the data area from tail + 8 to here is zero";
         0x018 head_cache: u64, "MPSC producers, under the lock: head as last seen";
@@ -68,6 +68,7 @@ impl RingState {
 /// let holder = LockWord { slot: 3, incarnation: 7 };
 /// assert_eq!(LockWord::from_word(holder.to_word()), Some(holder));
 /// assert_eq!(LockWord::from_word(LockWord::FREE), None);
+/// assert_eq!(LockWord::from_word(1), None); // but not free either: damaged
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockWord {
@@ -81,6 +82,7 @@ impl LockWord {
     /// The lock word that nobody holds.
     pub const FREE: u64 = 0;
     const LOCKED: u64 = 1 << 63;
+    const RESERVED: u64 = 0xffff_0000;
 
     /// The lock word that this holder stores.
     #[must_use]
@@ -89,10 +91,11 @@ impl LockWord {
         Self::LOCKED | ((self.incarnation as u64 & 0x7fff_ffff) << 32) | self.slot as u64
     }
 
-    /// The holder named by `word`, or `None` where it says that nobody holds the lock.
+    /// The holder named by `word`, or `None` where it names none: [`LockWord::FREE`], or a word
+    /// that no honest producer stores. The latter can never be taken, so it is damage.
     #[must_use]
     pub const fn from_word(word: u64) -> Option<Self> {
-        if word & Self::LOCKED == 0 {
+        if word & Self::LOCKED == 0 || word & Self::RESERVED != 0 {
             return None;
         }
         Some(Self { slot: word as u16, incarnation: (word >> 32) as u32 & 0x7fff_ffff })

@@ -13,9 +13,9 @@ stored! {
         0 kind: u32, "1 SPSC, 2 MPSC, 3 BROADCAST (reserved), 4 LANE, 5 MEMORY";
         4 flags: u32, "zero in v1";
         8 control_offset: u64, "where the control block lies, a multiple of 128; 0 for MEMORY";
-        16 data_offset: u64, "where the data area lies, a multiple of the page size";
+        16 data_offset: u64, "where the data area lies, a multiple of the page size, with the HUGE capability of 2 MiB too";
         24 capacity: u64, "bytes of the data area: a power of two from 4096 to 2^40; MEMORY: any multiple of the page size";
-        32 max_message: u32, "longest payload in bytes; round_up(16 + max_message) is at most a quarter of the capacity; 0 for MEMORY";
+        32 max_message: u32, "longest payload in bytes; at most 2^28 - 8, and round_up(16 + max_message) at most a quarter of the capacity; 0 for MEMORY";
         36 align_shift: u8, "records start at multiples of 1 << align_shift, 3 to 12; 0 for MEMORY";
         37 prezero_lines: u8, "cache lines that the producer zeroes ahead, at most 64; 0 for MEMORY";
         38 max_handles: u16, "most handles of a message, at most 64; above 0 needs the HANDLES capability";
@@ -24,7 +24,7 @@ stored! {
         46 tx_slot_first: u16, "first producer slot";
         48 tx_slot_count: u16, "producer slots: 1 for SPSC and LANE";
         50 group: u16, "LANE: group number; else 0xffff";
-        52 lane_index: u16, "LANE: bit of this lane in the group's summary, below 512; else 0";
+        52 lane_index: u16, "LANE: bit of this lane in the group's summary, below 512, its own in the group; else 0";
         54 reserved_54: [u8; 10], "zero";
     }
 }

@@ -25,7 +25,11 @@ fn write_table(out: &mut impl Write, table: &Table) -> fmt::Result {
     writeln!(out, "| offset | bytes | field | type | meaning |\n|---|---|---|---|---|")?;
     for field in table.fields {
         let (offset, len) = (field.offset, field.len);
-        writeln!(out, "| {offset:#05x} | {len} | `{}` | {} | {} |", field.name, field.ty, field.doc)?;
+        writeln!(
+            out,
+            "| {offset:#05x} | {len} | `{}` | {} | {} |",
+            field.name, field.ty, field.doc
+        )?;
     }
     writeln!(out)
 }

@@ -11,11 +11,11 @@ pub enum LayoutError {
         /// Its first bytes, zero-filled.
         found: [u8; 8],
     },
-    /// *Damage*: the file ends before its header does.
+    /// *Damage*: the file ends before its header or its directory does.
     Truncated {
         /// Bytes there are.
         found_len: u64,
-        /// Bytes that the header takes.
+        /// Bytes that header and directory take at least.
         wanted_len: u64,
     },
     /// *Over*: written by a machine of the other byte order.
@@ -30,9 +30,9 @@ pub enum LayoutError {
         /// The version that this build reads.
         supported: u16,
     },
-    /// *Over*: needs capabilities that this build doesn't know.
+    /// *Over*: needs capabilities that this build doesn't know, to be read or to be written.
     UnknownCapability {
-        /// The unknown bits of `caps_required`.
+        /// The unknown bits of `caps_required`, or of `caps_read_only` for who wants to write.
         unknown: u64,
     },
     /// *Retry*: nobody has finished initializing the region.
@@ -134,12 +134,11 @@ impl fmt::Display for LayoutError {
             ),
             Self::Truncated { found_len, wanted_len } => write!(
                 f,
-                "cut short: {found_len} bytes, the header takes {wanted_len}; remove the file"
+                "cut short: {found_len} bytes, header and directory take {wanted_len}; remove the file"
             ),
-            Self::ForeignEndian { found } => write!(
-                f,
-                "endian tag {found:#010x}: written by a machine of another byte order"
-            ),
+            Self::ForeignEndian { found } => {
+                write!(f, "endian tag {found:#010x}: written by a machine of another byte order")
+            }
             Self::UnsupportedMajor { found, supported } => write!(
                 f,
                 "layout version {found}, this build reads version {supported}; use the same major \
@@ -147,7 +146,7 @@ impl fmt::Display for LayoutError {
             ),
             Self::UnknownCapability { unknown } => write!(
                 f,
-                "requires unknown capabilities {unknown:#x}; open it with the version that made it"
+                "needs unknown capabilities {unknown:#x}; open it with the version that made it"
             ),
             Self::NotReady { state } => {
                 write!(f, "state {state}: not initialized yet; try again with a longer timeout")

@@ -14,7 +14,7 @@ stored! {
         0x014 state: u32, "atomic, futex: 0 EMPTY, 1 INITIALIZING, 2 READY, 3 RETIRED, 4 POISONED; not under the checksum";
         0x018 total_len: u64, "bytes of the region; at most the file's length";
         0x020 caps_compat: u64, "unknown bits may be ignored";
-        0x028 caps_read_only: u64, "unknown bits: may be mapped for reading only";
+        0x028 caps_read_only: u64, "unknown bit: may be mapped for reading only";
         0x030 caps_required: u64, "unknown bit: refuse. Bit 0 EXT, 1 HANDLES, 3 HUGE, 4 LANES";
         0x038 region_uuid: [u8; 16], "random; tells that two paths are one region";
         0x048 boot_id: [u8; 16], "the creator's boot: after another boot every owner is dead and pages may be half written";

@@ -11,6 +11,9 @@
 //! ......  data areas     page-aligned          records
 //! ```
 //!
+//! `README.md` beside this crate's manifest is the format's document, for whoever writes a reader in
+//! another language. Its tables are written by [`document::write_markdown`].
+//!
 //! There are no pointers in the file, only offsets from its first byte. Everything is
 //! little-endian; building this crate for a big-endian machine is an error.
 //!
@@ -54,7 +57,7 @@ pub use limits::*;
 pub use record::{Record, RecordError, RecordKind, RecordRules};
 pub use slot::{Role, Slot, SlotState, next_incarnation, slot_flags};
 pub use table::{Field, Table};
-pub use validate::{check_directory, header_crc, parse_entries, parse_header};
+pub use validate::{check_directory, check_writable, header_crc, parse_entries, parse_header};
 
 /// Every stored type, in the order in which they lie in the file.
 pub const TABLES: [&Table; 5] =

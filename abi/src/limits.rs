@@ -28,6 +28,8 @@ pub const ISOLATION_LEN: u32 = 128;
 pub const LINE_LEN: u64 = 64;
 /// The smallest page, and what every page size is a multiple of.
 pub const PAGE_LEN_MIN: u32 = 4096;
+/// What data areas are aligned to where the region requires huge pages.
+pub const HUGE_PAGE_LEN: u32 = 1 << 21;
 
 /// The most rings of one region.
 pub const RING_COUNT_MAX: u32 = 1024;
@@ -39,8 +41,9 @@ pub const CAPACITY_MIN: u64 = 1 << 12;
 pub const CAPACITY_MAX: u64 = 1 << 40;
 /// The largest region, in bytes.
 pub const TOTAL_LEN_MAX: u64 = 1 << 46;
-/// The longest payload that a record header can state, in bytes.
-pub const MESSAGE_LEN_MAX: u32 = (1 << 28) - 1;
+/// The longest payload, in bytes. A record header states up to 2^28 - 1, but the padding in front
+/// of the longest record, extension included, must fit its header too.
+pub const MESSAGE_LEN_MAX: u32 = (1 << 28) - 8;
 /// The most handles of one message.
 pub const HANDLE_COUNT_MAX: u16 = 64;
 /// The smallest record alignment, as a power of two.

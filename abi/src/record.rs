@@ -13,7 +13,10 @@
 
 use core::fmt;
 
-use crate::limits::{MESSAGE_LEN_MAX, RECORD_EXT_LEN, RECORD_HEADER_LEN};
+use crate::limits::{RECORD_EXT_LEN, RECORD_HEADER_LEN};
+
+/// The bits of a header word that state the payload's length.
+const PAYLOAD_LEN_BITS: u32 = (1 << 28) - 1;
 
 /// Kinds of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +102,7 @@ impl Record {
     #[must_use]
     #[inline]
     pub const fn pad(total_len: u64) -> Self {
-        let payload_len = (total_len - RECORD_HEADER_LEN) as u32;
+        let payload_len = total_len.saturating_sub(RECORD_HEADER_LEN) as u32;
         Self { kind: RecordKind::Pad, payload_len, handle_count: 0, ext: false, flags: 0 }
     }
 
@@ -112,7 +115,7 @@ impl Record {
 }
 
 /// What a ring allows its records to be: the part of its directory entry that each record is
-/// checked against.
+/// checked against. Any numbers are safe here, so that a tool may try those of a damaged entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordRules {
     /// Bytes of the data area, a power of two.
@@ -217,7 +220,7 @@ impl RecordRules {
     #[must_use]
     #[inline]
     pub const fn record_len(&self, record: &Record) -> u64 {
-        let align = 1u64 << self.align_shift;
+        let align = 1u64.wrapping_shl(self.align_shift as u32);
         (record.payload_offset() + record.payload_len as u64 + align - 1) & !(align - 1)
     }
 
@@ -253,7 +256,7 @@ impl RecordRules {
         }
         let record = Record {
             kind,
-            payload_len: word as u32 & MESSAGE_LEN_MAX,
+            payload_len: word as u32 & PAYLOAD_LEN_BITS,
             handle_count: (word >> 32) as u8 & 0x7f,
             ext: word >> 39 & 1 == 1,
             flags: (word >> 40) as u8,
@@ -267,7 +270,8 @@ impl RecordRules {
     #[inline]
     const fn check(&self, record: &Record, position: u64) -> Result<(), RecordError> {
         let found = record.payload_len;
-        let to_end = self.capacity - (position & (self.capacity - 1));
+        let index = position & self.capacity.wrapping_sub(1);
+        let to_end = self.capacity.saturating_sub(index);
         if matches!(record.kind, RecordKind::Pad) {
             let plain = record.handle_count == 0 && !record.ext && record.flags == 0;
             let fills = RECORD_HEADER_LEN + found as u64 == to_end && to_end != self.capacity;
@@ -277,7 +281,10 @@ impl RecordRules {
             return Err(RecordError::Len { found, limit: self.max_message as u64 });
         }
         if self.record_len(record) > to_end {
-            return Err(RecordError::Len { found, limit: to_end - RECORD_HEADER_LEN });
+            return Err(RecordError::Len {
+                found,
+                limit: to_end.saturating_sub(RECORD_HEADER_LEN),
+            });
         }
         if record.handle_count as u16 > self.max_handles {
             let (found, limit) = (record.handle_count, self.max_handles);
@@ -300,6 +307,7 @@ impl RecordRules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MESSAGE_LEN_MAX;
 
     fn rules(capacity: u64) -> RecordRules {
         RecordRules { capacity, align_shift: 3, max_message: 1000, max_handles: 64, key: 0x1234 }
@@ -328,8 +336,12 @@ mod tests {
     fn the_tag_differs_from_lap_to_lap_at_every_capacity() {
         for shift in 12..=40 {
             let rules = rules(1 << shift);
-            let laps: std::vec::Vec<u16> = (0..8).map(|lap| rules.tag(4096 + (lap << shift))).collect();
-            assert!(laps.windows(2).all(|pair| pair[0] != pair[1]), "capacity 2^{shift}: {laps:x?}");
+            let laps: std::vec::Vec<u16> =
+                (0..8).map(|lap| rules.tag(4096 + (lap << shift))).collect();
+            assert!(
+                laps.windows(2).all(|pair| pair[0] != pair[1]),
+                "capacity 2^{shift}: {laps:x?}"
+            );
         }
     }
 
@@ -343,6 +355,16 @@ mod tests {
         assert!(matches!(rules.decode(short, position), Err(RecordError::Padding { found: 0 })));
         let whole = rules.encode(&Record::pad(4096), 0);
         assert!(matches!(rules.decode(whole, 0), Err(RecordError::Padding { .. })));
+    }
+
+    #[test]
+    fn the_longest_record_leaves_no_more_padding_than_a_header_can_state() {
+        let rules = RecordRules { max_message: MESSAGE_LEN_MAX, ..rules(1 << 31) };
+        let longest = Record { ext: true, ..Record::data(MESSAGE_LEN_MAX) };
+        let pad_len = rules.record_len(&longest) - 8;
+        let position = (1 << 31) - pad_len;
+        let word = rules.encode(&Record::pad(pad_len), position);
+        assert_eq!(rules.decode(word, position), Ok(Some(Record::pad(pad_len))));
     }
 
     #[test]

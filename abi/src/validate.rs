@@ -39,14 +39,31 @@ pub fn parse_header(bytes: &[u8]) -> Result<Header, LayoutError> {
     if header.major != MAJOR {
         return Err(LayoutError::UnsupportedMajor { found: header.major, supported: MAJOR });
     }
+    check_location(&header)?;
+    Ok(header)
+}
+
+/// Judges whether this version may write to the region of `header`, which parsed. Readers need not
+/// ask.
+///
+/// # Errors
+/// [`LayoutError::UnknownCapability`].
+pub fn check_writable(header: &Header) -> Result<(), LayoutError> {
+    match header.caps_read_only & !caps::READ_ONLY_KNOWN {
+        0 => Ok(()),
+        unknown => Err(LayoutError::UnknownCapability { unknown }),
+    }
+}
+
+/// Where the directory lies, and that its length is bounded.
+fn check_location(header: &Header) -> Result<(), LayoutError> {
     let check = Check { ring: None };
     check.range("ring_count", header.ring_count, 1..=RING_COUNT_MAX)?;
     check.range("entry_len", header.entry_len, ENTRY_LEN..=PAGE_LEN_MIN)?;
     check.multiple("entry_len", header.entry_len, 8)?;
     check.multiple("directory_offset", header.directory_offset, 8)?;
     check.range("total_len", header.total_len, HEADER_PAGE_LEN..=TOTAL_LEN_MAX)?;
-    header.directory_span().inside(header.total_len)?;
-    Ok(header)
+    header.directory_span().inside(header.total_len)
 }
 
 /// Judges the rest: checksum, capabilities, sizes, every directory entry, and that all sections
@@ -54,18 +71,19 @@ pub fn parse_header(bytes: &[u8]) -> Result<Header, LayoutError> {
 /// `file_len` is the file's length and `page_len` the reader's page size, both in bytes.
 ///
 /// # Errors
-/// The first thing found wrong; [`LayoutError::Checksum`] before anything else.
+/// The first thing found wrong; [`LayoutError::Checksum`] before anything that it covers.
 pub fn check_directory(
     header: &Header,
     directory: &[u8],
     file_len: u64,
     page_len: u32,
 ) -> Result<(), LayoutError> {
-    let wanted_len = header.directory_span().len;
-    if (directory.len() as u64) < wanted_len {
-        return Err(LayoutError::Truncated { found_len: file_len, wanted_len });
-    }
-    let directory = &directory[..wanted_len as usize];
+    check_location(header)?;
+    let span = header.directory_span();
+    let Some(directory) = directory.get(..span.len as usize) else {
+        let (found_len, wanted_len) = (file_len, span.offset + span.len);
+        return Err(LayoutError::Truncated { found_len, wanted_len });
+    };
     let computed = header_crc(header, directory);
     if computed != header.crc {
         return Err(LayoutError::Checksum { found: header.crc, computed });
@@ -128,7 +146,7 @@ fn check_entry(header: &Header, ring: u32, entry: &RingEntry) -> Result<(), Layo
     let Some(kind) = entry.ring_kind().filter(|kind| *kind != RingKind::Broadcast) else {
         return check.fail("kind", entry.kind, "SPSC, MPSC, LANE or MEMORY, at most", 5u32);
     };
-    check.multiple("data_offset", entry.data_offset, header.page_len)?;
+    check.multiple("data_offset", entry.data_offset, header.data_align())?;
     check.range("capacity", entry.capacity, CAPACITY_MIN..=CAPACITY_MAX)?;
     if kind == RingKind::Memory {
         return check.multiple("capacity", entry.capacity, header.page_len);
@@ -143,6 +161,9 @@ fn check_entry(header: &Header, ring: u32, entry: &RingEntry) -> Result<(), Layo
         check.range("peer_ring", entry.peer_ring, 0..=header.ring_count - 1)?;
     }
     if kind == RingKind::Lane {
+        if header.caps_required & caps::LANES == 0 {
+            return check.fail("kind", entry.kind, "the LANES capability, bit", 4u32);
+        }
         check.range("lane_index", entry.lane_index, 0..=LANE_COUNT_MAX - 1)?;
         return check.range("group", entry.group, 0..=NO_GROUP - 1);
     }
@@ -159,7 +180,12 @@ fn check_record_rules(
     check.range("prezero_lines", entry.prezero_lines, 0..=PREZERO_LINES_MAX)?;
     check.range("max_handles", entry.max_handles, 0..=HANDLE_COUNT_MAX)?;
     if entry.max_handles > 0 && header.caps_required & caps::HANDLES == 0 {
-        return check.fail("max_handles", entry.max_handles, "without the HANDLES capability", 0u32);
+        return check.fail(
+            "max_handles",
+            entry.max_handles,
+            "without the HANDLES capability",
+            0u32,
+        );
     }
     let longest = (16 + u64::from(entry.max_message)).next_multiple_of(1 << entry.align_shift);
     if longest > entry.capacity / 4 {
@@ -184,7 +210,12 @@ fn check_entry_slots(
         check.equal("tx_slot_count", entry.tx_slot_count, 1)?;
     }
     if entry.tx_slots().contains(&entry.rx_slot) {
-        return check.fail("rx_slot", entry.rx_slot, "none of the producer slots from", entry.tx_slot_first);
+        return check.fail(
+            "rx_slot",
+            entry.rx_slot,
+            "none of the producer slots from",
+            entry.tx_slot_first,
+        );
     }
     Ok(())
 }
@@ -221,6 +252,11 @@ impl Span {
 }
 
 impl Header {
+    fn data_align(&self) -> u32 {
+        let huge = self.caps_required & caps::HUGE != 0;
+        if huge { self.page_len.max(HUGE_PAGE_LEN) } else { self.page_len }
+    }
+
     fn directory_span(&self) -> Span {
         let len = u64::from(self.ring_count) * u64::from(self.entry_len);
         Span { section: Section::Directory, offset: self.directory_offset, len }
@@ -239,8 +275,10 @@ fn entry_spans(header: &Header, ring: u32, entry: &RingEntry) -> [Span; 2] {
         Some(RingKind::Memory) => 0,
         _ => u64::from(header.control_len).max(size_of::<RingControl>() as u64),
     };
-    let control = Span { section: Section::Control(ring), offset: entry.control_offset, len };
-    let data = Span { section: Section::Data(ring), offset: entry.data_offset, len: entry.capacity };
+    let offset = if len == 0 { 0 } else { entry.control_offset };
+    let control = Span { section: Section::Control(ring), offset, len };
+    let data =
+        Span { section: Section::Data(ring), offset: entry.data_offset, len: entry.capacity };
     [control, data]
 }
 
@@ -258,26 +296,42 @@ fn check_sections_apart(header: &Header, directory: &[u8]) -> Result<(), LayoutE
     Ok(())
 }
 
-/// No two endpoints share a slot, but for lanes of one group, which share the consumer's.
 fn check_slots_apart(header: &Header, directory: &[u8]) -> Result<(), LayoutError> {
     let rings = || {
         (0u32..)
             .zip(parse_entries(header, directory))
             .filter(|(_, entry)| entry.ring_kind() != Some(RingKind::Memory))
     };
-    for (second_ring, b) in rings() {
-        for (first_ring, a) in rings().take_while(|(ring, _)| *ring < second_ring) {
-            let one_group = a.group != NO_GROUP && a.group == b.group;
-            let shared = first_shared(&a.tx_slots(), &b.tx_slots())
-                .or_else(|| a.tx_slots().contains(&b.rx_slot).then_some(b.rx_slot))
-                .or_else(|| b.tx_slots().contains(&a.rx_slot).then_some(a.rx_slot))
-                .or_else(|| (a.rx_slot == b.rx_slot && !one_group).then_some(a.rx_slot));
-            if let Some(slot) = shared {
-                return Err(LayoutError::SharedSlot { slot, first_ring, second_ring });
-            }
+    for second in rings() {
+        for first in rings().take_while(|(ring, _)| *ring < second.0) {
+            check_pair(first, second)?;
         }
     }
     Ok(())
+}
+
+/// No two endpoints share a slot, but for lanes of one group: they have one consumer, and each its
+/// own bit of the summary.
+fn check_pair(
+    (first_ring, a): (u32, RingEntry),
+    (second_ring, b): (u32, RingEntry),
+) -> Result<(), LayoutError> {
+    let one_group = a.group != NO_GROUP && a.group == b.group;
+    if one_group {
+        let check = Check { ring: Some(second_ring) };
+        check.equal("rx_slot", b.rx_slot, a.rx_slot)?;
+        if a.lane_index == b.lane_index {
+            return check.fail("lane_index", b.lane_index, "another than ring", first_ring);
+        }
+    }
+    let shared = first_shared(&a.tx_slots(), &b.tx_slots())
+        .or_else(|| a.tx_slots().contains(&b.rx_slot).then_some(b.rx_slot))
+        .or_else(|| b.tx_slots().contains(&a.rx_slot).then_some(a.rx_slot))
+        .or_else(|| (a.rx_slot == b.rx_slot && !one_group).then_some(a.rx_slot));
+    match shared {
+        Some(slot) => Err(LayoutError::SharedSlot { slot, first_ring, second_ring }),
+        None => Ok(()),
+    }
 }
 
 fn first_shared(a: &Range<u16>, b: &Range<u16>) -> Option<u16> {
