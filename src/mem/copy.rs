@@ -45,6 +45,43 @@ pub(crate) fn copy_out(words: &[AtomicU64], bytes: &mut [u8]) {
     }
 }
 
+/// Writes `bytes` from byte `offset` of `words` on and leaves every other byte as it is. For a range
+/// that nobody else writes: what shares a word with its ends is loaded and stored again.
+///
+/// # Panics
+/// Where `words` end before the bytes do.
+pub(crate) fn merge_in(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
+    let (words, skip) = (&words[offset / 8..], offset % 8);
+    let (first, rest) = bytes.split_at(bytes.len().min((8 - skip) % 8));
+    splice(words, skip, first);
+    let words = &words[usize::from(skip > 0)..];
+    let (body, last) = rest.split_at(rest.len() / 8 * 8);
+    copy_in(words, body);
+    splice(&words[body.len() / 8..], 0, last);
+}
+
+fn splice(words: &[AtomicU64], skip: usize, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    let mut word = words[0].load(Relaxed).to_le_bytes();
+    word[skip..skip + bytes.len()].copy_from_slice(bytes);
+    words[0].store(u64::from_le_bytes(word), Relaxed);
+}
+
+/// Reads from byte `offset` of `words` on.
+///
+/// # Panics
+/// Where `words` end before the bytes do.
+pub(crate) fn copy_out_at(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) {
+    let (words, skip) = (&words[offset / 8..], offset % 8);
+    let (first, rest) = bytes.split_at_mut(bytes.len().min((8 - skip) % 8));
+    if !first.is_empty() {
+        first.copy_from_slice(&words[0].load(Relaxed).to_le_bytes()[skip..skip + first.len()]);
+    }
+    copy_out(&words[usize::from(skip > 0)..], rest);
+}
+
 #[inline]
 fn write_whole(words: &[AtomicU64], bytes: &[u8]) {
     debug_assert_eq!(words.len() * 8, bytes.len());
@@ -118,5 +155,25 @@ mod tests {
             lengths += 1;
         }
         println!("{lengths} lengths");
+    }
+
+    #[test]
+    fn a_merge_changes_its_bytes_only_and_reads_back_from_any_offset() {
+        let mut ranges = 0;
+        for (offset, len) in (0..20usize).flat_map(|offset| (0..40usize).map(move |len| (offset, len))) {
+            let words: Vec<_> = (0..8).map(|_| AtomicU64::new(u64::MAX)).collect();
+            let bytes: Vec<u8> = (0..len as u8).collect();
+            merge_in(&words, offset, &bytes);
+            let mut all = [0; 64];
+            copy_out(&words, &mut all);
+            assert_eq!(&all[offset..offset + len], bytes);
+            let outside = all[..offset].iter().chain(&all[offset + len..]);
+            assert!(outside.copied().all(|byte| byte == 0xff), "{offset} {len}");
+            let mut back = vec![0; len];
+            copy_out_at(&words, offset, &mut back);
+            assert_eq!(back, bytes);
+            ranges += 1;
+        }
+        println!("{ranges} ranges");
     }
 }

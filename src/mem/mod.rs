@@ -9,8 +9,10 @@
 pub(crate) mod copy;
 mod lock_mapping;
 mod mapping;
+mod payload;
 mod ring_span;
 
 pub(crate) use lock_mapping::LockMapping;
 pub(crate) use mapping::Mapping;
+pub use payload::Payload;
 pub(crate) use ring_span::RingSpan;

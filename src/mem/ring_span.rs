@@ -96,7 +96,7 @@ impl RingSpan {
 
     /// The data area as words.
     #[inline]
-    pub(crate) fn area(&self) -> &[AtomicU64] {
+    fn area(&self) -> &[AtomicU64] {
         let len = ((self.mask >> 3) + 1) as usize;
         // SAFETY:
         // - `area` points to `len` aligned words inside the mapping, alive as long as `self`;
@@ -105,7 +105,13 @@ impl RingSpan {
         unsafe { slice::from_raw_parts(self.area.as_ptr(), len) }
     }
 
-    /// The address of `len` bytes of the data area from `position` on, up to its end.
+    /// The words of the data area from the one that holds `position` to the end.
+    #[inline]
+    pub(crate) fn words_from(&self, position: u64) -> &[AtomicU64] {
+        &self.area()[((position & self.mask) >> 3) as usize..]
+    }
+
+    /// The address of `position` in the data area.
     pub(crate) fn data_ptr(&self, position: u64) -> *mut u8 {
         self.area.as_ptr().cast::<u8>().wrapping_add((position & self.mask) as usize)
     }

@@ -57,11 +57,3 @@ impl Memory for RingSpan {
         copy::copy_out(self.words_from(position), bytes);
     }
 }
-
-impl RingSpan {
-    #[inline]
-    fn words_from(&self, position: u64) -> &[std::sync::atomic::AtomicU64] {
-        let area = self.area();
-        &area[(position >> 3) as usize & (area.len() - 1)..]
-    }
-}

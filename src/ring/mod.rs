@@ -43,8 +43,8 @@ mod window;
 
 pub(crate) use consumer::{Consumer, Front};
 pub(crate) use memory::{Memory, Word};
-pub(crate) use mpsc::{Locked, try_lock};
-pub(crate) use spsc::SpscProducer;
+pub(crate) use mpsc::{Held, Locked, try_lock};
+pub(crate) use spsc::{Claimed, SpscProducer};
 pub(crate) use window::{Place, Window};
 
 use tombolo_abi::{LINE_LEN, RecordRules, RingEntry, RingState};

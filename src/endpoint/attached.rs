@@ -1,0 +1,89 @@
+//! An endpoint that was claimed, with its ring.
+
+use std::sync::Arc;
+
+use tombolo_abi::{RingEntry, Role};
+
+use super::Deadline;
+use super::slot::{OwnedSlot, Wanted};
+use crate::error::{Damage, Error};
+use crate::mem::RingSpan;
+use crate::region::Region;
+use crate::ring::Ring;
+
+/// An owned slot and the ring that it belongs to.
+#[derive(Debug)]
+pub struct Attached {
+    /// The slot.
+    pub(crate) slot: OwnedSlot,
+    /// The ring, mapped.
+    pub(crate) ring: Ring<RingSpan>,
+    /// Its index in the directory.
+    pub(crate) index: u32,
+    /// Its directory entry, from the private copy.
+    pub(crate) entry: RingEntry,
+}
+
+impl Attached {
+    /// Claims an endpoint of ring `index`.
+    pub(crate) fn claim(
+        region: &Arc<Region>,
+        index: u32,
+        role: Role,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let entry = entry(region, index)?;
+        let slots = match role {
+            Role::Receiver => entry.rx_slot..entry.rx_slot + 1,
+            Role::Sender => entry.tx_slots(),
+        };
+        let wanted = Wanted { ring: index, role, slots };
+        let slot = OwnedSlot::claim(region, &wanted, deadline)?;
+        let ring = map_ring(region, &entry).ok_or(Error::NoSuchRing { kind: "mapped" })?;
+        let end = Self { slot, ring, index, entry };
+        end.ring.check_open().map_err(|damage| end.damaged(damage))?;
+        Ok(end)
+    }
+
+    /// An error in a forked child, which doesn't have the mapping, or where the ring is poisoned.
+    #[inline]
+    pub(crate) fn check_usable(&self) -> Result<(), Error> {
+        if !self.ring.memory.is_ours() {
+            return Err(Error::ForkedChild);
+        }
+        self.ring.check_open().map_err(|damage| self.error_of(damage, 0))
+    }
+
+    /// Marks the ring as poisoned and gives the error that says so.
+    #[cold]
+    pub(crate) fn damaged_at(&self, damage: Damage, position: u64) -> Error {
+        self.ring.poison(damage);
+        self.error_of(damage, position)
+    }
+
+    /// As [`Self::damaged_at`], where no position is at hand.
+    #[cold]
+    pub(crate) fn damaged(&self, damage: Damage) -> Error {
+        let position = match damage {
+            Damage::Position { found, .. } => found,
+            _ => 0,
+        };
+        self.damaged_at(damage, position)
+    }
+
+    fn error_of(&self, reason: Damage, position: u64) -> Error {
+        Error::Poisoned { ring: self.index, position, reason }
+    }
+}
+
+/// The directory entry of ring `index`.
+pub(crate) fn entry(region: &Region, index: u32) -> Result<RingEntry, Error> {
+    let entry = region.entries().get(index as usize).copied();
+    entry.ok_or(Error::NoSuchRing { kind: "such" })
+}
+
+fn map_ring(region: &Region, entry: &RingEntry) -> Option<Ring<RingSpan>> {
+    let RingEntry { control_offset, data_offset, capacity, .. } = *entry;
+    let span = RingSpan::new(region.mapping().clone(), control_offset, data_offset, capacity)?;
+    Some(Ring::new(span, entry, region.header().key))
+}

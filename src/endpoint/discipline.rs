@@ -1,0 +1,192 @@
+//! What differs between sending to a ring with one producer and to one with many.
+
+use std::hint;
+use std::sync::atomic::Ordering::Acquire;
+use std::thread;
+
+use tombolo_abi::{LockWord, RingKind};
+
+use super::attached::Attached;
+use super::errors::NotSent;
+use super::slot::pid_of;
+use crate::error::{Damage, Error};
+use crate::mem::RingSpan;
+use crate::ring::{Held, Locked, Memory, SpscProducer, Word, try_lock};
+
+/// Marks the ends of a ring with one producer.
+#[derive(Clone, Copy, Debug)]
+pub enum Spsc {}
+
+/// Marks the ends of a ring with many producers in total order.
+#[derive(Clone, Copy, Debug)]
+pub enum Mpsc {}
+
+/// How senders share a ring: [`Spsc`] or [`Mpsc`].
+pub trait Discipline: sealed::Sealed {}
+
+impl Discipline for Spsc {}
+impl Discipline for Mpsc {}
+
+/// Closes [`Discipline`] and hides what it takes.
+pub(crate) mod sealed {
+    use super::{Attached, Error, NotSent, RingKind};
+
+    /// What the two disciplines do each in their own way.
+    pub trait Sealed: Sized + 'static {
+        /// The kind of ring in the directory.
+        const KIND: RingKind;
+        /// What a claimed sender keeps beside its endpoint.
+        type Producer: Send + std::fmt::Debug;
+
+        /// Takes the sending end over.
+        ///
+        /// # Errors
+        /// Where the ring is damaged.
+        fn attach(end: &Attached) -> Result<Self::Producer, Error>;
+
+        /// Attempts to send one message.
+        ///
+        /// # Errors
+        /// Why it was not sent.
+        fn try_send(
+            end: &Attached,
+            producer: &mut Self::Producer,
+            payload: &[u8],
+        ) -> Result<(), NotSent>;
+
+        /// Attempts to send several messages at once, and gives how many, at least one.
+        ///
+        /// # Errors
+        /// Why none was sent.
+        fn try_send_batch(
+            end: &Attached,
+            producer: &mut Self::Producer,
+            payloads: &[&[u8]],
+        ) -> Result<usize, NotSent>;
+    }
+}
+
+impl sealed::Sealed for Spsc {
+    const KIND: RingKind = RingKind::Spsc;
+    type Producer = SpscProducer;
+
+    fn attach(end: &Attached) -> Result<SpscProducer, Error> {
+        SpscProducer::attach(&end.ring).map_err(|damage| end.damaged(damage))
+    }
+
+    #[inline]
+    fn try_send(
+        end: &Attached,
+        producer: &mut SpscProducer,
+        payload: &[u8],
+    ) -> Result<(), NotSent> {
+        match producer.try_send(&end.ring, payload) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(NotSent::Full),
+            Err(damage) => Err(end.damaged(damage).into()),
+        }
+    }
+
+    fn try_send_batch(
+        end: &Attached,
+        producer: &mut SpscProducer,
+        payloads: &[&[u8]],
+    ) -> Result<usize, NotSent> {
+        match producer.try_send_batch(&end.ring, payloads) {
+            Ok(0) => Err(NotSent::Full),
+            Ok(count) => Ok(count),
+            Err(damage) => Err(end.damaged(damage).into()),
+        }
+    }
+}
+
+impl sealed::Sealed for Mpsc {
+    const KIND: RingKind = RingKind::Mpsc;
+    type Producer = ();
+
+    fn attach(_: &Attached) -> Result<(), Error> {
+        Ok(())
+    }
+
+    #[inline]
+    fn try_send(end: &Attached, _: &mut (), payload: &[u8]) -> Result<(), NotSent> {
+        touch(payload);
+        match lock(end)?.try_send(payload) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(NotSent::Full),
+            Err(damage) => Err(end.damaged(damage).into()),
+        }
+    }
+
+    fn try_send_batch(end: &Attached, _: &mut (), payloads: &[&[u8]]) -> Result<usize, NotSent> {
+        payloads.iter().for_each(|payload| touch(payload));
+        match lock(end)?.try_send_batch(payloads) {
+            Ok(0) => Err(NotSent::Full),
+            Ok(count) => Ok(count),
+            Err(damage) => Err(end.damaged(damage).into()),
+        }
+    }
+}
+
+/// From how many bytes on a payload may lie on pages that are not there yet.
+const TOUCH_MIN: usize = 4096;
+
+/// Reads a byte of each page of a long payload, so that a page fault happens before the lock is
+/// taken and stalls nobody else.
+fn touch(payload: &[u8]) {
+    if payload.len() > TOUCH_MIN {
+        payload.iter().step_by(4096).for_each(|byte| {
+            hint::black_box(*byte);
+        });
+    }
+}
+
+/// Looks at a held lock before this thread yields.
+const LOOKS: u32 = 64;
+/// Yields before the holder is judged.
+const YIELDS: u32 = 8;
+
+/// Takes the lock, or tells who holds it: a live holder that does not run, or a dead one.
+#[inline]
+fn lock(end: &Attached) -> Result<Locked<'_, RingSpan>, NotSent> {
+    match try_lock(&end.ring, end.slot.identity()) {
+        Ok(locked) => Ok(locked),
+        Err(held) => lock_contended(end, held),
+    }
+}
+
+#[cold]
+fn lock_contended(end: &Attached, mut held: Held) -> Result<Locked<'_, RingSpan>, NotSent> {
+    loop {
+        for look in 0..LOOKS + YIELDS {
+            if let Held::Damaged(damage) = held {
+                return Err(end.damaged(damage).into());
+            }
+            if look < LOOKS { (0..3).for_each(|_| hint::spin_loop()) } else { thread::yield_now() }
+            match try_lock(&end.ring, end.slot.identity()) {
+                Ok(locked) => return Ok(locked),
+                Err(found) => held = found,
+            }
+        }
+        if let Held::By(holder) = held {
+            judge(end, holder)?;
+        }
+    }
+}
+
+/// What to say of `holder`; nothing where it let go meanwhile.
+fn judge(end: &Attached, holder: LockWord) -> Result<(), NotSent> {
+    let slot = holder.slot;
+    if !end.entry.tx_slots().contains(&slot) {
+        return Err(end.damaged(Damage::LockOwner { slot }).into());
+    }
+    let alive = end.slot.is_alive(holder)?;
+    if end.ring.memory.load(Word::Lock, Acquire) != holder.to_word() {
+        return Ok(()); // it was alive when it let go, whatever it is now
+    }
+    let pid = pid_of(end.slot.region(), slot);
+    if alive {
+        return Err(NotSent::Contended { slot, pid });
+    }
+    Err(Error::DeadHolder { ring: end.index, slot, pid }.into())
+}

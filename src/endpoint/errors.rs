@@ -1,0 +1,200 @@
+//! Why a message was not sent or not received, in the shapes of `std::sync::mpsc`.
+
+use crate::Error;
+
+/// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message where it was handed over,
+/// or how many messages of a batch were sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError<T = ()> {
+    /// *Retry*: the ring is full and its receiver, met before, is gone. The next receiver finds
+    /// what is in the ring.
+    #[error("the ring is full and its receiver is gone; start it again")]
+    Disconnected(T),
+    /// As its source says; nothing of this message was sent.
+    #[error("{source}")]
+    Failed {
+        /// The message.
+        message: T,
+        /// What happened.
+        source: Error,
+    },
+}
+
+/// Why [`Sender::send_deadline`](crate::Sender::send_deadline) gave up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendTimeoutError<T = ()> {
+    /// *Retry*: there was no room until the deadline.
+    #[error("the ring stayed full until the deadline")]
+    Timeout(T),
+    /// *Retry*: as [`SendError::Disconnected`].
+    #[error("the ring is full and its receiver is gone; start it again")]
+    Disconnected(T),
+    /// As its source says; nothing of this message was sent.
+    #[error("{source}")]
+    Failed {
+        /// The message.
+        message: T,
+        /// What happened.
+        source: Error,
+    },
+}
+
+/// Why [`Sender::try_send`](crate::Sender::try_send) did not send.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrySendError<T = ()> {
+    /// *Retry*: there is no room now.
+    #[error("the ring is full; try again when its receiver has taken something")]
+    Full(T),
+    /// *Retry*: as [`SendError::Disconnected`].
+    #[error("the ring is full and its receiver is gone; start it again")]
+    Disconnected(T),
+    /// *Retry*: a live process holds the ring's lock and does not run.
+    #[error("the ring's lock is held by pid {pid}, which is alive but not running")]
+    Contended {
+        /// The message.
+        message: T,
+        /// The holder's process id as it wrote it.
+        pid: u32,
+    },
+    /// As its source says; nothing of this message was sent.
+    #[error("{source}")]
+    Failed {
+        /// The message.
+        message: T,
+        /// What happened.
+        source: Error,
+    },
+}
+
+/// Why [`Receiver::recv`](crate::Receiver::recv) gave up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// *Retry*: the ring is empty and its sender, met before, is gone. Told once for each
+    /// departure; the next call waits for a successor.
+    #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
+    Disconnected,
+    /// As its source says; no message was taken.
+    #[error("{source}")]
+    Failed {
+        /// What happened.
+        #[from]
+        source: Error,
+    },
+}
+
+/// Why [`Receiver::recv_deadline`](crate::Receiver::recv_deadline) gave up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvTimeoutError {
+    /// *Retry*: nothing came until the deadline.
+    #[error("nothing came until the deadline")]
+    Timeout,
+    /// *Retry*: as [`RecvError::Disconnected`].
+    #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
+    Disconnected,
+    /// As its source says; no message was taken.
+    #[error("{source}")]
+    Failed {
+        /// What happened.
+        #[from]
+        source: Error,
+    },
+}
+
+/// Why [`Receiver::try_recv`](crate::Receiver::try_recv) took nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryRecvError {
+    /// *Retry*: there is nothing now.
+    #[error("the ring is empty")]
+    Empty,
+    /// *Retry*: as [`RecvError::Disconnected`].
+    #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
+    Disconnected,
+    /// As its source says; no message was taken.
+    #[error("{source}")]
+    Failed {
+        /// What happened.
+        #[from]
+        source: Error,
+    },
+}
+
+/// Why sending stopped, without the message: what the shared code gives, for the public errors to
+/// be made from.
+#[derive(Debug)]
+pub(crate) enum NotSent {
+    /// No room.
+    Full,
+    /// No room, and the receiver is gone.
+    Disconnected,
+    /// A live process holds the lock.
+    Contended { slot: u16, pid: u32 },
+    /// Anything else.
+    Failed(Error),
+}
+
+impl From<Error> for NotSent {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl NotSent {
+    pub(crate) fn into_try_error<T>(self, message: T) -> TrySendError<T> {
+        match self {
+            Self::Full => TrySendError::Full(message),
+            Self::Disconnected => TrySendError::Disconnected(message),
+            Self::Contended { pid, .. } => TrySendError::Contended { message, pid },
+            Self::Failed(source) => TrySendError::Failed { message, source },
+        }
+    }
+
+    pub(crate) fn into_timeout_error<T>(self, message: T, ring: u32) -> SendTimeoutError<T> {
+        match self {
+            Self::Full => SendTimeoutError::Timeout(message),
+            Self::Disconnected => SendTimeoutError::Disconnected(message),
+            Self::Contended { slot, pid } => {
+                SendTimeoutError::Failed { message, source: Error::Stalled { ring, slot, pid } }
+            }
+            Self::Failed(source) => SendTimeoutError::Failed { message, source },
+        }
+    }
+}
+
+impl<T> From<SendTimeoutError<T>> for SendError<T> {
+    /// For waits without end, which never time out.
+    fn from(error: SendTimeoutError<T>) -> Self {
+        match error {
+            SendTimeoutError::Timeout(message) | SendTimeoutError::Disconnected(message) => {
+                Self::Disconnected(message)
+            }
+            SendTimeoutError::Failed { message, source } => Self::Failed { message, source },
+        }
+    }
+}
+
+impl From<RecvTimeoutError> for RecvError {
+    /// For waits without end, which never time out.
+    fn from(error: RecvTimeoutError) -> Self {
+        match error {
+            RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected => Self::Disconnected,
+            RecvTimeoutError::Failed { source } => Self::Failed { source },
+        }
+    }
+}
+
+impl From<TryRecvError> for RecvTimeoutError {
+    /// For a wait that ends with nothing there.
+    fn from(error: TryRecvError) -> Self {
+        match error {
+            TryRecvError::Empty => Self::Timeout,
+            TryRecvError::Disconnected => Self::Disconnected,
+            TryRecvError::Failed { source } => Self::Failed { source },
+        }
+    }
+}

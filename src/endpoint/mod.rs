@@ -1,0 +1,33 @@
+//! The ends of rings: owning one, sending, receiving, and what can go wrong.
+
+mod attached;
+mod backoff;
+mod claim;
+mod deadline;
+mod discipline;
+mod errors;
+mod message;
+mod peer;
+mod receiver;
+mod sender;
+mod slot;
+mod split;
+
+pub use claim::Claim;
+pub use deadline::Deadline;
+pub use discipline::{Discipline, Mpsc, Spsc};
+pub use errors::{
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
+};
+pub use message::MessagePacket;
+pub use receiver::{Iter, Receiver, RecordRef};
+pub use sender::Sender;
+
+/// The sender of a ring with one producer.
+pub type SpscSender = Sender<Spsc>;
+/// The receiver of a ring with one producer.
+pub type SpscReceiver = Receiver<Spsc>;
+/// A producer of a ring with many; its clones share its endpoint.
+pub type MpscProducer = Sender<Mpsc>;
+/// The consumer of a ring with many producers.
+pub type MpscConsumer = Receiver<Mpsc>;

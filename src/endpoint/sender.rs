@@ -1,0 +1,339 @@
+//! The sending end of a ring.
+
+use std::mem::offset_of;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tombolo_abi::{Role, Slot};
+
+use super::attached::Attached;
+use super::backoff::Backoff;
+use super::discipline::{Discipline, Mpsc};
+use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
+use super::peer::Peer;
+use super::{Deadline, MessagePacket};
+use crate::Error;
+use crate::region::Region;
+
+/// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
+/// [`MpscProducer`](crate::MpscProducer).
+///
+/// It claims its endpoint at first use, or by [`Sender::claim`]. Once a send has returned `Ok`, the
+/// message is in the region: it is delivered, in order, whatever happens to this process
+/// afterwards. A send that did not return `Ok` has sent nothing.
+///
+/// # Source
+/// Operations and errors are those of `std::sync::mpsc`.
+#[derive(Debug)]
+pub struct Sender<K: Discipline> {
+    region: Arc<Region>,
+    index: u32,
+    /// The endpoint, shared by clones once one of them has claimed it.
+    shared: Arc<Mutex<Option<Arc<Attached>>>>,
+    claimed: Option<Claimed<K>>,
+}
+
+/// What a sender has once it owns its endpoint.
+#[derive(Debug)]
+pub(super) struct Claimed<K: Discipline> {
+    pub(super) end: Arc<Attached>,
+    pub(super) producer: K::Producer,
+    pub(super) peer: Peer,
+}
+
+impl<K: Discipline> Sender<K> {
+    pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
+        Self { region, index, shared: Arc::default(), claimed: None }
+    }
+
+    /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
+    ///
+    /// Waits up to 100 ms for a process that is just leaving it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where somebody else owns it, [`Error::Replaced`] where the region is no
+    /// longer the one to use, [`Error::Poisoned`] where the ring is damaged.
+    ///
+    /// # Cost
+    /// About a dozen system calls.
+    pub fn claim(&mut self) -> Result<(), Error> {
+        self.claimed_until(Deadline::PAST).map(drop)
+    }
+
+    /// Sends `message`, waiting while the ring is full.
+    ///
+    /// # Errors
+    /// [`SendError::Disconnected`] where the ring is full and its receiver has come and gone.
+    ///
+    /// # Cost
+    /// No system call and no allocation while there is room; one copy of the message.
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// let mut region = tombolo::EventsRegion::open_path(path)?;
+    /// let (mut tx, mut rx) = region.split_spsc()?;
+    /// tx.send(b"one")?;
+    /// assert_eq!(rx.recv()?.data, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        Ok(self.send_deadline(message, Deadline::NEVER)?)
+    }
+
+    /// Sends `message`, waiting no longer than `timeout` for room.
+    ///
+    /// # Errors
+    /// As [`Self::send_deadline`].
+    pub fn send_timeout(
+        &mut self,
+        message: &[u8],
+        timeout: Duration,
+    ) -> Result<(), SendTimeoutError> {
+        self.send_deadline(message, timeout)
+    }
+
+    /// Sends `message`, waiting for room until `deadline`.
+    ///
+    /// # Errors
+    /// [`SendTimeoutError::Timeout`] where there was no room until then; else as [`Self::send`].
+    pub fn send_deadline(
+        &mut self,
+        message: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendTimeoutError> {
+        let index = self.index;
+        self.until(deadline.into(), |sender| sender.attempt(message))
+            .map_err(|error| error.into_timeout_error((), index))
+    }
+
+    /// Sends `message` if there is room now.
+    ///
+    /// # Errors
+    /// [`TrySendError::Full`] where there is none, [`TrySendError::Contended`] where a live process
+    /// stopped while it was sending.
+    pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
+        self.attempt(message).map_err(|error| error.into_try_error(()))
+    }
+
+    /// Sends `packet`, waiting while the ring is full.
+    ///
+    /// # Errors
+    /// As [`Self::send`], with the packet given back.
+    pub fn send_packet(
+        &mut self,
+        packet: MessagePacket,
+    ) -> Result<(), SendError<MessagePacket>> {
+        Ok(self.send_packet_deadline(packet, Deadline::NEVER)?)
+    }
+
+    /// Sends `packet`, waiting for room until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::send_deadline`], with the packet given back.
+    pub fn send_packet_deadline(
+        &mut self,
+        packet: MessagePacket,
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendTimeoutError<MessagePacket>> {
+        let index = self.index;
+        self.until(deadline.into(), |sender| sender.attempt(&packet.data))
+            .map_err(|error| error.into_timeout_error(packet, index))
+    }
+
+    /// Sends `packet` if there is room now.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`], with the packet given back.
+    pub fn try_send_packet(
+        &mut self,
+        packet: MessagePacket,
+    ) -> Result<(), TrySendError<MessagePacket>> {
+        self.attempt(&packet.data).map_err(|error| error.into_try_error(packet))
+    }
+
+    /// Sends all of `messages`, waiting while the ring is full.
+    ///
+    /// They become visible in as few pieces as there is room for, each a run of whole messages.
+    ///
+    /// # Errors
+    /// As [`Self::send`], with the number of messages that were sent before.
+    pub fn send_batch(&mut self, messages: &[&[u8]]) -> Result<(), SendError<usize>> {
+        Ok(self.send_batch_deadline(messages, Deadline::NEVER)?)
+    }
+
+    /// Sends all of `messages`, waiting for room until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::send_deadline`], with the number of messages that were sent before.
+    pub fn send_batch_deadline(
+        &mut self,
+        messages: &[&[u8]],
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendTimeoutError<usize>> {
+        let (index, deadline) = (self.index, deadline.into());
+        let mut sent = 0;
+        while sent < messages.len() {
+            sent += self
+                .until(deadline, |sender| sender.attempt_batch(&messages[sent..]))
+                .map_err(|error| error.into_timeout_error(sent, index))?;
+        }
+        Ok(())
+    }
+
+    /// Sends as many of `messages` as there is room for now, from the first on, and gives how
+    /// many. The receiver sees all of them or none.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`], where not even the first was sent. One message that is too long for
+    /// the ring keeps the whole batch back.
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// let mut region = tombolo::EventsRegion::open_path(path)?;
+    /// let (mut tx, mut rx) = region.split_mpsc()?;
+    /// assert_eq!(tx.try_send_batch(&[b"a", b"bc", b""])?, 3);
+    /// let got: Vec<_> = std::iter::from_fn(|| rx.try_recv().ok()).map(|m| m.data).collect();
+    /// assert_eq!(got, [&b"a"[..], b"bc", b""]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_send_batch(&mut self, messages: &[&[u8]]) -> Result<usize, TrySendError> {
+        if messages.is_empty() {
+            return Ok(0);
+        }
+        self.attempt_batch(messages).map_err(|error| error.into_try_error(()))
+    }
+
+    /// Longest message, in bytes.
+    #[must_use]
+    pub fn max_message(&self) -> usize {
+        self.region.entries()[self.index as usize].max_message as usize
+    }
+
+    /// Index of the ring in the region's directory.
+    #[must_use]
+    pub fn ring(&self) -> u32 {
+        self.index
+    }
+
+    #[inline]
+    fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
+        let claimed = self.usable()?;
+        claimed.check_len(message)?;
+        let Claimed { end, producer, peer } = claimed;
+        K::try_send(end, producer, message).map_err(|error| unless_gone(error, end, peer))
+    }
+
+    fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
+        let claimed = self.usable()?;
+        messages.iter().try_for_each(|message| claimed.check_len(message))?;
+        let Claimed { end, producer, peer } = claimed;
+        K::try_send_batch(end, producer, messages).map_err(|error| unless_gone(error, end, peer))
+    }
+
+    /// The claimed endpoint, in the process that claimed it, of a ring that is in order.
+    #[inline]
+    pub(super) fn usable(&mut self) -> Result<&mut Claimed<K>, Error> {
+        let claimed = self.claimed_until(Deadline::PAST)?;
+        claimed.end.check_usable()?;
+        Ok(claimed)
+    }
+
+    #[inline]
+    fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed<K>, Error> {
+        if self.claimed.is_none() {
+            self.claimed = Some(self.claim_until(deadline)?);
+        }
+        // Just filled where it was empty; the error is never made.
+        self.claimed.as_mut().ok_or(Error::ForkedChild)
+    }
+
+    #[cold]
+    fn claim_until(&self, deadline: Deadline) -> Result<Claimed<K>, Error> {
+        if !self.region.mapping().is_ours() {
+            return Err(Error::ForkedChild);
+        }
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = match &*shared {
+            Some(end) => end.clone(),
+            None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, deadline)?),
+        };
+        let producer = K::attach(&end)?;
+        let rx_slot = end.entry.rx_slot;
+        let peer = Peer::new(&end.slot, rx_slot..rx_slot + 1)?;
+        *shared = Some(end.clone());
+        Ok(Claimed { end, producer, peer })
+    }
+
+    /// Repeats `attempt` until something else than waiting is to be done.
+    pub(super) fn until<T>(
+        &mut self,
+        deadline: Deadline,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
+    ) -> Result<T, NotSent> {
+        let waits = match attempt(self) {
+            Err(error @ (NotSent::Full | NotSent::Contended { .. })) => error,
+            other => return other,
+        };
+        if matches!(waits, NotSent::Full) {
+            self.usable()?.end.slot.count(offset_of!(Slot, full_waits));
+        }
+        let mut backoff = Backoff::spinning();
+        let mut last = waits;
+        while backoff.wait(deadline) {
+            match attempt(self) {
+                Err(error @ (NotSent::Full | NotSent::Contended { .. })) => last = error,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+}
+
+impl<K: Discipline> Claimed<K> {
+    #[inline]
+    pub(super) fn check_len(&self, message: &[u8]) -> Result<(), Error> {
+        let limit = self.end.entry.max_message;
+        if message.len() > limit as usize {
+            return Err(Error::MessageTooLong {
+                ring: self.end.index,
+                found: message.len(),
+                limit,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Says *disconnected* instead of *full* where the receiver was met and is gone. Asks at most every
+/// 10 ms, and looks for room again afterwards by the caller's next attempt.
+#[cold]
+pub(super) fn unless_gone(error: NotSent, end: &Attached, peer: &mut Peer) -> NotSent {
+    if !matches!(error, NotSent::Full) || !peer.is_time() {
+        return error;
+    }
+    match peer.is_gone(&end.slot) {
+        Ok(true) => {
+            peer.tell(&end.slot);
+            NotSent::Disconnected
+        }
+        Ok(false) => error,
+        Err(error) => error.into(),
+    }
+}
+
+/// Clones share the endpoint, and so the slot: several threads of a process are one producer to
+/// the outside.
+impl Clone for Sender<Mpsc> {
+    fn clone(&self) -> Self {
+        Self {
+            region: self.region.clone(),
+            index: self.index,
+            shared: self.shared.clone(),
+            claimed: None,
+        }
+    }
+}

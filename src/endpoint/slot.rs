@@ -1,0 +1,334 @@
+//! Owning an endpoint: its lock byte, and the slot that tells others about the owner.
+//!
+//! Whoever holds lock byte `64 + n` owns slot `n`; the kernel frees the byte when the owner's
+//! process is gone, by whatever cause. The lock belongs to a file description of its own, kept by a
+//! mapping and not by a descriptor, so that nothing else in the process can drop it by accident.
+//!
+//! A claim may be cut short anywhere: the byte is free then, and the next claim starts over what it
+//! finds in the slot.
+
+use std::mem::offset_of;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
+
+use tombolo_abi::{
+    LOCK_SLOTS, LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags,
+};
+
+use super::Deadline;
+use super::backoff::Backoff;
+use crate::Error;
+use crate::crash::crash_point;
+use crate::mem::LockMapping;
+use crate::os::process::Identity;
+use crate::os::{fork, ofd, signals};
+use crate::region::{InitLock, Region};
+
+/// How long a claim keeps trying for a byte that is held, at the least: a holder that was reaped
+/// may hold it still for a moment.
+const CLAIM_MIN: Duration = Duration::from_millis(100);
+
+/// A claimed slot. Dropping it gives the endpoint back.
+#[derive(Debug)]
+pub(crate) struct OwnedSlot {
+    region: Arc<Region>,
+    slot: u16,
+    incarnation: u32,
+    lock: Option<Lock>,
+    owner: fork::Owner,
+}
+
+/// What keeps the locked description.
+#[derive(Debug)]
+enum Lock {
+    /// A mapping: the rule.
+    Mapping(#[expect(dead_code, reason = "held for its drop")] LockMapping),
+    /// A descriptor, on file systems whose mappings keep another description.
+    Descriptor(OwnedFd),
+}
+
+/// What to claim.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The ring.
+    pub(crate) ring: u32,
+    /// As what.
+    pub(crate) role: Role,
+    /// Any one of these slots.
+    pub(crate) slots: Range<u16>,
+}
+
+impl OwnedSlot {
+    /// Claims one of the slots wanted, waiting until `deadline`, or 100 ms where that is longer.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where all are held, [`Error::Replaced`] where the region is no longer the
+    /// one to use, and what the system calls say.
+    pub(crate) fn claim(
+        region: &Arc<Region>,
+        wanted: &Wanted,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        let deadline = deadline.at_least(CLAIM_MIN);
+        let init = InitLock::shared(region, deadline)?;
+        let mut backoff = Backoff::sleeping();
+        let slot = loop {
+            if let Some(slot) = Self::try_candidates(region, wanted)? {
+                break slot;
+            }
+            if !backoff.wait(deadline) {
+                return Err(busy(region, wanted));
+            }
+        };
+        slot.announce(wanted)?;
+        drop(init);
+        Ok(slot)
+    }
+
+    fn try_candidates(region: &Arc<Region>, wanted: &Wanted) -> Result<Option<Self>, Error> {
+        for slot in wanted.slots.clone() {
+            if byte_is_held(region, slot..slot + 1)? {
+                continue;
+            }
+            if let Some(claimed) = Self::try_claim(region, slot)? {
+                return Ok(Some(claimed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the byte of `slot` and makes everything that its earlier owner left behind stale.
+    fn try_claim(region: &Arc<Region>, slot: u16) -> Result<Option<Self>, Error> {
+        let io = |source| region.io_error("claim an endpoint of", source);
+        let no_forks = fork::hold_off().map_err(io)?;
+        let description = region.reopen()?;
+        let mapping = LockMapping::new(&description).map_err(io)?;
+        let Some(incarnation) = lock_and_renew(region, slot, &description)? else {
+            return Ok(None);
+        };
+        crash_point!("claim.locked");
+        let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
+        let mut claimed = Self { region: region.clone(), slot, incarnation, lock, owner };
+        drop(description);
+        drop(no_forks);
+        if !byte_is_held(region, slot..slot + 1)? && !claimed.keep_by_descriptor()? {
+            return Ok(None);
+        }
+        Ok(Some(claimed))
+    }
+
+    /// Takes the byte again and keeps it by an open descriptor, for a file system on which closing
+    /// the first one dropped the lock although a mapping remained. `false` where somebody else was
+    /// faster.
+    fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
+        self.lock = None;
+        let description = self.region.reopen()?;
+        let Some(incarnation) = lock_and_renew(&self.region, self.slot, &description)? else {
+            return Ok(false);
+        };
+        self.incarnation = incarnation;
+        self.lock = Some(Lock::Descriptor(description));
+        Ok(true)
+    }
+
+    /// Fills the slot in and tells everybody that somebody has come.
+    fn announce(&self, wanted: &Wanted) -> Result<(), Error> {
+        self.check_held()?;
+        match RegionState::from_word(self.region.state()) {
+            Some(RegionState::Ready) => {}
+            Some(RegionState::Retired) => {
+                return Err(Error::Replaced { path: self.region.path().to_owned() });
+            }
+            _ => return Err(Error::RegionPoisoned { path: self.region.path().to_owned() }),
+        }
+        self.set_state(SlotState::Attaching);
+        self.fill(wanted);
+        crash_point!("claim.filled");
+        self.set_state(SlotState::Attached);
+        self.region.announce_membership();
+        Ok(())
+    }
+
+    fn fill(&self, wanted: &Wanted) {
+        let identity = Identity::current();
+        let seqlock = self.word_u32(offset_of!(Slot, seqlock));
+        let odd = seqlock.load(Relaxed) | 1; // ours; odd already where a predecessor died here
+        seqlock.store(odd, Relaxed);
+        std::sync::atomic::fence(Release); // readers who see a new field see the odd count
+        let by_descriptor = matches!(self.lock, Some(Lock::Descriptor(_)));
+        let flags = if by_descriptor { slot_flags::LOCK_BY_FD } else { 0 };
+        for (offset, value) in [
+            (offset_of!(Slot, pid), identity.pid),
+            (offset_of!(Slot, role), wanted.role as u32),
+            (offset_of!(Slot, ring), wanted.ring),
+            (offset_of!(Slot, flags), flags),
+        ] {
+            self.word_u32(offset).store(value, Relaxed);
+        }
+        for (offset, value) in [
+            (offset_of!(Slot, start_ticks), identity.start_ticks),
+            (offset_of!(Slot, pid_namespace), identity.pid_namespace),
+            (offset_of!(Slot, attach_ns), unix_ns()),
+            (offset_of!(Slot, msgs), 0),
+            (offset_of!(Slot, bytes), 0),
+            (offset_of!(Slot, full_waits), 0),
+            (offset_of!(Slot, aborts), 0),
+        ] {
+            self.word_u64(offset).store(value, Relaxed);
+        }
+        seqlock.store(odd.wrapping_add(1), Release);
+    }
+
+    /// The region that the slot belongs to.
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// The slot and incarnation, as an MPSC lock word names them.
+    pub(crate) fn identity(&self) -> LockWord {
+        LockWord { slot: self.slot, incarnation: self.incarnation }
+    }
+
+    /// Adds to one of this endpoint's counters, given by its offset in the slot.
+    pub(crate) fn count(&self, offset: usize) {
+        self.word_u64(offset).fetch_add(1, Relaxed); // clones may count at once
+    }
+
+    /// Whether any of `slots` is held by somebody.
+    ///
+    /// *Nobody* is said only where the descriptor asked is certainly the region's, before and
+    /// after: a descriptor that was closed and its number used again would answer for another file.
+    ///
+    /// # Errors
+    /// [`Error::LockLost`] where the kernel doesn't show this endpoint's own lock.
+    pub(crate) fn is_any_held(&self, slots: Range<u16>) -> Result<bool, Error> {
+        self.check_held()?;
+        let held = byte_is_held(&self.region, slots)?;
+        if !held {
+            self.check_held()?;
+        }
+        Ok(held)
+    }
+
+    /// Whether the owner of `slot` in `incarnation` lives.
+    ///
+    /// # Errors
+    /// As [`Self::is_any_held`].
+    pub(crate) fn is_alive(&self, other: LockWord) -> Result<bool, Error> {
+        if other == self.identity() {
+            return Ok(true); // this endpoint or a clone of it
+        }
+        let incarnation = slot_u32(&self.region, other.slot, offset_of!(Slot, incarnation));
+        if incarnation.load(Acquire) != other.incarnation {
+            return Ok(false); // the slot has moved on, and only the dead are followed
+        }
+        self.is_any_held(other.slot..other.slot + 1)
+    }
+
+    /// An error unless the kernel shows this endpoint's own byte as held.
+    fn check_held(&self) -> Result<(), Error> {
+        let ours = self.region.check_plain_is_ours()
+            && byte_is_held(&self.region, self.slot..self.slot + 1)?;
+        if ours { Ok(()) } else { Err(Error::LockLost { slot: self.slot }) }
+    }
+
+    fn set_state(&self, state: SlotState) {
+        self.word_u32(offset_of!(Slot, state)).store(state as u32, Release);
+    }
+
+    fn word_u32(&self, offset: usize) -> &AtomicU32 {
+        slot_u32(&self.region, self.slot, offset)
+    }
+
+    fn word_u64(&self, offset: usize) -> &AtomicU64 {
+        self.region.mapping().word_u64(slot_offset(&self.region, self.slot, offset))
+    }
+}
+
+impl Drop for OwnedSlot {
+    fn drop(&mut self) {
+        if !self.owner.is_here() || self.lock.is_none() {
+            return; // in a forked child, or never claimed: nothing here is ours
+        }
+        self.set_state(SlotState::Detaching);
+        self.region.announce_membership();
+        self.set_state(SlotState::Free);
+        if let Some(Lock::Descriptor(description)) = &self.lock {
+            // A child may have the descriptor too: closing ours would not free the byte. Nothing
+            // can be done where the call fails; the byte is free when both processes are gone.
+            let _ = ofd::unlock(description.as_fd(), byte(self.slot..self.slot + 1));
+        }
+        self.lock = None;
+        self.region.announce_membership(); // now the byte is free
+    }
+}
+
+/// Takes the byte of `slot` on `description` and at once moves its incarnation on, which makes the
+/// earlier owner dead by definition. `None` where somebody else holds the byte.
+fn lock_and_renew(
+    region: &Region,
+    slot: u16,
+    description: &OwnedFd,
+) -> Result<Option<u32>, Error> {
+    let word = slot_u32(region, slot, offset_of!(Slot, incarnation));
+    let _signals = signals::Blocked::new();
+    let locked = ofd::try_lock(description.as_fd(), byte(slot..slot + 1), ofd::Mode::Exclusive);
+    if !locked.map_err(|source| region.io_error("lock an endpoint of", source))? {
+        return Ok(None);
+    }
+    let incarnation = next_incarnation(word.load(Relaxed)); // ours from here on
+    word.store(incarnation, Release);
+    Ok(Some(incarnation))
+}
+
+/// The process id that the owner of `slot` wrote, 0 where there is none.
+pub(crate) fn pid_of(region: &Region, slot: u16) -> u32 {
+    let state = slot_u32(region, slot, offset_of!(Slot, state)).load(Acquire);
+    if state == SlotState::Free as u32 {
+        return 0;
+    }
+    slot_u32(region, slot, offset_of!(Slot, pid)).load(Relaxed)
+}
+
+/// The sum of the incarnations of `slots`: differs whenever one of them got a new owner.
+pub(crate) fn incarnations(region: &Region, slots: Range<u16>) -> u64 {
+    slots
+        .map(|slot| slot_u32(region, slot, offset_of!(Slot, incarnation)).load(Acquire))
+        .fold(0, |sum, incarnation| sum.wrapping_add(incarnation.into()))
+}
+
+fn busy(region: &Region, wanted: &Wanted) -> Error {
+    let role = match wanted.role {
+        Role::Receiver => "receiver",
+        Role::Sender => "sender",
+    };
+    let pid = wanted.slots.clone().map(|slot| pid_of(region, slot)).find(|pid| *pid != 0);
+    Error::Busy { ring: wanted.ring, role, pid: pid.unwrap_or(0) }
+}
+
+fn byte_is_held(region: &Region, slots: Range<u16>) -> Result<bool, Error> {
+    ofd::is_locked(region.plain().as_fd(), byte(slots))
+        .map_err(|source| region.io_error("look at the locks of", source))
+}
+
+fn byte(slots: Range<u16>) -> Range<u64> {
+    LOCK_SLOTS + u64::from(slots.start)..LOCK_SLOTS + u64::from(slots.end)
+}
+
+fn slot_u32(region: &Region, slot: u16, offset: usize) -> &AtomicU32 {
+    region.mapping().word_u32(slot_offset(region, slot, offset))
+}
+
+fn slot_offset(region: &Region, slot: u16, offset: usize) -> u64 {
+    let header = region.header();
+    header.slot_offset + u64::from(slot) * u64::from(header.slot_len) + offset as u64
+}
+
+fn unix_ns() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,126 @@
+//! The payload of one record, in place.
+
+use std::slice;
+
+use super::{RingSpan, copy};
+use crate::error::Error;
+
+/// The bytes of a message where they lie in the region.
+///
+/// Another process can write them at any time, so they are copied out to be looked at; what a
+/// decision depends on should be copied once and judged in the copy.
+#[derive(Debug)]
+pub struct Payload<'a> {
+    span: &'a RingSpan,
+    position: u64,
+    len: usize,
+}
+
+impl<'a> Payload<'a> {
+    /// `len` bytes from `position` on, a multiple of 8, which don't wrap.
+    pub(crate) fn new(span: &'a RingSpan, position: u64, len: usize) -> Self {
+        Self { span, position, len }
+    }
+
+    /// Bytes of the message.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the message has no bytes, which is legal.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies the message to the start of `room` and gives its length.
+    ///
+    /// # Errors
+    /// [`Error::BufferTooSmall`] where `room` is shorter than the message; nothing was copied.
+    /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
+    pub fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
+        if !self.span.is_ours() {
+            return Err(Error::ForkedChild);
+        }
+        let available = room.len();
+        let Some(room) = room.get_mut(..self.len) else {
+            return Err(Error::BufferTooSmall { needed: self.len, room: available });
+        };
+        copy::copy_out(self.words(), room);
+        Ok(self.len)
+    }
+
+    /// Copies bytes from `offset` on to `room`, as many as there are and fit, and gives how many;
+    /// none in a forked child, which doesn't have the mapping.
+    pub fn read_at(&self, offset: usize, room: &mut [u8]) -> usize {
+        if !self.span.is_ours() {
+            return 0;
+        }
+        let len = room.len().min(self.len.saturating_sub(offset));
+        if len > 0 {
+            copy::copy_out_at(self.words(), offset, &mut room[..len]);
+        }
+        len
+    }
+
+    /// Calls `look` with one private copy of 64 bytes after the other; the last may be shorter.
+    pub fn for_each_chunk(&self, mut look: impl FnMut(&[u8])) {
+        let mut chunk = [0; 64];
+        for offset in (0..self.len).step_by(chunk.len()) {
+            let len = self.read_at(offset, &mut chunk);
+            look(&chunk[..len]);
+        }
+    }
+
+    /// The message in a buffer of its own.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len];
+        let len = self.read_at(0, &mut bytes);
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// Where the message lies, for building or reading it by other means.
+    ///
+    /// The address is valid for [`Self::len`] bytes for as long as this value is borrowed.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.span.data_ptr(self.position)
+    }
+
+    /// The message as a slice, without copying it.
+    ///
+    /// # Safety
+    /// While the slice lives, nobody may write to the message, in this process or another. A sender
+    /// that keeps to the protocol doesn't; one that is hostile or broken may, and then the
+    /// behaviour is undefined. So this is for peers that are trusted like one's own code.
+    #[must_use]
+    pub unsafe fn as_slice(&self) -> &[u8] {
+        // SAFETY:
+        // - `as_ptr` leads to `len` mapped bytes, kept mapped by the span that `self` borrows;
+        // - that nobody writes them is what the caller vouches for;
+        // - a payload is shorter than a ring, and so than `isize::MAX`.
+        unsafe { slice::from_raw_parts(self.as_ptr(), self.len) }
+    }
+
+    /// Writes `bytes` from `offset` on.
+    pub(crate) fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
+        if !self.span.is_ours() {
+            return Err(Error::ForkedChild);
+        }
+        let needed = offset.saturating_add(bytes.len());
+        if needed > self.len {
+            return Err(Error::BufferTooSmall { needed, room: self.len });
+        }
+        if !bytes.is_empty() {
+            copy::merge_in(self.words(), offset, bytes);
+        }
+        Ok(())
+    }
+
+    fn words(&self) -> &[std::sync::atomic::AtomicU64] {
+        self.span.words_from(self.position)
+    }
+}
