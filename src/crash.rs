@@ -1,0 +1,93 @@
+//! Named places at which a test makes the process kill itself.
+//!
+//! With the feature `crash-points`, the environment variable `TOMBOLO_CRASH=point:n` kills the
+//! process at its `n`-th passage of `point` (`n` is 1 where it is left out). Without the feature
+//! there is no code at all.
+
+/// Kills the process here if it was told to.
+macro_rules! crash_point {
+    ($point:literal) => {
+        #[cfg(feature = "crash-points")]
+        {
+            const { assert!($crate::crash::is_listed($point), "not in crash::POINTS") };
+            $crate::crash::pass($point);
+        }
+    };
+}
+pub(crate) use crash_point;
+
+#[cfg(feature = "crash-points")]
+pub use armed::POINTS;
+#[cfg(feature = "crash-points")]
+pub(crate) use armed::{is_listed, pass};
+
+#[cfg(feature = "crash-points")]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    /// All crash points, for a runner that visits each of them.
+    pub const POINTS: &[&str] = &[
+        "create.after-tmpfile",
+        "create.after-reserve",
+        "create.before-linkat",
+        "create.after-linkat",
+        "create.after-empty-file",
+        "in-place.after-lock",
+        "in-place.after-first-page",
+        "in-place.after-truncate",
+        "in-place.after-reserve",
+        "in-place.before-ready",
+        "in-place.after-ready",
+        "replace.after-lock",
+        "replace.after-new-file",
+        "replace.after-retire",
+        "replace.after-rename",
+        "replace.after-unlink",
+        "replace.after-linkat",
+        "join.after-map",
+    ];
+
+    /// Whether `point` is in [`POINTS`].
+    pub(crate) const fn is_listed(point: &str) -> bool {
+        let mut i = 0;
+        while i < POINTS.len() {
+            if same(POINTS[i].as_bytes(), point.as_bytes()) {
+                return true;
+            }
+            i += 1;
+        }
+        false
+    }
+
+    const fn same(a: &[u8], b: &[u8]) -> bool {
+        let mut i = 0;
+        while i < a.len() && i < b.len() && a[i] == b[i] {
+            i += 1;
+        }
+        i == a.len() && i == b.len()
+    }
+
+    /// Kills the process if this is the passage of `point` that it was told to die at.
+    pub(crate) fn pass(point: &str) {
+        static PASSED: AtomicU32 = AtomicU32::new(0);
+        let Some((wanted, nth)) = wanted() else { return };
+        if wanted == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth {
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+
+    fn wanted() -> Option<&'static (String, u32)> {
+        static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+        WANTED.get_or_init(|| parse(&std::env::var("TOMBOLO_CRASH").ok()?)).as_ref()
+    }
+
+    fn parse(text: &str) -> Option<(String, u32)> {
+        match text.split_once(':') {
+            Some((point, nth)) => Some((point.to_owned(), nth.parse().ok()?)),
+            None => Some((text.to_owned(), 1)),
+        }
+    }
+}
