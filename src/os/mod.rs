@@ -1,6 +1,10 @@
 //! System calls: through `rustix` where it has them, in a few named files with unsafe where it
 //! lacks them (`ofd`, `fork`, `signals`).
 
+pub(crate) mod file;
+pub(crate) mod file_system;
 pub(crate) mod fork;
 pub(crate) mod ofd;
+pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod signals;

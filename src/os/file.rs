@@ -1,0 +1,140 @@
+//! Files: which one it is, opening it afresh, and moving bytes with every interruption retried.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, FallocateFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::{Errno, retry_on_intr};
+
+/// How a region's file is opened: never following a link, waiting for a peer, becoming a terminal's
+/// owner, or leaking into a program started later.
+pub(crate) const OPEN_FLAGS: OFlags = OFlags::RDWR
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// Most bytes asked for in one step where a signal keeps interrupting.
+const STEP_LEN: u64 = 16 << 20;
+
+/// Which file it is, whatever names it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    dev: u64,
+    ino: u64,
+}
+
+impl FileId {
+    /// The file that `stat` speaks of.
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { dev: stat.st_dev, ino: stat.st_ino }
+    }
+
+    /// Whether `file` is open on this file. `false` also where the descriptor was closed behind our
+    /// back or its number is used by something else.
+    pub(crate) fn is_file(self, file: BorrowedFd<'_>) -> bool {
+        rustix::fs::fstat(file).is_ok_and(|stat| Self::of(&stat) == self)
+    }
+}
+
+/// Opens the file behind `file` once more: a new description, which shares no lock with `file`.
+/// Needs `/proc`; anything but the file `id` found there is an error.
+pub(crate) fn reopen(file: BorrowedFd<'_>, id: FileId) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // The entry is a link, and following it is the point.
+    let flags = OPEN_FLAGS.difference(OFlags::NOFOLLOW);
+    let fresh = retry_on_intr(|| rustix::fs::openat(CWD, &path, flags, Mode::empty()))?;
+    if id.is_file(fresh.as_fd()) { Ok(fresh) } else { Err(Errno::STALE.into()) }
+}
+
+/// Fills `bytes` from `offset`; gives how many there were before the file's end.
+pub(crate) fn read_at(file: BorrowedFd<'_>, bytes: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = &mut bytes[done..];
+        match retry_on_intr(|| rustix::io::pread(file, &mut *rest, offset + done as u64))? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match retry_on_intr(|| rustix::io::pwrite(file, &bytes[done..], offset + done as u64))? {
+            0 => return Err(Errno::NOSPC),
+            count => done += count,
+        }
+    }
+    Ok(())
+}
+
+/// Gives the file room, filled with zeros, from its end `from` up to `to` bytes.
+pub(crate) fn reserve(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<(), Errno> {
+    let allocate = |at, len| rustix::fs::fallocate(file, FallocateFlags::empty(), at, len);
+    match allocate(from, to - from) {
+        // A signal undoes the whole of a long step, so go on in short ones.
+        Err(Errno::INTR) => in_steps(from, to, |at, len| retry_on_intr(|| allocate(at, len))),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let zeros = vec![0; STEP_LEN.min(to - from) as usize];
+            in_steps(from, to, |at, len| write_at(file, &zeros[..len as usize], at))
+        }
+        result => result,
+    }
+}
+
+fn in_steps(
+    from: u64,
+    to: u64,
+    mut step: impl FnMut(u64, u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut at = from;
+    while at < to {
+        let len = STEP_LEN.min(to - at);
+        step(at, len)?;
+        at += len;
+    }
+    Ok(())
+}
+
+/// What `mode` says the file is, for an error.
+pub(crate) fn type_name(mode: u32) -> &'static str {
+    match FileType::from_raw_mode(mode) {
+        FileType::RegularFile => "regular file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symbolic link",
+        FileType::Fifo => "FIFO",
+        FileType::Socket => "socket",
+        FileType::CharacterDevice => "character device",
+        FileType::BlockDevice => "block device",
+        _ => "file of unknown type",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_opened_afresh_is_the_same_file_and_another_is_refused() {
+        let (a, b) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let id = FileId::of(&rustix::fs::fstat(&a).unwrap());
+        assert!(id.is_file(reopen(a.as_fd(), id).unwrap().as_fd()));
+        assert!(reopen(b.as_fd(), id).is_err());
+    }
+
+    #[test]
+    fn steps_cover_the_range_without_gap_or_overlap() {
+        let mut end = 5;
+        in_steps(5, 3 * STEP_LEN + 7, |at, len| {
+            assert_eq!(at, end);
+            end = at + len;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(end, 3 * STEP_LEN + 7);
+    }
+}

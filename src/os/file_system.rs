@@ -1,0 +1,28 @@
+//! File systems on which locks and shared mappings are known to behave.
+
+/// Whether the file system with this magic number is one of them.
+pub(crate) fn is_known(magic: u64) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const EXT4: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const F2FS: u64 = 0xf2f5_2010;
+    const HUGETLBFS: u64 = 0x9584_58f6;
+    [TMPFS, EXT4, XFS, BTRFS, F2FS, HUGETLBFS].contains(&magic)
+}
+
+/// The name of a file system that is not, for an error.
+pub(crate) fn name(magic: u64) -> &'static str {
+    match magic {
+        0x6969 => "nfs",
+        0x517b => "smb",
+        0xff53_4d42 => "cifs",
+        0xfe53_4d42 => "smb2",
+        0x6573_5546 => "fuse",
+        0x0102_1997 => "9p",
+        0x794c_7630 => "overlayfs",
+        0x9fa0 => "proc",
+        0x6265_6572 => "sysfs",
+        _ => "an unknown file system",
+    }
+}

@@ -1,0 +1,72 @@
+//! Who this process is: what tells it from another with the same number.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+/// This process as it is written into a region, for people and tools. Zeros where `/proc` is not
+/// mounted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProcessId {
+    /// The process id in its own namespace.
+    pub(crate) pid: u32,
+    /// When it started, in clock ticks since boot (field 22 of its `stat`).
+    pub(crate) start_ticks: u64,
+    /// The inode of its pid namespace.
+    pub(crate) pid_namespace: u64,
+}
+
+impl ProcessId {
+    /// The calling process.
+    pub(crate) fn current() -> Self {
+        Self {
+            pid: std::process::id(),
+            start_ticks: start_ticks().unwrap_or(0),
+            pid_namespace: fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino()),
+        }
+    }
+}
+
+fn start_ticks() -> Option<u64> {
+    parse_start_ticks(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// Field 22. Field 2, the command's name, may hold spaces and parentheses, so count from its end.
+fn parse_start_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// The number of this boot, or zeros where `/proc` is not mounted.
+pub(crate) fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    parse_uuid(&text).unwrap_or([0; 16])
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    if digits.len() != 32 {
+        return None;
+    }
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_any_command_name() {
+        let stat = "7 (a) b) c) S 1 7 7 0 -1 4 100 0 0 0 1 2 3 4 20 0 1 0 4242 9 9";
+        assert_eq!(parse_start_ticks(stat), Some(4242));
+        assert_eq!(parse_start_ticks("7 (cut"), None);
+        assert_ne!(ProcessId::current().start_ticks, 0);
+    }
+
+    #[test]
+    fn a_boot_id_is_sixteen_bytes_in_the_order_of_its_text() {
+        let id = parse_uuid("00010203-0405-0607-0809-0a0b0c0d0e0f\n").unwrap();
+        assert_eq!(id[..4], [0, 1, 2, 3]);
+        assert_eq!(parse_uuid("0001"), None);
+        assert_ne!(boot_id(), [0; 16]);
+    }
+}

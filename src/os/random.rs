@@ -1,0 +1,14 @@
+//! Random bytes of the kernel.
+
+use std::io;
+
+use rustix::io::retry_on_intr;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// 16 random bytes: an id, or a name that nobody guesses.
+pub(crate) fn bytes() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    // Up to 256 bytes come whole.
+    retry_on_intr(|| getrandom(&mut bytes[..], GetRandomFlags::empty()))?;
+    Ok(bytes)
+}
