@@ -1,0 +1,140 @@
+//! Regions without a name, and regions that come as a descriptor.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FileType, MemfdFlags, SealFlags, Stat};
+use tombolo_abi::RegionState;
+
+use super::contents::{NewContents, set_mode};
+use super::description::{Contents, Description};
+use super::joined::{Origin, Region};
+use super::options::OpenOptions;
+use super::place::{check_file_system, check_owner};
+use super::refusal;
+use crate::Error;
+use crate::os::file::{FileId, reopen, type_name};
+use crate::os::ofd;
+
+/// What a region in memory must be sealed against: a file that shrinks kills whoever touches it.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// The pause between two looks at a region that is being made.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Makes a region that lives in memory for as long as somebody has it open.
+pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
+    options.check()?;
+    let path = Path::new("anonymous region");
+    let contents = NewContents::new(options, 1, OsStr::new("anonymous"), path)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create(c"tombolo", flags)
+        .map_err(|error| refusal::io("create", path, error))?;
+    contents.reserve(file.as_fd(), path, 0)?;
+    contents.write(file.as_fd(), path, RegionState::Ready)?;
+    set_mode(file.as_fd(), path, options)?;
+    rustix::fs::fcntl_add_seals(&file, SEALS).map_err(|error| refusal::io("seal", path, error))?;
+    let stat = rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", path, error))?;
+    let origin = Origin { place: None, path: path.to_owned(), creator: true };
+    Region::map(file, FileId::of(&stat), origin, options)
+}
+
+/// Joins the region that `file` is open on. The descriptor itself is not kept: locks belong to
+/// descriptions, and another process may share this one.
+pub(crate) fn join(file: OwnedFd, options: &OpenOptions) -> Result<Region, Error> {
+    let path = path_of(&file);
+    let stat = rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", &path, error))?;
+    check_passed(&path, &file, &stat, options)?;
+    let id = FileId::of(&stat);
+    let plain =
+        reopen(file.as_fd(), id).map_err(|error| refusal::io("open again", &path, error))?;
+    drop(file);
+    wait_until_ready(&path, &plain, options)?;
+    check_boot(&path, &plain)?;
+    let region = Region::map(plain, id, Origin { place: None, path, creator: false }, options)?;
+    if region.state() == RegionState::Retired as u32 {
+        return Err(Error::Replaced { path: region.path().to_owned() });
+    }
+    Ok(region)
+}
+
+/// Where the kernel says that the descriptor leads, for messages.
+fn path_of(file: &OwnedFd) -> PathBuf {
+    let entry = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::read_link(&entry).unwrap_or_else(|_| PathBuf::from(entry))
+}
+
+/// A file with one name, or a sealed one in memory.
+fn check_passed(
+    path: &Path,
+    file: &OwnedFd,
+    stat: &Stat,
+    options: &OpenOptions,
+) -> Result<(), Error> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let found = type_name(stat.st_mode);
+        return Err(Error::WrongFileType { path: path.to_owned(), found });
+    }
+    check_owner(path, stat, options.owner)?;
+    match stat.st_nlink {
+        0 => check_seals(path, file),
+        1 if stat.st_mode & 0o022 & !options.write_bits_allowed() != 0 => {
+            let hint = "others can write to it; chmod go-w it, or allow it with OpenOptions::mode";
+            Err(refusal::permission(path, stat, hint))
+        }
+        1 => check_file_system(path, file.as_fd(), options),
+        _ => {
+            let reason = "it has more than one name (hard links); remove the others";
+            Err(refusal::unsafe_path(path, reason))
+        }
+    }
+}
+
+fn check_seals(path: &Path, file: &OwnedFd) -> Result<(), Error> {
+    let seals = rustix::fs::fcntl_get_seals(file).unwrap_or(SealFlags::empty());
+    if seals.contains(SEALS) && !seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+        return Ok(());
+    }
+    let reason = "it has no name and is not sealed against shrinking and growing (and only that); \
+                  pass the descriptor of an anonymous region";
+    Err(refusal::unsafe_path(path, reason))
+}
+
+fn wait_until_ready(path: &Path, plain: &OwnedFd, options: &OpenOptions) -> Result<(), Error> {
+    let started = Instant::now();
+    loop {
+        let contents = Contents::of(plain.as_fd(), path)?;
+        match contents {
+            Contents::Region(RegionState::Ready) => return Ok(()),
+            Contents::Region(RegionState::Retired) => {
+                return Err(Error::Replaced { path: path.to_owned() });
+            }
+            Contents::Region(RegionState::Poisoned) => {
+                return Err(Error::RegionPoisoned { path: path.to_owned() });
+            }
+            _ if started.elapsed() < options.patience() => thread::sleep(PAUSE),
+            _ => {
+                let waited_ms = started.elapsed().as_millis() as u64;
+                let (path, state) = (path.to_owned(), contents.state());
+                return Err(Error::NotReady { path, state, waited_ms });
+            }
+        }
+    }
+}
+
+/// A region of an earlier boot that nobody uses is as good as none.
+fn check_boot(path: &Path, plain: &OwnedFd) -> Result<(), Error> {
+    if !Description::read(plain.as_fd(), path)?.is_of_earlier_boot() {
+        return Ok(());
+    }
+    let slots =
+        tombolo_abi::LOCK_SLOTS..tombolo_abi::LOCK_SLOTS + u64::from(tombolo_abi::SLOT_COUNT_MAX);
+    match ofd::is_locked(plain.as_fd(), slots) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::NotFound { path: path.to_owned() }),
+        Err(error) => Err(refusal::io("look at the locks of", path, error)),
+    }
+}

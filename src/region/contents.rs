@@ -1,0 +1,133 @@
+//! What a creator writes.
+
+use std::ffi::OsStr;
+use std::mem::offset_of;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::Mode;
+use rustix::process::{Resource, getrlimit};
+use tombolo_abi::{HEADER_PAGE_LEN, RegionState, RingControl, RingKind, SharedLayout};
+
+use super::options::OpenOptions;
+use super::plan::Plan;
+use super::{name, refusal};
+use crate::Error;
+use crate::os::file::{reserve, write_at};
+use crate::os::process::{ProcessId, boot_id};
+use crate::os::random;
+
+/// The contents of one new region, ready to be written.
+#[derive(Debug)]
+pub(crate) struct NewContents {
+    plan: Plan,
+}
+
+impl NewContents {
+    /// A region as the options say, different from all others. `file_name` gives its name for
+    /// people, `path` stands in errors. The process's limit on file size is looked at here, before
+    /// anything is written, because exceeding it kills by SIGXFSZ.
+    pub(crate) fn new(
+        options: &OpenOptions,
+        generation: u64,
+        file_name: &OsStr,
+        path: &Path,
+    ) -> Result<Self, Error> {
+        let mut plan = Plan::of_options(options, rustix::param::page_size() as u32);
+        let random = || random::bytes().map_err(|error| refusal::io("draw an id for", path, error));
+        let process = ProcessId::current();
+        let header = &mut plan.header;
+        header.region_uuid = random()?;
+        header.key = u128::from_ne_bytes(random()?) as u64;
+        header.boot_id = boot_id();
+        header.generation = generation;
+        header.creator_pid = process.pid;
+        header.creator_start_ticks = process.start_ticks;
+        header.pid_namespace = process.pid_namespace;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        header.created_unix_ns = since_1970.map_or(0, |age| age.as_nanos() as u64);
+        let name = name::of_file(file_name);
+        let len = name.len().min(header.name.len());
+        header.name[..len].copy_from_slice(&name[..len]);
+        plan.seal();
+        check_file_size_limit(plan.total_len())?;
+        Ok(Self { plan })
+    }
+
+    /// Bytes of the region.
+    pub(crate) fn total_len(&self) -> u64 {
+        self.plan.total_len()
+    }
+
+    /// Gives the file room from its end `from` on.
+    pub(crate) fn reserve(
+        &self,
+        file: BorrowedFd<'_>,
+        path: &Path,
+        from: u64,
+    ) -> Result<(), Error> {
+        let wanted_len = self.total_len();
+        reserve(file, from, wanted_len).map_err(|error| refusal::no_room(path, wanted_len, error))
+    }
+
+    /// Writes everything that is not zero, the header page with `state` last.
+    pub(crate) fn write(
+        &self,
+        file: BorrowedFd<'_>,
+        path: &Path,
+        state: RegionState,
+    ) -> Result<(), Error> {
+        let write = |bytes: &[u8], offset| {
+            write_at(file, bytes, offset).map_err(|error| refusal::io("write", path, error))
+        };
+        write(self.plan.directory(), self.plan.header.directory_offset)?;
+        for entry in &self.plan.entries {
+            if entry.ring_kind() != Some(RingKind::Memory) {
+                // The data area is all zeros.
+                let offset = entry.control_offset + offset_of!(RingControl, zeroed_to) as u64;
+                write(&entry.capacity.to_le_bytes(), offset)?;
+            }
+        }
+        write(&self.page(state), 0)
+    }
+
+    /// The header page with `state`.
+    fn page(&self, state: RegionState) -> Vec<u8> {
+        let mut page: SharedLayout = bytemuck::Zeroable::zeroed();
+        page.header = self.plan.header;
+        page.header.state = state as u32;
+        bytemuck::bytes_of(&page).to_vec()
+    }
+
+    /// Marks a file as a region that is being made: its first page, with nothing but magic number,
+    /// byte order, version and state.
+    pub(crate) fn write_claim(&self, file: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+        let mut page: SharedLayout = bytemuck::Zeroable::zeroed();
+        let header = self.plan.header;
+        page.header.magic = header.magic;
+        page.header.endian = header.endian;
+        page.header.major = header.major;
+        page.header.minor = header.minor;
+        page.header.state = RegionState::Initializing as u32;
+        write_at(file, bytemuck::bytes_of(&page), 0)
+            .map_err(|error| refusal::no_room(path, HEADER_PAGE_LEN, error))
+    }
+}
+
+fn check_file_size_limit(wanted_len: u64) -> Result<(), Error> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if limit < wanted_len => Err(Error::FileSizeLimit { wanted_len, limit }),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the file the mode asked for, whatever the umask made of it.
+pub(crate) fn set_mode(
+    file: BorrowedFd<'_>,
+    path: &Path,
+    options: &OpenOptions,
+) -> Result<(), Error> {
+    rustix::fs::fchmod(file, Mode::from_raw_mode(options.new_mode()))
+        .map_err(|error| refusal::io("set the mode of", path, error))
+}

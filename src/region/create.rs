@@ -1,0 +1,151 @@
+//! Making a region: whole and then named, or in place in a file that is there.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use tombolo_abi::{HEADER_PAGE_LEN, RegionState};
+
+use super::contents::{NewContents, set_mode};
+use super::joined::{Origin, Region};
+use super::open::Opening;
+use super::place::{Candidate, Place, check_file_system};
+use super::refusal;
+use crate::Error;
+use crate::crash::crash_point;
+use crate::os::file::{FileId, OPEN_FLAGS};
+
+/// A complete region without a name. Dropping it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Unnamed {
+    region: Region,
+}
+
+impl Unnamed {
+    /// Makes a region in a file without a name; `None` where the file system has no such files.
+    pub(crate) fn new(opening: &Opening) -> Result<Option<Self>, Error> {
+        let (place, options) = (opening.place(), opening.options());
+        check_file_system(place.path(), place.dir(), options)?;
+        let contents = opening.new_contents()?;
+        let Some(file) = open_unnamed(place)? else { return Ok(None) };
+        crash_point!("create.after-tmpfile");
+        contents.reserve(file.as_fd(), place.path(), 0)?;
+        crash_point!("create.after-reserve");
+        contents.write(file.as_fd(), place.path(), RegionState::Ready)?;
+        set_mode(file.as_fd(), place.path(), options)?;
+        let stat =
+            rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", place.path(), error))?;
+        let region = Region::map(file, FileId::of(&stat), opening.origin_of_creator(), options)?;
+        Ok(Some(Self { region }))
+    }
+
+    /// Gives the region its name; `None` where something else has it by now.
+    pub(crate) fn publish(self, place: &Place) -> Result<Option<Region>, Error> {
+        crash_point!("create.before-linkat");
+        match link(&self.region, place) {
+            Ok(()) => {
+                crash_point!("create.after-linkat");
+                Ok(Some(self.region))
+            }
+            Err(Errno::EXIST) => Ok(None),
+            Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
+                let wanted_len = self.region.header().total_len;
+                Err(refusal::no_room(place.path(), wanted_len, error))
+            }
+            Err(error) => Err(refusal::io("link", place.path(), error)),
+        }
+    }
+}
+
+/// A new file without a name in the place's directory.
+fn open_unnamed(place: &Place) -> Result<Option<OwnedFd>, Error> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    match retry_on_intr(|| rustix::fs::openat(place.dir(), c".", flags, mode)) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
+        Err(error) => Err(cannot_create(place, error)),
+    }
+}
+
+fn link(region: &Region, place: &Place) -> Result<(), Errno> {
+    let (file, dir, name) = (region.plain(), place.dir(), place.file_name());
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, &path, dir, name, AtFlags::SYMLINK_FOLLOW) {
+        // Without /proc there is another way, which older kernels keep for the privileged.
+        Err(Errno::NOENT) => rustix::fs::linkat(file, c"", dir, name, AtFlags::EMPTY_PATH),
+        result => result,
+    }
+}
+
+/// Makes an empty file with the place's name, to be filled in place by whoever comes first.
+pub(crate) fn create_empty(place: &Place) -> Result<(), Error> {
+    let flags = OPEN_FLAGS | OFlags::CREATE | OFlags::EXCL;
+    let mode = Mode::RUSR | Mode::WUSR;
+    match retry_on_intr(|| rustix::fs::openat(place.dir(), place.file_name(), flags, mode)) {
+        Ok(_) => {
+            crash_point!("create.after-empty-file");
+            Ok(())
+        }
+        Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(cannot_create(place, error)),
+    }
+}
+
+fn cannot_create(place: &Place, error: Errno) -> Error {
+    if matches!(error, Errno::ACCESS | Errno::PERM)
+        && let Ok(stat) = rustix::fs::fstat(place.dir())
+    {
+        let hint = "the directory refuses new files (owner and mode are the directory's)";
+        return refusal::permission(place.path(), &stat, hint);
+    }
+    match error {
+        Errno::NOSPC | Errno::DQUOT => refusal::no_room(place.path(), HEADER_PAGE_LEN, error),
+        _ => refusal::io("create", place.path(), error),
+    }
+}
+
+/// Makes a region in the candidate, an empty or a half-made file of which the caller holds the init
+/// lock. On failure the file is empty again.
+pub(crate) fn fill_in_place(opening: &Opening, candidate: Candidate) -> Result<Region, Error> {
+    let contents = opening.new_contents()?;
+    let again = candidate.file.try_clone();
+    let again = again.map_err(|error| refusal::io("open again", opening.path(), error))?;
+    fill(opening, candidate, &contents).inspect_err(|_| {
+        // Still under the caller's lock. If even this fails, the file stays half-made, which the
+        // next opener takes over.
+        let _ = rustix::fs::ftruncate(&again, 0);
+    })
+}
+
+fn fill(opening: &Opening, candidate: Candidate, contents: &NewContents) -> Result<Region, Error> {
+    let (path, file) = (opening.path(), candidate.file.as_fd());
+    crash_point!("in-place.after-lock");
+    if candidate.stat.st_size > 0 {
+        // What a dead creator left must not show through in the new layout.
+        rustix::fs::ftruncate(file, HEADER_PAGE_LEN)
+            .map_err(|error| refusal::io("truncate", path, error))?;
+        crash_point!("in-place.after-truncate");
+    }
+    contents.write_claim(file, path)?;
+    crash_point!("in-place.after-first-page");
+    contents.reserve(file, path, HEADER_PAGE_LEN)?;
+    crash_point!("in-place.after-reserve");
+    contents.write(file, path, RegionState::Initializing)?;
+    if candidate.stat.st_uid == rustix::process::geteuid().as_raw() {
+        set_mode(file, path, opening.options())?;
+    }
+    let origin = opening.origin_of_creator();
+    let region = Region::map(candidate.file, candidate.id, origin, opening.options())?;
+    crash_point!("in-place.before-ready");
+    region.publish_ready();
+    crash_point!("in-place.after-ready");
+    Ok(region)
+}
+
+impl Opening {
+    /// Where a region that this opening makes comes from.
+    fn origin_of_creator(&self) -> Origin {
+        Origin { creator: true, ..self.origin() }
+    }
+}

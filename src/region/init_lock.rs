@@ -1,0 +1,65 @@
+//! The lock of whoever initializes or replaces a region.
+
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+
+use tombolo_abi::{LOCK_INIT, LOCK_RECOVERY, LOCK_SLOTS, SLOT_COUNT_MAX};
+
+use super::place::{Candidate, Place};
+use super::refusal;
+use crate::Error;
+use crate::os::ofd;
+
+/// Lock bytes of initialization.
+pub(crate) const INITIALIZING: Range<u64> = LOCK_INIT..LOCK_INIT + 1;
+/// Lock bytes of replacement: those of initialization, and that of recovery.
+pub(crate) const REPLACING: Range<u64> = LOCK_INIT..LOCK_RECOVERY + 1;
+
+/// Some of a file's first lock bytes, held exclusively by a description of their own.
+///
+/// Released by an explicit unlock, so that a child forked meanwhile, which shares the description,
+/// does not keep them.
+#[derive(Debug)]
+pub(crate) struct InitLock {
+    file: OwnedFd,
+    bytes: Range<u64>,
+}
+
+impl InitLock {
+    /// Locks `bytes` of the candidate; `None` where another holds one of them, or where the name no
+    /// longer stands for the candidate. Never waits.
+    pub(crate) fn try_new(
+        place: &Place,
+        candidate: &Candidate,
+        bytes: Range<u64>,
+    ) -> Result<Option<Self>, Error> {
+        let Some(file) = place.open_again(candidate.id)? else { return Ok(None) };
+        let locked = ofd::try_lock(file.as_fd(), bytes.clone(), ofd::Mode::Exclusive)
+            .map_err(|error| refusal::io("lock", place.path(), error))?;
+        let lock = Self { file, bytes };
+        // Dropping the lock unlocks what it may not have locked, which does nothing.
+        Ok((locked && place.names(candidate.id)?).then_some(lock))
+    }
+}
+
+impl Drop for InitLock {
+    fn drop(&mut self) {
+        // A failure leaves closing the description, which follows, to release it.
+        let _ = ofd::unlock(self.file.as_fd(), self.bytes.clone());
+    }
+}
+
+/// The first slot whose lock byte is held, or `None` where no endpoint has an owner.
+///
+/// Says `None` only where the descriptor was the candidate's before and after asking.
+pub(crate) fn owned_slot(place: &Place, candidate: &Candidate) -> Result<Option<u64>, Error> {
+    let file = candidate.file.as_fd();
+    let slots = LOCK_SLOTS..LOCK_SLOTS + u64::from(SLOT_COUNT_MAX);
+    let sane_before = candidate.id.is_file(file);
+    let found = ofd::first_locked(file, slots)
+        .map_err(|error| refusal::io("look at the locks of", place.path(), error))?;
+    if sane_before && candidate.id.is_file(file) {
+        return Ok(found.map(|byte| byte - LOCK_SLOTS));
+    }
+    Err(refusal::io("look at the locks of", place.path(), rustix::io::Errno::STALE))
+}

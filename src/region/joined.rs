@@ -1,0 +1,193 @@
+//! A region that this process has mapped.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+use rustix::thread::futex;
+use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry};
+
+use super::description::{Description, STATE_OFFSET, state_of};
+use super::options::{OpenOptions, Prefault};
+use super::place::Place;
+use super::refusal;
+use crate::Error;
+use crate::mem::Mapping;
+use crate::os::file::{FileId, reopen};
+
+/// An open region: its mapping, the private copy of its description, and the file behind it.
+///
+/// | edge    | release side                          | acquire side             | carries            |
+/// |---------|---------------------------------------|--------------------------|--------------------|
+/// | `ready` | creator stores state READY            | joiner loads `state`     | the whole contents |
+/// | `retire`| replacer stores state RETIRED         | claimer loads `state`    | nobody may join    |
+#[derive(Debug)]
+pub(crate) struct Region {
+    mapping: Mapping,
+    /// For looking at locks and bytes; holds no lock, ever.
+    plain: OwnedFd,
+    description: Description,
+    id: FileId,
+    /// The name it was opened by; `None` for an anonymous region.
+    place: Option<Arc<Place>>,
+    /// For messages.
+    path: PathBuf,
+    creator: bool,
+}
+
+/// Where a region came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) place: Option<Arc<Place>>,
+    pub(crate) path: PathBuf,
+    pub(crate) creator: bool,
+}
+
+impl Region {
+    /// Checks and maps the region in `plain`, a description that holds no lock. The state is the
+    /// caller's business.
+    pub(crate) fn map(
+        plain: OwnedFd,
+        id: FileId,
+        origin: Origin,
+        options: &OpenOptions,
+    ) -> Result<Self, Error> {
+        let Origin { place, path, creator } = origin;
+        let description = Description::read(plain.as_fd(), &path)?;
+        description.check(&path, &options.minima())?;
+        let mapping = Mapping::new(plain.as_fd(), description.header.total_len)
+            .map_err(|error| refusal::io("map", &path, error))?;
+        let (address, align) = (mapping.base() as usize, HEADER_PAGE_LEN as usize);
+        if !address.is_multiple_of(align) {
+            return Err(Error::Misaligned { address, align });
+        }
+        if options.prefault == Prefault::AtOpen {
+            populate(&mapping, &path)?;
+        }
+        Ok(Self { mapping, plain, description, id, place, path, creator })
+    }
+
+    /// The private copy of the header.
+    pub(crate) fn header(&self) -> &Header {
+        &self.description.header
+    }
+
+    /// The private copy of the directory.
+    pub(crate) fn entries(&self) -> &[RingEntry] {
+        &self.description.entries
+    }
+
+    /// The bytes.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// The description for probes.
+    pub(crate) fn plain(&self) -> BorrowedFd<'_> {
+        self.plain.as_fd()
+    }
+
+    /// The path for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this process created the region.
+    pub(crate) fn is_creator(&self) -> bool {
+        self.creator
+    }
+
+    /// The place of a region that has a name.
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
+    }
+
+    /// A new description of the file, which shares no lock with any other: through `/proc`, or by
+    /// the name where that is not mounted.
+    pub(crate) fn reopen(&self) -> Result<OwnedFd, Error> {
+        let error = match reopen(self.plain(), self.id) {
+            Ok(file) => return Ok(file),
+            Err(error) => error,
+        };
+        if error.kind() == io::ErrorKind::NotFound
+            && let Some(place) = &self.place
+        {
+            return match place.open_again(self.id)? {
+                Some(file) => Ok(file),
+                None => Err(Error::Replaced { path: self.path.clone() }),
+            };
+        }
+        Err(refusal::io("open again", &self.path, error))
+    }
+
+    /// Whether the plain descriptor is still open on the region's file. Ask before and after each
+    /// look at a lock that finds it free.
+    pub(crate) fn check_plain_is_ours(&self) -> bool {
+        self.id.is_file(self.plain())
+    }
+
+    /// The state word.
+    pub(crate) fn state(&self) -> u32 {
+        // `ready`, `retire`.
+        self.mapping.word_u32(STATE_OFFSET).load(Ordering::Acquire)
+    }
+
+    /// Copies the description again and compares: nothing but the state may ever change, and the
+    /// state must be READY.
+    pub(crate) fn revalidate(&self) -> Result<(), Error> {
+        match state_of(&self.path, self.state())? {
+            RegionState::Ready => {}
+            RegionState::Retired => return Err(Error::Replaced { path: self.path.clone() }),
+            RegionState::Poisoned => {
+                return Err(Error::RegionPoisoned { path: self.path.clone() });
+            }
+            RegionState::Empty | RegionState::Initializing => {
+                let (path, state) = (self.path.clone(), self.state());
+                return Err(Error::NotReady { path, state, waited_ms: 0 });
+            }
+        }
+        if !self.check_plain_is_ours() {
+            return Err(refusal::io("read again", &self.path, Errno::BADF));
+        }
+        let mut found = Description::read(self.plain(), &self.path)?;
+        found.header.state = self.header().state;
+        if found.header == *self.header() && found.entries == self.entries() {
+            return Ok(());
+        }
+        // Valid, but another region: somebody wrote over the file.
+        Err(Error::Replaced { path: self.path.clone() })
+    }
+
+    /// Whether new openers of the region's name come to this region.
+    pub(crate) fn is_current(&self) -> Result<bool, Error> {
+        let ready = self.state() == RegionState::Ready as u32;
+        match &self.place {
+            Some(place) => Ok(ready && place.names(self.id)?),
+            None => Ok(ready),
+        }
+    }
+
+    /// Lets others join: everything written before is there for whoever sees the state.
+    pub(crate) fn publish_ready(&self) {
+        set_state(&self.mapping, RegionState::Ready); // `ready`
+    }
+}
+
+/// Stores the state word and wakes everybody who sleeps on it.
+pub(crate) fn set_state(mapping: &Mapping, state: RegionState) {
+    let word = mapping.word_u32(STATE_OFFSET);
+    word.store(state as u32, Ordering::Release);
+    // Sleepers look at the word themselves at each tick, so a failure costs time only.
+    let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+}
+
+fn populate(mapping: &Mapping, path: &Path) -> Result<(), Error> {
+    match mapping.populate() {
+        // Linux before 5.14 has no such advice; pages then come at first use.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result.map_err(|error| refusal::io("fault in the pages of", path, error)),
+    }
+}

@@ -1,0 +1,210 @@
+//! `EventsRegion`: opening, creating, replacing and mapping regions.
+
+mod anonymous;
+mod contents;
+mod create;
+mod description;
+mod init_lock;
+mod joined;
+mod name;
+mod open;
+mod options;
+mod place;
+mod plan;
+mod refusal;
+mod replace;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use tombolo_abi::SharedLayout;
+
+pub use self::options::{CreatePolicy, FileSystemPolicy, OpenOptions, OwnerPolicy, Prefault};
+
+pub(crate) use self::joined::Region;
+use self::open::Opening;
+use self::place::Place;
+use crate::Error;
+
+/// One file with rings in it, mapped by all processes that talk through it.
+///
+/// Whoever comes first creates the region; everybody else joins it. A region that is being created
+/// is waited for, one whose creator died is taken over at once, and one left by an earlier boot is
+/// replaced. A file that is not a region is never written to.
+///
+/// The region stays mapped until this value and all ends made from it are dropped; the file stays
+/// for the next to join.
+///
+/// # Cost
+/// Opening: some 20 system calls and one copy of header and directory, once. Afterwards nothing.
+///
+/// # Source
+/// Creator and joiner as in shared-memory event rings with an `initialized` word; publishing a
+/// complete file by `linkat`, and judging liveness by locks instead of time, are this crate's.
+///
+/// # Examples
+/// ```no_run
+/// use tombolo::EventsRegion;
+/// let region = EventsRegion::open("demo")?; // creates it or joins it
+/// println!("{}", if region.is_creator() { "created" } else { "joined" });
+/// # Ok::<(), tombolo::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct EventsRegion {
+    region: Arc<Region>,
+}
+
+impl EventsRegion {
+    /// Opens or creates the region `name` in the default directory: `$TOMBOLO_DIR`, else
+    /// `/dev/shm/tombolo-<euid>`, which is made with mode 0700 where it is missing.
+    ///
+    /// Names are 1 to 128 of `A-Z a-z 0-9 . _ -` without a leading dot; the file is
+    /// `name.tombolo`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], and those of [`Self::open_path`].
+    pub fn open(name: &str) -> Result<Self, Error> {
+        Self::open_with(name, OpenOptions::new())
+    }
+
+    /// As [`Self::open`], with options.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], and those of [`Self::open_path_with`].
+    pub fn open_with(name: &str, options: OpenOptions) -> Result<Self, Error> {
+        options.check()?;
+        Self::at(name::place(name)?, options)
+    }
+
+    /// Opens or creates the region in the file `path`.
+    ///
+    /// No symbolic link is followed on the way, in no component. The directory is held open from
+    /// then on, so a later change of the working directory doesn't matter.
+    ///
+    /// # Errors
+    /// As [`Self::open_path_with`] with default options.
+    pub fn open_path(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_path_with(path, OpenOptions::new())
+    }
+
+    /// As [`Self::open_path`], with options.
+    ///
+    /// # Errors
+    /// - [`Error::Layout`]: not a region, damaged, of another version, or with less than the
+    ///   options ask for;
+    /// - [`Error::RegionTooSmall`]: the file is shorter than its region claims;
+    /// - [`Error::NotReady`]: a live creator did not finish in time;
+    /// - [`Error::NotFound`], [`Error::InUse`]: by [`CreatePolicy`];
+    /// - [`Error::RegionPoisoned`]: marked as damaged;
+    /// - [`Error::InvalidOption`], [`Error::InvalidPath`], [`Error::UnsafePath`],
+    ///   [`Error::WrongFileType`], [`Error::Permission`], [`Error::UnsupportedFileSystem`]: refused
+    ///   with nothing created or changed;
+    /// - [`Error::NoSpace`], [`Error::FileSizeLimit`]: nothing was left behind;
+    /// - [`Error::Misaligned`], [`Error::Unsupported`], [`Error::Io`]: the kernel's refusals.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use tombolo::{CreatePolicy, EventsRegion, OpenOptions};
+    /// let options = OpenOptions::new().policy(CreatePolicy::OpenExisting);
+    /// let region = EventsRegion::open_path_with("/run/user/1000/demo", options)?;
+    /// assert!(region.is_current()?);
+    /// # Ok::<(), tombolo::Error>(())
+    /// ```
+    pub fn open_path_with(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, Error> {
+        options.check()?;
+        Self::at(Place::of_path(path.as_ref())?, options)
+    }
+
+    /// Makes a region without a name, in memory that is sealed against shrinking and growing.
+    ///
+    /// Another process joins it by a descriptor from [`Self::to_fd`]; it goes when the last one
+    /// closes it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`], [`Error::FileSizeLimit`], [`Error::NoSpace`], [`Error::Io`].
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// let ours = EventsRegion::anonymous(OpenOptions::new())?;
+    /// let theirs = EventsRegion::from_fd(ours.to_fd()?, OpenOptions::new())?;
+    /// assert_eq!(ours.uuid(), theirs.uuid());
+    /// # Ok::<(), tombolo::Error>(())
+    /// ```
+    pub fn anonymous(options: OpenOptions) -> Result<Self, Error> {
+        anonymous::create(&options).map(Self::from_region)
+    }
+
+    /// Joins the region that `fd` is open on: an anonymous one, or a file with exactly one name.
+    ///
+    /// The file is opened afresh through `/proc/self/fd`, and `fd` is closed.
+    ///
+    /// # Errors
+    /// Those of joining by path, and [`Error::UnsafePath`] for a file in memory without the seals,
+    /// [`Error::Replaced`] for a region whose name another has taken, [`Error::Io`] without
+    /// `/proc`.
+    pub fn from_fd(fd: OwnedFd, options: OpenOptions) -> Result<Self, Error> {
+        anonymous::join(fd, &options).map(Self::from_region)
+    }
+
+    fn at(place: Place, options: OpenOptions) -> Result<Self, Error> {
+        Opening::new(place, options).run().map(Self::from_region)
+    }
+
+    fn from_region(region: Region) -> Self {
+        Self { region: Arc::new(region) }
+    }
+
+    /// A new descriptor of the region's file, to hand to another process for [`Self::from_fd`]. It
+    /// shares nothing with those of this region.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`], [`Error::Io`].
+    pub fn to_fd(&self) -> Result<OwnedFd, Error> {
+        self.region.reopen()
+    }
+
+    /// The header page, as mapped.
+    ///
+    /// Valid as long as the region lives. Others write to it at any time: read it with atomic or
+    /// volatile loads, never through a reference.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut SharedLayout {
+        self.region.mapping().base().cast()
+    }
+
+    /// Whether this value's opening created the region.
+    #[must_use]
+    pub fn is_creator(&self) -> bool {
+        self.region.is_creator()
+    }
+
+    /// The path that the region was opened by, or `None` where it came without one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.region.place().map(Place::path)
+    }
+
+    /// The region's random id: the same through every path and in every process.
+    #[must_use]
+    pub fn uuid(&self) -> [u8; 16] {
+        self.region.header().region_uuid
+    }
+
+    /// 1 for the first region at its path, one more for each that replaced another.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.region.header().generation
+    }
+
+    /// Whether whoever opens the region's name now comes to this region. `false` once it was
+    /// replaced, or its file renamed or removed; those attached can go on. A region without a name
+    /// is always current.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_current(&self) -> Result<bool, Error> {
+        self.region.is_current()
+    }
+}

@@ -1,0 +1,79 @@
+//! From the name of a region to its place.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode};
+use rustix::io::Errno;
+
+use super::place::{Place, open_dir};
+use super::refusal;
+use crate::Error;
+
+const NAME_LEN_MAX: usize = 128;
+const SUFFIX: &str = ".tombolo";
+
+/// The place of the region `name`: `name.tombolo` in `$TOMBOLO_DIR`, else in
+/// `/dev/shm/tombolo-<euid>`, which is made where it is missing.
+pub(crate) fn place(name: &str) -> Result<Place, Error> {
+    check(name)?;
+    let file_name = format!("{name}{SUFFIX}");
+    let (dir, dir_path) = match std::env::var_os("TOMBOLO_DIR").filter(|path| !path.is_empty()) {
+        Some(path) => (open_dir(Path::new(&path))?, PathBuf::from(path)),
+        None => default_dir()?,
+    };
+    let path = dir_path.join(&file_name);
+    Place::in_dir(dir, OsStr::new(&file_name), &path)
+}
+
+/// The name of the region in the file `file_name`, for people.
+pub(crate) fn of_file(file_name: &OsStr) -> &[u8] {
+    let bytes = file_name.as_encoded_bytes();
+    bytes.strip_suffix(SUFFIX.as_bytes()).unwrap_or(bytes)
+}
+
+fn check(name: &str) -> Result<(), Error> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let reason = match name.as_bytes() {
+        [] => "it is empty",
+        [b'.', ..] => "it starts with a dot",
+        bytes if bytes.len() > NAME_LEN_MAX => "it is longer than 128 bytes",
+        bytes if !bytes.iter().copied().all(legal) => "it has another character",
+        _ => return Ok(()),
+    };
+    Err(Error::InvalidName { name: name.chars().take(NAME_LEN_MAX).collect(), reason })
+}
+
+/// The default directory, which nobody but this user may be able to write to: others could put
+/// regions of their own there.
+fn default_dir() -> Result<(OwnedFd, PathBuf), Error> {
+    let euid = rustix::process::geteuid();
+    let path = PathBuf::from(format!("/dev/shm/tombolo-{}", euid.as_raw()));
+    match rustix::fs::mkdirat(CWD, &path, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(refusal::io("create directory", &path, error)),
+    }
+    let dir = open_dir(&path)?;
+    let stat = rustix::fs::fstat(&dir).map_err(|error| refusal::io("stat", &path, error))?;
+    if stat.st_uid != euid.as_raw() || stat.st_mode & 0o022 != 0 {
+        let hint = "the directory must be this user's and writable by nobody else; set TOMBOLO_DIR";
+        return Err(refusal::permission(&path, &stat, hint));
+    }
+    Ok((dir, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_file_names() {
+        for name in ["a", "A.b_c-9", &"x".repeat(128)] {
+            assert!(check(name).is_ok(), "{name}");
+        }
+        for name in ["", ".", "..", ".a", "a/b", "a b", "ä", "a\0", &"x".repeat(129)] {
+            assert!(matches!(check(name), Err(Error::InvalidName { .. })), "{name}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Opening by name: look at what the name stands for, act on it, and look again until it is a
+//! region that can be joined or time is up.
+//!
+//! Judged in this order, from one look at the file's first bytes:
+//!
+//! | found                                  | done                                               |
+//! |----------------------------------------|----------------------------------------------------|
+//! | no such name                           | create a whole region, then give it the name       |
+//! | an empty file                          | init lock, still so: initialize in place           |
+//! | bytes, but not the magic number        | an error; nobody writes to it                      |
+//! | EMPTY or INITIALIZING, lock busy       | its creator is at work: wait                       |
+//! | EMPTY or INITIALIZING, lock obtained   | its creator died: initialize in place              |
+//! | READY                                  | check, map, join                                   |
+//! | READY, of an earlier boot or to be new | nobody owns an endpoint: replace                   |
+//! | RETIRED                                | its replacer may have died: take part              |
+//! | POISONED                               | an error                                           |
+//!
+//! Whoever obtains a lock judges again under it. No lock call ever blocks.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tombolo_abi::RegionState;
+
+use super::contents::NewContents;
+use super::create::{Unnamed, create_empty, fill_in_place};
+use super::description::{Contents, Description};
+use super::init_lock::{INITIALIZING, InitLock, owned_slot};
+use super::joined::{Origin, Region};
+use super::options::{CreatePolicy, OpenOptions};
+use super::place::{Candidate, Place};
+use super::replace::{self, Outcome};
+use crate::Error;
+use crate::crash::crash_point;
+
+const PAUSE_MIN: Duration = Duration::from_micros(200);
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// One call of `open` under way.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    place: Arc<Place>,
+    options: OpenOptions,
+    started: Instant,
+    /// The state last seen, for the error of an opening that took too long.
+    state_seen: u32,
+    /// The generation of the region that this opening would make.
+    generation: u64,
+}
+
+impl Opening {
+    /// An opening that starts now. The options have been checked.
+    pub(crate) fn new(place: Place, options: OpenOptions) -> Self {
+        let place = Arc::new(place);
+        Self { place, options, started: Instant::now(), state_seen: 0, generation: 1 }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    pub(crate) fn options(&self) -> &OpenOptions {
+        &self.options
+    }
+
+    /// Where a region found by this opening comes from.
+    pub(crate) fn origin(&self) -> Origin {
+        let (place, path) = (Some(self.place.clone()), self.path().to_owned());
+        Origin { place, path, creator: false }
+    }
+
+    /// The contents of a region that this opening makes.
+    pub(crate) fn new_contents(&self) -> Result<NewContents, Error> {
+        let file_name = self.place.file_name();
+        NewContents::new(&self.options, self.generation, file_name, self.path())
+    }
+
+    /// The region made next replaces one of `generation`.
+    pub(crate) fn succeed(&mut self, generation: u64) {
+        self.generation = generation.wrapping_add(1).max(1);
+    }
+
+    /// Looks until there is a region, an error, or no time left.
+    pub(crate) fn run(mut self) -> Result<Region, Error> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            if let Some(region) = self.look()? {
+                return Ok(region);
+            }
+            let waited = self.started.elapsed();
+            if waited >= self.options.patience() {
+                let (path, state) = (self.path().to_owned(), self.state_seen);
+                let waited_ms = waited.as_millis() as u64;
+                return Err(Error::NotReady { path, state, waited_ms });
+            }
+            thread::sleep(pause.min(self.options.patience() - waited));
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// One look. `None`: somebody else is at work, or something changed under our eyes.
+    fn look(&mut self) -> Result<Option<Region>, Error> {
+        let Some(candidate) = self.place.open(&self.options)? else { return self.create() };
+        let contents = Contents::of(candidate.file.as_fd(), self.path())?;
+        self.state_seen = contents.state();
+        match contents {
+            Contents::Nothing
+            | Contents::Region(RegionState::Empty | RegionState::Initializing) => {
+                self.initialize(candidate)
+            }
+            Contents::Region(RegionState::Ready) => self.join_or_replace(candidate),
+            Contents::Region(RegionState::Retired) if self.may_create() => self.replace(&candidate),
+            Contents::Region(RegionState::Retired) => Ok(None),
+            Contents::Region(RegionState::Poisoned) => {
+                Err(Error::RegionPoisoned { path: self.path().to_owned() })
+            }
+        }
+    }
+
+    fn may_create(&self) -> bool {
+        self.options.policy != CreatePolicy::OpenExisting
+    }
+
+    fn create(&self) -> Result<Option<Region>, Error> {
+        if !self.may_create() {
+            return Err(Error::NotFound { path: self.path().to_owned() });
+        }
+        let unnamed = match Unnamed::new(self) {
+            Ok(Some(unnamed)) => unnamed,
+            Ok(None) => return create_empty(&self.place).map(|()| None),
+            Err(error) => return self.look_before_failing(error),
+        };
+        match unnamed.publish(&self.place) {
+            Err(Error::Io { .. }) if !has_proc() => create_empty(&self.place).map(|()| None),
+            result => result,
+        }
+    }
+
+    /// Many creators at once need room for many regions, of which all but one go away again: where
+    /// one of them has won, join it.
+    fn look_before_failing(&self, error: Error) -> Result<Option<Region>, Error> {
+        let short = matches!(error, Error::NoSpace { .. }) || is_out_of_memory(&error);
+        if short && self.place.stat()?.is_some() { Ok(None) } else { Err(error) }
+    }
+
+    fn initialize(&self, candidate: Candidate) -> Result<Option<Region>, Error> {
+        if !self.may_create() {
+            return Ok(None);
+        }
+        let Some(_lock) = InitLock::try_new(&self.place, &candidate, INITIALIZING)? else {
+            return Ok(None);
+        };
+        // Judge again: the creator may have finished since the last look.
+        let Some(candidate) = self.place.open(&self.options)?.filter(|now| now.id == candidate.id)
+        else {
+            return Ok(None);
+        };
+        match Contents::of(candidate.file.as_fd(), self.path())? {
+            Contents::Nothing
+            | Contents::Region(RegionState::Empty | RegionState::Initializing) => {
+                fill_in_place(self, candidate).map(Some)
+            }
+            Contents::Region(_) => Ok(None),
+        }
+    }
+
+    fn join_or_replace(&mut self, candidate: Candidate) -> Result<Option<Region>, Error> {
+        let description = Description::read(candidate.file.as_fd(), self.path())?;
+        let orphaned =
+            description.is_of_earlier_boot() && owned_slot(&self.place, &candidate)?.is_none();
+        if self.options.policy == CreatePolicy::CreateNew || (orphaned && self.may_create()) {
+            return self.replace(&candidate);
+        }
+        if orphaned {
+            return Err(Error::NotFound { path: self.path().to_owned() });
+        }
+        self.join(candidate)
+    }
+
+    fn join(&self, candidate: Candidate) -> Result<Option<Region>, Error> {
+        let region = Region::map(candidate.file, candidate.id, self.origin(), &self.options)?;
+        crash_point!("join.after-map");
+        // Replaced while it was being mapped: start over.
+        Ok((region.state() == RegionState::Ready as u32).then_some(region))
+    }
+
+    fn replace(&mut self, candidate: &Candidate) -> Result<Option<Region>, Error> {
+        match replace::replace(self, candidate)? {
+            Outcome::Replaced(region) => Ok(Some(*region)),
+            Outcome::StartOver => Ok(None),
+            Outcome::InUse { pid } if self.options.policy == CreatePolicy::CreateNew => {
+                Err(Error::InUse { path: self.path().to_owned(), pid })
+            }
+            Outcome::InUse { .. } => Ok(None), // somebody came to life: the next look joins
+        }
+    }
+}
+
+fn has_proc() -> bool {
+    Path::new("/proc/self/fd").exists()
+}
+
+fn is_out_of_memory(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory)
+}

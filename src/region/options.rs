@@ -1,0 +1,306 @@
+//! How a region is opened, and what it is like if it has to be created.
+
+use std::time::Duration;
+
+use tombolo_abi::{
+    CAPACITY_MAX, CAPACITY_MIN, HANDLE_COUNT_MAX, MESSAGE_LEN_MAX, RECORD_EXT_LEN,
+    RECORD_HEADER_LEN, SLOT_COUNT_MAX, caps,
+};
+
+use crate::Error;
+
+/// What to do where there is a region already, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CreatePolicy {
+    /// Join the region, or create it where there is none.
+    #[default]
+    OpenOrCreate,
+    /// Create a region. One that nobody uses is replaced; one in use is [`Error::InUse`].
+    CreateNew,
+    /// Join the region; where there is none, [`Error::NotFound`].
+    OpenExisting,
+}
+
+/// Who may own the file of a region, and who may be able to write to it.
+///
+/// Whoever can write to the file can break the region for all its users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OwnerPolicy {
+    /// This process's effective user, nobody else.
+    #[default]
+    SameUser,
+    /// Also anybody, where the file belongs to a group of this process; that group may write.
+    Group,
+    /// Anybody, and everybody may write.
+    Any,
+}
+
+/// Whether opening a region also faults its pages in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Prefault {
+    /// While opening: the first messages pay no page faults.
+    #[default]
+    AtOpen,
+    /// Each page when it is first used.
+    OnDemand,
+}
+
+/// On which file systems a region may lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileSystemPolicy {
+    /// tmpfs, ext4, xfs, btrfs, f2fs and hugetlbfs, whose locks and mappings are known to behave.
+    #[default]
+    Known,
+    /// Any. On a network file system peers may not see each other's locks.
+    Any,
+}
+
+/// Options of [`EventsRegion::open_with`](crate::EventsRegion::open_with) and its relatives.
+///
+/// Whoever creates the region decides what it is like. For a joiner, capacities and lengths that
+/// were *set* are minima: a region with less is [`Error::Layout`], which names the option, what was
+/// found and what was wanted. The other options of creation mean nothing to a joiner.
+///
+/// # Examples
+/// ```
+/// use tombolo::{EventsRegion, OpenOptions};
+/// let options = OpenOptions::new().spsc_capacity(1 << 16).max_message(4096).producers(8);
+/// let region = EventsRegion::anonymous(options)?;
+/// assert!(region.is_creator());
+/// # Ok::<(), tombolo::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct OpenOptions {
+    spsc_capacity: Option<u64>,
+    mpsc_capacity: Option<u64>,
+    max_message: Option<u32>,
+    max_handles: u16,
+    producers: Option<u16>,
+    required_caps: u64,
+    pub(crate) policy: CreatePolicy,
+    mode: Option<u32>,
+    pub(crate) owner: OwnerPolicy,
+    join_timeout: Option<Duration>,
+    pub(crate) prefault: Prefault,
+    pub(crate) file_system: FileSystemPolicy,
+}
+
+/// What a joiner asks of a region; `None` where it takes what there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Minima {
+    pub(crate) spsc_capacity: Option<u64>,
+    pub(crate) mpsc_capacity: Option<u64>,
+    pub(crate) max_message: Option<u32>,
+    pub(crate) required_caps: u64,
+}
+
+impl OpenOptions {
+    /// Join or create; two rings of 1 MiB, messages of up to 65536 bytes, 64 producers, mode 0600,
+    /// a file of this user only, 5 seconds to wait for a creator.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of the SPSC ring's data area: a power of two from 4096 to 2^40. Default 1 MiB.
+    pub fn spsc_capacity(mut self, bytes: u64) -> Self {
+        self.spsc_capacity = Some(bytes);
+        self
+    }
+
+    /// Bytes of the MPSC ring's data area: a power of two from 4096 to 2^40. Default 1 MiB.
+    pub fn mpsc_capacity(mut self, bytes: u64) -> Self {
+        self.mpsc_capacity = Some(bytes);
+        self
+    }
+
+    /// The longest message in bytes, at most 2^28 - 1. With its header it takes at most a quarter
+    /// of each ring, so that it always finds room in the end. Default 65536, or what fits.
+    pub fn max_message(mut self, bytes: u32) -> Self {
+        self.max_message = Some(bytes);
+        self
+    }
+
+    /// The most handles of one message, at most 64. Default 0: messages carry bytes only.
+    pub fn max_handles(mut self, count: u16) -> Self {
+        self.max_handles = count;
+        self
+    }
+
+    /// Processes that may send on the MPSC ring at the same time, 1 to 8189. Default 64.
+    pub fn producers(mut self, count: u16) -> Self {
+        self.producers = Some(count);
+        self
+    }
+
+    /// Capability bits that the region must have, as in the layout's `caps_required`. A creator
+    /// sets them.
+    pub fn require(mut self, capabilities: u64) -> Self {
+        self.required_caps |= capabilities;
+        self
+    }
+
+    /// Whether to create, to join, or either. Default: either.
+    pub fn policy(mut self, policy: CreatePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Mode bits of a new file, whatever the umask; at least 0600. An existing file that the group
+    /// or others may write to is refused unless these bits, or [`Self::owner`], allow it.
+    /// Default 0600.
+    pub fn mode(mut self, bits: u32) -> Self {
+        self.mode = Some(bits);
+        self
+    }
+
+    /// Who may own an existing file. Default: the same user only.
+    pub fn owner(mut self, owner: OwnerPolicy) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// How long to wait for another process that is creating or replacing the region. One that
+    /// died is not waited for. Default 5 seconds.
+    pub fn join_timeout(mut self, timeout: Duration) -> Self {
+        self.join_timeout = Some(timeout);
+        self
+    }
+
+    /// When pages are faulted in. Default: at open.
+    pub fn prefault(mut self, prefault: Prefault) -> Self {
+        self.prefault = prefault;
+        self
+    }
+
+    /// Which file systems are allowed. Default: those known to work.
+    pub fn file_system(mut self, file_system: FileSystemPolicy) -> Self {
+        self.file_system = file_system;
+        self
+    }
+
+    pub(crate) fn minima(&self) -> Minima {
+        Minima {
+            spsc_capacity: self.spsc_capacity,
+            mpsc_capacity: self.mpsc_capacity,
+            max_message: self.max_message,
+            required_caps: self.required_caps,
+        }
+    }
+
+    pub(crate) fn new_spsc_capacity(&self) -> u64 {
+        self.spsc_capacity.unwrap_or(1 << 20)
+    }
+
+    pub(crate) fn new_mpsc_capacity(&self) -> u64 {
+        self.mpsc_capacity.unwrap_or(1 << 20)
+    }
+
+    pub(crate) fn new_max_message(&self) -> u32 {
+        self.max_message.unwrap_or(self.message_len_max().min(1 << 16) as u32)
+    }
+
+    pub(crate) fn new_max_handles(&self) -> u16 {
+        self.max_handles
+    }
+
+    pub(crate) fn new_producers(&self) -> u16 {
+        self.producers.unwrap_or(64)
+    }
+
+    pub(crate) fn new_mode(&self) -> u32 {
+        self.mode.unwrap_or(0o600)
+    }
+
+    /// The longest message that leaves room for three more in the smaller ring.
+    fn message_len_max(&self) -> u64 {
+        let smaller = self.new_spsc_capacity().min(self.new_mpsc_capacity());
+        let room = smaller / 4 / 64 * 64; // records start at multiples of at most 64 bytes
+        room.saturating_sub(RECORD_HEADER_LEN + RECORD_EXT_LEN)
+    }
+
+    /// The capabilities of a region created with these options.
+    pub(crate) fn new_caps(&self) -> u64 {
+        let handles = if self.max_handles > 0 { caps::HANDLES } else { 0 };
+        self.required_caps | handles
+    }
+
+    /// How long to wait for others.
+    pub(crate) fn patience(&self) -> Duration {
+        self.join_timeout.unwrap_or(Duration::from_secs(5))
+    }
+
+    /// Group and other write bits that an existing file may have.
+    pub(crate) fn write_bits_allowed(&self) -> u32 {
+        let by_owner = match self.owner {
+            OwnerPolicy::SameUser => 0,
+            OwnerPolicy::Group => 0o020,
+            OwnerPolicy::Any => 0o022,
+        };
+        self.new_mode() | by_owner
+    }
+
+    /// Whether a region may be created with these options. A caller that only joins may ask for
+    /// any minima.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.policy == CreatePolicy::OpenExisting {
+            return Ok(());
+        }
+        check_capacity("spsc_capacity", self.new_spsc_capacity())?;
+        check_capacity("mpsc_capacity", self.new_mpsc_capacity())?;
+        self.check_max_message()?;
+        let producers_max = SLOT_COUNT_MAX as u16 - 3;
+        let producers = self.new_producers();
+        refuse_unless(
+            (1..=producers_max).contains(&producers),
+            "producers",
+            producers,
+            "1 to 8189",
+        )?;
+        let handles = self.max_handles;
+        refuse_unless(handles <= HANDLE_COUNT_MAX, "max_handles", handles, "at most 64")?;
+        let mode = self.new_mode();
+        let mode_is_legal = mode & !0o777 == 0 && mode & 0o600 == 0o600;
+        refuse_unless(mode_is_legal, "mode", mode, "permission bits with at least 0600")?;
+        self.check_required_caps()
+    }
+
+    fn check_max_message(&self) -> Result<(), Error> {
+        let found = self.new_max_message();
+        refuse_unless(found <= MESSAGE_LEN_MAX, "max_message", found, "at most 268435455")?;
+        let fits = u64::from(found) <= self.message_len_max();
+        let wanted = "at most a quarter of the smaller ring less 16 bytes";
+        refuse_unless(fits, "max_message", found, wanted)
+    }
+
+    fn check_required_caps(&self) -> Result<(), Error> {
+        let found = self.required_caps;
+        let can_set = found & !(caps::EXT | caps::HANDLES) == 0;
+        refuse_unless(
+            can_set,
+            "require",
+            found,
+            "EXT (1), HANDLES (2) or both, to create a region",
+        )?;
+        let has_handles = found & caps::HANDLES == 0 || self.max_handles > 0;
+        refuse_unless(has_handles, "require", found, "max_handles above 0 beside HANDLES (2)")
+    }
+}
+
+fn check_capacity(option: &'static str, found: u64) -> Result<(), Error> {
+    let legal = found.is_power_of_two() && (CAPACITY_MIN..=CAPACITY_MAX).contains(&found);
+    refuse_unless(legal, option, found, "a power of two from 4096 to 2^40")
+}
+
+fn refuse_unless(
+    legal: bool,
+    option: &'static str,
+    found: impl Into<u64>,
+    wanted: &'static str,
+) -> Result<(), Error> {
+    if legal { Ok(()) } else { Err(Error::InvalidOption { option, found: found.into(), wanted }) }
+}

@@ -1,0 +1,223 @@
+//! Where a region's file is: a directory that stays the same whatever happens to the path, and a
+//! name in it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::options::{FileSystemPolicy, OpenOptions, OwnerPolicy};
+use super::refusal;
+use crate::Error;
+use crate::os::file::{FileId, OPEN_FLAGS, type_name};
+use crate::os::file_system;
+
+const COMPONENT_LEN_MAX: usize = 255;
+const PATH_LEN_MAX: usize = 4095;
+
+/// A name in a directory.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: OwnedFd,
+    file_name: OsString,
+    /// As the caller wrote it, for messages only.
+    path: PathBuf,
+}
+
+/// A regular file that the options allow, opened by its name.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    /// Holds no lock, ever.
+    pub(crate) file: OwnedFd,
+    pub(crate) id: FileId,
+    pub(crate) stat: Stat,
+}
+
+impl Place {
+    /// The place that `path` names; its directory must be there, and be reached without a link.
+    pub(crate) fn of_path(path: &Path) -> Result<Self, Error> {
+        check_path(path)?;
+        let invalid = |reason| Error::InvalidPath { path: path.to_owned(), reason };
+        let file_name = path.file_name().ok_or_else(|| invalid("it names no file"))?;
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        Self::in_dir(open_dir(parent)?, file_name, path)
+    }
+
+    /// The name `file_name` in `dir`; `path` is for messages.
+    pub(crate) fn in_dir(dir: OwnedFd, file_name: &OsStr, path: &Path) -> Result<Self, Error> {
+        check_path(path)?;
+        if file_name.len() > COMPONENT_LEN_MAX {
+            let reason = "its file name is longer than 255 bytes";
+            return Err(Error::InvalidPath { path: path.to_owned(), reason });
+        }
+        Ok(Self { dir, file_name: file_name.to_owned(), path: path.to_owned() })
+    }
+
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    pub(crate) fn file_name(&self) -> &OsStr {
+        &self.file_name
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the name stands for now, or `None` where there is nothing. Links are not followed.
+    pub(crate) fn stat(&self) -> Result<Option<Stat>, Error> {
+        match retry_on_intr(|| {
+            rustix::fs::statat(&self.dir, &*self.file_name, AtFlags::SYMLINK_NOFOLLOW)
+        }) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(refusal::io("stat", &self.path, error)),
+        }
+    }
+
+    /// Whether the name stands for the file `id` now.
+    pub(crate) fn names(&self, id: FileId) -> Result<bool, Error> {
+        Ok(self.stat()?.is_some_and(|stat| FileId::of(&stat) == id))
+    }
+
+    /// Opens what the name stands for, or gives `None` where there is nothing. What is no regular
+    /// file is not opened at all, so that no device or FIFO notices.
+    pub(crate) fn open(&self, options: &OpenOptions) -> Result<Option<Candidate>, Error> {
+        let Some(before) = self.stat()? else { return Ok(None) };
+        check_file(&self.path, &before, options)?;
+        let opened = retry_on_intr(|| {
+            rustix::fs::openat(&self.dir, &*self.file_name, OPEN_FLAGS, Mode::empty())
+        });
+        let file = match opened {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(refusal::unsafe_path(&self.path, IS_LINK)),
+            Err(Errno::ACCESS | Errno::PERM) => {
+                let hint = "the kernel refused to open it for reading and writing; ask its owner";
+                return Err(refusal::permission(&self.path, &before, hint));
+            }
+            Err(error) => return Err(refusal::io("open", &self.path, error)),
+        };
+        let stat =
+            rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", &self.path, error))?;
+        if stat.st_nlink == 0 {
+            return Ok(None); // its name went while it was being opened
+        }
+        check_file(&self.path, &stat, options)?;
+        check_file_system(&self.path, file.as_fd(), options)?;
+        Ok(Some(Candidate { id: FileId::of(&stat), file, stat }))
+    }
+
+    /// Opens the file `id` once more, by its name; `None` where the name stands for another.
+    pub(crate) fn open_again(&self, id: FileId) -> Result<Option<OwnedFd>, Error> {
+        let opened = retry_on_intr(|| {
+            rustix::fs::openat(&self.dir, &*self.file_name, OPEN_FLAGS, Mode::empty())
+        });
+        match opened {
+            Ok(file) => Ok(id.is_file(file.as_fd()).then_some(file)),
+            Err(Errno::NOENT | Errno::LOOP) => Ok(None),
+            Err(error) => Err(refusal::io("open", &self.path, error)),
+        }
+    }
+}
+
+const IS_LINK: &str = "it is a symbolic link; pass the path that it leads to";
+
+/// Opens the directory `path`, reached without following any symbolic link.
+pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
+    check_path(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS;
+    match retry_on_intr(|| rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)) {
+        Ok(dir) => Ok(dir),
+        Err(Errno::LOOP) => {
+            let reason = "the way to it has a symbolic link; pass the resolved path";
+            Err(refusal::unsafe_path(path, reason))
+        }
+        Err(source @ Errno::NOSYS) => {
+            Err(Error::Unsupported { what: "openat2 (Linux 5.6)", source: source.into() })
+        }
+        Err(error) => Err(refusal::io("open directory", path, error)),
+    }
+}
+
+fn check_path(path: &Path) -> Result<(), Error> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let too_long = |component: &[u8]| component.len() > COMPONENT_LEN_MAX;
+    let reason = if bytes.is_empty() {
+        "it is empty"
+    } else if bytes.contains(&0) {
+        "it has a NUL byte"
+    } else if bytes.len() > PATH_LEN_MAX {
+        "it is longer than 4095 bytes"
+    } else if bytes.split(|byte| *byte == b'/').any(too_long) {
+        "one of its components is longer than 255 bytes"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidPath { path: path.to_owned(), reason })
+}
+
+/// Whether the options allow the file that `stat` describes.
+fn check_file(path: &Path, stat: &Stat, options: &OpenOptions) -> Result<(), Error> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Symlink => return Err(refusal::unsafe_path(path, IS_LINK)),
+        _ => {
+            let found = type_name(stat.st_mode);
+            return Err(Error::WrongFileType { path: path.to_owned(), found });
+        }
+    }
+    if stat.st_nlink > 1 {
+        let reason = "it has more than one name (hard links); remove the others";
+        return Err(refusal::unsafe_path(path, reason));
+    }
+    check_owner(path, stat, options.owner)?;
+    if stat.st_mode & 0o022 & !options.write_bits_allowed() != 0 {
+        let hint = "others can write to it; chmod go-w it, or allow it with OpenOptions::mode";
+        return Err(refusal::permission(path, stat, hint));
+    }
+    Ok(())
+}
+
+/// Whether the policy allows the owner of the file that `stat` describes.
+pub(crate) fn check_owner(path: &Path, stat: &Stat, policy: OwnerPolicy) -> Result<(), Error> {
+    let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+    let allowed = match policy {
+        OwnerPolicy::SameUser => ours,
+        OwnerPolicy::Group => ours || is_our_group(stat.st_gid),
+        OwnerPolicy::Any => true,
+    };
+    if allowed {
+        return Ok(());
+    }
+    let hint = "it belongs to another user; run as that user, or allow it with OpenOptions::owner";
+    Err(refusal::permission(path, stat, hint))
+}
+
+fn is_our_group(gid: u32) -> bool {
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    rustix::process::getegid().as_raw() == gid || groups.iter().any(|group| group.as_raw() == gid)
+}
+
+/// Whether the options allow the file system that `file` lies on.
+pub(crate) fn check_file_system(
+    path: &Path,
+    file: BorrowedFd<'_>,
+    options: &OpenOptions,
+) -> Result<(), Error> {
+    let found = retry_on_intr(|| rustix::fs::fstatfs(file))
+        .map_err(|error| refusal::io("stat the file system of", path, error))?;
+    let magic = found.f_type as u64;
+    if options.file_system == FileSystemPolicy::Any || file_system::is_known(magic) {
+        return Ok(());
+    }
+    let name = file_system::name(magic);
+    Err(Error::UnsupportedFileSystem { path: path.to_owned(), name, magic })
+}

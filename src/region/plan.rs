@@ -1,0 +1,190 @@
+//! Layout arithmetic: from what a region is to hold, to where everything lies.
+
+use tombolo_abi::{
+    CONTROL_LEN, ENDIAN_TAG, ENTRY_LEN, HEADER_PAGE_LEN, Header, ISOLATION_LEN, LOCK_BASE, MAGIC,
+    MAJOR, MINOR, NO_GROUP, NO_RING, RingEntry, RingKind, SLOT_LEN, header_crc,
+};
+
+use super::options::OpenOptions;
+
+/// A ring that is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingPlan {
+    pub(crate) kind: RingKind,
+    pub(crate) capacity: u64,
+    pub(crate) max_message: u32,
+    pub(crate) max_handles: u16,
+    /// Records start at multiples of `1 << align_shift` bytes.
+    pub(crate) align_shift: u8,
+    /// Slots for producers.
+    pub(crate) producers: u16,
+}
+
+/// Where everything of a new region lies. The header lacks what tells one region from another.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) header: Header,
+    pub(crate) entries: Vec<RingEntry>,
+}
+
+/// Cache lines that a producer zeroes ahead.
+const PREZERO_LINES: u8 = 3;
+
+impl Plan {
+    /// The region that `open` makes: ring 0 SPSC, ring 1 MPSC. The options have been checked.
+    pub(crate) fn of_options(options: &OpenOptions, page_len: u32) -> Self {
+        let (max_message, max_handles) = (options.new_max_message(), options.new_max_handles());
+        let spsc = RingPlan {
+            kind: RingKind::Spsc,
+            capacity: options.new_spsc_capacity(),
+            max_message,
+            max_handles,
+            align_shift: 3,
+            producers: 1,
+        };
+        let mpsc = RingPlan {
+            kind: RingKind::Mpsc,
+            capacity: options.new_mpsc_capacity(),
+            align_shift: 6,
+            producers: options.new_producers(),
+            ..spsc
+        };
+        Self::of_rings(&[spsc, mpsc], options.new_caps(), page_len)
+    }
+
+    /// A region with these rings: each takes the next free slots, the consumer's first.
+    pub(crate) fn of_rings(rings: &[RingPlan], caps_required: u64, page_len: u32) -> Self {
+        let slot_count = rings.iter().map(|ring| 1 + u32::from(ring.producers)).sum::<u32>();
+        let directory_offset = HEADER_PAGE_LEN + u64::from(slot_count) * u64::from(SLOT_LEN);
+        let directory_end = directory_offset + rings.len() as u64 * u64::from(ENTRY_LEN);
+        let control_offset = directory_end.next_multiple_of(ISOLATION_LEN.into());
+        let control_end = control_offset + rings.len() as u64 * u64::from(CONTROL_LEN);
+        let data_offset = control_end.next_multiple_of(page_len.into());
+        let entries = lay_out(rings, control_offset, data_offset, page_len);
+        let last = entries.last().map(|entry| entry.data_offset + entry.capacity);
+        let total_len = last.unwrap_or(data_offset).next_multiple_of(page_len.into());
+        let ring_count = rings.len() as u32;
+        let header = Header {
+            total_len,
+            caps_required,
+            page_len,
+            ring_count,
+            slot_count,
+            directory_offset,
+            slot_offset: HEADER_PAGE_LEN,
+            ..constant_header()
+        };
+        Self { header, entries }
+    }
+
+    /// Bytes of the region.
+    pub(crate) fn total_len(&self) -> u64 {
+        self.header.total_len
+    }
+
+    /// The directory as it is stored.
+    pub(crate) fn directory(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.entries)
+    }
+
+    /// Stores the checksum of everything else. Last.
+    pub(crate) fn seal(&mut self) {
+        self.header.crc = header_crc(&self.header, self.directory());
+    }
+}
+
+fn lay_out(
+    rings: &[RingPlan],
+    control_offset: u64,
+    data_offset: u64,
+    page_len: u32,
+) -> Vec<RingEntry> {
+    let (mut control_offset, mut data_offset, mut slot) = (control_offset, data_offset, 0);
+    let mut entries = Vec::with_capacity(rings.len());
+    for ring in rings {
+        let entry = entry(ring, control_offset, data_offset, slot);
+        control_offset += u64::from(CONTROL_LEN);
+        data_offset = (data_offset + ring.capacity).next_multiple_of(page_len.into());
+        slot = entry.tx_slots().end;
+        entries.push(entry);
+    }
+    entries
+}
+
+fn entry(ring: &RingPlan, control_offset: u64, data_offset: u64, slot: u16) -> RingEntry {
+    RingEntry {
+        kind: ring.kind as u32,
+        flags: 0,
+        control_offset,
+        data_offset,
+        capacity: ring.capacity,
+        max_message: ring.max_message,
+        align_shift: ring.align_shift,
+        prezero_lines: PREZERO_LINES,
+        max_handles: ring.max_handles,
+        peer_ring: NO_RING,
+        rx_slot: slot,
+        tx_slot_first: slot + 1,
+        tx_slot_count: ring.producers,
+        group: NO_GROUP,
+        lane_index: 0,
+        reserved_54: [0; 10],
+    }
+}
+
+/// What all headers of v1 have in common; zero elsewhere.
+fn constant_header() -> Header {
+    Header {
+        magic: MAGIC,
+        endian: ENDIAN_TAG,
+        major: MAJOR,
+        minor: MINOR,
+        header_len: HEADER_PAGE_LEN as u32,
+        isolation_len: ISOLATION_LEN,
+        entry_len: ENTRY_LEN,
+        control_len: CONTROL_LEN,
+        slot_len: SLOT_LEN,
+        lock_base: LOCK_BASE,
+        ..bytemuck::Zeroable::zeroed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_abi::check_directory;
+
+    use super::*;
+
+    #[test]
+    fn every_plan_passes_the_joiners_checks() {
+        let mut count = 0;
+        for capacity_log2 in [12, 13, 20, 40] {
+            for producers in [1, 2, 64, 8189] {
+                for page_len in [4096, 65536] {
+                    let options = OpenOptions::new()
+                        .spsc_capacity(4096)
+                        .mpsc_capacity(1 << capacity_log2)
+                        .max_message(1000)
+                        .producers(producers);
+                    let mut plan = Plan::of_options(&options, page_len);
+                    plan.seal();
+                    let (len, header) = (plan.total_len(), &plan.header);
+                    check_directory(header, plan.directory(), len, page_len).unwrap();
+                    count += 1;
+                }
+            }
+        }
+        println!("plans checked: {count}");
+        assert_eq!(count, 32);
+    }
+
+    #[test]
+    fn the_default_region_has_the_documented_slots() {
+        let plan = Plan::of_options(&OpenOptions::new(), 4096);
+        let [spsc, mpsc] = plan.entries[..] else { panic!("two rings") };
+        assert_eq!((spsc.rx_slot, spsc.tx_slots()), (0, 1..2));
+        assert_eq!((mpsc.rx_slot, mpsc.tx_slots()), (2, 3..67));
+        assert_eq!((spsc.align_shift, mpsc.align_shift), (3, 6));
+        assert_eq!((spsc.capacity, mpsc.capacity), (1 << 20, 1 << 20));
+    }
+}

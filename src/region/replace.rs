@@ -1,0 +1,169 @@
+//! Replacing a region that nobody uses by a new one under the same name.
+//!
+//! Killed anywhere, it leaves what the next opener deals with:
+//!
+//! | killed                        | left behind                      | next opener           |
+//! |-------------------------------|----------------------------------|-----------------------|
+//! | before RETIRED is stored      | the old region, unchanged        | joins or replaces it  |
+//! | before the old name goes      | the name stands for a RETIRED one| replaces it           |
+//! | before the old file is gone   | also `.<id>.retired`             | creates, sweeps later |
+//! | before the new one is named   | no name                          | creates               |
+//!
+//! Nothing is ever renamed over a name: two replacers could each think that they had won.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, statat, unlinkat};
+use rustix::io::{Errno, retry_on_intr};
+use tombolo_abi::{HEADER_PAGE_LEN, RegionState, SharedLayout, Slot};
+
+use super::create::Unnamed;
+use super::description::{Contents, Description};
+use super::init_lock::{InitLock, REPLACING, owned_slot};
+use super::joined::{Region, set_state};
+use super::open::Opening;
+use super::options::OpenOptions;
+use super::place::{Candidate, Place};
+use super::refusal;
+use crate::Error;
+use crate::crash::crash_point;
+use crate::mem::Mapping;
+use crate::os::file::{FileId, read_at};
+use crate::os::random;
+
+/// How an attempt to replace ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The new region has the name.
+    Replaced(Box<Region>),
+    /// Somebody owns an endpoint of the old one.
+    InUse { pid: u32 },
+    /// Another is at work, or the name stands for something else by now.
+    StartOver,
+}
+
+/// Replaces the READY or RETIRED region `old`, if nobody owns an endpoint of it.
+pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome, Error> {
+    // Attaching holds the init byte shared, so under this lock nobody is on the way in.
+    let Some(_lock) = InitLock::try_new(opening.place(), old, REPLACING)? else {
+        return Ok(Outcome::StartOver);
+    };
+    crash_point!("replace.after-lock");
+    let state = match Contents::of(old.file.as_fd(), opening.path())? {
+        Contents::Region(state @ (RegionState::Ready | RegionState::Retired)) => state,
+        _ => return Ok(Outcome::StartOver),
+    };
+    let description = Description::read(old.file.as_fd(), opening.path())?;
+    if let Some(slot) = owned_slot(opening.place(), old)? {
+        return Ok(Outcome::InUse { pid: slot_pid(old, &description, slot) });
+    }
+    opening.succeed(description.header.generation);
+    // Made before the old one goes, so that a lack of room leaves things as they were.
+    let new = Unnamed::new(opening)?;
+    crash_point!("replace.after-new-file");
+    if state == RegionState::Ready {
+        retire(opening, old, description.header.generation.wrapping_add(1))?;
+    }
+    crash_point!("replace.after-retire");
+    if !remove(opening.place(), old.id)? {
+        return Ok(Outcome::StartOver);
+    }
+    crash_point!("replace.after-unlink");
+    sweep(opening.place());
+    // Where there are no files without a name, the next look creates in place.
+    let Some(new) = new else { return Ok(Outcome::StartOver) };
+    let named = new.publish(opening.place())?;
+    crash_point!("replace.after-linkat");
+    Ok(named.map_or(Outcome::StartOver, |region| Outcome::Replaced(Box::new(region))))
+}
+
+/// Marks the old region: whoever is attached goes on, nobody joins.
+fn retire(opening: &Opening, old: &Candidate, successor: u64) -> Result<(), Error> {
+    let mapping = Mapping::new(old.file.as_fd(), HEADER_PAGE_LEN)
+        .map_err(|error| refusal::io("map", opening.path(), error))?;
+    let successor_offset = std::mem::offset_of!(SharedLayout, successor_generation) as u64;
+    // For people; the Release store of the state follows it.
+    mapping.word_u64(successor_offset).store(successor, Ordering::Relaxed);
+    set_state(&mapping, RegionState::Retired); // `retire`
+    Ok(())
+}
+
+/// Takes the name away from the file `id` and removes the file. `false` where the name stood for
+/// another, which then has it back.
+fn remove(place: &Place, id: FileId) -> Result<bool, Error> {
+    let retired = retired_name(place)?;
+    let dir = place.dir();
+    match renameat_with(dir, place.file_name(), dir, &*retired, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(Errno::NOENT | Errno::EXIST) => return Ok(false),
+        Err(error) => return Err(refusal::io("rename", place.path(), error)),
+    }
+    crash_point!("replace.after-rename");
+    let found = retry_on_intr(|| statat(dir, &*retired, AtFlags::SYMLINK_NOFOLLOW));
+    if found.is_ok_and(|stat| FileId::of(&stat) == id) {
+        // A failure leaves it for the next sweep.
+        let _ = unlinkat(dir, &*retired, AtFlags::empty());
+        return Ok(true);
+    }
+    // Somebody put another file there since the last look.
+    match renameat_with(dir, &*retired, dir, place.file_name(), RenameFlags::NOREPLACE) {
+        Ok(()) | Err(Errno::EXIST | Errno::NOENT) => Ok(false),
+        Err(error) => Err(refusal::io("rename back", place.path(), error)),
+    }
+}
+
+/// A name that nothing else has.
+fn retired_name(place: &Place) -> Result<OsString, Error> {
+    let id = random::bytes().map_err(|error| refusal::io("draw an id for", place.path(), error))?;
+    Ok(format!(".{:032x}.retired", u128::from_be_bytes(id)).into())
+}
+
+fn is_retired_name(name: &[u8]) -> bool {
+    let id = name.strip_prefix(b".").and_then(|rest| rest.strip_suffix(b".retired"));
+    id.is_some_and(|id| id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Removes what replacers that were killed left in the directory. Only tidies up: whatever it
+/// cannot do is left as it is.
+fn sweep(place: &Place) {
+    let Ok(dir) = Dir::read_from(place.dir()) else { return };
+    for entry in dir.flatten() {
+        if is_retired_name(entry.file_name().to_bytes()) {
+            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+            let _ = sweep_one(place, &name);
+        }
+    }
+}
+
+/// Removes the file `name` if it is a retired region that nobody uses or is replacing.
+fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
+    let dir = place.dir().try_clone_to_owned();
+    let dir = dir.map_err(|error| refusal::io("open", place.path(), error))?;
+    let left = Place::in_dir(dir, name, &place.path().with_file_name(name))?;
+    let Some(candidate) = left.open(&OpenOptions::new())? else { return Ok(()) };
+    let Some(_lock) = InitLock::try_new(&left, &candidate, REPLACING)? else { return Ok(()) };
+    let retired = Contents::Region(RegionState::Retired);
+    if Contents::of(candidate.file.as_fd(), left.path())? == retired
+        && owned_slot(&left, &candidate)?.is_none()
+    {
+        unlinkat(left.dir(), left.file_name(), AtFlags::empty())
+            .map_err(|error| refusal::io("remove", left.path(), error))?;
+    }
+    Ok(())
+}
+
+/// The pid in the slot's table entry, for a message; 0 where it cannot be read.
+fn slot_pid(old: &Candidate, description: &Description, slot: u64) -> u32 {
+    let header = &description.header;
+    let pid_offset = std::mem::offset_of!(Slot, pid) as u64;
+    let offset = header.slot_offset + slot * u64::from(header.slot_len) + pid_offset;
+    let mut pid = [0; 4];
+    let known = slot < header.slot_count.into();
+    match known.then(|| read_at(old.file.as_fd(), &mut pid, offset)) {
+        Some(Ok(4)) => u32::from_le_bytes(pid),
+        _ => 0,
+    }
+}

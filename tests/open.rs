@@ -1,0 +1,473 @@
+//! Opening: whoever comes first creates, everybody else joins, and what died on the way is taken
+//! over. Rows C1, C14, C16 to C18, C26 and C27 of the fault table.
+
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tombolo::{CreatePolicy, Error, EventsRegion, LayoutError, OpenOptions, Prefault};
+use tombolo_abi::{MAGIC, caps};
+
+mod support;
+use support::*;
+
+#[test]
+fn the_first_opener_creates_and_the_second_joins_the_same_region() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let first = EventsRegion::open_path(&path).unwrap();
+    let second = EventsRegion::open_path(&path).unwrap();
+    assert!(first.is_creator() && !second.is_creator());
+    assert_eq!(first.uuid(), second.uuid());
+    assert_eq!(first.generation(), 1);
+    assert_eq!(second.path(), Some(path.as_path()));
+    assert!(first.is_current().unwrap() && second.is_current().unwrap());
+    let header = header_of(&fs::read(&path).unwrap());
+    assert_eq!((header.magic, header.state), (MAGIC, 2));
+    assert_eq!(header.creator_pid, std::process::id());
+    assert_eq!(header.total_len, fs::metadata(&path).unwrap().len());
+    assert!(header.creator_start_ticks > 0 && header.pid_namespace > 0);
+    assert_eq!(dir.snapshot().len(), 1, "nothing but the region");
+}
+
+#[test]
+fn a_name_lies_in_the_directory_of_the_environment() {
+    const INSIDE: &str = "TOMBOLO_TEST_NAME_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        let region = EventsRegion::open("demo.1").unwrap();
+        println!("opened {}", region.path().unwrap().display());
+        return;
+    }
+    let dir = Dir::new();
+    let output = again(INSIDE, "a_name_lies_in_the_directory_of_the_environment")
+        .env("TOMBOLO_DIR", dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let names: Vec<_> = dir.snapshot().into_keys().collect();
+    assert_eq!(names, ["demo.1.tombolo"]);
+    let header = header_of(&fs::read(dir.file("demo.1.tombolo")).unwrap());
+    assert!(header.name.starts_with(b"demo.1\0"));
+}
+
+/// This test program once more, running one test with a mark in its environment.
+fn again(mark: &str, test: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture"]).env(mark, "1");
+    command
+}
+
+#[test]
+fn the_default_directory_is_private() {
+    let euid = rustix::process::geteuid().as_raw();
+    const INSIDE: &str = "TOMBOLO_TEST_DEFAULT_INSIDE";
+    let name = format!("test-{}", std::process::id());
+    if let Some(name) = std::env::var_os(INSIDE) {
+        drop(EventsRegion::open_with(name.to_str().unwrap(), small()).unwrap());
+        return;
+    }
+    let status = again(INSIDE, "the_default_directory_is_private")
+        .env(INSIDE, &name)
+        .env_remove("TOMBOLO_DIR")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let dir = format!("/dev/shm/tombolo-{euid}");
+    let meta = fs::metadata(&dir).unwrap();
+    assert_eq!((meta.uid(), meta.mode() & 0o022), (euid, 0));
+    fs::remove_file(format!("{dir}/{name}.tombolo")).unwrap();
+}
+
+#[test]
+fn a_joiners_sizes_are_minima_and_an_error_names_the_option() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let options =
+        OpenOptions::new().spsc_capacity(1 << 16).mpsc_capacity(1 << 17).max_message(1000);
+    let _creator = EventsRegion::open_path_with(&path, options).unwrap();
+    let join = |options: OpenOptions| EventsRegion::open_path_with(&path, options);
+    join(OpenOptions::new().spsc_capacity(1 << 16).producers(9).mode(0o640)).unwrap();
+    join(OpenOptions::new()).unwrap();
+    let rows = [
+        (OpenOptions::new().spsc_capacity(1 << 17), "spsc_capacity", 1 << 16),
+        (OpenOptions::new().mpsc_capacity(1 << 18), "mpsc_capacity", 1 << 17),
+        (OpenOptions::new().max_message(1001), "max_message", 1000),
+        (OpenOptions::new().max_handles(4).require(caps::HANDLES), "caps_required", 0),
+    ];
+    for (options, option, value) in rows {
+        match join(options) {
+            Err(Error::Layout { reason: LayoutError::Field { field, found, .. }, .. }) => {
+                assert_eq!((field, found), (option, value));
+            }
+            other => panic!("{option}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn options_that_no_region_can_have_are_refused_before_anything_is_made() {
+    let dir = Dir::new();
+    let rows = [
+        (OpenOptions::new().spsc_capacity(5000), "spsc_capacity"),
+        (OpenOptions::new().mpsc_capacity(1 << 41), "mpsc_capacity"),
+        (OpenOptions::new().spsc_capacity(2048), "spsc_capacity"),
+        (OpenOptions::new().spsc_capacity(4096).max_message(1009), "max_message"),
+        (OpenOptions::new().mpsc_capacity(1 << 40).max_message(1 << 28), "max_message"),
+        (OpenOptions::new().max_handles(65), "max_handles"),
+        (OpenOptions::new().producers(0), "producers"),
+        (OpenOptions::new().producers(8190), "producers"),
+        (OpenOptions::new().mode(0o1600), "mode"),
+        (OpenOptions::new().mode(0o060), "mode"),
+        (OpenOptions::new().require(caps::LANES), "require"),
+        (OpenOptions::new().require(caps::HANDLES), "require"),
+    ];
+    for (options, wanted) in rows {
+        dir.refuses_with(
+            &dir.file("a"),
+            options,
+            |error| matches!(error, Error::InvalidOption { option, .. } if *option == wanted),
+        );
+    }
+    let edge = OpenOptions::new().spsc_capacity(4096).max_message(1008).producers(8189);
+    EventsRegion::open_path_with(dir.file("a"), edge).unwrap();
+}
+
+#[test]
+fn create_new_replaces_a_region_that_nobody_uses() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let new = || small().policy(CreatePolicy::CreateNew);
+    let first = EventsRegion::open_path_with(&path, new()).unwrap();
+    let second = EventsRegion::open_path_with(&path, new()).unwrap();
+    assert!(second.is_creator());
+    assert_eq!((first.generation(), second.generation()), (1, 2));
+    assert_ne!(first.uuid(), second.uuid());
+    assert!(!first.is_current().unwrap() && second.is_current().unwrap());
+    assert_eq!(dir.snapshot().len(), 1, "nothing left of the first");
+}
+
+#[test]
+fn create_new_leaves_a_region_in_use_alone() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let first = EventsRegion::open_path_with(&path, small()).unwrap();
+    let owner = lock_byte(&path, tombolo_abi::LOCK_SLOTS + 1);
+    let new = || small().policy(CreatePolicy::CreateNew);
+    let refused = EventsRegion::open_path_with(&path, new());
+    assert!(matches!(refused, Err(Error::InUse { .. })), "{refused:?}");
+    assert!(first.is_current().unwrap());
+    drop(owner);
+    assert!(EventsRegion::open_path_with(&path, new()).unwrap().is_creator());
+}
+
+/// Holds one of the file's lock bytes, by a description of its own, until dropped.
+fn lock_byte(path: &Path, byte: u64) -> File {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte as libc::off_t,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the command reads one `flock`, which lives across the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    assert_eq!(result, 0);
+    file
+}
+
+#[test]
+fn open_existing_never_creates() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let existing = || {
+        let options = OpenOptions::new().policy(CreatePolicy::OpenExisting);
+        options.join_timeout(Duration::from_millis(30))
+    };
+    dir.refuses_with(&path, existing(), |error| matches!(error, Error::NotFound { .. }));
+    write_private(&path, b"");
+    dir.refuses_with(&path, existing(), |error| {
+        matches!(error, Error::NotReady { state: 0, waited_ms: 30.., .. })
+    });
+    let creator = EventsRegion::open_path_with(&path, small()).unwrap();
+    let joiner = EventsRegion::open_path_with(&path, existing()).unwrap();
+    assert_eq!(creator.uuid(), joiner.uuid());
+}
+
+#[test]
+fn an_empty_file_is_taken_with_the_mode_asked_for() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    fs::write(&path, b"").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let inode = fs::metadata(&path).unwrap().ino();
+    let region = EventsRegion::open_path_with(&path, small().mode(0o640)).unwrap();
+    assert!(region.is_creator());
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!((meta.ino(), meta.mode() & 0o7777), (inode, 0o640));
+    assert!(!EventsRegion::open_path(&path).unwrap().is_creator());
+    assert_eq!(dir.open_fds(), 2, "the creator's file and directory, nothing of the joiner");
+}
+
+#[test]
+fn a_region_made_in_place_is_laid_out_like_one_made_whole() {
+    let dir = Dir::new();
+    let (whole, in_place) = (dir.file("whole"), dir.file("in-place"));
+    write_private(&in_place, b"");
+    for path in [&whole, &in_place] {
+        EventsRegion::open_path_with(path, small()).unwrap();
+    }
+    let [whole, in_place] = [whole, in_place].map(|path| fs::read(path).unwrap());
+    let (a, b) = (header_of(&whole), header_of(&in_place));
+    assert_eq!((a.state, b.state), (2, 2));
+    assert_eq!(a.total_len, b.total_len);
+    assert_eq!(whole[0x200..], in_place[0x200..]);
+    let set = whole[0x1000..].iter().filter(|byte| **byte != 0).count();
+    println!("bytes set behind the header page: {set}");
+    assert!(set > 0);
+}
+
+#[test]
+fn the_mode_does_not_depend_on_the_umask() {
+    const INSIDE: &str = "TOMBOLO_TEST_UMASK_INSIDE";
+    if let Some(path) = std::env::var_os(INSIDE) {
+        for mask in [0o777, 0] {
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+            let path = Path::new(&path).join(format!("{mask:o}"));
+            EventsRegion::open_path_with(path, small().mode(0o640)).unwrap();
+        }
+        return;
+    }
+    let dir = Dir::new();
+    let mut child = again(INSIDE, "the_mode_does_not_depend_on_the_umask");
+    assert!(child.env(INSIDE, dir.path()).status().unwrap().success());
+    let modes: Vec<_> = dir.snapshot().into_values().map(|(mode, ..)| mode & 0o7777).collect();
+    assert_eq!(modes, [0o640, 0o640]);
+}
+
+/// What a creator leaves that dies right after its first write, or while filling the file.
+fn half_made(dir: &Dir, path: &Path, len: usize) {
+    let mut bytes = sound_bytes(dir);
+    bytes[STATE].copy_from_slice(&1u32.to_le_bytes());
+    bytes[0x1000..].fill(0xa5);
+    bytes.truncate(len);
+    write_private(path, &bytes);
+}
+
+#[test]
+fn a_creator_that_died_is_taken_over_at_once_and_nothing_of_it_shows_through() {
+    let dir = Dir::new();
+    let (path, fresh) = (dir.file("a"), dir.file("fresh"));
+    EventsRegion::open_path_with(&fresh, small()).unwrap();
+    let mut count = 0;
+    for len in [4096, 5000, usize::MAX] {
+        half_made(&dir, &path, len);
+        let started = Instant::now();
+        let region = EventsRegion::open_path_with(&path, small()).unwrap();
+        assert!(region.is_creator());
+        assert!(started.elapsed() < Duration::from_secs(1), "waited for the dead");
+        assert_eq!(fs::read(&path).unwrap()[0x200..], fs::read(&fresh).unwrap()[0x200..]);
+        fs::remove_file(&path).unwrap();
+        count += 1;
+    }
+    println!("half-made files taken over: {count}");
+    assert_eq!(count, 3);
+}
+
+#[test]
+fn a_live_creator_is_waited_for_until_the_time_is_up() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    half_made(&dir, &path, 4096);
+    let creator = lock_byte(&path, tombolo_abi::LOCK_INIT);
+    let soon = small().join_timeout(Duration::from_millis(50));
+    let refused = EventsRegion::open_path_with(&path, soon);
+    assert!(matches!(refused, Err(Error::NotReady { state: 1, .. })), "{refused:?}");
+    let waiting = {
+        let path = path.clone();
+        thread::spawn(move || EventsRegion::open_path_with(path, small()).unwrap())
+    };
+    thread::sleep(Duration::from_millis(20));
+    drop(creator);
+    assert!(waiting.join().unwrap().is_creator());
+}
+
+#[test]
+fn a_region_of_an_earlier_boot_is_replaced_unless_somebody_uses_it() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let mut bytes = sound_bytes(&dir);
+    forge(&mut bytes, |header| {
+        header.boot_id = [7; 16];
+        header.generation = 41;
+    });
+    let old = header_of(&bytes);
+    write_private(&path, &bytes);
+
+    let user = lock_byte(&path, tombolo_abi::LOCK_SLOTS);
+    assert_eq!(EventsRegion::open_path(&path).unwrap().uuid(), old.region_uuid);
+    drop(user);
+    let existing = OpenOptions::new().policy(CreatePolicy::OpenExisting);
+    dir.refuses_with(&path, existing, |error| matches!(error, Error::NotFound { .. }));
+
+    let new = EventsRegion::open_path(&path).unwrap();
+    assert!(new.is_creator());
+    assert_ne!(new.uuid(), old.region_uuid);
+    assert_eq!(new.generation(), 42);
+    assert_eq!(dir.snapshot().len(), 1, "nothing left of the old one");
+}
+
+#[test]
+fn a_retired_region_that_kept_its_name_is_replaced() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let old = EventsRegion::open_path_with(&path, small()).unwrap();
+    set_state(&path, 3);
+    assert!(!old.is_current().unwrap());
+    let new = EventsRegion::open_path_with(&path, small()).unwrap();
+    assert!(new.is_creator() && new.is_current().unwrap());
+    assert_eq!(new.generation(), 2);
+    assert_ne!(new.uuid(), old.uuid());
+}
+
+#[test]
+fn leftovers_of_replacers_are_swept_and_nothing_else() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let mut bytes = sound_bytes(&dir);
+    let left = |digit: &str| dir.file(&format!(".{}.retired", digit.repeat(32)));
+    write_private(&left("1"), &bytes); // READY: a live region that lost its name
+    bytes[STATE].copy_from_slice(&3u32.to_le_bytes());
+    write_private(&left("2"), &bytes);
+    write_private(&left("3"), &bytes); // in use
+    let _user = lock_byte(&left("3"), tombolo_abi::LOCK_SLOTS + 3);
+    write_private(&left("4"), b"not a region");
+    write_private(&dir.file(".x.retired"), &bytes);
+    write_private(&path, &bytes);
+    EventsRegion::open_path_with(&path, small()).unwrap();
+    let kept: Vec<_> = dir.snapshot().into_keys().collect();
+    let names = [".x.retired".into(), left("1"), left("3"), left("4"), "a".into()];
+    let mut wanted = names.map(|path: PathBuf| path.file_name().unwrap().to_owned()).to_vec();
+    wanted.sort();
+    assert_eq!(kept, wanted);
+}
+
+#[test]
+fn a_poisoned_region_is_refused() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    write_private(&path, &sound_bytes(&dir));
+    set_state(&path, 4);
+    dir.refuses(&path, |error| matches!(error, Error::RegionPoisoned { .. }));
+}
+
+#[test]
+fn removing_the_file_leaves_its_users_alone_and_the_next_opener_creates() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let old = EventsRegion::open_path_with(&path, small()).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(!old.is_current().unwrap());
+    let new = EventsRegion::open_path_with(&path, small()).unwrap();
+    assert!(new.is_creator() && new.is_current().unwrap() && !old.is_current().unwrap());
+    fs::rename(&path, dir.file("b")).unwrap();
+    assert!(!new.is_current().unwrap());
+}
+
+#[test]
+fn an_anonymous_region_is_joined_by_descriptor() {
+    let ours = EventsRegion::anonymous(small()).unwrap();
+    let theirs = EventsRegion::from_fd(ours.to_fd().unwrap(), OpenOptions::new()).unwrap();
+    assert!(ours.is_creator() && !theirs.is_creator());
+    assert_eq!(ours.uuid(), theirs.uuid());
+    assert_eq!((ours.path(), theirs.path()), (None, None));
+    assert!(ours.is_current().unwrap());
+    let fd = ours.to_fd().unwrap();
+    assert!(rustix::fs::ftruncate(&fd, 4096).is_err(), "it can be shortened");
+    assert!(rustix::fs::ftruncate(&fd, 1 << 30).is_err(), "it can be lengthened");
+}
+
+#[test]
+fn a_descriptor_of_anything_else_is_refused() {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let bytes = sound_bytes(&dir);
+    write_private(&path, &bytes);
+    let file = || OwnedFd::from(File::options().read(true).write(true).open(&path).unwrap());
+    let by_path = EventsRegion::open_path(&path).unwrap();
+    assert_eq!(EventsRegion::from_fd(file(), OpenOptions::new()).unwrap().uuid(), by_path.uuid());
+
+    for flags in [MemfdFlags::CLOEXEC, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING] {
+        let unsealed = memfd_create(c"x", flags).unwrap();
+        rustix::io::pwrite(&unsealed, &bytes, 0).unwrap();
+        let refused = EventsRegion::from_fd(unsealed, OpenOptions::new());
+        assert!(matches!(refused, Err(Error::UnsafePath { .. })), "{refused:?}");
+    }
+    let (pipe, _other_end) = rustix::pipe::pipe().unwrap();
+    let refused = EventsRegion::from_fd(pipe, OpenOptions::new());
+    assert!(matches!(refused, Err(Error::WrongFileType { found: "FIFO", .. })), "{refused:?}");
+    set_state(&path, 3);
+    let refused = EventsRegion::from_fd(file(), OpenOptions::new());
+    assert!(matches!(refused, Err(Error::Replaced { .. })), "{refused:?}");
+    let unnamed = file();
+    fs::remove_file(&path).unwrap();
+    let refused = EventsRegion::from_fd(unnamed, OpenOptions::new());
+    assert!(matches!(refused, Err(Error::UnsafePath { .. })), "{refused:?}");
+}
+
+/// Opens one path from many threads at once; gives how many created, and all regions.
+fn race(path: &Path, options: &OpenOptions) -> (usize, Vec<EventsRegion>) {
+    const THREADS: usize = 16;
+    let barrier = Arc::new(Barrier::new(THREADS));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (path, options, barrier) = (path.to_owned(), options.clone(), barrier.clone());
+            thread::spawn(move || {
+                barrier.wait();
+                EventsRegion::open_path_with(path, options).unwrap()
+            })
+        })
+        .collect();
+    let regions: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    (regions.iter().filter(|region| region.is_creator()).count(), regions)
+}
+
+#[test]
+fn of_many_openers_at_once_exactly_one_creates() {
+    let dir = Dir::new();
+    let stale = {
+        let mut bytes = sound_bytes(&dir);
+        forge(&mut bytes, |header| header.boot_id = [7; 16]);
+        bytes
+    };
+    let mut count = 0;
+    for round in 0..40 {
+        let path = dir.file(&format!("{round}"));
+        match round % 5 {
+            0 | 1 => {}
+            2 => write_private(&path, b""),
+            3 => half_made(&dir, &path, 4096),
+            _ => write_private(&path, &stale),
+        }
+        let (creators, regions) = race(&path, &small().prefault(Prefault::OnDemand));
+        assert_eq!(creators, 1, "round {round}");
+        assert!(regions.iter().all(|region| region.uuid() == regions[0].uuid()), "round {round}");
+        assert!(regions.iter().all(|region| region.is_current().unwrap()), "round {round}");
+        count += regions.len();
+    }
+    println!("openings: {count}");
+    assert_eq!(count, 40 * 16);
+    assert_eq!(dir.snapshot().len(), 40, "nothing but the regions");
+    assert_eq!(dir.open_fds(), 0);
+}
+
+#[test]
+fn regions_may_be_used_from_any_thread() {
+    fn check<T: Send + Sync + Unpin>() {}
+    check::<EventsRegion>();
+}
