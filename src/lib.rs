@@ -4,6 +4,7 @@
 #[doc(hidden)]
 pub mod crash;
 mod error;
+pub mod inspect;
 mod mem;
 mod os;
 mod region;

@@ -1,0 +1,173 @@
+//! Endpoints: what their slots say, and what the kernel says about their owners.
+
+use tombolo_abi::{Header, LOCK_SLOTS, Role, SLOT_COUNT_MAX, SLOT_LEN, Slot, SlotState};
+
+use super::file::RegionFile;
+use super::problem::{Place, Problem};
+use super::process::Process;
+
+/// Times that a slot is read before its fields are shown as torn.
+const TRIES: usize = 8;
+
+/// Whether the owner of an endpoint is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Liveness {
+    /// Its lock byte is held.
+    Alive,
+    /// The slot says that it is in use, but nobody holds its lock byte: the owner died.
+    Dead,
+    /// It has left in good order; the slot still shows who it was.
+    Left,
+    /// The file system cannot tell.
+    Unknown,
+}
+
+/// An endpoint that somebody has or had.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndpointView {
+    /// The slot's number.
+    pub slot: u32,
+    /// The slot as found. Everything in it is its owner's word.
+    pub fields: Slot,
+    /// Whether the fields may not belong together: their writer died, or kept writing.
+    pub torn: bool,
+    /// Whether the owner is there, by the lock byte.
+    pub liveness: Liveness,
+    /// What the process id in the slot leads to.
+    pub process: Process,
+}
+
+impl EndpointView {
+    /// The slot's state, where v1 knows it.
+    #[must_use]
+    pub fn state(&self) -> Option<SlotState> {
+        SlotState::from_word(self.fields.state)
+    }
+
+    /// The endpoint's role, where v1 knows it.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        Role::from_word(self.fields.role)
+    }
+}
+
+/// The slot table as its header says it lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotTable {
+    offset: u64,
+    stride: u32,
+    count: u32,
+    ring_count: u32,
+}
+
+impl SlotTable {
+    pub(super) fn new(header: &Header) -> Self {
+        let plausible = (SLOT_LEN..=1 << 20).contains(&header.slot_len);
+        Self {
+            offset: header.slot_offset,
+            stride: if plausible { header.slot_len } else { SLOT_LEN },
+            count: header.slot_count.min(SLOT_COUNT_MAX),
+            ring_count: header.ring_count,
+        }
+    }
+
+    fn slot_offset(&self, slot: u32) -> Option<u64> {
+        let start = u64::from(slot).checked_mul(self.stride.into())?;
+        self.offset.checked_add(start)
+    }
+
+    fn field_offset(&self, slot: u32, field: &str) -> Option<u64> {
+        let field = Slot::TABLE.field(field)?;
+        self.slot_offset(slot)?.checked_add(field.offset as u64)
+    }
+
+    fn word(&self, file: &RegionFile, slot: u32, field: &str) -> Option<u32> {
+        file.value_at(self.field_offset(slot, field)?)
+    }
+
+    /// Incarnation and process id in `slot`, read now.
+    pub(super) fn owner(&self, file: &RegionFile, slot: u32) -> Option<(u32, u32)> {
+        if slot >= self.count {
+            return None;
+        }
+        Some((self.word(file, slot, "incarnation")?, self.word(file, slot, "pid")?))
+    }
+
+    /// All endpoints that somebody has or had, as far as the file reaches.
+    pub(super) fn endpoints(&self, file: &RegionFile) -> Vec<EndpointView> {
+        (0..self.count).filter_map(|slot| self.endpoint(file, slot)).collect()
+    }
+
+    fn endpoint(&self, file: &RegionFile, slot: u32) -> Option<EndpointView> {
+        let mut liveness = Liveness::Unknown;
+        let (mut fields, mut torn) = self.read(file, slot)?;
+        for _ in 0..TRIES {
+            let locked = is_held(file, slot);
+            let (again, torn_again) = self.read(file, slot)?;
+            let same = (fields.state, fields.incarnation) == (again.state, again.incarnation);
+            (fields, torn) = (again, torn_again);
+            liveness = judge(&fields, locked);
+            if same {
+                break;
+            }
+            liveness = Liveness::Unknown; // it changed hands while it was looked at
+        }
+        let never_used = fields.state == SlotState::Free as u32 && fields.incarnation == 0;
+        if never_used && liveness != Liveness::Alive {
+            return None;
+        }
+        let process = Process::find(fields.pid, fields.start_ticks, fields.pid_namespace);
+        Some(EndpointView { slot, fields, torn, liveness, process })
+    }
+
+    /// The slot, and whether it is torn.
+    fn read(&self, file: &RegionFile, slot: u32) -> Option<(Slot, bool)> {
+        for _ in 0..TRIES {
+            let before = self.word(file, slot, "seqlock")?;
+            let fields: Slot = file.value_at(self.slot_offset(slot)?)?;
+            let after = self.word(file, slot, "seqlock")?;
+            if before % 2 == 0 && before == after {
+                return Some((fields, false));
+            }
+        }
+        file.value_at(self.slot_offset(slot)?).map(|fields| (fields, true))
+    }
+
+    /// What an owner would never write. A slot that is being changed is not judged.
+    pub(super) fn problem(&self, endpoint: &EndpointView) -> Option<Problem> {
+        let (slot, fields) = (endpoint.slot, &endpoint.fields);
+        let wrong = |field: &'static str, found: u32, wanted: &str| {
+            let problem = Problem::new("slot", Place::Slot(slot), field, found, wanted);
+            Some(problem.at(self.field_offset(slot, field)))
+        };
+        match endpoint.state() {
+            None => wrong("state", fields.state, "0 to 4"),
+            Some(SlotState::Attached) if !endpoint.torn => {
+                if endpoint.role().is_none() {
+                    return wrong("role", fields.role, "1 (receiver) or 2 (sender)");
+                }
+                if fields.ring >= self.ring_count {
+                    return wrong("ring", fields.ring, "a ring of the region");
+                }
+                None
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// Whether somebody holds the slot's lock byte; `None` where the file system cannot tell.
+pub(super) fn is_held(file: &RegionFile, slot: u32) -> Option<bool> {
+    file.is_locked(LOCK_SLOTS + u64::from(slot))
+}
+
+fn judge(fields: &Slot, locked: Option<bool>) -> Liveness {
+    match locked {
+        None => Liveness::Unknown,
+        Some(true) => Liveness::Alive,
+        Some(false) if fields.state == SlotState::Free as u32 => Liveness::Left,
+        Some(false) => Liveness::Dead,
+    }
+}

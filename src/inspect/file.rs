@@ -1,0 +1,128 @@
+//! The file of a region, opened for reading only.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use bytemuck::Pod;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, statat};
+use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::os::ofd;
+
+/// A regular file, read with `pread` only.
+///
+/// Reads beyond its end, and reads that the device refuses, give fewer bytes; the first refusal is
+/// kept for the list of problems.
+#[derive(Debug)]
+pub(super) struct RegionFile {
+    pub(super) path: PathBuf,
+    /// Bytes of the file when it was opened.
+    pub(super) len: u64,
+    pub(super) inode: u64,
+    file: File,
+    failure: OnceLock<io::Error>,
+}
+
+impl RegionFile {
+    /// Opens `path`, which must be a regular file and no symbolic link. Never blocks.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let found = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| refused("look at", path, error))?;
+        check_type(path, &found)?;
+        let fd = open_quietly(path).map_err(|error| refused("open", path, error))?;
+        let found = fstat(&fd).map_err(|error| refused("look at", path, error))?;
+        check_type(path, &found)?;
+        Ok(Self {
+            path: path.to_owned(),
+            len: u64::try_from(found.st_size).unwrap_or(0),
+            inode: found.st_ino,
+            file: File::from(fd),
+            failure: OnceLock::new(),
+        })
+    }
+
+    /// Reads into `bytes` from `offset`; returns how many bytes there were.
+    pub(super) fn read_at(&self, offset: u64, bytes: &mut [u8]) -> usize {
+        let mut done = 0;
+        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let Some(from) = offset.checked_add(done as u64).filter(|from| *from < 1 << 63) else {
+                break;
+            };
+            match self.file.read_at(rest, from) {
+                Ok(0) => break,
+                Ok(len) => done += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let _ = self.failure.set(error); // the first one is enough
+                    break;
+                }
+            }
+        }
+        done
+    }
+
+    /// The bytes from `offset`, at most `len` of them.
+    pub(super) fn bytes_at(&self, offset: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let done = self.read_at(offset, &mut bytes);
+        bytes.truncate(done);
+        bytes
+    }
+
+    /// The stored value at `offset`, where the file holds all of it.
+    pub(super) fn value_at<T: Pod>(&self, offset: u64) -> Option<T> {
+        let mut value = T::zeroed();
+        let bytes = bytemuck::bytes_of_mut(&mut value);
+        let wanted_len = bytes.len();
+        (self.read_at(offset, bytes) == wanted_len).then_some(value)
+    }
+
+    /// Whether anybody holds the lock byte at `offset`; `None` where the file system cannot tell.
+    pub(super) fn is_locked(&self, offset: u64) -> Option<bool> {
+        ofd::is_locked(self.file.as_fd(), offset..offset.checked_add(1)?).ok()
+    }
+
+    /// The first read that was refused.
+    pub(super) fn failure(&self) -> Option<&io::Error> {
+        self.failure.get()
+    }
+}
+
+/// Opens for reading, leaving the access time alone where this user may.
+fn open_quietly(path: &Path) -> Result<rustix::fd::OwnedFd, Errno> {
+    let flags =
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match open(path, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => open(path, flags, Mode::empty()),
+        other => other,
+    }
+}
+
+fn check_type(path: &Path, stat: &Stat) -> Result<(), Error> {
+    let found = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => return Ok(()),
+        FileType::Symlink => {
+            let reason = "is a symbolic link, which is not followed; name the file it points at";
+            return Err(Error::UnsafePath { path: path.to_owned(), reason });
+        }
+        FileType::Directory => "directory",
+        FileType::Fifo => "FIFO",
+        FileType::Socket => "socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "device",
+        _ => "file of unknown type",
+    };
+    Err(Error::WrongFileType { path: path.to_owned(), found })
+}
+
+fn refused(action: &'static str, path: &Path, error: Errno) -> Error {
+    let path = path.to_owned();
+    match error {
+        Errno::NOENT => Error::NotFound { path },
+        _ => Error::Io { action, path, source: error.into() },
+    }
+}

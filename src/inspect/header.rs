@@ -1,0 +1,147 @@
+//! The header page and the directory of a file that may be anything.
+
+use tombolo_abi::{
+    ENTRY_LEN, HEADER_LEN, Header, LayoutError, PAGE_LEN_MIN, RING_COUNT_MAX, RegionState,
+    RingEntry, SharedLayout, check_directory, header_crc, parse_entries, parse_header,
+};
+
+use super::file::RegionFile;
+use super::problem::{Place, Problem, header_offset};
+
+/// Times that a header which looks damaged is read before that is believed.
+const TRIES: usize = 4;
+
+/// What the first bytes of a file are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// A region, sound as far as the header and the directory tell.
+    Region,
+    /// A region with something wrong.
+    Damaged(Vec<Problem>),
+    /// A region that nobody has finished making, or an empty file.
+    NotInitialized,
+    /// A region that this build cannot use.
+    Unsupported(LayoutError),
+    /// Something else.
+    NotARegion(LayoutError),
+}
+
+/// The header page and the directory as found.
+#[derive(Clone, Debug)]
+pub(super) struct HeaderImage {
+    pub(super) verdict: Verdict,
+    /// The header; zero-filled where the file ends inside it. `None` without the magic.
+    pub(super) page: Option<SharedLayout>,
+    /// Entries that can be decoded, with the ring's number.
+    pub(super) entries: Vec<(u32, RingEntry)>,
+}
+
+impl HeaderImage {
+    /// Reads until the outcome is sound, or damaged twice in the same way.
+    pub(super) fn read(file: &RegionFile) -> Self {
+        let mut image = Self::read_once(file);
+        for _ in 1..TRIES {
+            if !matches!(image.verdict, Verdict::Damaged(_)) {
+                break;
+            }
+            let again = Self::read_once(file);
+            let same = again.verdict == image.verdict;
+            image = again;
+            if same {
+                break;
+            }
+        }
+        image
+    }
+
+    fn read_once(file: &RegionFile) -> Self {
+        let bytes = file.bytes_at(0, size_of::<SharedLayout>());
+        let parsed = parse_header(&bytes);
+        if bytes.is_empty() {
+            return Self { verdict: Verdict::NotInitialized, page: None, entries: Vec::new() };
+        }
+        if let Err(error @ LayoutError::BadMagic { .. }) = parsed {
+            return Self { verdict: Verdict::NotARegion(error), page: None, entries: Vec::new() };
+        }
+        let page = zero_filled(&bytes);
+        if let Err(
+            error @ (LayoutError::ForeignEndian { .. } | LayoutError::UnsupportedMajor { .. }),
+        ) = parsed
+        {
+            let verdict = Verdict::Unsupported(error);
+            return Self { verdict, page: Some(page), entries: Vec::new() };
+        }
+        if bytes.len() >= HEADER_LEN && is_unfinished(&page.header) {
+            let verdict = Verdict::NotInitialized;
+            return Self { verdict, page: Some(page), entries: Vec::new() };
+        }
+        let directory = read_directory(file, &page.header);
+        let verdict = judge(parsed, &page.header, &directory, file.len);
+        let entries = entries(&page.header, &directory, &verdict);
+        Self { verdict, page: Some(page), entries }
+    }
+}
+
+fn zero_filled(bytes: &[u8]) -> SharedLayout {
+    let mut page: SharedLayout = bytemuck::Zeroable::zeroed();
+    bytemuck::bytes_of_mut(&mut page)[..bytes.len()].copy_from_slice(bytes);
+    page
+}
+
+fn is_unfinished(header: &Header) -> bool {
+    let state = RegionState::from_word(header.state);
+    matches!(state, Some(RegionState::Empty | RegionState::Initializing))
+}
+
+fn judge(
+    parsed: Result<Header, LayoutError>,
+    header: &Header,
+    directory: &[u8],
+    file_len: u64,
+) -> Verdict {
+    let mut problems = Vec::new();
+    match parsed.and_then(|header| check_directory(&header, directory, file_len, PAGE_LEN_MIN)) {
+        Ok(()) => {}
+        Err(error @ LayoutError::UnknownCapability { .. }) => return Verdict::Unsupported(error),
+        Err(error) => {
+            problems.push(Problem::from_layout(&error, header));
+            if let LayoutError::Checksum { .. } = error {
+                problems.extend(beyond_checksum(header, directory, file_len));
+            }
+        }
+    }
+    if RegionState::from_word(header.state).is_none() {
+        let problem = Problem::new(
+            "state",
+            Place::Header,
+            "state",
+            header.state,
+            "2, 3 or 4 (0 or 1 before)",
+        );
+        problems.push(problem.at(header_offset("state")));
+    }
+    if problems.is_empty() { Verdict::Region } else { Verdict::Damaged(problems) }
+}
+
+/// What else is wrong with a header whose checksum is: often the very field that changed.
+fn beyond_checksum(header: &Header, directory: &[u8], file_len: u64) -> Option<Problem> {
+    let summed = Header { crc: header_crc(header, directory), ..*header };
+    let error = check_directory(&summed, directory, file_len, PAGE_LEN_MIN).err()?;
+    Some(Problem::from_layout(&error, header))
+}
+
+/// At most 4 MiB, whatever the header claims.
+fn read_directory(file: &RegionFile, header: &Header) -> Vec<u8> {
+    let count = header.ring_count.min(RING_COUNT_MAX);
+    let stride = header.entry_len.clamp(ENTRY_LEN, PAGE_LEN_MIN);
+    file.bytes_at(header.directory_offset, count as usize * stride as usize)
+}
+
+/// Of a damaged directory only the entries of known kinds, which are less likely to be noise.
+fn entries(header: &Header, directory: &[u8], verdict: &Verdict) -> Vec<(u32, RingEntry)> {
+    let sound = *verdict == Verdict::Region;
+    (0u32..)
+        .zip(parse_entries(header, directory))
+        .filter(|(_, entry)| sound || entry.ring_kind().is_some())
+        .collect()
+}

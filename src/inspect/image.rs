@@ -1,0 +1,236 @@
+//! One look at a region as a whole.
+
+use std::path::Path;
+
+use tombolo_abi::{LOCK_INIT, LayoutError, RegionState, SharedLayout};
+
+use super::endpoint::{EndpointView, Liveness, SlotTable};
+use super::file::RegionFile;
+use super::header::{HeaderImage, Verdict};
+use super::problem::{Place, Problem, header_offset};
+use super::process::{self, Process};
+use super::records::Records;
+use super::ring::RingView;
+use super::walk::RingPlace;
+use crate::error::Error;
+
+/// Records that are counted in one look, over all rings: about a second's worth.
+const COUNTED_MAX: u64 = 1 << 20;
+
+/// What a file is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// A sound region.
+    Healthy,
+    /// A sound region whose name was taken over by another.
+    Retired,
+    /// Something is wrong: see [`Image::problems`].
+    Damaged,
+    /// Marked as damaged beyond use.
+    Poisoned,
+    /// An empty file, or a region that nobody has finished making.
+    NotInitialized,
+    /// A region of another version, byte order, or with unknown capabilities.
+    Unsupported,
+    /// Something else.
+    NotARegion,
+}
+
+/// What one look at a file found.
+#[derive(Debug)]
+pub struct Image {
+    file: RegionFile,
+    health: Health,
+    reason: Option<LayoutError>,
+    page: Option<SharedLayout>,
+    rings: Vec<RingView>,
+    endpoints: Vec<EndpointView>,
+    problems: Vec<Problem>,
+}
+
+impl Image {
+    /// Looks at `path` once. Takes no lock, writes nothing, doesn't wait for anybody.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::WrongFileType`] or [`Error::UnsafePath`] where there is no
+    /// regular file at `path`, [`Error::Io`] where it cannot be opened. Any regular file that can
+    /// be opened gives an image.
+    ///
+    /// # Cost
+    /// A few reads for each ring, slot and record, of at most about a million records.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = RegionFile::open(path)?;
+        let HeaderImage { verdict, page, entries } = HeaderImage::read(&file);
+        let mut image = Self {
+            file,
+            health: Health::Healthy,
+            reason: None,
+            page,
+            rings: Vec::new(),
+            endpoints: Vec::new(),
+            problems: Vec::new(),
+        };
+        match verdict {
+            Verdict::NotARegion(error) => return Ok(image.without_rings(Health::NotARegion, error)),
+            Verdict::Unsupported(error) => {
+                return Ok(image.without_rings(Health::Unsupported, error));
+            }
+            Verdict::NotInitialized => {
+                let state = image.state_word();
+                let error = LayoutError::NotReady { state };
+                return Ok(image.without_rings(Health::NotInitialized, error));
+            }
+            Verdict::Damaged(problems) => image.problems = problems,
+            Verdict::Region => {}
+        }
+        image.read_rings(entries);
+        image.read_endpoints();
+        image.conclude();
+        Ok(image)
+    }
+
+    fn without_rings(self, health: Health, error: LayoutError) -> Self {
+        Self { health, reason: Some(error), ..self }
+    }
+
+    fn read_rings(&mut self, entries: Vec<(u32, tombolo_abi::RingEntry)>) {
+        let Some(page) = &self.page else { return };
+        let mut budget = COUNTED_MAX;
+        for entry in entries {
+            let mut view = RingView::read(&self.file, &page.header, entry, &mut budget);
+            self.problems.append(&mut view.problems);
+            self.rings.push(view);
+        }
+    }
+
+    fn read_endpoints(&mut self) {
+        let Some(page) = &self.page else { return };
+        let slots = SlotTable::new(&page.header);
+        self.endpoints = slots.endpoints(&self.file);
+        let problems = self.endpoints.iter().filter_map(|endpoint| slots.problem(endpoint));
+        self.problems.extend(problems);
+    }
+
+    fn conclude(&mut self) {
+        if let Some(failure) = self.file.failure() {
+            let problem = Problem::new("unreadable", Place::File, "read", failure, "the bytes");
+            self.problems.push(problem);
+        }
+        self.health = match RegionState::from_word(self.state_word()) {
+            Some(RegionState::Poisoned) => Health::Poisoned,
+            _ if !self.problems.is_empty() => Health::Damaged,
+            Some(RegionState::Retired) => Health::Retired,
+            _ => Health::Healthy,
+        };
+        if self.health == Health::Poisoned {
+            let wanted = "READY; close all users and remove the file";
+            let problem = Problem::new("poisoned", Place::Header, "state", "POISONED", wanted);
+            self.problems.insert(0, problem.at(header_offset("state")));
+        }
+    }
+
+    fn state_word(&self) -> u32 {
+        self.page.as_ref().map_or(0, |page| page.header.state)
+    }
+
+    /// What the file is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// All that is wrong, the header's first. Empty exactly if nothing is.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Why the file is no region, or none that can be used by this build.
+    #[must_use]
+    pub fn reason(&self) -> Option<&LayoutError> {
+        self.reason.as_ref()
+    }
+
+    /// The path that was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn file_len(&self) -> u64 {
+        self.file.len
+    }
+
+    /// The file's inode.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.file.inode
+    }
+
+    /// The header page, zero-filled beyond the end of the file; `None` without the magic.
+    #[must_use]
+    pub fn page(&self) -> Option<&SharedLayout> {
+        self.page.as_ref()
+    }
+
+    /// The rings that could be decoded.
+    #[must_use]
+    pub fn rings(&self) -> &[RingView] {
+        &self.rings
+    }
+
+    /// The endpoints that somebody has or had.
+    #[must_use]
+    pub fn endpoints(&self) -> &[EndpointView] {
+        &self.endpoints
+    }
+
+    /// Whether no ring moved and no slot was being written during the look.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        self.rings.iter().all(|ring| ring.is_consistent)
+            && self.endpoints.iter().all(|endpoint| !endpoint.torn)
+    }
+
+    /// Whether the region was made before the last start of this machine: then no endpoint is
+    /// alive, and what was written last may not have reached the disk.
+    #[must_use]
+    pub fn is_of_another_boot(&self) -> bool {
+        let made_in = self.page.as_ref().map(|page| page.header.boot_id);
+        made_in.zip(process::boot_id()).is_some_and(|(made_in, present)| made_in != present)
+    }
+
+    /// The process that made the region.
+    #[must_use]
+    pub fn creator(&self) -> Process {
+        let Some(page) = &self.page else { return Process::Unknown };
+        let header = &page.header;
+        Process::find(header.creator_pid, header.creator_start_ticks, header.pid_namespace)
+    }
+
+    /// Whether somebody is making, replacing or joining the region right now.
+    #[must_use]
+    pub fn is_being_changed(&self) -> bool {
+        self.file.is_locked(LOCK_INIT) == Some(true)
+    }
+
+    /// Endpoints of that liveness.
+    #[must_use]
+    pub fn endpoint_count(&self, liveness: Liveness) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.liveness == liveness).count()
+    }
+
+    /// The records of a ring from head on: at most `limit` of them, each with at most
+    /// `payload_len_max` bytes of its payload. `None` where there is no such ring, or none that
+    /// can be walked along.
+    #[must_use]
+    pub fn records(&self, ring: u32, limit: u64, payload_len_max: u32) -> Option<Records<'_>> {
+        let header = &self.page.as_ref()?.header;
+        let view = self.rings.iter().find(|view| view.ring == ring)?;
+        let place = RingPlace::new(header, ring, &view.entry)?;
+        Some(Records::new(&self.file, place, limit, payload_len_max))
+    }
+}

@@ -1,0 +1,42 @@
+//! Read-only decoding of any region, sound or damaged.
+//!
+//! An [`Image`] is what one look at a file found: its health, its header, its rings and its
+//! endpoints. Looking disturbs nobody: the file is opened for reading only, read with `pread` and
+//! never mapped, so no stored number and no truncation can harm the reader, and no lock is taken.
+//! Whether an endpoint is alive is asked of the kernel, which knows who holds its lock byte.
+//!
+//! * Total: any bytes give an image. All stored numbers are input; every loop over them has a
+//!   bound, whatever lengths the file claims.
+//! * A live region changes while it is looked at. What a concurrent writer could explain is never
+//!   called damage: whatever looks wrong must look wrong in the same way again after `head` was
+//!   read anew ([`Records`]). Where values moved meanwhile, [`Image::is_consistent`] says so.
+//! * Nothing is repaired, and what can be decoded of a damaged file is.
+//!
+//! # Examples
+//! ```no_run
+//! use tombolo::inspect::{Health, Image};
+//! let image = Image::open("/dev/shm/tombolo-1000/demo.tombolo".as_ref())?;
+//! if image.health() == Health::Damaged {
+//!     image.problems().iter().for_each(|problem| println!("{problem}"));
+//! }
+//! # Ok::<(), tombolo::Error>(())
+//! ```
+
+mod endpoint;
+mod file;
+mod header;
+mod image;
+mod lock;
+mod problem;
+mod process;
+mod records;
+mod ring;
+mod walk;
+
+pub use endpoint::{EndpointView, Liveness};
+pub use image::{Health, Image};
+pub use lock::LockView;
+pub use problem::{Place, Problem};
+pub use process::Process;
+pub use records::{RecordView, Records, RecordsEnd};
+pub use ring::{Depth, RingView};

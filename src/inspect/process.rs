@@ -1,0 +1,89 @@
+//! The process behind a process id that somebody else wrote down.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+
+/// What is known of the process that a slot names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Process {
+    /// It exists, with the start time that it wrote down.
+    Running {
+        /// Its command, up to 15 bytes of its choice.
+        command: String,
+        /// The letter of its state in `/proc`: `R`, `S`, `T` (stopped), `Z` (dead, not reaped), ...
+        state: char,
+    },
+    /// No process has that id.
+    Gone,
+    /// Another process has that id by now.
+    Reused,
+    /// The id belongs to another pid namespace and means nothing here.
+    OtherNamespace,
+    /// The slot names none, or `/proc` cannot be read.
+    Unknown,
+}
+
+/// Bytes of `/proc/PID/stat` that hold all that is read of it.
+const STAT_LEN_MAX: u64 = 4096;
+/// Fields between the command and the start time, field 22: the state, field 3, is the first.
+const START_TICKS_INDEX: usize = 22 - 3;
+
+impl Process {
+    /// Looks for the process that wrote down these three.
+    pub(super) fn find(pid: u32, start_ticks: u64, pid_namespace: u64) -> Self {
+        let Ok(ours) = fs::metadata("/proc/self/ns/pid") else { return Self::Unknown };
+        if pid == 0 {
+            return Self::Unknown;
+        }
+        if ours.ino() != pid_namespace {
+            return Self::OtherNamespace;
+        }
+        let Some(stat) = read_stat(pid) else { return Self::Gone };
+        match parse_stat(&stat) {
+            Some((_, _, started)) if started != start_ticks => Self::Reused,
+            Some((command, state, _)) => Self::Running { command, state },
+            None => Self::Unknown,
+        }
+    }
+}
+
+fn read_stat(pid: u32) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    file.take(STAT_LEN_MAX).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Command, state and start time. The command may hold anything, parentheses too.
+fn parse_stat(stat: &str) -> Option<(String, char, u64)> {
+    let (before, after) = stat.rsplit_once(')')?;
+    let (_, command) = before.split_once('(')?;
+    let mut fields = after.split_ascii_whitespace();
+    let state = fields.clone().next()?.chars().next()?;
+    let start_ticks = fields.nth(START_TICKS_INDEX)?.parse().ok()?;
+    Some((command.to_owned(), state, start_ticks))
+}
+
+/// This machine's boot, as a region's header stores it.
+pub(super) fn boot_id() -> Option<[u8; 16]> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: Vec<u8> =
+        text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_may_hold_parentheses_and_spaces() {
+        let fields = (4..=22).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        let stat = format!("42 (a) b (c) S {fields} 0");
+        assert_eq!(parse_stat(&stat), Some(("a) b (c".to_owned(), 'S', 22)));
+        assert_eq!(parse_stat("42 (cut"), None);
+    }
+}
