@@ -1,0 +1,99 @@
+//! The one line that says how a region is, and the words for its parts.
+
+use tombolo::inspect::{EndpointView, Health, Image, Liveness, Process};
+
+use crate::units::{counted, printable};
+
+/// The first line of every report.
+pub(crate) fn line(image: &Image) -> String {
+    match image.health() {
+        Health::Healthy => format!("healthy: {}", summary(image)),
+        Health::Retired => {
+            format!("retired: another region took its name; {}", summary(image))
+        }
+        Health::NotInitialized => format!("not initialized: {}", unfinished(image)),
+        Health::Unsupported => format!("UNSUPPORTED: {}", reason(image)),
+        Health::NotARegion => reason(image),
+        Health::Poisoned => format!("POISONED: {}", first_problem(image)),
+        _ => format!("DAMAGED: {}", first_problem(image)),
+    }
+}
+
+/// The health in a word, for scripts.
+pub(crate) fn word(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "healthy",
+        Health::Retired => "retired",
+        Health::Damaged => "damaged",
+        Health::Poisoned => "poisoned",
+        Health::NotInitialized => "not_initialized",
+        Health::Unsupported => "unsupported",
+        Health::NotARegion => "not_a_region",
+        _ => "unknown",
+    }
+}
+
+fn summary(image: &Image) -> String {
+    let rings = counted(image.rings().len(), "ring");
+    let alive = counted(image.endpoint_count(Liveness::Alive), "endpoint");
+    match image.endpoint_count(Liveness::Dead) {
+        0 => format!("{rings}, {alive} alive"),
+        dead => format!("{rings}, {alive} alive, {dead} DEAD"),
+    }
+}
+
+fn unfinished(image: &Image) -> String {
+    if image.file_len() == 0 {
+        return "the file is empty; whoever opens it as a region makes one of it".to_owned();
+    }
+    let state = image.page().map_or(0, |page| page.header.state);
+    if image.is_being_changed() {
+        return format!("state {state}, its creator is at work; look again in a moment");
+    }
+    format!("state {state}, and its creator is gone; whoever opens it next makes it anew")
+}
+
+fn reason(image: &Image) -> String {
+    image.reason().map_or_else(String::new, |reason| printable(&reason.to_string()))
+}
+
+fn first_problem(image: &Image) -> String {
+    let Some(problem) = image.problems().first() else { return "no particulars".to_owned() };
+    let first = printable(&problem.to_string());
+    match image.problems().len() - 1 {
+        0 => first,
+        more => format!("{first}, and {}", counted(more, "more problem")),
+    }
+}
+
+/// The liveness in a word.
+pub(crate) fn liveness(liveness: Liveness) -> &'static str {
+    match liveness {
+        Liveness::Alive => "alive",
+        Liveness::Dead => "dead",
+        Liveness::Left => "left",
+        _ => "unknown",
+    }
+}
+
+/// What the process id of an endpoint leads to.
+pub(crate) fn command(endpoint: &EndpointView) -> String {
+    process(&endpoint.process)
+}
+
+/// A process in words.
+pub(crate) fn process(process: &Process) -> String {
+    match process {
+        Process::Running { command, state: 'T' | 't' } => {
+            format!("{} (stopped)", printable(command))
+        }
+        Process::Running { command, state: 'Z' | 'X' } => {
+            format!("{} (zombie)", printable(command))
+        }
+        Process::Running { command, .. } => printable(command),
+        Process::Gone => "(gone)".to_owned(),
+        Process::Reused => "(pid is another's now)".to_owned(),
+        Process::OtherNamespace => "(other pid namespace)".to_owned(),
+        _ => "(unknown)".to_owned(),
+    }
+}
