@@ -8,11 +8,12 @@ use super::endpoint::{EndpointView, Liveness, SlotTable};
 use super::file::RegionFile;
 use super::header::{HeaderImage, Verdict};
 use super::problem::{Place, Problem, header_offset};
-use super::process::{self, Process};
+use super::process::Process;
 use super::records::Records;
 use super::ring::RingView;
 use super::walk::RingPlace;
 use crate::error::Error;
+use crate::os::process::boot_id;
 
 /// Records that are counted in one look, over all rings: about a second's worth.
 const COUNTED_MAX: u64 = 1 << 20;
@@ -199,8 +200,9 @@ impl Image {
     /// alive, and what was written last may not have reached the disk.
     #[must_use]
     pub fn is_of_another_boot(&self) -> bool {
-        let made_in = self.page.as_ref().map(|page| page.header.boot_id);
-        made_in.zip(process::boot_id()).is_some_and(|(made_in, present)| made_in != present)
+        let (present, unknown) = (boot_id(), [0; 16]);
+        let made_in = self.page.as_ref().map_or(unknown, |page| page.header.boot_id);
+        present != unknown && made_in != unknown && made_in != present
     }
 
     /// The process that made the region.

@@ -66,15 +66,6 @@ fn parse_stat(stat: &str) -> Option<(String, char, u64)> {
     Some((command.to_owned(), state, start_ticks))
 }
 
-/// This machine's boot, as a region's header stores it.
-pub(super) fn boot_id() -> Option<[u8; 16]> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let digits: Vec<u8> =
-        text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    bytes.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
