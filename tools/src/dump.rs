@@ -57,7 +57,7 @@ fn chosen<'a>(args: &Args, image: &'a Image) -> Result<Vec<&'a RingView>, Failur
             return Ok(vec![view]);
         }
         if !image.rings().is_empty() {
-            let rings = counted(image.rings().len(), "ring");
+            let rings = counted(image.rings().len() as u64, "ring");
             return Err(Failure::NoRing(format!(
                 "{path} has no ring {ring}, it has {rings}; see them with `tombolo inspect`"
             )));

@@ -34,8 +34,8 @@ pub(crate) fn word(health: Health) -> &'static str {
 }
 
 fn summary(image: &Image) -> String {
-    let rings = counted(image.rings().len(), "ring");
-    let alive = counted(image.endpoint_count(Liveness::Alive), "endpoint");
+    let rings = counted(image.rings().len() as u64, "ring");
+    let alive = counted(image.endpoint_count(Liveness::Alive) as u64, "endpoint");
     match image.endpoint_count(Liveness::Dead) {
         0 => format!("{rings}, {alive} alive"),
         dead => format!("{rings}, {alive} alive, {dead} DEAD"),
@@ -62,7 +62,7 @@ fn first_problem(image: &Image) -> String {
     let first = printable(&problem.to_string());
     match image.problems().len() - 1 {
         0 => first,
-        more => format!("{first}, and {}", counted(more, "more problem")),
+        more => format!("{first}, and {}", counted(more as u64, "more problem")),
     }
 }
 

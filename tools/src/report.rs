@@ -7,7 +7,7 @@ use tombolo_abi::{Header, RegionState, Role, SlotState, caps, wake};
 
 use crate::columns::Columns;
 use crate::health;
-use crate::units::{count, hex, moment, percent, printable, printable_bytes, size};
+use crate::units::{age, count, counted, hex, moment, percent, printable, printable_bytes, size};
 
 /// Problems that are listed in full.
 const PROBLEMS_SHOWN: usize = 20;
@@ -172,7 +172,7 @@ fn write_rings(image: &Image, out: &mut impl Write) -> io::Result<()> {
             ring.ring.to_string(),
             kind(ring),
             ring_state(ring).unwrap_or_else(dash),
-            msgs.map_or_else(dash, |msgs| format!("{} msgs", count(msgs))),
+            msgs.map_or_else(dash, |msgs| counted(msgs, "msg")),
             depth.map_or_else(dash, |depth| size(depth.len)),
             size(ring.entry.capacity),
             depth.map_or_else(dash, |depth| percent(depth.len, ring.entry.capacity)),
@@ -270,7 +270,7 @@ fn write_endpoints(image: &Image, out: &mut impl Write) -> io::Result<()> {
             count(fields.wakes_sent),
             count(fields.wakes_elided),
             count(fields.full_waits),
-            moment(fields.attach_ns),
+            age(fields.attach_ns),
         ]);
     }
     table.write(out)

@@ -39,8 +39,8 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
 }
 
 /// A count with its noun, in the singular for 1.
-pub(crate) fn counted(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(number)) }
 }
 
 /// A time in nanoseconds since 1970 as a date in UTC, and how long ago that was.
@@ -51,20 +51,26 @@ pub(crate) fn moment(unix_ns: u64) -> String {
     let seconds = unix_ns / 1_000_000_000;
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let ago = ago(seconds);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z{ago}")
+    let age = age(unix_ns);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z ({age})")
 }
 
-fn ago(seconds: u64) -> String {
+/// How long ago a time in nanoseconds since 1970 was.
+pub(crate) fn age(unix_ns: u64) -> String {
+    if unix_ns == 0 {
+        return "unknown".to_owned();
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let Some(passed) = now.checked_sub(seconds) else { return " (in the future)".to_owned() };
+    let Some(passed) = now.checked_sub(unix_ns / 1_000_000_000) else {
+        return "in the future".to_owned();
+    };
     let (number, unit) = match passed {
         0..120 => (passed, "s"),
         120..7_200 => (passed / 60, "min"),
         7_200..172_800 => (passed / 3600, "h"),
         _ => (passed / 86_400, "days"),
     };
-    format!(" ({number} {unit} ago)")
+    format!("{number} {unit} ago")
 }
 
 /// Year, month and day of a day counted from 1970-01-01, after Howard Hinnant's

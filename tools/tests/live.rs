@@ -1,0 +1,226 @@
+//! `tombolo inspect` and `tombolo dump` on regions that are in use, and on one whose writer was
+//! killed.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use common::{look, look_json};
+use tombolo::inspect::{Health, Image};
+use tombolo::{EventsRegion, TryRecvError, TrySendError};
+
+const SNAPSHOTS: u32 = 200;
+const KILLS: u64 = 20;
+/// Where set, this test binary is the writer that gets killed, and this is its region.
+const WRITER: &str = "TOMBOLO_TEST_WRITER";
+
+/// Messages of all lengths, so that padding and wraps come everywhere. All bytes are set, so that
+/// a payload taken for a header is noticed.
+fn message(number: u64) -> Vec<u8> {
+    vec![0xee; (number.wrapping_mul(2_654_435_761) % 3000) as usize]
+}
+
+/// Keeps both rings of the region busy until told to stop; returns the messages received.
+fn keep_busy(path: &Path, stop: &AtomicBool) -> u64 {
+    let mut region = EventsRegion::open_path(path).unwrap();
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    let (mut producer, mut consumer) = region.split_mpsc().unwrap();
+    let received = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| send_until(stop, |bytes| tx.try_send(bytes)));
+        scope.spawn(|| send_until(stop, |bytes| producer.try_send(bytes)));
+        scope.spawn(|| receive_until(stop, &received, || rx.try_recv().map(drop)));
+        scope.spawn(|| receive_until(stop, &received, || consumer.try_recv().map(drop)));
+    });
+    received.into_inner()
+}
+
+fn send_until(stop: &AtomicBool, mut send: impl FnMut(&[u8]) -> Result<(), TrySendError>) {
+    for number in 0.. {
+        if stop.load(Relaxed) {
+            return;
+        }
+        match send(&message(number)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn receive_until(
+    stop: &AtomicBool,
+    received: &AtomicU64,
+    mut receive: impl FnMut() -> Result<(), TryRecvError>,
+) {
+    while !stop.load(Relaxed) {
+        match receive() {
+            Ok(()) => drop(received.fetch_add(1, Relaxed)),
+            Err(_) => thread::yield_now(),
+        }
+    }
+}
+
+#[test]
+fn a_busy_region_never_looks_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("busy.tombolo");
+    drop(EventsRegion::open_path(&path).unwrap());
+    let stop = AtomicBool::new(false);
+    let (received, seen) = thread::scope(|scope| {
+        let busy = scope.spawn(|| keep_busy(&path, &stop));
+        let looks = scope.spawn(|| look_again_and_again(&path));
+        let seen = looks.join();
+        stop.store(true, Relaxed);
+        (busy.join().unwrap(), seen.unwrap())
+    });
+    println!("{SNAPSHOTS} snapshots, {seen:?}; {received} messages went through meanwhile");
+    assert!(received > 0 && seen.records > 0);
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    records: u64,
+    missed: u64,
+    moving: u32,
+    runs: u32,
+}
+
+fn look_again_and_again(path: &Path) -> Seen {
+    let mut seen = Seen::default();
+    for snapshot in 0..SNAPSHOTS {
+        let image = Image::open(path).unwrap();
+        assert_eq!(image.health(), Health::Healthy, "{snapshot}: {:?}", image.problems());
+        seen.moving += u32::from(!image.is_consistent());
+        for ring in [0, 1] {
+            let mut records = image.records(ring, 500, 4000).unwrap();
+            for record in records.by_ref() {
+                let view = record.unwrap_or_else(|problem| panic!("{snapshot}: {problem}"));
+                assert!(view.payload.iter().all(|byte| *byte == 0xee), "{snapshot}: {view:?}");
+                seen.records += 1;
+            }
+            seen.missed += records.missed();
+        }
+        if snapshot.is_multiple_of(10) {
+            for (command, args) in [("inspect", &[][..]), ("inspect", &["--json"]), ("dump", &[])] {
+                let (code, out, err) = look(command, path, args);
+                assert_eq!(code, 0, "{snapshot}: {command}: {err}{out}");
+                seen.runs += 1;
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn the_endpoints_of_a_live_region_are_alive() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("live.tombolo");
+    let mut region = EventsRegion::open_path(&path).unwrap();
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    tx.send(b"to be seen").unwrap();
+    let (code, out, _) = look("inspect", &path, &[]);
+    println!("{out}");
+    assert!(out.starts_with("healthy: 2 rings, 2 endpoints alive\n"));
+    let (_, dump, _) = look("dump", &path, &[]);
+    assert_eq!((code, dump.contains("|to be seen|")), (0, true), "{dump}");
+    assert_eq!(rx.recv().unwrap().data, b"to be seen", "looking must take nothing");
+    drop((tx, rx));
+    let (code, json) = look_json("inspect", &path);
+    assert_eq!((code, &json["endpoints"][0]["liveness"]), (0, &"left".into()), "{json:#}");
+}
+
+/// The process that is killed in the middle of its work.
+#[test]
+fn busy_writer() {
+    let Some(path) = std::env::var_os(WRITER) else { return };
+    say_sent();
+    keep_busy(path.as_ref(), &AtomicBool::new(false));
+}
+
+/// The process that is killed when it has sent 100 messages on each ring.
+#[test]
+fn writer() {
+    let Some(path) = std::env::var_os(WRITER) else { return };
+    let mut region = EventsRegion::open_path(path).unwrap();
+    let (mut tx, _) = region.split_spsc().unwrap();
+    let (mut producer, _) = region.split_mpsc().unwrap();
+    for number in 0..100 {
+        tx.send(format!("message {number}").as_bytes()).unwrap();
+        producer.send(b"shared").unwrap();
+    }
+    say_sent();
+    loop {
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn say_sent() {
+    println!("\nsent");
+    std::io::stdout().flush().unwrap();
+}
+
+fn start(writer: &str, path: &Path) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", writer, "--nocapture"])
+        .env(WRITER, path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "sent"), "the writer ended too early");
+    child
+}
+
+#[test]
+fn what_a_killed_writer_sent_is_there_and_its_endpoints_are_dead() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("killed.tombolo");
+    let mut writer = start("writer", &path);
+    let (code, json) = look_json("inspect", &path);
+    assert_eq!((code, &json["endpoints"][0]["liveness"]), (0, &"alive".into()));
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+
+    let (code, out, _) = look("inspect", &path, &[]);
+    println!("{out}");
+    assert_eq!(code, 0);
+    assert!(out.starts_with("healthy: 2 rings, 0 endpoints alive, 2 DEAD\n"));
+    let (code, json) = look_json("dump", &path);
+    let shown = [0, 1].map(|ring| json["rings"][ring]["records"].as_array().unwrap().len());
+    println!("{shown:?} records left by the killed writer");
+    assert_eq!((code, shown), (0, [100, 100]));
+    assert_eq!(json["rings"][0]["records"][99]["payload_text"], "message 99");
+}
+
+#[test]
+fn a_writer_killed_at_any_moment_leaves_no_damage_but_perhaps_its_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut left, mut locks) = (0, 0);
+    for round in 0..KILLS {
+        let path = directory.path().join(format!("killed{round}.tombolo"));
+        let mut writer = start("busy_writer", &path);
+        thread::sleep(Duration::from_micros(5000 + 370 * round));
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        let image = Image::open(&path).unwrap();
+        for problem in image.problems() {
+            assert_eq!(problem.code, "dead_lock_holder", "round {round}: {problem}");
+            locks += 1;
+        }
+        for ring in [0, 1] {
+            let mut records = image.records(ring, u64::MAX, 4000).unwrap();
+            left += records.by_ref().map(Result::unwrap).count();
+        }
+        let (code, _, err) = look("dump", &path, &["--json"]);
+        assert_eq!(code, i32::from(image.health() == Health::Damaged), "round {round}: {err}");
+    }
+    println!("{KILLS} writers killed, {left} records left, {locks} died with the lock held");
+    assert!(left > 0);
+}
