@@ -10,6 +10,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -436,16 +437,24 @@ fn c24_signals_at_any_moment_disturb_nothing() {
     if std::env::var_os(INSIDE).is_none() {
         return run_again(TEST, INSIDE, OsStr::new("1"));
     }
-    extern "C" fn nothing(_signal: libc::c_int) {}
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn count(_signal: libc::c_int) {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
     // SAFETY: zeros are a valid `sigaction`: no flags (so no SA_RESTART), nothing masked.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    // SAFETY: the handler does nothing, which is always allowed.
-    assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }, 0);
-    let every = libc::timeval { tv_sec: 0, tv_usec: 100 };
-    let timer = libc::itimerval { it_interval: every, it_value: every };
-    // SAFETY: `timer` lives across the call; no old timer is asked for.
-    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }, 0);
+    action.sa_sigaction = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: the handler only adds to an atomic number, which is always allowed.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()) }, 0);
+    // SAFETY: asks for the calling thread's own number.
+    let target = unsafe { libc::pthread_self() };
+    thread::spawn(move || {
+        loop {
+            // SAFETY: the target runs until this process ends, and this thread with it.
+            unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
+            thread::sleep(Duration::from_micros(50));
+        }
+    });
     let dir = Dir::new();
     for round in 0..50 {
         let path = dir.file(&round.to_string());
@@ -458,6 +467,10 @@ fn c24_signals_at_any_moment_disturb_nothing() {
         assert!(!EventsRegion::open_path_with(&path, options).unwrap().is_creator());
         fs::remove_file(path).unwrap();
     }
+    println!("signals: {}", COUNT.load(Ordering::Relaxed));
+    assert!(COUNT.load(Ordering::Relaxed) > 100);
+    // SAFETY: ends the process before the test's thread, which the sender aims at, is gone.
+    unsafe { libc::_exit(0) };
 }
 
 #[test]

@@ -14,8 +14,8 @@ pub(crate) const OPEN_FLAGS: OFlags = OFlags::RDWR
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// Most bytes asked for in one step where a signal keeps interrupting.
-const STEP_LEN: u64 = 16 << 20;
+/// Fewest bytes asked for in one step, short enough to end between two signals.
+const STEP_LEN: u64 = 64 << 10;
 
 /// Which file it is, whatever names it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,27 +75,31 @@ pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Resul
 /// Gives the file room, filled with zeros, from its end `from` up to `to` bytes.
 pub(crate) fn reserve(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<(), Errno> {
     let allocate = |at, len| rustix::fs::fallocate(file, FallocateFlags::empty(), at, len);
-    match allocate(from, to - from) {
-        // A signal undoes the whole of a long step, so go on in short ones.
-        Err(Errno::INTR) => in_steps(from, to, |at, len| retry_on_intr(|| allocate(at, len))),
+    match in_steps(from, to, allocate) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-            let zeros = vec![0; STEP_LEN.min(to - from) as usize];
-            in_steps(from, to, |at, len| write_at(file, &zeros[..len as usize], at))
+            let zeros = vec![0; STEP_LEN as usize];
+            let write = |at, len: u64| write_at(file, &zeros[..len.min(STEP_LEN) as usize], at);
+            (from..to).step_by(STEP_LEN as usize).try_for_each(|at| write(at, to - at))
         }
         result => result,
     }
 }
 
+/// Takes all in one step where it can. A signal undoes the whole of a step on tmpfs, so that one
+/// which keeps coming would never let a long step end: each interruption halves it.
 fn in_steps(
     from: u64,
     to: u64,
-    mut step: impl FnMut(u64, u64) -> Result<(), Errno>,
+    mut take: impl FnMut(u64, u64) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
-    let mut at = from;
+    let (mut at, mut step) = (from, to - from);
     while at < to {
-        let len = STEP_LEN.min(to - at);
-        step(at, len)?;
-        at += len;
+        let len = step.min(to - at);
+        match take(at, len) {
+            Ok(()) => at += len,
+            Err(Errno::INTR) => step = (len / 2).max(STEP_LEN),
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
@@ -127,14 +131,19 @@ mod tests {
     }
 
     #[test]
-    fn steps_cover_the_range_without_gap_or_overlap() {
-        let mut end = 5;
-        in_steps(5, 3 * STEP_LEN + 7, |at, len| {
+    fn steps_cover_the_range_without_gap_or_overlap_however_often_they_are_interrupted() {
+        let (mut end, mut calls) = (5, 0);
+        in_steps(5, 40 * STEP_LEN + 7, |at, len| {
+            calls += 1;
+            if len > STEP_LEN || calls % 2 == 0 {
+                return Err(Errno::INTR);
+            }
             assert_eq!(at, end);
             end = at + len;
             Ok(())
         })
         .unwrap();
-        assert_eq!(end, 3 * STEP_LEN + 7);
+        assert_eq!(end, 40 * STEP_LEN + 7);
+        assert!(calls > 80, "{calls} calls");
     }
 }
