@@ -48,6 +48,8 @@ mod armed {
         "replace.after-unlink",
         "replace.after-linkat",
         "join.after-map",
+        "claim.locked",
+        "claim.filled",
     ];
 
     /// Whether `point` is in [`POINTS`].

@@ -227,7 +227,9 @@ pub enum Error {
         pid: u32,
     },
     /// *Retry*: a live process held an MPSC ring's lock until time was up.
-    #[error("the lock of ring {ring} is held by slot {slot} (pid {pid}), which is alive but stopped")]
+    #[error(
+        "the lock of ring {ring} is held by slot {slot} (pid {pid}), which is alive but stopped"
+    )]
     Stalled {
         /// The ring.
         ring: u32,
@@ -246,8 +248,10 @@ pub enum Error {
     #[error("handles don't cross fork; open the region again in the child")]
     ForkedChild,
     /// *Yours*: longer than the ring allows; nothing was written.
-    #[error("message of {found} bytes, ring {ring} takes at most {limit}; split it or recreate \
-             the region with a larger max_message")]
+    #[error(
+        "message of {found} bytes, ring {ring} takes at most {limit}; split it or recreate \
+             the region with a larger max_message"
+    )]
     MessageTooLong {
         /// The ring.
         ring: u32,

@@ -61,9 +61,4 @@ impl Backoff {
         self.sleep = (self.sleep * 2).min(SLEEP_MAX);
         true
     }
-
-    /// Whether it has come to sleeping: time enough for a look at slower things.
-    pub(crate) fn is_sleeping(&self) -> bool {
-        self.sleep > SLEEP_MIN
-    }
 }

@@ -5,10 +5,10 @@ use std::mem::offset_of;
 
 use tombolo_abi::Slot;
 
+use super::Deadline;
 use super::discipline::Spsc;
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use super::sender::{self, Sender, unless_gone};
-use super::Deadline;
 use crate::Error;
 use crate::mem::Payload;
 use crate::ring;

@@ -162,7 +162,11 @@ fn lock_contended(end: &Attached, mut held: Held) -> Result<Locked<'_, RingSpan>
             if let Held::Damaged(damage) = held {
                 return Err(end.damaged(damage).into());
             }
-            if look < LOOKS { (0..3).for_each(|_| hint::spin_loop()) } else { thread::yield_now() }
+            if look < LOOKS {
+                (0..3).for_each(|_| hint::spin_loop())
+            } else {
+                thread::yield_now()
+            }
             match try_lock(&end.ring, end.slot.identity()) {
                 Ok(locked) => return Ok(locked),
                 Err(found) => held = found,

@@ -127,7 +127,7 @@ pub enum TryRecvError {
 /// Why sending stopped, without the message: what the shared code gives, for the public errors to
 /// be made from.
 #[derive(Debug)]
-pub(crate) enum NotSent {
+pub enum NotSent {
     /// No room.
     Full,
     /// No room, and the receiver is gone.

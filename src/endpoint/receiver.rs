@@ -88,7 +88,7 @@ impl<K: Discipline> Receiver<K> {
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, RecvTimeoutError> {
-        self.recv_ref_deadline(deadline).map(|record| record.to_vec().into())
+        self.recv_ref_deadline(deadline).map(RecordRef::take)
     }
 
     /// Takes the next message if there is one now.
@@ -96,7 +96,7 @@ impl<K: Discipline> Receiver<K> {
     /// # Errors
     /// [`TryRecvError::Empty`] where there is none; else as [`Self::recv`].
     pub fn try_recv(&mut self) -> Result<MessagePacket, TryRecvError> {
-        self.try_recv_ref().map(|record| record.to_vec().into())
+        self.try_recv_ref().map(RecordRef::take)
     }
 
     /// Takes the next message into `room`, waiting for it, and gives its length.
@@ -236,8 +236,7 @@ impl<K: Discipline> Receiver<K> {
 
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         let Claimed { end, consumer, .. } = self.claimed()?;
-        let payload =
-            Payload::new(&end.ring.memory, front.payload_position(), front.payload_len());
+        let payload = Payload::new(&end.ring.memory, front.payload_position(), front.payload_len());
         Ok(RecordRef { payload, front, end, consumer, on_drop: OnDrop::Free })
     }
 
@@ -356,9 +355,22 @@ impl RecordRef<'_> {
         self.on_drop = OnDrop::Keep;
     }
 
+    /// Takes the message into a buffer of its own.
+    fn take(self) -> MessagePacket {
+        let mut data = vec![0; self.front.payload_len()];
+        Consumer::copy_out(&self.end.ring, self.front, &mut data);
+        data.into()
+    }
+
     /// Takes the message into `room`, or leaves it where that is too small.
     fn take_into(mut self, room: &mut [u8]) -> Result<usize, Error> {
-        self.payload.copy_to(room).inspect_err(|_| self.on_drop = OnDrop::Keep)
+        let (needed, available) = (self.front.payload_len(), room.len());
+        let Some(room) = room.get_mut(..needed) else {
+            self.on_drop = OnDrop::Keep;
+            return Err(Error::BufferTooSmall { needed, room: available });
+        };
+        Consumer::copy_out(&self.end.ring, self.front, room);
+        Ok(needed)
     }
 }
 

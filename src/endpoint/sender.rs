@@ -121,10 +121,7 @@ impl<K: Discipline> Sender<K> {
     ///
     /// # Errors
     /// As [`Self::send`], with the packet given back.
-    pub fn send_packet(
-        &mut self,
-        packet: MessagePacket,
-    ) -> Result<(), SendError<MessagePacket>> {
+    pub fn send_packet(&mut self, packet: MessagePacket) -> Result<(), SendError<MessagePacket>> {
         Ok(self.send_packet_deadline(packet, Deadline::NEVER)?)
     }
 

@@ -24,7 +24,7 @@ use super::backoff::Backoff;
 use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::LockMapping;
-use crate::os::process::Identity;
+use crate::os::process::ProcessId;
 use crate::os::{fork, ofd, signals};
 use crate::region::{InitLock, Region};
 
@@ -74,19 +74,18 @@ impl OwnedSlot {
         deadline: Deadline,
     ) -> Result<Self, Error> {
         let deadline = deadline.at_least(CLAIM_MIN);
-        let init = InitLock::shared(region, deadline)?;
         let mut backoff = Backoff::sleeping();
-        let slot = loop {
-            if let Some(slot) = Self::try_candidates(region, wanted)? {
-                break slot;
+        loop {
+            if let Some(_attaching) = InitLock::try_shared(region)?
+                && let Some(slot) = Self::try_candidates(region, wanted)?
+            {
+                slot.announce(wanted)?;
+                return Ok(slot);
             }
             if !backoff.wait(deadline) {
                 return Err(busy(region, wanted));
             }
-        };
-        slot.announce(wanted)?;
-        drop(init);
-        Ok(slot)
+        }
     }
 
     fn try_candidates(region: &Arc<Region>, wanted: &Wanted) -> Result<Option<Self>, Error> {
@@ -154,7 +153,7 @@ impl OwnedSlot {
     }
 
     fn fill(&self, wanted: &Wanted) {
-        let identity = Identity::current();
+        let identity = ProcessId::current();
         let seqlock = self.word_u32(offset_of!(Slot, seqlock));
         let odd = seqlock.load(Relaxed) | 1; // ours; odd already where a predecessor died here
         seqlock.store(odd, Relaxed);
@@ -269,11 +268,7 @@ impl Drop for OwnedSlot {
 
 /// Takes the byte of `slot` on `description` and at once moves its incarnation on, which makes the
 /// earlier owner dead by definition. `None` where somebody else holds the byte.
-fn lock_and_renew(
-    region: &Region,
-    slot: u16,
-    description: &OwnedFd,
-) -> Result<Option<u32>, Error> {
+fn lock_and_renew(region: &Region, slot: u16, description: &OwnedFd) -> Result<Option<u32>, Error> {
     let word = slot_u32(region, slot, offset_of!(Slot, incarnation));
     let _signals = signals::Blocked::new();
     let locked = ofd::try_lock(description.as_fd(), byte(slot..slot + 1), ofd::Mode::Exclusive);

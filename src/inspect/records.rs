@@ -17,7 +17,7 @@ use tombolo_abi::{RECORD_EXT_LEN, RECORD_HEADER_LEN, Record, RecordKind};
 
 use super::file::RegionFile;
 use super::problem::{Place, Problem};
-use super::walk::{NoPositions, Positions, RingPlace, Window, is_before};
+use super::walk::{Excerpt, NoPositions, Positions, RingPlace, is_before};
 
 /// Times that a walk starts again before it gives up on a moving ring.
 const RESTARTS_MAX: u32 = 8;
@@ -68,7 +68,7 @@ pub struct Records<'a> {
     remaining: u64,
     at: Positions,
     position: u64,
-    window: Window,
+    excerpt: Excerpt,
     /// The position behind the last record given.
     given_to: Option<u64>,
     /// What looked wrong last: position and header word.
@@ -99,7 +99,7 @@ impl<'a> Records<'a> {
             remaining: limit,
             at: Positions { head: 0, tail: 0 },
             position: 0,
-            window: Window::default(),
+            excerpt: Excerpt::default(),
             given_to: None,
             suspect: None,
             restarts: 0,
@@ -134,7 +134,7 @@ impl<'a> Records<'a> {
     }
 
     fn start(&mut self) {
-        self.window.forget();
+        self.excerpt.forget();
         match Positions::sample(self.file, &self.place) {
             Ok(at) => {
                 self.at = at;
@@ -156,7 +156,7 @@ impl<'a> Records<'a> {
         if position.wrapping_sub(self.at.head) >= rules.capacity {
             return Step::End(RecordsEnd::Moving); // a whole lap: more was published meanwhile
         }
-        let Some(word) = self.window.word(self.file, &self.place, position) else {
+        let Some(word) = self.excerpt.word(self.file, &self.place, position) else {
             return Step::End(RecordsEnd::EndOfFile);
         };
         let published = is_before(position, self.at.tail);

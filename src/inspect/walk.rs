@@ -11,7 +11,7 @@ use super::problem::{Place, Problem};
 /// Times that positions which contradict each other are read before that is believed.
 const SAMPLES: usize = 3;
 /// Bytes of the data area that are read at once.
-const WINDOW_LEN: usize = 4096;
+const EXCERPT_LEN: usize = 4096;
 
 /// Where a ring lies and what its records may be: a directory entry that arithmetic can be done
 /// with.
@@ -128,13 +128,13 @@ pub(super) fn is_before(position: u64, other: u64) -> bool {
 
 /// A copy of some bytes of the data area, so that small records don't take a read each.
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(super) struct Excerpt {
     start: u64,
     bytes: Vec<u8>,
 }
 
-impl Window {
-    /// The header word at `position`, which may be as old as the last [`Window::forget`].
+impl Excerpt {
+    /// The header word at `position`, which may be as old as the last [`Excerpt::forget`].
     pub(super) fn word(
         &mut self,
         file: &RegionFile,
@@ -144,7 +144,7 @@ impl Window {
         let index = place.index(position);
         if self.stored(index).is_none() {
             let to_end = place.rules.capacity - index;
-            let len = to_end.min(WINDOW_LEN as u64) as usize;
+            let len = to_end.min(EXCERPT_LEN as u64) as usize;
             *self = Self { start: index, bytes: file.bytes_at(place.data_at(position), len) };
         }
         self.stored(index).map(u64::from_le_bytes)

@@ -160,7 +160,9 @@ mod tests {
     #[test]
     fn a_merge_changes_its_bytes_only_and_reads_back_from_any_offset() {
         let mut ranges = 0;
-        for (offset, len) in (0..20usize).flat_map(|offset| (0..40usize).map(move |len| (offset, len))) {
+        for (offset, len) in
+            (0..20usize).flat_map(|offset| (0..40usize).map(move |len| (offset, len)))
+        {
             let words: Vec<_> = (0..8).map(|_| AtomicU64::new(u64::MAX)).collect();
             let bytes: Vec<u8> = (0..len as u8).collect();
             merge_in(&words, offset, &bytes);

@@ -38,12 +38,14 @@ impl RingSpan {
         data_offset: u64,
         capacity: u64,
     ) -> Option<Self> {
-        let inside = |offset: u64, len| offset.checked_add(len).is_some_and(|end| end <= mapping.len());
+        let inside =
+            |offset: u64, len| offset.checked_add(len).is_some_and(|end| end <= mapping.len());
         let aligned = control_offset.is_multiple_of(ISOLATION_LEN.into())
             && data_offset.is_multiple_of(8)
             && capacity.is_power_of_two()
             && capacity >= 8;
-        if !aligned || !inside(control_offset, CONTROL_LEN.into()) || !inside(data_offset, capacity) {
+        if !aligned || !inside(control_offset, CONTROL_LEN.into()) || !inside(data_offset, capacity)
+        {
             return None;
         }
         let control = NonNull::new(mapping.base().wrapping_add(control_offset as usize))?;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use tombolo_abi::{LOCK_INIT, LOCK_RECOVERY, LOCK_SLOTS, SLOT_COUNT_MAX};
 
+use super::joined::Region;
 use super::place::{Candidate, Place};
 use super::refusal;
 use crate::Error;
@@ -15,7 +16,7 @@ pub(crate) const INITIALIZING: Range<u64> = LOCK_INIT..LOCK_INIT + 1;
 /// Lock bytes of replacement: those of initialization, and that of recovery.
 pub(crate) const REPLACING: Range<u64> = LOCK_INIT..LOCK_RECOVERY + 1;
 
-/// Some of a file's first lock bytes, held exclusively by a description of their own.
+/// Some of a file's first lock bytes, held by a description of their own.
 ///
 /// Released by an explicit unlock, so that a child forked meanwhile, which shares the description,
 /// does not keep them.
@@ -39,6 +40,18 @@ impl InitLock {
         let lock = Self { file, bytes };
         // Dropping the lock unlocks what it may not have locked, which does nothing.
         Ok((locked && place.names(candidate.id)?).then_some(lock))
+    }
+}
+
+impl InitLock {
+    /// Locks the byte of initialization together with others who attach, against whoever replaces
+    /// the region; `None` where somebody is replacing it. Never waits.
+    pub(crate) fn try_shared(region: &Region) -> Result<Option<Self>, Error> {
+        let file = region.reopen()?;
+        let locked = ofd::try_lock(file.as_fd(), INITIALIZING, ofd::Mode::Shared)
+            .map_err(|error| region.io_error("lock", error))?;
+        let lock = Self { file, bytes: INITIALIZING };
+        Ok(locked.then_some(lock))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 use rustix::thread::futex;
-use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry};
+use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry, SharedLayout};
 
 use super::description::{Description, STATE_OFFSET, state_of};
 use super::options::{OpenOptions, Prefault};
@@ -18,6 +18,9 @@ use crate::Error;
 use crate::mem::Mapping;
 use crate::os::file::{FileId, reopen};
 
+/// Where the word lies that counts changes of slots.
+const MEMBERSHIP_OFFSET: u64 = std::mem::offset_of!(SharedLayout, membership_seq) as u64;
+
 /// An open region: its mapping, the private copy of its description, and the file behind it.
 ///
 /// | edge    | release side                          | acquire side             | carries            |
@@ -26,7 +29,7 @@ use crate::os::file::{FileId, reopen};
 /// | `retire`| replacer stores state RETIRED         | claimer loads `state`    | nobody may join    |
 #[derive(Debug)]
 pub(crate) struct Region {
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     /// For looking at locks and bytes; holds no lock, ever.
     plain: OwnedFd,
     description: Description,
@@ -67,6 +70,7 @@ impl Region {
         if options.prefault == Prefault::AtOpen {
             populate(&mapping, &path)?;
         }
+        let mapping = Arc::new(mapping);
         Ok(Self { mapping, plain, description, id, place, path, creator })
     }
 
@@ -81,7 +85,7 @@ impl Region {
     }
 
     /// The bytes.
-    pub(crate) fn mapping(&self) -> &Mapping {
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
     }
 
@@ -168,6 +172,19 @@ impl Region {
             Some(place) => Ok(ready && place.names(self.id)?),
             None => Ok(ready),
         }
+    }
+
+    /// Tells everybody who waits for it that a slot has changed hands.
+    pub(crate) fn announce_membership(&self) {
+        let word = self.mapping.word_u32(MEMBERSHIP_OFFSET);
+        word.fetch_add(1, Ordering::Release);
+        // Whoever waits looks at each tick too, so a failure costs time only.
+        let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+    }
+
+    /// An error of the kernel's while doing `action` to this region.
+    pub(crate) fn io_error(&self, action: &'static str, error: io::Error) -> Error {
+        refusal::io(action, &self.path, error)
     }
 
     /// Lets others join: everything written before is there for whoever sees the state.

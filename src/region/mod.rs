@@ -22,6 +22,7 @@ use tombolo_abi::SharedLayout;
 
 pub use self::options::{CreatePolicy, FileSystemPolicy, OpenOptions, OwnerPolicy, Prefault};
 
+pub(crate) use self::init_lock::InitLock;
 pub(crate) use self::joined::Region;
 use self::open::Opening;
 use self::place::Place;
@@ -150,6 +151,11 @@ impl EventsRegion {
 
     fn at(place: Place, options: OpenOptions) -> Result<Self, Error> {
         Opening::new(place, options).run().map(Self::from_region)
+    }
+
+    /// What the ends of rings share.
+    pub(crate) fn shared(&self) -> &Arc<Region> {
+        &self.region
     }
 
     fn from_region(region: Region) -> Self {

@@ -57,7 +57,12 @@ impl Consumer {
         let head = ours(Word::Head);
         if !ring.is_aligned(head) {
             let other = 1 << ring.rules.align_shift;
-            return Err(Damage::Position { word: "head", found: head, against: "alignment", other });
+            return Err(Damage::Position {
+                word: "head",
+                found: head,
+                against: "alignment",
+                other,
+            });
         }
         Ok(Self {
             head,

@@ -34,10 +34,8 @@ pub(crate) struct Locked<'a, M: Memory> {
 pub(crate) fn try_lock<M: Memory>(ring: &Ring<M>, me: LockWord) -> Result<Locked<'_, M>, Held> {
     // edge `lock`
     match ring.memory.compare_exchange(Word::Lock, LockWord::FREE, me.to_word()) {
-        Err(found) => Err(LockWord::from_word(found).map_or_else(
-            || Held::Damaged(Damage::LockOwner { slot: found as u16 }),
-            Held::By,
-        )),
+        Err(found) => Err(LockWord::from_word(found)
+            .map_or_else(|| Held::Damaged(Damage::LockOwner { slot: found as u16 }), Held::By)),
         Ok(_) => Window::load(ring).map(|window| Locked { ring, window }).map_err(|damage| {
             ring.memory.store(Word::Lock, LockWord::FREE, Release);
             Held::Damaged(damage)

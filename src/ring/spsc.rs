@@ -9,7 +9,7 @@ use crate::error::Damage;
 
 /// The one producer of a ring.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct SpscProducer {
+pub struct SpscProducer {
     /// Where it is. Private: the control block has a copy of `tail` for tools and successors.
     pub(crate) window: Window,
     /// Messages published over the ring's life.
@@ -114,12 +114,7 @@ impl SpscProducer {
 
     /// Publishes the first `payload_len` bytes of what was built at `claimed`, at most what was
     /// claimed.
-    pub(crate) fn commit<M: Memory>(
-        &mut self,
-        ring: &Ring<M>,
-        claimed: Claimed,
-        payload_len: u32,
-    ) {
+    pub(crate) fn commit<M: Memory>(&mut self, ring: &Ring<M>, claimed: Claimed, payload_len: u32) {
         let Claimed { mut place, mut record, mut zeroed_end } = claimed;
         record.payload_len = payload_len.min(record.payload_len);
         let end = place.record.wrapping_add(ring.rules.record_len(&record));

@@ -55,11 +55,7 @@ impl Window {
     /// # Errors
     /// Where the consumer's position is impossible.
     #[inline]
-    pub(crate) fn has_room<M: Memory>(
-        &mut self,
-        ring: &Ring<M>,
-        end: u64,
-    ) -> Result<bool, Damage> {
+    pub(crate) fn has_room<M: Memory>(&mut self, ring: &Ring<M>, end: u64) -> Result<bool, Damage> {
         let limit = end.wrapping_add(RECORD_HEADER_LEN);
         if limit.wrapping_sub(self.head) <= ring.rules.capacity {
             return Ok(true);

@@ -1,1 +1,17 @@
 //! Tests of the ring algorithms over memories that are not mapped.
+
+mod exhaustive;
+mod heap;
+mod property;
+mod recording;
+mod replay;
+
+use tombolo_abi::RecordRules;
+
+use super::Ring;
+
+/// A ring of `capacity` bytes over `memory`.
+fn ring<M>(memory: M, capacity: u64, align_shift: u8, max_message: u32) -> Ring<M> {
+    let rules = RecordRules { capacity, align_shift, max_message, max_handles: 0, key: 0x5eed };
+    Ring { memory, rules, prezero_len: 64 }
+}

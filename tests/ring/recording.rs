@@ -1,0 +1,74 @@
+//! A memory that writes down every access.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+
+use super::super::{Memory, Word};
+
+/// One access to a shared word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Access {
+    Load(Word, Order),
+    Store(Word, u64, Order),
+    CompareExchange(Word, u64, u64),
+    Fence(Order),
+}
+
+/// `Ordering`, with the traits that the search needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Order {
+    Relaxed,
+    Acquire,
+    Release,
+    SeqCst,
+}
+
+impl From<Ordering> for Order {
+    fn from(order: Ordering) -> Self {
+        match order {
+            Ordering::Relaxed => Self::Relaxed,
+            Ordering::Acquire => Self::Acquire,
+            Ordering::Release => Self::Release,
+            _ => Self::SeqCst,
+        }
+    }
+}
+
+/// Passes every access on and keeps a list of them.
+#[derive(Debug)]
+pub(super) struct Recording<M> {
+    pub(super) memory: M,
+    pub(super) accesses: RefCell<Vec<Access>>,
+}
+
+impl<M> Recording<M> {
+    pub(super) fn new(memory: M) -> Self {
+        Self { memory, accesses: RefCell::default() }
+    }
+
+    fn note(&self, access: Access) {
+        self.accesses.borrow_mut().push(access);
+    }
+}
+
+impl<M: Memory> Memory for &Recording<M> {
+    fn load(&self, word: Word, order: Ordering) -> u64 {
+        self.note(Access::Load(word, order.into()));
+        self.memory.load(word, order)
+    }
+
+    fn store(&self, word: Word, value: u64, order: Ordering) {
+        self.note(Access::Store(word, value, order.into()));
+        self.memory.store(word, value, order);
+    }
+
+    fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64> {
+        self.note(Access::CompareExchange(word, current, new));
+        self.memory.compare_exchange(word, current, new)
+    }
+
+    fn fence(&self, order: Ordering) {
+        self.note(Access::Fence(order.into()));
+        self.memory.fence(order);
+    }
+}
