@@ -467,6 +467,37 @@ fn of_many_openers_at_once_exactly_one_creates() {
 }
 
 #[test]
+fn replacers_and_joiners_at_once_leave_one_region_under_the_name() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let mut count = 0;
+    for round in 0..30 {
+        if round % 3 == 0 {
+            write_private(&path, &sound_bytes(&dir));
+            set_state(&path, 3);
+        }
+        let threads: Vec<_> = (0..12)
+            .map(|index| {
+                let policy = [CreatePolicy::CreateNew, CreatePolicy::OpenOrCreate][index % 2];
+                let (path, options) = (path.clone(), small().policy(policy));
+                thread::spawn(move || EventsRegion::open_path_with(path, options).unwrap())
+            })
+            .collect();
+        let regions: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let current = regions.iter().filter(|region| region.is_current().unwrap());
+        let mut uuids: Vec<_> = current.map(EventsRegion::uuid).collect();
+        count += uuids.len();
+        uuids.dedup();
+        assert_eq!(uuids.len(), 1, "round {round}");
+        assert_eq!(dir.snapshot().len(), 1, "round {round}");
+        drop(regions);
+        fs::remove_file(&path).unwrap();
+    }
+    println!("current regions seen: {count}");
+    assert!(count >= 30);
+}
+
+#[test]
 fn regions_may_be_used_from_any_thread() {
     fn check<T: Send + Sync + Unpin>() {}
     check::<EventsRegion>();
