@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::os::unix::fs::MetadataExt;
+
 use bytemuck::Zeroable;
 use common::{CAPACITY, RegionImage, START, look, look_json};
 use tombolo_abi::{LockWord, Record, RecordKind, RegionState, RingState, Slot, SlotState};
@@ -126,6 +128,22 @@ fn names_and_payloads_cannot_move_the_cursor() {
     }
     println!("{checked} outputs checked");
     assert_eq!(checked, 4);
+}
+
+#[test]
+fn looking_leaves_no_trace_on_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = RegionImage::with_records().save(directory.path());
+    let times = || {
+        let found = path.metadata().unwrap();
+        [found.atime_nsec(), found.mtime_nsec(), found.ctime_nsec(), found.mode().into()]
+    };
+    let before = times();
+    for command in ["inspect", "dump"] {
+        assert_eq!(look(command, &path, &[]).0, 0);
+        assert_eq!(times(), before, "{command} changed access, modification or change time");
+    }
+    println!("2 commands left all times as they were");
 }
 
 /// A change to a sound image, the code of the problem that it must give, and words of the first
