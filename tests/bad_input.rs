@@ -469,6 +469,7 @@ fn c24_signals_at_any_moment_disturb_nothing() {
     }
     println!("signals: {}", COUNT.load(Ordering::Relaxed));
     assert!(COUNT.load(Ordering::Relaxed) > 100);
+    drop(dir);
     // SAFETY: ends the process before the test's thread, which the sender aims at, is gone.
     unsafe { libc::_exit(0) };
 }

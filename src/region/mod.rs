@@ -162,11 +162,6 @@ impl EventsRegion {
         Self { region: Arc::new(region) }
     }
 
-    /// The region itself, for the ends that keep it mapped.
-    pub(crate) fn region(&self) -> &Arc<Region> {
-        &self.region
-    }
-
     /// A new descriptor of the region's file, to hand to another process for [`Self::from_fd`]. It
     /// shares nothing with those of this region.
     ///
