@@ -5,6 +5,7 @@ mod heap;
 mod property;
 mod recording;
 mod replay;
+mod steps;
 
 use tombolo_abi::RecordRules;
 

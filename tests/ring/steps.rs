@@ -1,0 +1,221 @@
+//! The accesses of send and receive: as the protocol is written down, as the real code makes them
+//! on memory, and as the exhaustive search steps through them. The three must be one list.
+
+use std::sync::atomic::Ordering;
+
+use tombolo_abi::LockWord;
+
+use super::super::{Consumer, Memory, Ring, SpscProducer, Word, try_lock};
+use super::heap::Heap;
+use super::recording::{Access, Order, Recording};
+use super::replay::{Reached, replay};
+use super::ring;
+
+const CAPACITY: u64 = 256;
+const ME: LockWord = LockWord { slot: 3, incarnation: 9 };
+
+/// What is done to a ring whose every access counts.
+#[derive(Clone, Copy, Debug)]
+enum Scenario {
+    Send,
+    SendTwo,
+    Receive,
+    SendLocked,
+}
+
+/// Does it, and gives a number that tells how it went.
+fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
+    let message = b"aaaaaaaa";
+    match scenario {
+        Scenario::Send | Scenario::SendTwo => {
+            let mut producer = SpscProducer::attach(ring).unwrap();
+            let times = if matches!(scenario, Scenario::Send) { 1 } else { 2 };
+            (0..times).filter(|_| producer.try_send(ring, message).unwrap()).count()
+        }
+        Scenario::Receive => {
+            let mut consumer = Consumer::attach(ring).unwrap();
+            let front = consumer.front(ring).unwrap().unwrap();
+            let mut room = vec![0; front.payload_len()];
+            Consumer::copy_out(ring, front, &mut room);
+            consumer.free(ring, front);
+            room.len()
+        }
+        Scenario::SendLocked => {
+            let mut locked = try_lock(ring, ME).ok().unwrap();
+            usize::from(locked.try_send(message).unwrap())
+        }
+    }
+}
+
+/// Runs on memory and gives the accesses made.
+fn recorded(heap: &Heap, scenario: Scenario) -> (Vec<Access>, usize) {
+    let recording = Recording::new(heap);
+    let result = run(scenario, &ring(&recording, CAPACITY, 3, 48));
+    (recording.accesses.take(), result)
+}
+
+/// Steps through it as the search does, each step on memory, and gives the steps.
+fn stepped(heap: &Heap, scenario: Scenario) -> (Vec<Access>, usize) {
+    let (mut steps, mut log) = (vec![], vec![]);
+    loop {
+        match replay(&log, |memory| run(scenario, &ring(memory, CAPACITY, 3, 48))) {
+            Reached::End(result) => return (steps, result),
+            Reached::Step(access) => {
+                log.push(perform(heap, access));
+                steps.push(access);
+            }
+        }
+    }
+}
+
+fn perform(heap: &Heap, access: Access) -> u64 {
+    match access {
+        Access::Load(word, order) => heap.load(word, real(order)),
+        Access::Store(word, value, order) => {
+            heap.store(word, value, real(order));
+            0
+        }
+        Access::CompareExchange(word, current, new) => {
+            heap.compare_exchange(word, current, new).unwrap_or_else(|found| found)
+        }
+        Access::Fence(order) => {
+            heap.fence(real(order));
+            0
+        }
+    }
+}
+
+fn real(order: Order) -> Ordering {
+    match order {
+        Order::Relaxed => Ordering::Relaxed,
+        Order::Acquire => Ordering::Acquire,
+        Order::Release => Ordering::Release,
+        Order::SeqCst => Ordering::SeqCst,
+    }
+}
+
+/// An access in words: header words and payload by what they are.
+fn written(access: &Access) -> String {
+    match access {
+        Access::Load(Word::Data(at), order) => format!("load data {at} {order:?}"),
+        Access::Load(word, order) => format!("load {word:?} {order:?}"),
+        Access::Store(Word::Data(at), value, order) => {
+            let what = match value {
+                0 => "zero",
+                0x6161_6161_6161_6161 => "payload",
+                value if value >> 28 & 0xf == 2 => "padding",
+                _ => "header",
+            };
+            format!("store data {at} {what} {order:?}")
+        }
+        Access::Store(word, _, order) => format!("store {word:?} {order:?}"),
+        Access::CompareExchange(word, ..) => format!("compare-exchange {word:?} SeqCst"),
+        Access::Fence(order) => format!("fence {order:?}"),
+    }
+}
+
+/// Asserts that the code, on memory and stepped, makes exactly the accesses of `protocol` in a ring
+/// that starts at `base` and holds what `before` sent.
+fn assert_steps(base: u64, before: &[Scenario], scenario: Scenario, protocol: &str) {
+    let prepared = || {
+        let heap = Heap::new(CAPACITY, base);
+        before.iter().for_each(|scenario| drop(run(*scenario, &ring(&heap, CAPACITY, 3, 48))));
+        heap
+    };
+    let (recorded, result) = recorded(&prepared(), scenario);
+    let (stepped, same_result) = stepped(&prepared(), scenario);
+    assert_eq!(recorded, stepped, "the search explores something else than the code does");
+    assert_eq!(result, same_result);
+    let protocol: Vec<_> =
+        protocol.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let found: Vec<_> = recorded.iter().map(written).collect();
+    assert_eq!(found, protocol, "the protocol as written down is another");
+    println!("{} accesses", recorded.len());
+    assert!(!recorded.is_empty() && result > 0);
+}
+
+/// Attaching trusts no zero but the one at the tail; so the first send zeroes its line, and the
+/// second finds everything prepared: payload, header, and what others may read at leisure.
+#[test]
+fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
+    let attach = "load Tail Acquire
+        load data 0 Acquire
+        load Head Acquire
+        load SentMsgs Relaxed
+        load SentBytes Relaxed
+        load FullEvents Relaxed";
+    let first = "store data 16 zero Relaxed
+        store data 24 zero Relaxed
+        store data 32 zero Relaxed
+        store data 40 zero Relaxed
+        store data 48 zero Relaxed
+        store data 56 zero Relaxed
+        store data 8 payload Relaxed
+        store data 0 header Release
+        store Tail Release
+        store SentMsgs Relaxed
+        store SentBytes Relaxed";
+    let second = "store data 24 payload Relaxed
+        store data 16 header Release
+        store Tail Release
+        store SentMsgs Relaxed
+        store SentBytes Relaxed";
+    let protocol = [attach, first, second].join("\n");
+    assert_steps(0, &[], Scenario::SendTwo, &protocol);
+}
+
+#[test]
+fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it() {
+    let protocol = "load Tail Acquire
+        load data 248 Acquire
+        load Head Acquire
+        load SentMsgs Relaxed
+        load SentBytes Relaxed
+        load FullEvents Relaxed
+        store data 272 zero Relaxed
+        store data 280 zero Relaxed
+        store data 288 zero Relaxed
+        store data 296 zero Relaxed
+        store data 304 zero Relaxed
+        store data 312 zero Relaxed
+        store data 264 payload Relaxed
+        store data 256 header Relaxed
+        store data 248 padding Release
+        store Tail Release
+        store SentMsgs Relaxed
+        store SentBytes Relaxed";
+    assert_steps(CAPACITY - 8, &[], Scenario::Send, protocol);
+}
+
+#[test]
+fn a_receive_loads_one_header_copies_and_then_frees() {
+    let protocol = "load Head Relaxed
+        load ReceivedMsgs Relaxed
+        load ReceivedBytes Relaxed
+        load Skipped Relaxed
+        load data 0 Acquire
+        load data 8 Relaxed
+        store Head Release
+        store ReceivedMsgs Relaxed
+        store ReceivedBytes Relaxed";
+    assert_steps(0, &[Scenario::Send], Scenario::Receive, protocol);
+}
+
+#[test]
+fn a_send_under_the_lock_keeps_every_shared_word_inside_it() {
+    let protocol = "compare-exchange Lock SeqCst
+        load Tail Relaxed
+        load HeadCache Relaxed
+        load ZeroedTo Relaxed
+        store data 8 payload Relaxed
+        store data 0 header Release
+        load SentMsgs Relaxed
+        store SentMsgs Relaxed
+        load SentBytes Relaxed
+        store SentBytes Relaxed
+        store Tail Relaxed
+        store HeadCache Relaxed
+        store ZeroedTo Relaxed
+        store Lock Release";
+    assert_steps(0, &[], Scenario::SendLocked, protocol);
+}
