@@ -1,0 +1,19 @@
+//! Long runs of what the tests run in small: streams, kills, fuzzing.
+//!
+//! Each run is a module with a [`Run`]: a name, what it promises, and the processes that it starts.
+//! The command `tombolo-soak` does the full size of one; the tests do a hundredth of each by the
+//! same code. A run says what it exercised, and fails where that is nothing.
+//!
+//! Whatever can be drawn from the seed is; what the scheduler decides differs from run to run.
+
+mod process;
+mod registry;
+mod report;
+mod rng;
+mod run;
+
+pub use process::{Process, scratch};
+pub use registry::{RUNS, find, serve};
+pub use report::Report;
+pub use rng::Rng;
+pub use run::{Failure, Role, Run, Setting, Size, required};

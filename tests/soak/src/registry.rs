@@ -1,0 +1,25 @@
+//! All runs.
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::{Failure, Run};
+
+/// All runs, in the order in which they are listed.
+pub const RUNS: &[Run] = &[];
+
+/// The run called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Run> {
+    RUNS.iter().find(|run| run.name == name)
+}
+
+/// Does what a child process is for, and dies with the process that started it.
+///
+/// # Errors
+/// What the role says, or that there is none of that name.
+pub fn serve(role: &str, arguments: &[String]) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let mut roles = RUNS.iter().flat_map(|run| run.roles);
+    let found = roles.find(|found| found.name == role).ok_or("no such role")?;
+    (found.body)(arguments)
+}
