@@ -22,7 +22,7 @@ stored! {
         0x50 koid: u64, "id of the channel end on this slot, or 0";
         0x58 signals: u32, "atomic, futex: the channel end's signals";
         0x5C reserved_5c: [u8; 36], "zero";
-        0x80 msgs: u64, "messages sent or received since this attach";
+        0x80 msgs: u64, "MPSC producer, under the ring's lock: messages sent since this attach; of other endpoints the ring's counters tell";
         0x88 bytes: u64, "payload bytes of them";
         0x90 wakes_sent: u64, "wake-ups that took a system call";
         0x98 wakes_elided: u64, "wake-ups that were not needed";

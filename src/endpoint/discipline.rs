@@ -111,8 +111,12 @@ impl sealed::Sealed for Mpsc {
     #[inline]
     fn try_send(end: &Attached, _: &mut (), payload: &[u8]) -> Result<(), NotSent> {
         touch(payload);
-        match lock(end)?.try_send(payload) {
-            Ok(true) => Ok(()),
+        let mut locked = lock(end)?;
+        match locked.try_send(payload) {
+            Ok(true) => {
+                end.slot.count_sent(1, payload.len());
+                Ok(())
+            }
             Ok(false) => Err(NotSent::Full),
             Err(damage) => Err(end.damaged(damage).into()),
         }
@@ -120,9 +124,14 @@ impl sealed::Sealed for Mpsc {
 
     fn try_send_batch(end: &Attached, _: &mut (), payloads: &[&[u8]]) -> Result<usize, NotSent> {
         payloads.iter().for_each(|payload| touch(payload));
-        match lock(end)?.try_send_batch(payloads) {
+        let mut locked = lock(end)?;
+        match locked.try_send_batch(payloads) {
             Ok(0) => Err(NotSent::Full),
-            Ok(count) => Ok(count),
+            Ok(count) => {
+                let bytes = payloads[..count].iter().map(|payload| payload.len()).sum();
+                end.slot.count_sent(count, bytes);
+                Ok(count)
+            }
             Err(damage) => Err(end.damaged(damage).into()),
         }
     }

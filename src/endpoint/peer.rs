@@ -25,6 +25,7 @@ pub(crate) struct Peer {
     met: bool,
     /// Sum of the incarnations when the last departure was told.
     told: Option<u64>,
+    /// When the kernel was last asked, by the coarse clock.
     asked: Duration,
 }
 
@@ -58,8 +59,9 @@ impl Peer {
     /// # Errors
     /// [`Error::LockLost`] where this endpoint itself can no longer be seen.
     pub(crate) fn is_gone(&mut self, own: &OwnedSlot) -> Result<bool, Error> {
-        let held = own.is_any_held(self.slots.clone())?;
+        // In this order: somebody who comes in between is seen as held, not as gone.
         let sum = incarnations(own.region(), self.slots.clone());
+        let held = own.is_any_held(self.slots.clone())?;
         self.met |= held || sum != self.before;
         Ok(!held && self.met && self.told != Some(sum))
     }

@@ -197,6 +197,16 @@ impl OwnedSlot {
         self.word_u64(offset).fetch_add(1, Relaxed); // clones may count at once
     }
 
+    /// Counts messages sent, for whoever holds the ring's lock: clones don't come at once.
+    #[inline]
+    pub(crate) fn count_sent(&self, count: usize, bytes: usize) {
+        for (offset, amount) in [(offset_of!(Slot, msgs), count), (offset_of!(Slot, bytes), bytes)]
+        {
+            let word = self.word_u64(offset);
+            word.store(word.load(Relaxed).wrapping_add(amount as u64), Relaxed);
+        }
+    }
+
     /// Whether any of `slots` is held by somebody.
     ///
     /// *Nobody* is said only where the descriptor asked is certainly the region's, before and

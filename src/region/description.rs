@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tombolo_abi::{
     HEADER_LEN, Header, LayoutError, MAGIC, RegionState, RingEntry, RingKind, check_directory,
-    parse_entries, parse_header,
+    check_writable, parse_entries, parse_header,
 };
 
 use super::options::Minima;
@@ -89,6 +89,7 @@ impl Description {
         }
         let page_len = rustix::param::page_size() as u32;
         check_directory(&header, &directory, file_len, page_len)
+            .and_then(|()| check_writable(&header))
             .map_err(|reason| layout(path, reason))?;
         let entries = parse_entries(&header, &directory).collect();
         Ok(Self { header, entries })

@@ -271,7 +271,7 @@ impl OpenOptions {
 
     fn check_max_message(&self) -> Result<(), Error> {
         let found = self.new_max_message();
-        refuse_unless(found <= MESSAGE_LEN_MAX, "max_message", found, "at most 268435455")?;
+        refuse_unless(found <= MESSAGE_LEN_MAX, "max_message", found, "at most 268435448")?;
         let fits = u64::from(found) <= self.message_len_max();
         let wanted = "at most a quarter of the smaller ring less 16 bytes";
         refuse_unless(fits, "max_message", found, wanted)

@@ -212,7 +212,6 @@ impl Search {
     }
 
     /// Runs the producer's current operation up to its next step; `None` where it has no more jobs.
-    #[expect(clippy::type_complexity, reason = "used once, taken apart at once")]
     fn run_producer(&self, state: &State) -> Option<Reached<Result<(SpscProducer, bool), String>>> {
         let thread = &state.producer;
         let Some(kept) = &thread.kept else {
@@ -534,18 +533,18 @@ fn without_zeroing_ahead_the_search_finds_stale_bytes_taken_for_a_header() {
         jobs
     });
     let problem = Search::new(Mutant::NoZeroing, sends_only, 0).run();
-    let problem = problem.err().expect("the mutant must be caught");
+    let problem = problem.expect_err("the mutant must be caught");
     println!("{}", problem.lines().next().unwrap_or_default());
 }
 
 #[test]
 fn without_the_release_the_search_finds_a_header_before_its_payload() {
-    let problem = search(Mutant::NoRelease, 0).err().expect("the mutant must be caught");
+    let problem = search(Mutant::NoRelease, 0).expect_err("the mutant must be caught");
     println!("{}", problem.lines().next().unwrap_or_default());
 }
 
 #[test]
 fn with_an_abort_that_keeps_zeroed_to_the_search_finds_stale_payload() {
-    let problem = search(Mutant::AbortKeepsZeroedTo, 0).err().expect("the mutant must be caught");
+    let problem = search(Mutant::AbortKeepsZeroedTo, 0).expect_err("the mutant must be caught");
     println!("{}", problem.lines().next().unwrap_or_default());
 }

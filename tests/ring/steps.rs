@@ -119,7 +119,9 @@ fn written(access: &Access) -> String {
 fn assert_steps(base: u64, before: &[Scenario], scenario: Scenario, protocol: &str) {
     let prepared = || {
         let heap = Heap::new(CAPACITY, base);
-        before.iter().for_each(|scenario| drop(run(*scenario, &ring(&heap, CAPACITY, 3, 48))));
+        for scenario in before {
+            run(*scenario, &ring(&heap, CAPACITY, 3, 48));
+        }
         heap
     };
     let (recorded, result) = recorded(&prepared(), scenario);

@@ -2,6 +2,8 @@
 //! changed.
 #![allow(dead_code)] // each test program uses its part
 
+pub(crate) mod process;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;

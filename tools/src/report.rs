@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use tombolo::inspect::{EndpointView, Image, RingView};
-use tombolo_abi::{Header, RegionState, Role, SlotState, caps, wake};
+use tombolo_abi::{Header, RegionState, RingKind, Role, SlotState, caps, wake};
 
 use crate::columns::Columns;
 use crate::health;
@@ -164,7 +164,6 @@ fn write_rings(image: &Image, out: &mut impl Write) -> io::Result<()> {
         ">TAIL",
     ]);
     for ring in image.rings() {
-        let dash = || "-".to_owned();
         let depth = ring.depth;
         let msgs = depth.and_then(|depth| depth.msgs);
         let position = |word: Option<u64>| word.map_or_else(dash, |word| word.to_string());
@@ -251,7 +250,7 @@ fn write_endpoints(image: &Image, out: &mut impl Write) -> io::Result<()> {
         return writeln!(out, "  none yet");
     }
     let mut table = Columns::new(&[
-        "SLOT", "RING", "ROLE", "ALIVE", ">PID", "COMMAND", "STATE", ">MSGS", ">BYTES", ">WAKES",
+        "SLOT", "RING", "ROLE", "ALIVE", ">PID", "COMMAND", "STATE", ">SENT", ">BYTES", ">WAKES",
         ">ELIDED", ">WAITS", "ATTACHED",
     ]);
     for endpoint in image.endpoints() {
@@ -265,8 +264,8 @@ fn write_endpoints(image: &Image, out: &mut impl Write) -> io::Result<()> {
             fields.pid.to_string(),
             health::command(endpoint),
             format!("{} #{}{torn}", slot_state(endpoint), fields.incarnation),
-            count(fields.msgs),
-            size(fields.bytes),
+            if counts_sent(image, endpoint) { count(fields.msgs) } else { dash() },
+            if counts_sent(image, endpoint) { size(fields.bytes) } else { dash() },
             count(fields.wakes_sent),
             count(fields.wakes_elided),
             count(fields.full_waits),
@@ -274,6 +273,18 @@ fn write_endpoints(image: &Image, out: &mut impl Write) -> io::Result<()> {
         ]);
     }
     table.write(out)
+}
+
+/// What stands where there is nothing to say.
+fn dash() -> String {
+    "-".to_owned()
+}
+
+/// Whether the slot counts what its owner sends: only where a ring has several senders.
+fn counts_sent(image: &Image, endpoint: &EndpointView) -> bool {
+    let ring = image.rings().iter().find(|ring| ring.ring == endpoint.fields.ring);
+    endpoint.role() == Some(Role::Sender)
+        && ring.is_some_and(|ring| ring.entry.ring_kind() == Some(RingKind::Mpsc))
 }
 
 fn alive(endpoint: &EndpointView) -> &'static str {

@@ -1,0 +1,397 @@
+//! Who owns an endpoint, and what a successor finds.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tombolo::{
+    CreatePolicy, Error, EventsRegion, OpenOptions, RecvTimeoutError, SendTimeoutError,
+    TrySendError,
+};
+use tombolo_abi::{LockWord, RingControl, Slot, SlotState};
+
+mod support;
+use support::process::{Peer, report, role, wait_for_parent};
+use support::{Dir, header_of, small};
+
+/// Long enough for anything that must happen, short enough to fail a test.
+const SOON: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_millis(60);
+
+fn open(path: &Path) -> EventsRegion {
+    EventsRegion::open_path_with(path, small()).unwrap()
+}
+
+/// What a process of its own does; nothing in the test program itself.
+#[test]
+fn peer_process() {
+    let Some((role, path)) = role() else { return };
+    let mut region = open(&path);
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    let (mut producer, mut consumer) = region.split_mpsc().unwrap();
+    match role.as_str() {
+        "sender" => (1..=3u8).for_each(|number| tx.send(&[number]).unwrap()),
+        "receiver" => rx.claim().unwrap(),
+        "producer" => producer.send(b"from a producer").unwrap(),
+        "consumer" => consumer.claim().unwrap(),
+        "reader" => {
+            let record = rx.recv_ref().unwrap();
+            report("ready");
+            report(&record.position().to_string());
+            return wait_for_parent();
+        }
+        other => panic!("no such role: {other}"),
+    }
+    report("ready");
+    wait_for_parent();
+}
+
+fn peer(role: &str, path: &Path) -> Peer {
+    Peer::start("peer_process", role, path)
+}
+
+/// Repeats `attempt` while an endpoint is busy, as a restarting process would.
+fn soon<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> T {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Err(Error::Busy { .. }) if start.elapsed() < SOON => {}
+            result => return result.unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_second_owner_in_the_same_process_is_told_who_the_first_is() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
+    tx.claim().unwrap();
+    rx.claim().unwrap();
+    let (mut second_tx, mut second_rx) = open(&path).split_spsc().unwrap();
+    let own = std::process::id();
+    let error = second_tx.claim().unwrap_err();
+    assert!(matches!(error, Error::Busy { ring: 0, role: "sender", pid } if pid == own), "{error}");
+    let error = second_rx.claim().unwrap_err();
+    assert!(matches!(error, Error::Busy { ring: 0, role: "receiver", pid } if pid == own));
+    assert!(error.to_string().contains(&own.to_string()), "{error}");
+    drop((tx, rx));
+    second_tx.claim().unwrap();
+    second_rx.claim().unwrap();
+}
+
+#[test]
+fn a_second_owner_in_another_process_is_told_who_the_first_is() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path);
+    for (role, ring) in [("sender", 0), ("receiver", 0), ("consumer", 1)] {
+        let first = peer(role, &path);
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        let (_, mut consumer) = region.split_mpsc().unwrap();
+        let error = match role {
+            "sender" => tx.claim(),
+            "receiver" => rx.claim(),
+            _ => consumer.claim(),
+        };
+        let error = error.unwrap_err();
+        let Error::Busy { ring: found, pid, .. } = error else { panic!("{error}") };
+        assert_eq!((found, pid), (ring, first.pid()), "{error}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_free_as_soon_as_its_process_is_dead() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path);
+    for _ in 0..10 {
+        let (sender, receiver) = (peer("sender", &path), peer("receiver", &path));
+        sender.kill();
+        receiver.kill();
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        soon(|| tx.claim());
+        soon(|| rx.claim());
+        while rx.try_recv().is_ok() {}
+    }
+}
+
+#[test]
+fn a_successor_of_a_dead_sender_goes_on_behind_its_last_message() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
+    peer("sender", &path).kill();
+    soon(|| tx.claim());
+    tx.send(&[4]).unwrap();
+    let got: Vec<_> = (0..4).map(|_| rx.recv_timeout(SOON).unwrap().data).collect();
+    assert_eq!(got, [[1], [2], [3], [4]]);
+}
+
+#[test]
+fn a_successor_of_a_dead_receiver_gets_what_was_not_freed_at_the_same_position() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
+    tx.send(b"freed").unwrap();
+    assert_eq!(rx.recv().unwrap().data, b"freed");
+    drop(rx);
+    tx.send(b"looked at").unwrap();
+    let mut reader = peer("reader", &path);
+    let position: u64 = reader.next_report().parse().unwrap();
+    reader.kill();
+    let (_, mut rx) = open(&path).split_spsc().unwrap();
+    soon(|| rx.claim());
+    let record = rx.recv_ref().unwrap();
+    assert_eq!((record.position(), record.to_vec()), (position, b"looked at".to_vec()));
+    drop(record);
+    assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)));
+}
+
+#[test]
+fn a_sender_that_was_met_and_left_is_told_once_after_its_last_message() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path).split_spsc().unwrap();
+    assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)), "nobody came yet");
+    for leave in [Peer::kill, Peer::finish] {
+        leave(peer("sender", &path));
+        let got: Vec<_> = rx.iter().map(|message| message.unwrap().data).collect();
+        assert_eq!(got, [[1], [2], [3]]);
+        assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)), "told twice");
+    }
+}
+
+#[test]
+fn senders_of_an_earlier_run_are_nobody_that_this_receiver_met() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path).split_spsc().unwrap();
+    peer("sender", &path).finish();
+    assert_eq!(rx.iter().count(), 3);
+    drop(rx);
+    let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
+    assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)));
+    tx.send(b"now").unwrap();
+    assert_eq!(rx.recv().unwrap().data, b"now");
+}
+
+#[test]
+fn a_full_ring_says_disconnected_only_where_its_receiver_was_met() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, _) = open(&path).split_spsc().unwrap();
+    while tx.try_send(&[7; 500]).is_ok() {}
+    let error = tx.send_timeout(&[7; 500], SHORT).unwrap_err();
+    assert!(matches!(error, SendTimeoutError::Timeout(())), "{error}");
+    let receiver = peer("receiver", &path);
+    assert!(matches!(tx.send_timeout(&[7; 500], SHORT), Err(SendTimeoutError::Timeout(()))));
+    receiver.kill();
+    let error = tx.send_timeout(&[7; 500], SOON).unwrap_err();
+    assert!(matches!(error, SendTimeoutError::Disconnected(())), "{error}");
+    assert!(matches!(tx.send_timeout(&[7; 500], SHORT), Err(SendTimeoutError::Timeout(()))));
+}
+
+#[test]
+fn as_many_producers_as_there_are_slots_and_no_more() {
+    let dir = Dir::new();
+    let options = || small().producers(3);
+    let producer = || {
+        let region = EventsRegion::open_path_with(dir.file("r"), options());
+        region.unwrap().split_mpsc().unwrap().0
+    };
+    let mut held: Vec<_> = (0..3).map(|_| producer()).collect();
+    held.iter_mut().for_each(|producer| producer.claim().unwrap());
+    let mut clones = held.clone();
+    clones.iter_mut().for_each(|clone| clone.claim().unwrap());
+    let error = producer().claim().unwrap_err();
+    assert!(matches!(error, Error::Busy { ring: 1, role: "sender", .. }), "{error}");
+    held.pop();
+    assert!(producer().claim().is_err(), "a clone still holds the slot");
+    clones.pop();
+    producer().claim().unwrap();
+}
+
+#[test]
+fn a_late_claim_on_a_replaced_region_is_refused() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut old = open(&path);
+    let (mut tx, _) = old.split_spsc().unwrap();
+    let options = small().policy(CreatePolicy::CreateNew);
+    let new = EventsRegion::open_path_with(&path, options).unwrap();
+    assert!(new.is_creator() && new.generation() == old.generation() + 1);
+    assert!(matches!(tx.claim(), Err(Error::Replaced { .. })));
+    assert!(matches!(old.split_spsc(), Err(Error::Replaced { .. })));
+}
+
+#[test]
+fn a_region_with_an_owner_is_not_replaced() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let sender = peer("sender", &path);
+    let create = || EventsRegion::open_path_with(&path, small().policy(CreatePolicy::CreateNew));
+    let error = create().unwrap_err();
+    assert!(matches!(error, Error::InUse { pid, .. } if pid == sender.pid()), "{error}");
+    sender.kill();
+    soon(|| match create() {
+        Err(Error::InUse { .. }) => Err(Error::Busy { ring: 0, role: "sender", pid: 0 }),
+        result => result,
+    });
+}
+
+#[test]
+fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path);
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    let (mut producer, _) = region.split_mpsc().unwrap();
+    tx.send(b"before").unwrap();
+    producer.send(b"before").unwrap();
+    let record = rx.recv_ref().unwrap();
+    // SAFETY: the child uses nothing that another thread of the parent may have held locked but
+    // the allocator, which glibc makes usable after a fork, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = [
+            matches!(record.copy_to(&mut [0; 64]), Err(Error::ForkedChild)),
+            matches!(
+                tx.try_send(b"x"),
+                Err(TrySendError::Failed { source: Error::ForkedChild, .. })
+            ),
+            matches!(
+                producer.try_send(b"x"),
+                Err(TrySendError::Failed { source: Error::ForkedChild, .. })
+            ),
+            tx.try_claim_record(1).is_err(),
+        ];
+        drop(record);
+        drop((tx, rx, producer, region));
+        let own = EventsRegion::open_path_with(&path, small()).map(|mut own| {
+            let (mut tx, _) = own.split_spsc().unwrap();
+            matches!(tx.claim(), Err(Error::Busy { .. }))
+        });
+        let all = refused.iter().all(|refused| *refused) && own.is_ok_and(|busy| busy);
+        // SAFETY: ends the child without running what the parent registered.
+        unsafe { libc::_exit(i32::from(!all)) };
+    }
+    let mut status = -1;
+    // SAFETY: `status` is a valid place for the child's status.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    assert_eq!(status, 0, "the child was not refused everywhere");
+    drop(record);
+    tx.send(b"after").unwrap();
+    assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"after");
+    let (mut second, _) = open(&path).split_spsc().unwrap();
+    assert!(matches!(second.claim(), Err(Error::Busy { .. })), "the child freed the lock");
+}
+
+/// The offset of a word of a ring's control block, and of one of a slot's.
+fn offsets(path: &Path, ring: usize, slot: u64) -> (u64, u64) {
+    let bytes = std::fs::read(path).unwrap();
+    let header = header_of(&bytes);
+    let directory = &bytes[header.directory_offset as usize..];
+    let entry = tombolo_abi::parse_entries(&header, directory).nth(ring).unwrap();
+    (entry.control_offset, header.slot_offset + slot * u64::from(header.slot_len))
+}
+
+/// Makes the MPSC ring's lock look held by the owner of producer slot 3.
+fn forge_lock(path: &Path, older: u32) {
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let (control, slot) = offsets(path, 1, 3);
+    let mut incarnation = [0; 4];
+    let at = slot + std::mem::offset_of!(Slot, incarnation) as u64;
+    file.read_exact_at(&mut incarnation, at).unwrap();
+    let incarnation = u32::from_le_bytes(incarnation) - older;
+    let word = LockWord { slot: 3, incarnation }.to_word();
+    file.write_all_at(
+        &word.to_le_bytes(),
+        control + std::mem::offset_of!(RingControl, lock) as u64,
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_lock_held_by_the_living_is_waited_for_and_one_held_by_the_dead_is_an_error() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let options = || small().producers(4);
+    let mut region = EventsRegion::open_path_with(&path, options()).unwrap();
+    let holder = peer("producer", &path); // slot 3, the first producer's
+    let (mut tx, _) = region.split_mpsc().unwrap();
+    tx.send(b"free").unwrap();
+    forge_lock(&path, 0);
+    let error = tx.try_send(b"x").unwrap_err();
+    assert!(matches!(error, TrySendError::Contended { pid, .. } if pid == holder.pid()), "{error}");
+    let error = tx.send_timeout(b"x", SHORT).unwrap_err();
+    let SendTimeoutError::Failed { source: Error::Stalled { ring: 1, slot: 3, pid }, .. } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(pid, holder.pid());
+    let pid = holder.pid();
+    holder.kill();
+    let start = Instant::now();
+    let error = loop {
+        match tx.try_send(b"x") {
+            Err(TrySendError::Contended { .. }) if start.elapsed() < SOON => {}
+            result => break result.unwrap_err(),
+        }
+    };
+    let TrySendError::Failed { source: Error::DeadHolder { ring: 1, slot: 3, pid: dead }, .. } =
+        error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(dead, pid);
+}
+
+#[test]
+fn a_lock_of_an_earlier_incarnation_is_held_by_the_dead() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = EventsRegion::open_path_with(&path, small().producers(4)).unwrap();
+    let holder = peer("producer", &path);
+    let (mut tx, _) = region.split_mpsc().unwrap();
+    tx.claim().unwrap();
+    forge_lock(&path, 1);
+    let error = tx.try_send(b"x").unwrap_err();
+    assert!(matches!(error, TrySendError::Failed { source: Error::DeadHolder { .. }, .. }));
+    drop(holder);
+}
+
+#[test]
+fn a_slot_tells_who_owns_it_and_is_free_after_a_clean_leave() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path);
+    let slot_state = || {
+        let bytes = std::fs::read(&path).unwrap();
+        let (_, slot) = offsets(&path, 0, 1);
+        let slot: Slot = bytemuck::pod_read_unaligned(&bytes[slot as usize..][..size_of::<Slot>()]);
+        (slot.state, slot.pid, slot.incarnation)
+    };
+    assert_eq!(slot_state(), (SlotState::Free as u32, 0, 0));
+    let sender = peer("sender", &path);
+    let pid = sender.pid();
+    assert_eq!(slot_state(), (SlotState::Attached as u32, pid, 1));
+    sender.finish();
+    assert_eq!(slot_state(), (SlotState::Free as u32, pid, 1));
+    let (mut tx, _) = region.split_spsc().unwrap();
+    tx.claim().unwrap();
+    assert_eq!(slot_state(), (SlotState::Attached as u32, std::process::id(), 2));
+}
+
+#[test]
+fn options_and_handles_are_what_threads_and_futures_need() {
+    fn is_send<T: Send>() {}
+    fn is_sync<T: Sync + Unpin>() {}
+    is_send::<EventsRegion>();
+    is_sync::<EventsRegion>();
+    is_send::<tombolo::SpscSender>();
+    is_send::<tombolo::SpscReceiver>();
+    is_send::<tombolo::MpscProducer>();
+    is_send::<tombolo::MpscConsumer>();
+    is_sync::<OpenOptions>();
+}

@@ -1,0 +1,78 @@
+//! A process of its own for a part of a test: this very program, told what to be.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const ROLE: &str = "TOMBOLO_TEST_ROLE";
+const PATH: &str = "TOMBOLO_TEST_PATH";
+
+/// A child that ends with the test, by SIGKILL where it has not ended before.
+pub(crate) struct Peer {
+    child: Child,
+}
+
+/// What this process was told to be, and the region to be it on.
+pub(crate) fn role() -> Option<(String, PathBuf)> {
+    Some((std::env::var(ROLE).ok()?, std::env::var_os(PATH)?.into()))
+}
+
+/// Says to the parent that it has come this far.
+pub(crate) fn report(line: &str) {
+    println!("\npeer: {line}");
+    std::io::stdout().flush().unwrap();
+}
+
+/// Waits until the parent lets go, or is gone.
+pub(crate) fn wait_for_parent() {
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+impl Peer {
+    /// Starts the test `entry` of this program as `role`, and waits until it has reported `ready`.
+    pub(crate) fn start(entry: &str, role: &str, path: &Path) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([entry, "--exact", "--nocapture"])
+            .env(ROLE, role)
+            .env(PATH, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut peer = Self { child };
+        assert_eq!(peer.next_report(), "ready");
+        peer
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next thing that it reported; empty once it is gone.
+    pub(crate) fn next_report(&mut self) -> String {
+        let stdout = self.child.stdout.as_mut().unwrap();
+        // Byte by byte: what is read ahead here would be lost for the next call.
+        let lines = BufReader::with_capacity(1, stdout).lines().map_while(Result::ok);
+        let mut reports = lines.filter_map(|line| Some(line.strip_prefix("peer: ")?.to_owned()));
+        reports.next().unwrap_or_default()
+    }
+
+    /// Ends it where it is.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Lets it go on to its end.
+    pub(crate) fn finish(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
