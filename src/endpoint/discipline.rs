@@ -2,8 +2,8 @@
 
 use std::hint;
 use std::sync::atomic::Ordering::Acquire;
-use std::thread;
 
+use crossbeam_utils::Backoff;
 use tombolo_abi::{LockWord, RingKind};
 
 use super::attached::Attached;
@@ -150,11 +150,6 @@ fn touch(payload: &[u8]) {
     }
 }
 
-/// Looks at a held lock before this thread yields.
-const LOOKS: u32 = 64;
-/// Yields before the holder is judged.
-const YIELDS: u32 = 8;
-
 /// Takes the lock, or tells who holds it: a live holder that does not run, or a dead one.
 #[inline]
 fn lock(end: &Attached) -> Result<Locked<'_, RingSpan>, NotSent> {
@@ -167,15 +162,12 @@ fn lock(end: &Attached) -> Result<Locked<'_, RingSpan>, NotSent> {
 #[cold]
 fn lock_contended(end: &Attached, mut held: Held) -> Result<Locked<'_, RingSpan>, NotSent> {
     loop {
-        for look in 0..LOOKS + YIELDS {
+        let backoff = Backoff::new(); // spins longer and longer, then yields a few times
+        while !backoff.is_completed() {
             if let Held::Damaged(damage) = held {
                 return Err(end.damaged(damage).into());
             }
-            if look < LOOKS {
-                (0..3).for_each(|_| hint::spin_loop())
-            } else {
-                thread::yield_now()
-            }
+            backoff.snooze();
             match try_lock(&end.ring, end.slot.identity()) {
                 Ok(locked) => return Ok(locked),
                 Err(found) => held = found,

@@ -6,11 +6,15 @@
 //!
 //! Whatever can be drawn from the seed is; what the scheduler decides differs from run to run.
 
+mod content;
+mod figures;
 mod process;
 mod registry;
 mod report;
 mod rng;
 mod run;
+mod sending;
+mod stream;
 
 pub use process::{Process, scratch};
 pub use registry::{RUNS, find, serve};

@@ -2,10 +2,10 @@
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::{Failure, Run};
+use crate::{Failure, Run, stream};
 
 /// All runs, in the order in which they are listed.
-pub const RUNS: &[Run] = &[];
+pub const RUNS: &[Run] = &[stream::RUN];
 
 /// The run called `name`.
 #[must_use]
