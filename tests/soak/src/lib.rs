@@ -15,6 +15,7 @@ mod rng;
 mod run;
 mod sending;
 mod stream;
+mod stream_mpsc;
 
 pub use process::{Process, scratch};
 pub use registry::{RUNS, find, serve};

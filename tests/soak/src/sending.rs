@@ -24,20 +24,12 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// A way drawn from `drawn`, for a sender that can claim.
+    /// A way drawn from `drawn`.
     pub(crate) fn draw(drawn: u64) -> Self {
         match drawn % 8 {
             0 | 1 => Self::Batch(1 + (drawn >> 8) % BATCH_MAX),
             2 | 3 => Self::Claim,
             _ => Self::Single,
-        }
-    }
-
-    /// A way drawn from `drawn`, for a sender that cannot claim.
-    pub(crate) fn draw_without_claim(drawn: u64) -> Self {
-        match Self::draw(drawn) {
-            Self::Claim => Self::Single,
-            way => way,
         }
     }
 }

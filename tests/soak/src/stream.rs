@@ -1,13 +1,14 @@
 //! Two processes, and a long stream of messages of all lengths: all arrive once, in order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tombolo::inspect::{Health, Image};
 use tombolo::{CreatePolicy, EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};
+use tombolo_abi::{RingControl, RingEntry};
 
 use crate::content::{Content, MESSAGE_LEN_MAX};
-use crate::figures;
+use crate::figures::{self, Figures};
 use crate::sending::{Batch, PATIENCE, Way, send_in_place};
 use crate::{Failure, Process, Report, Rng, Role, Run, Setting, required, scratch};
 
@@ -47,21 +48,31 @@ pub(crate) fn overall_limit(count: u64) -> Duration {
     Duration::from_secs(60 + count / 1000)
 }
 
-fn report(path: &std::path::Path, figures: &figures::Figures) -> Result<Report, Failure> {
+fn report(path: &Path, figures: &Figures) -> Result<Report, Failure> {
+    let (control, entry) = settled_ring(path, 0)?;
+    let mut report = Report::new();
+    figures.iter().for_each(|(name, number)| report.count(name, *number));
+    report.count("times that the ring was full", control.full_events);
+    report.count("laps of the ring", control.tail / entry.capacity);
+    Ok(report)
+}
+
+/// The control block and the directory entry of a ring in a sound region that nobody uses any
+/// more.
+///
+/// # Errors
+/// Where it is not sound, or the ring is not empty.
+pub(crate) fn settled_ring(path: &Path, ring: usize) -> Result<(RingControl, RingEntry), Failure> {
     let image = Image::open(path)?;
     if image.health() != Health::Healthy {
         return Err(format!("the region is {:?}: {:?}", image.health(), image.problems()).into());
     }
-    let ring = &image.rings()[0];
+    let ring = image.rings().get(ring).ok_or("no such ring")?;
     let control = ring.control.ok_or("no control block")?;
     if control.head != control.tail {
         return Err(format!("head {} and tail {} differ", control.head, control.tail).into());
     }
-    let mut report = Report::new();
-    figures.iter().for_each(|(name, number)| report.count(name, *number));
-    report.count("times that the ring was full", control.full_events);
-    report.count("laps of the ring", control.tail / ring.entry.capacity);
-    Ok(report)
+    Ok((control, ring.entry))
 }
 
 /// Joins the region at `path`, which is there.
