@@ -8,7 +8,7 @@ use tombolo::{
     CreatePolicy, Error, EventsRegion, OpenOptions, RecvTimeoutError, SendTimeoutError,
     TrySendError,
 };
-use tombolo_abi::{LockWord, RingControl, Slot, SlotState};
+use tombolo_abi::{LockWord, RingControl, Slot, SlotState, slot_flags};
 
 mod support;
 use support::process::{Peer, report, role, wait_for_parent};
@@ -381,6 +381,64 @@ fn a_slot_tells_who_owns_it_and_is_free_after_a_clean_leave() {
     let (mut tx, _) = region.split_spsc().unwrap();
     tx.claim().unwrap();
     assert_eq!(slot_state(), (SlotState::Attached as u32, std::process::id(), 2));
+}
+
+/// A mounted stack of two directories, taken down at the end.
+struct Overlay {
+    dir: Dir,
+}
+
+impl Overlay {
+    fn mount() -> Result<Self, String> {
+        let dir = Dir::new();
+        for name in ["lower", "upper", "work", "merged"] {
+            std::fs::create_dir(dir.file(name)).unwrap();
+        }
+        let at = |name| dir.file(name).display().to_string();
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("upper"), at("work"));
+        let mount = ["-t", "overlay", "overlay", "-o", &options, &at("merged")];
+        match std::process::Command::new("mount").args(mount).output() {
+            Ok(output) if output.status.success() => Ok(Self { dir }),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.dir.file("merged")).status();
+    }
+}
+
+/// There a mapping keeps the file below and not the description that holds the lock, so that
+/// closing the descriptor would free the byte of a living owner.
+#[test]
+fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
+    let overlay = match Overlay::mount() {
+        Ok(overlay) => overlay,
+        Err(reason) => return println!("skipped, cannot mount an overlay: {}", reason.trim()),
+    };
+    let path = overlay.dir.file("merged/r");
+    let error = EventsRegion::open_path_with(&path, small()).unwrap_err();
+    assert!(matches!(error, Error::UnsupportedFileSystem { .. }), "{error}");
+    let open = || {
+        let options = small().file_system(tombolo::FileSystemPolicy::Any);
+        EventsRegion::open_path_with(&path, options).unwrap().split_spsc().unwrap()
+    };
+    let (mut tx, mut rx) = open();
+    tx.send(b"kept").unwrap();
+    let (_, slot) = offsets(&path, 0, 1);
+    let bytes = std::fs::read(&path).unwrap();
+    let slot: Slot = bytemuck::pod_read_unaligned(&bytes[slot as usize..][..size_of::<Slot>()]);
+    println!("slot flags {:#x}", slot.flags);
+    assert_eq!(slot.flags & slot_flags::LOCK_BY_FD, slot_flags::LOCK_BY_FD);
+    let (mut second, _) = open();
+    assert!(matches!(second.claim(), Err(Error::Busy { .. })));
+    assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"kept");
+    drop(tx);
+    second.claim().unwrap();
 }
 
 #[test]
