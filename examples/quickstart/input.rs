@@ -57,8 +57,8 @@ impl Input {
     }
 
     /// Bytes of the input.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
     }
 
     /// How many lines there are, at least one.

@@ -19,6 +19,7 @@ mod tally;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -72,15 +73,18 @@ fn send(input: &Input) -> Result<(), Failure> {
         .map_err(|error| format!("no directory in {}: {error}", Path::new(&parent).display()))?;
     let path = directory.path().join("demo.tombolo");
     let mut region = EventsRegion::open_path_with(&path, options(input))?;
-    report::introduce(input, &path);
+    let mut out = io::stdout().lock();
+    report::introduce(&mut out, input, &path)?;
 
     let mut talk = Talk::begin(&mut region, input.line_count())?;
-    report::streaming(&talk.stream(input)?, talk.receiver(), input);
+    let streamed = talk.stream(input).map_err(|failure| talk.explain(failure))?;
+    report::streaming(&mut out, input, talk.receiver(), &streamed)?;
     talk.end()?;
 
     let mut talk = Talk::begin(&mut region, 1)?;
-    report::round_trips(talk.ping_pong(input)?, talk.receiver());
-    report::inspection(&Image::open(&path)?); // while everybody is still there
+    let times = talk.ping_pong(input).map_err(|failure| talk.explain(failure))?;
+    report::round_trips(&mut out, talk.receiver(), times)?;
+    report::inspection(&mut out, &Image::open(&path)?)?; // while everybody is still there
     talk.end()?;
 
     drop(region);

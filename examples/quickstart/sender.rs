@@ -57,8 +57,10 @@ impl Talk {
         let (sent, acked) = (Tally::default(), Ack::default());
         let mut talk = Self { receiver, lines, acks, sent, acked };
         let ready = talk.acks.recv_into_deadline(&mut [0; Ack::LEN], START_TIME);
-        ready.map_err(|error| format!("no word from the receiver process: {error}"))?;
-        Ok(talk)
+        match ready {
+            Ok(_) => Ok(talk),
+            Err(error) => Err(talk.explain(error.into())),
+        }
     }
 
     /// The receiver's process id.
@@ -119,6 +121,14 @@ impl Talk {
             return Err(failure.into());
         }
         Ok(())
+    }
+
+    /// `failure`, and how the receiver ended where that is why.
+    pub(crate) fn explain(&mut self, failure: Failure) -> Failure {
+        match self.receiver.try_wait() {
+            Ok(Some(status)) => format!("the receiver ended with {status}: {failure}").into(),
+            _ => failure,
+        }
     }
 
     fn wait_for_ack(&mut self) -> Result<(), Failure> {
