@@ -6,9 +6,11 @@ mod claim;
 mod deadline;
 mod discipline;
 mod errors;
+mod iter;
 mod message;
 mod peer;
 mod receiver;
+mod record_ref;
 mod sender;
 mod slot;
 mod split;
@@ -19,8 +21,10 @@ pub use discipline::{Discipline, Mpsc, Spsc};
 pub use errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
+pub use iter::Iter;
 pub use message::MessagePacket;
-pub use receiver::{Iter, Receiver, RecordRef};
+pub use receiver::Receiver;
+pub use record_ref::RecordRef;
 pub use sender::Sender;
 
 /// The sender of a ring with one producer.

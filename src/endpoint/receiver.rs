@@ -11,9 +11,8 @@ use super::backoff::Backoff;
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
 use super::peer::Peer;
-use super::{Deadline, MessagePacket};
+use super::{Deadline, Iter, MessagePacket, RecordRef};
 use crate::Error;
-use crate::mem::Payload;
 use crate::region::Region;
 use crate::ring::{Consumer, Front};
 
@@ -219,7 +218,7 @@ impl<K: Discipline> Receiver<K> {
     /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone.
     /// Damage is an item, not an end.
     pub fn iter(&mut self) -> Iter<'_, K> {
-        Iter { receiver: self, is_over: false }
+        Iter::new(self)
     }
 
     /// Longest message, in bytes.
@@ -236,8 +235,7 @@ impl<K: Discipline> Receiver<K> {
 
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         let Claimed { end, consumer, .. } = self.claimed()?;
-        let payload = Payload::new(&end.ring.memory, front.payload_position(), front.payload_len());
-        Ok(RecordRef { payload, front, end, consumer, on_drop: OnDrop::Free })
+        Ok(RecordRef::new(end, consumer, front))
     }
 
     fn front_until(&mut self, deadline: Deadline) -> Result<Front, RecvTimeoutError> {
@@ -306,120 +304,5 @@ impl Claimed {
         }
         self.peer.tell(&self.end.slot);
         Err(TryRecvError::Disconnected)
-    }
-}
-
-/// A message where it lies in the ring. Dropping it frees the room: the message is taken then, and
-/// not before. See [`Payload`] for how to look at it.
-///
-/// # Examples
-/// ```
-/// # let directory = tempfile::tempdir()?;
-/// # let path = directory.path().join("demo.tombolo");
-/// let mut region = tombolo::EventsRegion::open_path(path)?;
-/// let (mut tx, mut rx) = region.split_spsc()?;
-/// tx.send(b"key=value")?;
-/// let record = rx.recv_ref()?;
-/// let mut key = [0; 3];
-/// assert_eq!((record.len(), record.read_at(0, &mut key)), (9, 3));
-/// assert_eq!(&key, b"key");
-/// record.keep(); // not taken: it comes again
-/// assert_eq!(rx.recv()?.data, b"key=value");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-pub struct RecordRef<'a> {
-    payload: Payload<'a>,
-    front: Front,
-    end: &'a Attached,
-    consumer: &'a mut Consumer,
-    on_drop: OnDrop,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum OnDrop {
-    Free,
-    Keep,
-}
-
-impl RecordRef<'_> {
-    /// The message's position in the ring: the same where it is delivered again, never that of
-    /// another message.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.front.position
-    }
-
-    /// Leaves the message where it is, to be delivered again.
-    pub fn keep(mut self) {
-        self.on_drop = OnDrop::Keep;
-    }
-
-    /// Takes the message into a buffer of its own.
-    fn take(self) -> MessagePacket {
-        let mut data = vec![0; self.front.payload_len()];
-        Consumer::copy_out(&self.end.ring, self.front, &mut data);
-        data.into()
-    }
-
-    /// Takes the message into `room`, or leaves it where that is too small.
-    fn take_into(mut self, room: &mut [u8]) -> Result<usize, Error> {
-        let (needed, available) = (self.front.payload_len(), room.len());
-        let Some(room) = room.get_mut(..needed) else {
-            self.on_drop = OnDrop::Keep;
-            return Err(Error::BufferTooSmall { needed, room: available });
-        };
-        Consumer::copy_out(&self.end.ring, self.front, room);
-        Ok(needed)
-    }
-}
-
-impl<'a> std::ops::Deref for RecordRef<'a> {
-    type Target = Payload<'a>;
-
-    fn deref(&self) -> &Payload<'a> {
-        &self.payload
-    }
-}
-
-impl Drop for RecordRef<'_> {
-    fn drop(&mut self) {
-        if self.on_drop == OnDrop::Free && self.end.ring.memory.is_ours() {
-            self.consumer.free(&self.end.ring, self.front);
-        }
-    }
-}
-
-/// Messages as they come, see [`Receiver::iter`].
-#[derive(Debug)]
-pub struct Iter<'a, K: Discipline> {
-    receiver: &'a mut Receiver<K>,
-    is_over: bool,
-}
-
-impl<K: Discipline> Iterator for Iter<'_, K> {
-    type Item = Result<MessagePacket, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
-            return None;
-        }
-        match self.receiver.recv() {
-            Ok(message) => Some(Ok(message)),
-            Err(RecvError::Disconnected) => None,
-            Err(RecvError::Failed { source }) => {
-                self.is_over = true;
-                Some(Err(source))
-            }
-        }
-    }
-}
-
-impl<'a, K: Discipline> IntoIterator for &'a mut Receiver<K> {
-    type Item = Result<MessagePacket, Error>;
-    type IntoIter = Iter<'a, K>;
-
-    fn into_iter(self) -> Iter<'a, K> {
-        self.iter()
     }
 }

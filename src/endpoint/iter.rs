@@ -1,0 +1,46 @@
+//! Messages as an iterator.
+
+use super::discipline::Discipline;
+use super::errors::RecvError;
+use super::{MessagePacket, Receiver};
+use crate::Error;
+
+/// Messages as they come, see [`Receiver::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, K: Discipline> {
+    receiver: &'a mut Receiver<K>,
+    is_over: bool,
+}
+
+impl<'a, K: Discipline> Iter<'a, K> {
+    pub(super) fn new(receiver: &'a mut Receiver<K>) -> Self {
+        Self { receiver, is_over: false }
+    }
+}
+
+impl<K: Discipline> Iterator for Iter<'_, K> {
+    type Item = Result<MessagePacket, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        match self.receiver.recv() {
+            Ok(message) => Some(Ok(message)),
+            Err(RecvError::Disconnected) => None,
+            Err(RecvError::Failed { source }) => {
+                self.is_over = true;
+                Some(Err(source))
+            }
+        }
+    }
+}
+
+impl<'a, K: Discipline> IntoIterator for &'a mut Receiver<K> {
+    type Item = Result<MessagePacket, Error>;
+    type IntoIter = Iter<'a, K>;
+
+    fn into_iter(self) -> Iter<'a, K> {
+        self.iter()
+    }
+}

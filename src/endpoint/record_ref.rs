@@ -1,0 +1,95 @@
+//! A message lent where it lies.
+
+use super::MessagePacket;
+use super::attached::Attached;
+use crate::Error;
+use crate::mem::Payload;
+use crate::ring::{Consumer, Front};
+
+/// A message where it lies in the ring. Dropping it frees the room: the message is taken then, and
+/// not before. See [`Payload`] for how to look at it.
+///
+/// # Examples
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("demo.tombolo");
+/// let mut region = tombolo::EventsRegion::open_path(path)?;
+/// let (mut tx, mut rx) = region.split_spsc()?;
+/// tx.send(b"key=value")?;
+/// let record = rx.recv_ref()?;
+/// let mut key = [0; 3];
+/// assert_eq!((record.len(), record.read_at(0, &mut key)), (9, 3));
+/// assert_eq!(&key, b"key");
+/// record.keep(); // not taken: it comes again
+/// assert_eq!(rx.recv()?.data, b"key=value");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct RecordRef<'a> {
+    payload: Payload<'a>,
+    front: Front,
+    end: &'a Attached,
+    consumer: &'a mut Consumer,
+    on_drop: OnDrop,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum OnDrop {
+    Free,
+    Keep,
+}
+
+impl<'a> RecordRef<'a> {
+    /// Lends `front` of the ring at `end`.
+    #[inline]
+    pub(super) fn new(end: &'a Attached, consumer: &'a mut Consumer, front: Front) -> Self {
+        let payload = Payload::new(&end.ring.memory, front.payload_position(), front.payload_len());
+        Self { payload, front, end, consumer, on_drop: OnDrop::Free }
+    }
+
+    /// The message's position in the ring: the same where it is delivered again, never that of
+    /// another message.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.front.position
+    }
+
+    /// Leaves the message where it is, to be delivered again.
+    pub fn keep(mut self) {
+        self.on_drop = OnDrop::Keep;
+    }
+
+    /// Takes the message into a buffer of its own.
+    pub(super) fn take(self) -> MessagePacket {
+        let mut data = vec![0; self.front.payload_len()];
+        Consumer::copy_out(&self.end.ring, self.front, &mut data);
+        data.into()
+    }
+
+    /// Takes the message into `room`, or leaves it where that is too small.
+    pub(super) fn take_into(mut self, room: &mut [u8]) -> Result<usize, Error> {
+        let (needed, available) = (self.front.payload_len(), room.len());
+        let Some(room) = room.get_mut(..needed) else {
+            self.on_drop = OnDrop::Keep;
+            return Err(Error::BufferTooSmall { needed, room: available });
+        };
+        Consumer::copy_out(&self.end.ring, self.front, room);
+        Ok(needed)
+    }
+}
+
+impl<'a> std::ops::Deref for RecordRef<'a> {
+    type Target = Payload<'a>;
+
+    fn deref(&self) -> &Payload<'a> {
+        &self.payload
+    }
+}
+
+impl Drop for RecordRef<'_> {
+    fn drop(&mut self) {
+        if self.on_drop == OnDrop::Free && self.end.ring.memory.is_ours() {
+            self.consumer.free(&self.end.ring, self.front);
+        }
+    }
+}
