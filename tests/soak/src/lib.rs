@@ -8,6 +8,7 @@
 
 mod content;
 mod figures;
+mod fuzz;
 mod kills;
 mod process;
 mod registry;
