@@ -1,4 +1,58 @@
 //! Channels between Linux processes, in one memory-mapped file.
+//!
+//! An [`EventsRegion`] is that file: whoever opens it first creates it, everybody else joins. It
+//! holds two rings of messages, byte strings of any length up to a limit:
+//!
+//! * [`EventsRegion::split_spsc`]: [`SpscSender`] and [`SpscReceiver`], one process at each end;
+//! * [`EventsRegion::split_mpsc`]: [`MpscProducer`]s in many processes, in one order, and the
+//!   [`MpscConsumer`].
+//!
+//! Either side may start first, and either may go and come back. An end is claimed at its first
+//! use; who owns it, and whether they live, is known to the kernel. Once a send has returned `Ok`,
+//! the message is in the region and will be received, in order and once, whatever happens to the
+//! sender; only what a receiver had not freed when it died is delivered again.
+//!
+//! # Which call
+//!
+//! | to | waiting | until a deadline | not waiting |
+//! |---|---|---|---|
+//! | send bytes | [`send`](Sender::send) | [`send_deadline`](Sender::send_deadline) | [`try_send`](Sender::try_send) |
+//! | send many messages | [`send_batch`](Sender::send_batch) | [`send_batch_deadline`](Sender::send_batch_deadline) | [`try_send_batch`](Sender::try_send_batch) |
+//! | build a message in place | [`claim_record`](Sender::claim_record) | [`claim_record_deadline`](Sender::claim_record_deadline) | [`try_claim_record`](Sender::try_claim_record) |
+//! | receive into a new buffer | [`recv`](Receiver::recv), or iterate | [`recv_deadline`](Receiver::recv_deadline) | [`try_recv`](Receiver::try_recv) |
+//! | receive into a buffer of one's own | [`recv_into`](Receiver::recv_into) | [`recv_into_deadline`](Receiver::recv_into_deadline) | [`try_recv_into`](Receiver::try_recv_into) |
+//! | look at a message in place, take it afterwards | [`recv_ref`](Receiver::recv_ref) | [`recv_ref_deadline`](Receiver::recv_ref_deadline) | [`try_recv_ref`](Receiver::try_recv_ref) |
+//! | take what is there | | | [`drain`](Receiver::drain) |
+//!
+//! A [`Deadline`] is made from a `Duration` or an `Instant`. Errors of regions are [`Error`]; those
+//! of sending and receiving have the shapes of `std::sync::mpsc`. [`inspect`] looks into any
+//! region, sound or damaged, without disturbing it.
+//!
+//! # Examples
+//! Two processes, or here two threads: each opens the region and uses its own half.
+//! ```
+//! # let directory = tempfile::tempdir_in("/dev/shm")?;
+//! # let path = directory.path().join("demo.tombolo");
+//! use tombolo::EventsRegion;
+//! let theirs = path.clone();
+//! let other = std::thread::spawn(move || -> Result<(), tombolo::Error> {
+//!     let mut region = EventsRegion::open_path(theirs)?; // creates it or joins it
+//!     let (mut tx, _) = region.split_spsc()?;
+//!     for word in ["one", "two", "three"] {
+//!         tx.send(word.as_bytes()).expect("the receiver stays");
+//!     }
+//!     Ok(())
+//! });
+//! let mut region = EventsRegion::open_path(path)?;
+//! let (_, mut rx) = region.split_spsc()?;
+//! let mut words = Vec::new();
+//! for message in &mut rx { // ends when the sender is gone and the ring is empty
+//!     words.push(message?.data);
+//! }
+//! assert_eq!(words, [&b"one"[..], b"two", b"three"]);
+//! # other.join().expect("no panic")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![deny(unsafe_code)]
 
 #[doc(hidden)]
@@ -22,3 +76,8 @@ pub use region::{
     CreatePolicy, EventsRegion, FileSystemPolicy, OpenOptions, OwnerPolicy, Prefault,
 };
 pub use tombolo_abi::{LayoutError, SharedLayout};
+
+/// The programs in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
