@@ -7,6 +7,7 @@
 //! Whatever can be drawn from the seed is; what the scheduler decides differs from run to run.
 
 mod content;
+mod creation;
 mod figures;
 mod fuzz;
 mod kills;
@@ -18,6 +19,7 @@ mod run;
 mod sending;
 mod stream;
 mod stream_mpsc;
+mod trace;
 
 pub use process::{Process, scratch};
 pub use registry::{RUNS, find, serve};

@@ -2,10 +2,18 @@
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::{Failure, Run, fuzz, kills, stream, stream_mpsc};
+use crate::{Failure, Run, creation, fuzz, kills, stream, stream_mpsc};
 
 /// All runs, in the order in which they are listed.
-pub const RUNS: &[Run] = &[stream::RUN, stream_mpsc::RUN, kills::RUN, fuzz::RUN];
+pub const RUNS: &[Run] = &[
+    stream::RUN,
+    stream_mpsc::RUN,
+    kills::RUN,
+    fuzz::RUN,
+    creation::SYSCALLS,
+    creation::SPREAD,
+    creation::REPLACE,
+];
 
 /// The run called `name`.
 #[must_use]
