@@ -11,6 +11,7 @@ mod creation;
 mod figures;
 mod fuzz;
 mod kills;
+mod openers;
 mod process;
 mod registry;
 mod report;

@@ -2,7 +2,7 @@
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::{Failure, Run, creation, fuzz, kills, stream, stream_mpsc};
+use crate::{Failure, Run, creation, fuzz, kills, openers, stream, stream_mpsc};
 
 /// All runs, in the order in which they are listed.
 pub const RUNS: &[Run] = &[
@@ -13,6 +13,7 @@ pub const RUNS: &[Run] = &[
     creation::SYSCALLS,
     creation::SPREAD,
     creation::REPLACE,
+    openers::RUN,
 ];
 
 /// The run called `name`.

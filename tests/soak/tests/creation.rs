@@ -1,4 +1,4 @@
-//! A hundredth of the runs in which creators are killed.
+//! A hundredth of the runs in which creators are killed, or many open at once.
 
 use tombolo_soak::{Setting, find};
 
@@ -24,4 +24,9 @@ fn a_replacer_may_be_killed_at_any_of_its_system_calls() {
 #[test]
 fn a_creator_may_be_killed_at_any_moment() {
     run("create-spread");
+}
+
+#[test]
+fn of_sixty_four_openers_at_once_one_creates_and_the_others_join() {
+    run("openers");
 }

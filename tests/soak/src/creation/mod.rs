@@ -14,6 +14,8 @@ mod spread;
 mod stepped;
 mod syscalls;
 
+pub(crate) use self::disk::{Ground, check_sound};
+pub(crate) use self::opener::Opened;
 pub(crate) use self::replace::RUN as REPLACE;
 pub(crate) use self::spread::RUN as SPREAD;
 pub(crate) use self::syscalls::RUN as SYSCALLS;
