@@ -50,6 +50,12 @@ mod armed {
         "join.after-map",
         "claim.locked",
         "claim.filled",
+        "send.before-payload",
+        "send.before-commit",
+        "send.after-commit",
+        "batch.before-commit",
+        "recv.before-free",
+        "detach.detaching",
     ];
 
     /// Whether `point` is in [`POINTS`].

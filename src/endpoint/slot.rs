@@ -264,6 +264,7 @@ impl Drop for OwnedSlot {
             return; // in a forked child, or never claimed: nothing here is ours
         }
         self.set_state(SlotState::Detaching);
+        crash_point!("detach.detaching");
         self.region.announce_membership();
         self.set_state(SlotState::Free);
         if let Some(Lock::Descriptor(description)) = &self.lock {

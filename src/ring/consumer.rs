@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use tombolo_abi::{Record, RecordKind};
 
 use super::{Memory, Ring, Word};
+use crate::crash::crash_point;
 use crate::error::Damage;
 
 /// The one consumer of a ring.
@@ -110,6 +111,7 @@ impl Consumer {
     pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front) {
         self.received_msgs = self.received_msgs.wrapping_add(1);
         self.received_bytes = self.received_bytes.wrapping_add(front.record.payload_len.into());
+        crash_point!("recv.before-free");
         self.advance(ring, front);
         ring.memory.store(Word::ReceivedMsgs, self.received_msgs, Relaxed); // ours
         ring.memory.store(Word::ReceivedBytes, self.received_bytes, Relaxed); // ours

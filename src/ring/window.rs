@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use tombolo_abi::{LINE_LEN, RECORD_HEADER_LEN, Record};
 
 use super::{Memory, Ring, Word};
+use crate::crash::crash_point;
 use crate::error::Damage;
 
 /// Where a producer is.
@@ -132,8 +133,11 @@ impl Window {
             return Ok(false);
         }
         let zeroed_end = self.prepare(ring, place.end);
+        crash_point!("send.before-payload");
         ring.memory.copy_in(place.record.wrapping_add(record.payload_offset()), payload);
+        crash_point!("send.before-commit");
         self.publish(ring, place, ring.rules.encode(record, place.record), zeroed_end);
+        crash_point!("send.after-commit");
         Ok(true)
     }
 
@@ -157,6 +161,7 @@ impl Window {
         }
         ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), first);
         let header = ring.rules.encode(&Record::data(first.len() as u32), place.record);
+        crash_point!("batch.before-commit");
         self.publish(ring, Place { end, ..place }, header, zeroed_end);
         Ok(count)
     }
