@@ -7,6 +7,8 @@
 //! Whatever can be drawn from the seed is; what the scheduler decides differs from run to run.
 
 mod content;
+#[cfg(feature = "crash-points")]
+mod crash_points;
 mod creation;
 mod figures;
 mod fuzz;

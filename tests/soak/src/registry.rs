@@ -14,6 +14,8 @@ pub const RUNS: &[Run] = &[
     creation::SPREAD,
     creation::REPLACE,
     openers::RUN,
+    #[cfg(feature = "crash-points")]
+    crate::crash_points::RUN,
 ];
 
 /// The run called `name`.
