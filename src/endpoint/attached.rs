@@ -41,7 +41,7 @@ impl Attached {
         let slot = OwnedSlot::claim(region, &wanted, deadline)?;
         let ring = map_ring(region, &entry).ok_or(Error::NoSuchRing { kind: "mapped" })?;
         let end = Self { slot, ring, index, entry };
-        end.ring.check_open().map_err(|damage| end.damaged(damage))?;
+        end.check_usable()?;
         Ok(end)
     }
 
@@ -51,12 +51,23 @@ impl Attached {
         if !self.ring.memory.is_ours() {
             return Err(Error::ForkedChild);
         }
+        self.check_whole()?;
         self.ring.check_open().map_err(|damage| self.error_of(damage, 0))
+    }
+
+    /// An error where the file was cut short under the mapping: what was read or written since may
+    /// not have been the region. Asked after each operation, before it says that it succeeded.
+    #[inline]
+    pub(crate) fn check_whole(&self) -> Result<(), Error> {
+        if self.ring.memory.is_cut() { Err(self.slot.region().cut_error()) } else { Ok(()) }
     }
 
     /// Marks the ring as poisoned and gives the error that says so.
     #[cold]
     pub(crate) fn damaged_at(&self, damage: Damage, position: u64) -> Error {
+        if let Err(cut) = self.check_whole() {
+            return cut; // the damage is ours alone
+        }
         self.ring.poison(damage);
         self.error_of(damage, position)
     }

@@ -169,7 +169,7 @@ impl Claim<'_> {
         if let Some(room) = self.room.take() {
             producer.commit(&end.ring, room, len as u32);
         }
-        Ok(())
+        end.check_whole()
     }
 
     fn payload(&self) -> Payload<'_> {

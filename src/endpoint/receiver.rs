@@ -87,7 +87,7 @@ impl<K: Discipline> Receiver<K> {
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, RecvTimeoutError> {
-        self.recv_ref_deadline(deadline).map(RecordRef::take)
+        Ok(self.recv_ref_deadline(deadline)?.take()?)
     }
 
     /// Takes the next message if there is one now.
@@ -95,7 +95,7 @@ impl<K: Discipline> Receiver<K> {
     /// # Errors
     /// [`TryRecvError::Empty`] where there is none; else as [`Self::recv`].
     pub fn try_recv(&mut self) -> Result<MessagePacket, TryRecvError> {
-        self.try_recv_ref().map(RecordRef::take)
+        Ok(self.try_recv_ref()?.take()?)
     }
 
     /// Takes the next message into `room`, waiting for it, and gives its length.
@@ -302,6 +302,7 @@ impl Claimed {
         if let Some(front) = self.front()? {
             return Ok(front);
         }
+        self.end.check_whole()?; // bytes that are missing look like an empty ring
         self.peer.tell(&self.end.slot);
         Err(TryRecvError::Disconnected)
     }

@@ -60,10 +60,11 @@ impl<'a> RecordRef<'a> {
     }
 
     /// Takes the message into a buffer of its own.
-    pub(super) fn take(self) -> MessagePacket {
+    pub(super) fn take(self) -> Result<MessagePacket, Error> {
         let mut data = vec![0; self.front.payload_len()];
         Consumer::copy_out(&self.end.ring, self.front, &mut data);
-        data.into()
+        self.end.check_whole()?;
+        Ok(data.into())
     }
 
     /// Takes the message into `room`, or leaves it where that is too small.
@@ -74,6 +75,7 @@ impl<'a> RecordRef<'a> {
             return Err(Error::BufferTooSmall { needed, room: available });
         };
         Consumer::copy_out(&self.end.ring, self.front, room);
+        self.end.check_whole()?;
         Ok(needed)
     }
 }

@@ -221,14 +221,18 @@ impl<K: Discipline> Sender<K> {
         let claimed = self.usable()?;
         claimed.check_len(message)?;
         let Claimed { end, producer, peer } = claimed;
-        K::try_send(end, producer, message).map_err(|error| unless_gone(error, end, peer))
+        K::try_send(end, producer, message).map_err(|error| unless_gone(error, end, peer))?;
+        Ok(end.check_whole()?)
     }
 
     fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
         let claimed = self.usable()?;
         messages.iter().try_for_each(|message| claimed.check_len(message))?;
         let Claimed { end, producer, peer } = claimed;
-        K::try_send_batch(end, producer, messages).map_err(|error| unless_gone(error, end, peer))
+        let sent = K::try_send_batch(end, producer, messages);
+        let sent = sent.map_err(|error| unless_gone(error, end, peer))?;
+        end.check_whole()?;
+        Ok(sent)
     }
 
     /// The claimed endpoint, in the process that claimed it, of a ring that is in order.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
+use super::guard::Guard;
 use crate::os::fork::Owner;
 
 /// A shared mapping of a whole region.
@@ -17,6 +18,7 @@ use crate::os::fork::Owner;
 #[derive(Debug)]
 pub(crate) struct Mapping {
     map: ManuallyDrop<MmapRaw>,
+    guard: ManuallyDrop<Guard>,
     owner: Owner,
 }
 
@@ -28,7 +30,8 @@ impl Mapping {
         let owner = Owner::current()?;
         let map = MmapOptions::new().len(len).map_raw(file.as_raw_fd())?;
         map.advise(Advice::DontFork)?;
-        Ok(Self { map: ManuallyDrop::new(map), owner })
+        let guard = ManuallyDrop::new(Guard::register(map.as_ptr(), map.len())?);
+        Ok(Self { map: ManuallyDrop::new(map), guard, owner })
     }
 
     /// Faults every page in for writing, so that the first message pays no page fault.
@@ -82,6 +85,12 @@ impl Mapping {
         self.owner.is_here()
     }
 
+    /// Whether the file was cut short and some of the bytes are no longer the region's.
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.guard.is_cut()
+    }
+
     /// The address of `len` bytes at `offset`, aligned to `len`.
     fn checked(&self, offset: u64, len: u64) -> *mut u8 {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len());
@@ -92,6 +101,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // SAFETY: dropped once, here, and not used after; before the memory goes, so that no fault
+        // elsewhere is ever taken for one of this mapping.
+        unsafe { ManuallyDrop::drop(&mut self.guard) };
         if !self.is_ours() {
             return; // a forked child never had it; something else may be at this address
         }

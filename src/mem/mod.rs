@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod copy;
+mod guard;
 mod lock_mapping;
 mod mapping;
 mod payload;

@@ -59,6 +59,12 @@ impl RingSpan {
         self.mapping.is_ours()
     }
 
+    /// Whether the file was cut short and some of the bytes are no longer the region's.
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.mapping.is_cut()
+    }
+
     /// The 64-bit word at `offset` bytes of the control block.
     ///
     /// # Panics

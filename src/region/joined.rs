@@ -182,6 +182,14 @@ impl Region {
         let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
     }
 
+    /// What to say once the mapping was found cut: how short the file is now.
+    #[cold]
+    pub(crate) fn cut_error(&self) -> Error {
+        let found_len = rustix::fs::fstat(&self.plain).map_or(0, |stat| stat.st_size as u64);
+        let (path, claimed_len) = (self.path.clone(), self.header().total_len);
+        Error::RegionTooSmall { path, found_len, claimed_len }
+    }
+
     /// An error of the kernel's while doing `action` to this region.
     pub(crate) fn io_error(&self, action: &'static str, error: io::Error) -> Error {
         refusal::io(action, &self.path, error)
