@@ -334,6 +334,35 @@ fn a_retired_region_that_kept_its_name_is_replaced() {
     assert_ne!(new.uuid(), old.uuid());
 }
 
+/// The bug: an opener that waited for a replacer, and found its name gone for a moment, made a region
+/// of generation 1.
+#[test]
+fn whoever_has_seen_a_stale_region_succeeds_it_even_when_its_name_goes_meanwhile() {
+    let dir = Dir::new();
+    let path = dir.file("a");
+    let mut bytes = sound_bytes(&dir);
+    forge(&mut bytes, |header| {
+        header.boot_id = [7; 16];
+        header.generation = 41;
+    });
+    // The opener needs time to have a look; how much it needs nobody knows.
+    let generation_after = |pause: u64| {
+        write_private(&path, &bytes);
+        let _replacer = lock_byte(&path, tombolo_abi::LOCK_INIT);
+        let opener = {
+            let path = path.clone();
+            thread::spawn(move || EventsRegion::open_path(&path).unwrap().generation())
+        };
+        thread::sleep(Duration::from_millis(pause));
+        fs::remove_file(&path).unwrap();
+        let generation = opener.join().unwrap();
+        fs::remove_file(&path).unwrap();
+        generation
+    };
+    let found: Vec<_> = [10, 100, 1000].map(generation_after).to_vec();
+    assert!(found.contains(&42), "{found:?}");
+}
+
 #[test]
 fn leftovers_of_replacers_are_swept_and_nothing_else() {
     let dir = Dir::new();

@@ -176,6 +176,9 @@ impl Opening {
         let orphaned =
             description.is_of_earlier_boot() && owned_slot(&self.place, &candidate)?.is_none();
         if self.options.policy == CreatePolicy::CreateNew || (orphaned && self.may_create()) {
+            // Even where another replacer is faster and, when this one looks again, has taken the
+            // old name away and not given the new one yet.
+            self.succeed(description.header.generation);
             return self.replace(&candidate);
         }
         if orphaned {
