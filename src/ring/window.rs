@@ -4,7 +4,7 @@
 //! The SPSC producer keeps them privately; those of an MPSC ring lie in the control block and are
 //! loaded and stored under its lock. The steps are the same.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use tombolo_abi::{LINE_LEN, RECORD_HEADER_LEN, Record};
 
@@ -205,7 +205,7 @@ impl Window {
     /// published, and trusting no zeros but the one at the tail.
     ///
     /// Published records are those whose header word is there, also where their producer died
-    /// before it stored `tail`. Walking over them only reads.
+    /// before it stored `tail`. Walking over them only reads; then their end is stored.
     ///
     /// # Errors
     /// Where a header or a position is impossible.
@@ -226,6 +226,12 @@ impl Window {
         let head = ring.memory.load(Word::Head, Acquire); // edge `free`
         if tail.wrapping_sub(head) > ring.rules.capacity || !ring.is_aligned(head) {
             return Err(position_damage("head", head, "tail", tail));
+        }
+        if tail != stored {
+            // Before anything is written: the next to take over would otherwise walk from a tail
+            // that new records have overwritten.
+            ring.memory.store(Word::Tail, tail, Release);
+            ring.memory.fence(SeqCst);
         }
         Ok(Self { tail, head, zeroed_to: tail.wrapping_add(RECORD_HEADER_LEN) })
     }
