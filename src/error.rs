@@ -226,9 +226,10 @@ pub enum Error {
         /// The dead holder's process id as it wrote it.
         pid: u32,
     },
-    /// *Retry*: a live process held an MPSC ring's lock until time was up.
+    /// *Retry*: live processes held an MPSC ring's lock until time was up.
     #[error(
-        "the lock of ring {ring} is held by slot {slot} (pid {pid}), which is alive but stopped"
+        "the lock of ring {ring} is held by slot {slot} (pid {pid}), which is alive and did not let \
+         go in time; see whether it is stopped"
     )]
     Stalled {
         /// The ring.

@@ -1,6 +1,7 @@
 //! Who owns an endpoint, and what a successor finds.
 
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -213,6 +214,71 @@ fn as_many_producers_as_there_are_slots_and_no_more() {
 }
 
 #[test]
+fn a_claim_waits_as_long_as_its_caller_would() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut first, _) = open(&path).split_spsc().unwrap();
+    first.claim().unwrap();
+    let (mut tx, _) = open(&path).split_spsc().unwrap();
+    assert!(matches!(
+        tx.try_send(b"x"),
+        Err(TrySendError::Failed { source: Error::Busy { .. }, .. })
+    ));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(SHORT * 5);
+            drop(first);
+        });
+        tx.send_timeout(b"in time", SOON).unwrap();
+    });
+}
+
+#[test]
+fn clones_know_whom_their_endpoint_has_met() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, _) = open(&path).split_mpsc().unwrap();
+    tx.claim().unwrap();
+    let consumer = peer("consumer", &path);
+    while tx.try_send(&[7; 500]).is_ok() {}
+    assert!(matches!(tx.send_timeout(&[7; 500], SHORT), Err(SendTimeoutError::Timeout(()))));
+    consumer.kill();
+    let mut clone = tx.clone();
+    for tx in [&mut clone, &mut tx] {
+        let error = tx.send_timeout(&[7; 500], SOON).unwrap_err();
+        assert!(matches!(error, SendTimeoutError::Disconnected(())), "{error}");
+    }
+}
+
+#[test]
+fn a_child_forked_while_messages_are_drained_gets_none_of_them() {
+    let dir = Dir::new();
+    let (mut tx, mut rx) = open(&dir.file("r")).split_spsc().unwrap();
+    tx.send(b"one").unwrap();
+    tx.send(b"two").unwrap();
+    let mut status = 0;
+    let taken = rx.drain(10, |_| {
+        if status == 0 {
+            // SAFETY: as in the test of forked children.
+            let child = unsafe { libc::fork() };
+            status = -1;
+            if child > 0 {
+                // SAFETY: `status` is a valid place for the child's status.
+                unsafe { libc::waitpid(child, &mut status, 0) };
+                status = if status == 1 << 8 { 1 } else { 2 };
+            }
+        }
+    });
+    if status == -1 {
+        // In the child, which has the first message's callback behind it: that much it was handed.
+        let taken = taken.unwrap_or(99) as i32;
+        // SAFETY: ends the child without running what the parent registered.
+        unsafe { libc::_exit(taken) };
+    }
+    assert_eq!((taken.unwrap(), status), (2, 1), "the child drained what is not its own");
+}
+
+#[test]
 fn a_late_claim_on_a_replaced_region_is_refused() {
     let dir = Dir::new();
     let path = dir.file("r");
@@ -264,7 +330,10 @@ fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
                 producer.try_send(b"x"),
                 Err(TrySendError::Failed { source: Error::ForkedChild, .. })
             ),
-            tx.try_claim_record(1).is_err(),
+            tx.try_claim_record(1).map(drop).is_err(),
+            matches!(tx.claim(), Err(Error::ForkedChild)),
+            matches!(region.split_spsc(), Err(Error::ForkedChild)),
+            matches!(region.is_current(), Err(Error::ForkedChild)),
         ];
         drop(record);
         drop((tx, rx, producer, region));
@@ -357,7 +426,11 @@ fn a_lock_of_an_earlier_incarnation_is_held_by_the_dead() {
     tx.claim().unwrap();
     forge_lock(&path, 1);
     let error = tx.try_send(b"x").unwrap_err();
-    assert!(matches!(error, TrySendError::Failed { source: Error::DeadHolder { .. }, .. }));
+    // Whoever owns the slot now is not the one who died, so nobody is named.
+    assert!(matches!(
+        error,
+        TrySendError::Failed { source: Error::DeadHolder { slot: 3, pid: 0, .. }, .. }
+    ));
     drop(holder);
 }
 
@@ -428,7 +501,11 @@ fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
         EventsRegion::open_path_with(&path, options).unwrap().split_spsc().unwrap()
     };
     let (mut tx, mut rx) = open();
+    let before = descriptors_of(&path);
     tx.send(b"kept").unwrap();
+    let mut kept = descriptors_of(&path);
+    kept.retain(|fd| !before.contains(fd));
+    assert_eq!(kept.len(), 1);
     let (_, slot) = offsets(&path, 0, 1);
     let bytes = std::fs::read(&path).unwrap();
     let slot: Slot = bytemuck::pod_read_unaligned(&bytes[slot as usize..][..size_of::<Slot>()]);
@@ -437,8 +514,30 @@ fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
     let (mut second, _) = open();
     assert!(matches!(second.claim(), Err(Error::Busy { .. })));
     assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"kept");
-    drop(tx);
+    // What closes the descriptor frees the byte; who loses it must stop, for good.
+    let null = std::fs::File::open("/dev/null").unwrap();
+    // SAFETY: both are open. What the number stands for changes behind its owner's back, which is
+    // the point: a closed number used again.
+    assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), kept[0]) }, kept[0]);
+    for _ in 0..2 {
+        let error = tx.try_send(b"lost").unwrap_err();
+        assert!(
+            matches!(error, TrySendError::Failed { source: Error::LockLost { slot: 1 }, .. }),
+            "{error}"
+        );
+    }
     second.claim().unwrap();
+    drop(tx);
+    second.send(b"still its own").unwrap();
+    assert!(matches!(open().0.claim(), Err(Error::Busy { .. })), "the loser freed the slot");
+}
+
+/// This process's descriptors of the file.
+fn descriptors_of(path: &Path) -> Vec<i32> {
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
+    let of_file = entries.filter(|entry| id(&entry.path()).is_some_and(|it| Some(it) == id(path)));
+    of_file.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tombolo_abi::{RingEntry, Role};
 
 use super::Deadline;
+use super::peer::Meeting;
 use super::slot::{OwnedSlot, Wanted};
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
@@ -22,6 +23,8 @@ pub struct Attached {
     pub(crate) index: u32,
     /// Its directory entry, from the private copy.
     pub(crate) entry: RingEntry,
+    /// Whom it has met on the other side.
+    pub(crate) meeting: Meeting,
 }
 
 impl Attached {
@@ -33,25 +36,29 @@ impl Attached {
         deadline: Deadline,
     ) -> Result<Self, Error> {
         let entry = entry(region, index)?;
-        let slots = match role {
-            Role::Receiver => entry.rx_slot..entry.rx_slot + 1,
-            Role::Sender => entry.tx_slots(),
+        let (rx_slots, tx_slots) = (entry.rx_slot..entry.rx_slot + 1, entry.tx_slots());
+        let (slots, others) = match role {
+            Role::Receiver => (rx_slots, tx_slots),
+            Role::Sender => (tx_slots, rx_slots),
         };
         let wanted = Wanted { ring: index, role, slots };
         let slot = OwnedSlot::claim(region, &wanted, deadline)?;
+        let meeting = Meeting::new(&slot, others)?;
         let ring = map_ring(region, &entry).ok_or(Error::NoSuchRing { kind: "mapped" })?;
-        let end = Self { slot, ring, index, entry };
+        let end = Self { slot, ring, index, entry, meeting };
         end.check_usable()?;
         Ok(end)
     }
 
-    /// An error in a forked child, which doesn't have the mapping, or where the ring is poisoned.
+    /// An error in a forked child, which doesn't have the mapping, where the endpoint was lost, or
+    /// where the ring is poisoned.
     #[inline]
     pub(crate) fn check_usable(&self) -> Result<(), Error> {
         if !self.ring.memory.is_ours() {
             return Err(Error::ForkedChild);
         }
         self.check_whole()?;
+        self.slot.check_kept()?;
         self.ring.check_open().map_err(|damage| self.error_of(damage, 0))
     }
 

@@ -80,11 +80,10 @@ impl Sender<Spsc> {
         if len > limit as usize {
             return Err(Error::MessageTooLong { ring: end.index, found: len, limit }.into());
         }
-        match producer.claim(&end.ring, len as u32) {
-            Ok(Some(room)) => Ok(room),
-            Ok(None) => Err(unless_gone(NotSent::Full, end, peer)),
+        unless_gone(end, peer, || match producer.claim(&end.ring, len as u32) {
+            Ok(room) => room.ok_or(NotSent::Full),
             Err(damage) => Err(end.damaged(damage).into()),
-        }
+        })
     }
 
     fn lend(&mut self, room: ring::Claimed) -> Result<Claim<'_>, NotSent> {
@@ -138,7 +137,7 @@ impl Claim<'_> {
     }
 
     /// Where the claimed bytes lie, for filling them by other means. Valid for [`Self::len`] bytes
-    /// while the claim lives.
+    /// while the claim lives, in the process that made it.
     #[must_use]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.payload().as_ptr()

@@ -43,14 +43,6 @@ impl Deadline {
             When::Never => None,
         }
     }
-
-    /// This deadline, or `least` from now where that is later.
-    pub(crate) fn at_least(self, least: Duration) -> Self {
-        match self.remaining() {
-            Some(remaining) if remaining < least => Self::from(least),
-            _ => self,
-        }
-    }
 }
 
 /// That long from now; [`Deadline::NEVER`] where the clock cannot tell such a moment.

@@ -8,7 +8,7 @@ use tombolo_abi::{LockWord, RingKind};
 
 use super::attached::Attached;
 use super::errors::NotSent;
-use super::slot::pid_of;
+use super::slot::pid_of_owner;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::ring::{Held, Locked, Memory, SpscProducer, Word, try_lock};
@@ -144,7 +144,7 @@ const TOUCH_MIN: usize = 4096;
 /// taken and stalls nobody else.
 fn touch(payload: &[u8]) {
     if payload.len() > TOUCH_MIN {
-        payload.iter().step_by(4096).for_each(|byte| {
+        payload.iter().step_by(TOUCH_MIN).chain(payload.last()).for_each(|byte| {
             hint::black_box(*byte);
         });
     }
@@ -159,9 +159,13 @@ fn lock(end: &Attached) -> Result<Locked<'_, RingSpan>, NotSent> {
     }
 }
 
+/// How often a lock that changes hands all the time is looked at before the attempt is given up.
+const ROUNDS: u32 = 8;
+
 #[cold]
 fn lock_contended(end: &Attached, mut held: Held) -> Result<Locked<'_, RingSpan>, NotSent> {
-    loop {
+    let mut judged = None;
+    for _ in 0..ROUNDS {
         let backoff = Backoff::new(); // spins longer and longer, then yields a few times
         while !backoff.is_completed() {
             if let Held::Damaged(damage) = held {
@@ -175,21 +179,30 @@ fn lock_contended(end: &Attached, mut held: Held) -> Result<Locked<'_, RingSpan>
         }
         if let Held::By(holder) = held {
             judge(end, holder)?;
+            judged = Some(holder);
         }
     }
+    // Others come first again and again: they live, or their lock would not have moved on.
+    let slot = judged.map_or(0, |holder| holder.slot);
+    let pid = judged.map_or(0, |holder| pid_of_owner(end.slot.region(), holder));
+    Err(NotSent::Contended { slot, pid })
 }
 
 /// What to say of `holder`; nothing where it let go meanwhile.
 fn judge(end: &Attached, holder: LockWord) -> Result<(), NotSent> {
     let slot = holder.slot;
+    let still_holds = || end.ring.memory.load(Word::Lock, Acquire) == holder.to_word();
+    if !still_holds() {
+        return Ok(()); // also: the slot is looked at after the lock word that names it
+    }
     if !end.entry.tx_slots().contains(&slot) {
         return Err(end.damaged(Damage::LockOwner { slot }).into());
     }
     let alive = end.slot.is_alive(holder)?;
-    if end.ring.memory.load(Word::Lock, Acquire) != holder.to_word() {
+    if !still_holds() {
         return Ok(()); // it was alive when it let go, whatever it is now
     }
-    let pid = pid_of(end.slot.region(), slot);
+    let pid = pid_of_owner(end.slot.region(), holder);
     if alive {
         return Err(NotSent::Contended { slot, pid });
     }

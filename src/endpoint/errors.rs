@@ -51,8 +51,8 @@ pub enum TrySendError<T = ()> {
     /// *Retry*: as [`SendError::Disconnected`].
     #[error("the ring is full and its receiver is gone; start it again")]
     Disconnected(T),
-    /// *Retry*: a live process holds the ring's lock and does not run.
-    #[error("the ring's lock is held by pid {pid}, which is alive but not running")]
+    /// *Retry*: a live process holds the ring's lock and did not let go; it may be stopped.
+    #[error("the ring's lock is held by pid {pid}, which is alive; try again")]
     Contended {
         /// The message.
         message: T,

@@ -57,7 +57,7 @@ impl<K: Discipline> Receiver<K> {
     /// # Cost
     /// About a dozen system calls.
     pub fn claim(&mut self) -> Result<(), Error> {
-        self.claimed().map(drop)
+        self.claimed_until(Deadline::PAST)?.end.check_usable()
     }
 
     /// Takes the next message, waiting for it.
@@ -182,7 +182,8 @@ impl<K: Discipline> Receiver<K> {
     /// how many. Each is freed when `take` returns.
     ///
     /// # Errors
-    /// As [`Self::try_recv`], but an empty ring is no error, it gives 0.
+    /// [`Error::Poisoned`] and the like. An empty ring is no error, it gives 0, also where its
+    /// sender is gone: the next receive says so.
     ///
     /// # Examples
     /// ```
@@ -201,22 +202,23 @@ impl<K: Discipline> Receiver<K> {
         &mut self,
         limit: usize,
         mut take: impl FnMut(&RecordRef<'_>),
-    ) -> Result<usize, TryRecvError> {
-        let mut next = match self.try_front() {
-            Err(TryRecvError::Empty) => None,
-            front => Some(front?),
-        };
+    ) -> Result<usize, Error> {
         let mut count = 0;
-        while let Some(front) = next.filter(|_| count < limit) {
+        while count < limit {
+            let claimed = self.claimed_until(Deadline::PAST)?;
+            let front = match claimed.end.check_usable().and_then(|()| claimed.front()) {
+                Ok(Some(front)) => front,
+                Err(error) if count == 0 => return Err(error),
+                _ => break, // what is wrong is told by the next call
+            };
             take(&self.lend(front)?);
             count += 1;
-            next = self.claimed()?.front().unwrap_or(None); // damage is told by the next call
         }
         Ok(count)
     }
 
     /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone.
-    /// Damage is an item, not an end.
+    /// Damage is an item, the last one, so that it isn't mistaken for the end.
     pub fn iter(&mut self) -> Iter<'_, K> {
         Iter::new(self)
     }
@@ -234,11 +236,12 @@ impl<K: Discipline> Receiver<K> {
     }
 
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
-        let Claimed { end, consumer, .. } = self.claimed()?;
+        let Claimed { end, consumer, .. } = self.claimed_until(Deadline::PAST)?;
         Ok(RecordRef::new(end, consumer, front))
     }
 
     fn front_until(&mut self, deadline: Deadline) -> Result<Front, RecvTimeoutError> {
+        self.claimed_until(deadline)?;
         let mut backoff = Backoff::spinning();
         loop {
             match self.try_front() {
@@ -250,7 +253,7 @@ impl<K: Discipline> Receiver<K> {
 
     #[inline]
     fn try_front(&mut self) -> Result<Front, TryRecvError> {
-        let claimed = self.claimed()?;
+        let claimed = self.claimed_until(Deadline::PAST)?;
         claimed.end.check_usable()?;
         match claimed.front()? {
             Some(front) => Ok(front),
@@ -259,33 +262,30 @@ impl<K: Discipline> Receiver<K> {
     }
 
     #[inline]
-    fn claimed(&mut self) -> Result<&mut Claimed, Error> {
+    fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error> {
         if self.claimed.is_none() {
-            self.claimed = Some(self.claim_endpoint()?);
+            self.claimed = Some(self.claim_until(deadline)?);
         }
         // Just filled where it was empty; the error is never made.
         self.claimed.as_mut().ok_or(Error::ForkedChild)
     }
 
     #[cold]
-    fn claim_endpoint(&self) -> Result<Claimed, Error> {
-        if !self.region.mapping().is_ours() {
-            return Err(Error::ForkedChild);
-        }
-        let end = Attached::claim(&self.region, self.index, Role::Receiver, Deadline::PAST)?;
+    fn claim_until(&self, deadline: Deadline) -> Result<Claimed, Error> {
+        self.region.check_ours()?;
+        let end = Attached::claim(&self.region, self.index, Role::Receiver, deadline)?;
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
-        let peer = Peer::new(&end.slot, end.entry.tx_slots())?;
-        Ok(Claimed { end, consumer, peer })
+        Ok(Claimed { end, consumer, peer: Peer::default() })
     }
 }
 
 impl Claimed {
     #[inline]
     fn front(&mut self) -> Result<Option<Front>, Error> {
-        let Self { end, consumer, peer } = self;
+        let Self { end, consumer, .. } = self;
         match consumer.front(&end.ring) {
             Ok(Some(front)) => {
-                peer.met();
+                end.meeting.note();
                 Ok(Some(front))
             }
             Ok(None) => Ok(None),
@@ -296,14 +296,17 @@ impl Claimed {
     /// What to say of an empty ring. Its senders' death is asked for at most every 10 ms, and the
     /// ring looked at once more after the answer: what they sent before is delivered first.
     fn empty(&mut self) -> Result<Front, TryRecvError> {
-        if !self.peer.is_time() || !self.peer.is_gone(&self.end.slot)? {
+        if !self.peer.is_time() {
             return Err(TryRecvError::Empty);
         }
+        let Some(departure) = self.peer.departure(&self.end)? else {
+            return Err(TryRecvError::Empty);
+        };
         if let Some(front) = self.front()? {
             return Ok(front);
         }
         self.end.check_whole()?; // bytes that are missing look like an empty ring
-        self.peer.tell(&self.end.slot);
+        self.peer.tell(departure);
         Err(TryRecvError::Disconnected)
     }
 }

@@ -7,7 +7,7 @@ use crate::mem::Payload;
 use crate::ring::{Consumer, Front};
 
 /// A message where it lies in the ring. Dropping it frees the room: the message is taken then, and
-/// not before. See [`Payload`] for how to look at it.
+/// not before; a panic leaves it to be delivered again. See [`Payload`] for how to look at it.
 ///
 /// # Examples
 /// ```
@@ -90,7 +90,8 @@ impl<'a> std::ops::Deref for RecordRef<'a> {
 
 impl Drop for RecordRef<'_> {
     fn drop(&mut self) {
-        if self.on_drop == OnDrop::Free && self.end.ring.memory.is_ours() {
+        let is_taken = self.on_drop == OnDrop::Free && !std::thread::panicking();
+        if is_taken && self.end.ring.memory.is_ours() {
             self.consumer.free(&self.end.ring, self.front);
         }
     }

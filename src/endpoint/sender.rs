@@ -33,6 +33,9 @@ pub struct Sender<K: Discipline> {
     claimed: Option<Claimed<K>>,
 }
 
+/// Messages of a batch that are looked at in one attempt.
+const BATCH_MAX: usize = 256;
+
 /// What a sender has once it owns its endpoint.
 #[derive(Debug)]
 pub(super) struct Claimed<K: Discipline> {
@@ -57,7 +60,7 @@ impl<K: Discipline> Sender<K> {
     /// # Cost
     /// About a dozen system calls.
     pub fn claim(&mut self) -> Result<(), Error> {
-        self.claimed_until(Deadline::PAST).map(drop)
+        self.usable().map(drop)
     }
 
     /// Sends `message`, waiting while the ring is full.
@@ -152,7 +155,7 @@ impl<K: Discipline> Sender<K> {
 
     /// Sends all of `messages`, waiting while the ring is full.
     ///
-    /// They become visible in as few pieces as there is room for, each a run of whole messages.
+    /// They become visible in few pieces, each a run of at most 256 whole messages.
     ///
     /// # Errors
     /// As [`Self::send`], with the number of messages that were sent before.
@@ -172,8 +175,9 @@ impl<K: Discipline> Sender<K> {
         let (index, deadline) = (self.index, deadline.into());
         let mut sent = 0;
         while sent < messages.len() {
+            let next = &messages[sent..messages.len().min(sent + BATCH_MAX)];
             sent += self
-                .until(deadline, |sender| sender.attempt_batch(&messages[sent..]))
+                .until(deadline, |sender| sender.attempt_batch(next))
                 .map_err(|error| error.into_timeout_error(sent, index))?;
         }
         Ok(())
@@ -221,7 +225,7 @@ impl<K: Discipline> Sender<K> {
         let claimed = self.usable()?;
         claimed.check_len(message)?;
         let Claimed { end, producer, peer } = claimed;
-        K::try_send(end, producer, message).map_err(|error| unless_gone(error, end, peer))?;
+        unless_gone(end, peer, || K::try_send(end, producer, message))?;
         Ok(end.check_whole()?)
     }
 
@@ -229,8 +233,7 @@ impl<K: Discipline> Sender<K> {
         let claimed = self.usable()?;
         messages.iter().try_for_each(|message| claimed.check_len(message))?;
         let Claimed { end, producer, peer } = claimed;
-        let sent = K::try_send_batch(end, producer, messages);
-        let sent = sent.map_err(|error| unless_gone(error, end, peer))?;
+        let sent = unless_gone(end, peer, || K::try_send_batch(end, producer, messages))?;
         end.check_whole()?;
         Ok(sent)
     }
@@ -254,27 +257,25 @@ impl<K: Discipline> Sender<K> {
 
     #[cold]
     fn claim_until(&self, deadline: Deadline) -> Result<Claimed<K>, Error> {
-        if !self.region.mapping().is_ours() {
-            return Err(Error::ForkedChild);
-        }
+        self.region.check_ours()?;
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let end = match &*shared {
             Some(end) => end.clone(),
             None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, deadline)?),
         };
         let producer = K::attach(&end)?;
-        let rx_slot = end.entry.rx_slot;
-        let peer = Peer::new(&end.slot, rx_slot..rx_slot + 1)?;
         *shared = Some(end.clone());
-        Ok(Claimed { end, producer, peer })
+        Ok(Claimed { end, producer, peer: Peer::default() })
     }
 
-    /// Repeats `attempt` until something else than waiting is to be done.
+    /// Repeats `attempt` until something else than waiting is to be done. An endpoint that is not
+    /// claimed yet is waited for until the same deadline.
     pub(super) fn until<T>(
         &mut self,
         deadline: Deadline,
         mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
     ) -> Result<T, NotSent> {
+        self.claimed_until(deadline)?;
         let waits = match attempt(self) {
             Err(error @ (NotSent::Full | NotSent::Contended { .. })) => error,
             other => return other,
@@ -309,20 +310,25 @@ impl<K: Discipline> Claimed<K> {
     }
 }
 
-/// Says *disconnected* instead of *full* where the receiver was met and is gone. Asks at most every
-/// 10 ms, and looks for room again afterwards by the caller's next attempt.
-#[cold]
-pub(super) fn unless_gone(error: NotSent, end: &Attached, peer: &mut Peer) -> NotSent {
-    if !matches!(error, NotSent::Full) || !peer.is_time() {
-        return error;
+/// Makes `attempt`, and says *disconnected* instead of *full* where the receiver was met and is gone.
+/// Asks at most every 10 ms; what the departed freed at last is room for one attempt more.
+#[inline]
+pub(super) fn unless_gone<T>(
+    end: &Attached,
+    peer: &mut Peer,
+    mut attempt: impl FnMut() -> Result<T, NotSent>,
+) -> Result<T, NotSent> {
+    let result = attempt();
+    if !matches!(result, Err(NotSent::Full)) || !peer.is_time() {
+        return result;
     }
-    match peer.is_gone(&end.slot) {
-        Ok(true) => {
-            peer.tell(&end.slot);
-            NotSent::Disconnected
+    let Some(departure) = peer.departure(end)? else { return result };
+    match attempt() {
+        Err(NotSent::Full) => {
+            peer.tell(departure);
+            Err(NotSent::Disconnected)
         }
-        Ok(false) => error,
-        Err(error) => error.into(),
+        result => result,
     }
 }
 

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use tombolo_abi::{
@@ -25,7 +25,7 @@ use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::LockMapping;
 use crate::os::process::ProcessId;
-use crate::os::{fork, ofd, signals};
+use crate::os::{fork, ofd};
 use crate::region::{InitLock, Region};
 
 /// How long a claim keeps trying for a byte that is held, at the least: a holder that was reaped
@@ -40,6 +40,8 @@ pub(crate) struct OwnedSlot {
     incarnation: u32,
     lock: Option<Lock>,
     owner: fork::Owner,
+    /// The kernel was seen not to show the lock any more. For good: somebody else may own the slot.
+    is_lost: AtomicBool,
 }
 
 /// What keeps the locked description.
@@ -63,7 +65,8 @@ pub(crate) struct Wanted {
 }
 
 impl OwnedSlot {
-    /// Claims one of the slots wanted, waiting until `deadline`, or 100 ms where that is longer.
+    /// Claims one of the slots wanted, waiting until `deadline`, at least 100 ms, and no longer than
+    /// that where there is no deadline.
     ///
     /// # Errors
     /// [`Error::Busy`] where all are held, [`Error::Replaced`] where the region is no longer the
@@ -73,17 +76,22 @@ impl OwnedSlot {
         wanted: &Wanted,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let deadline = deadline.at_least(CLAIM_MIN);
+        let deadline = match deadline.remaining() {
+            Some(remaining) => Deadline::from(remaining.max(CLAIM_MIN)),
+            None => Deadline::from(CLAIM_MIN), // who waits for ever for room wants to know of this
+        };
         let mut backoff = Backoff::sleeping();
         loop {
-            if let Some(_attaching) = InitLock::try_shared(region)?
+            let attaching = InitLock::try_shared(region)?;
+            if attaching.is_some()
                 && let Some(slot) = Self::try_candidates(region, wanted)?
             {
                 slot.announce(wanted)?;
                 return Ok(slot);
             }
             if !backoff.wait(deadline) {
-                return Err(busy(region, wanted));
+                let is_replaced = attaching.is_none();
+                return Err(if is_replaced { region.replacing() } else { busy(region, wanted) });
             }
         }
     }
@@ -111,7 +119,8 @@ impl OwnedSlot {
         };
         crash_point!("claim.locked");
         let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
-        let mut claimed = Self { region: region.clone(), slot, incarnation, lock, owner };
+        let is_lost = AtomicBool::new(false);
+        let mut claimed = Self { region: region.clone(), slot, incarnation, lock, owner, is_lost };
         drop(description);
         drop(no_forks);
         if !byte_is_held(region, slot..slot + 1)? && !claimed.keep_by_descriptor()? {
@@ -125,6 +134,9 @@ impl OwnedSlot {
     /// faster.
     fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
         self.lock = None;
+        let no_forks = fork::hold_off();
+        let _no_forks =
+            no_forks.map_err(|source| self.region.io_error("claim an endpoint of", source))?;
         let description = self.region.reopen()?;
         let Some(incarnation) = lock_and_renew(&self.region, self.slot, &description)? else {
             return Ok(false);
@@ -238,11 +250,31 @@ impl OwnedSlot {
         self.is_any_held(other.slot..other.slot + 1)
     }
 
-    /// An error unless the kernel shows this endpoint's own byte as held.
+    /// An error once the lock was seen to be lost. A lock that is kept by a descriptor, which
+    /// anything in the process may close, is looked at each time.
+    #[inline]
+    pub(crate) fn check_kept(&self) -> Result<(), Error> {
+        if self.is_lost.load(Relaxed) || matches!(self.lock, Some(Lock::Descriptor(_))) {
+            return self.check_held();
+        }
+        Ok(())
+    }
+
+    /// An error unless the kernel shows this endpoint's own byte as held, and the slot names nobody
+    /// after it. Once lost, it stays lost.
+    #[cold]
     fn check_held(&self) -> Result<(), Error> {
-        let ours = self.region.check_plain_is_ours()
-            && byte_is_held(&self.region, self.slot..self.slot + 1)?;
-        if ours { Ok(()) } else { Err(Error::LockLost { slot: self.slot }) }
+        let is_ours = || -> Result<bool, Error> {
+            let incarnation = self.word_u32(offset_of!(Slot, incarnation)).load(Acquire);
+            Ok(incarnation == self.incarnation
+                && self.region.check_plain_is_ours()
+                && byte_is_held(&self.region, self.slot..self.slot + 1)?)
+        };
+        if !self.is_lost.load(Relaxed) && is_ours()? {
+            return Ok(());
+        }
+        self.is_lost.store(true, Relaxed);
+        Err(Error::LockLost { slot: self.slot })
     }
 
     fn set_state(&self, state: SlotState) {
@@ -260,8 +292,8 @@ impl OwnedSlot {
 
 impl Drop for OwnedSlot {
     fn drop(&mut self) {
-        if !self.owner.is_here() || self.lock.is_none() {
-            return; // in a forked child, or never claimed: nothing here is ours
+        if !self.owner.is_here() || self.lock.is_none() || *self.is_lost.get_mut() {
+            return; // in a forked child, never claimed, or another's by now: nothing here is ours
         }
         self.set_state(SlotState::Detaching);
         crash_point!("detach.detaching");
@@ -278,10 +310,10 @@ impl Drop for OwnedSlot {
 }
 
 /// Takes the byte of `slot` on `description` and at once moves its incarnation on, which makes the
-/// earlier owner dead by definition. `None` where somebody else holds the byte.
+/// earlier owner dead by definition. `None` where somebody else holds the byte. Forks and signals
+/// are held off by the caller.
 fn lock_and_renew(region: &Region, slot: u16, description: &OwnedFd) -> Result<Option<u32>, Error> {
     let word = slot_u32(region, slot, offset_of!(Slot, incarnation));
-    let _signals = signals::Blocked::new();
     let locked = ofd::try_lock(description.as_fd(), byte(slot..slot + 1), ofd::Mode::Exclusive);
     if !locked.map_err(|source| region.io_error("lock an endpoint of", source))? {
         return Ok(None);
@@ -291,8 +323,15 @@ fn lock_and_renew(region: &Region, slot: u16, description: &OwnedFd) -> Result<O
     Ok(Some(incarnation))
 }
 
+/// The process id that `owner` wrote, 0 where its slot has moved on to somebody else.
+pub(crate) fn pid_of_owner(region: &Region, owner: LockWord) -> u32 {
+    let pid = pid_of(region, owner.slot);
+    let incarnation = slot_u32(region, owner.slot, offset_of!(Slot, incarnation)).load(Acquire);
+    if incarnation == owner.incarnation { pid } else { 0 }
+}
+
 /// The process id that the owner of `slot` wrote, 0 where there is none.
-pub(crate) fn pid_of(region: &Region, slot: u16) -> u32 {
+fn pid_of(region: &Region, slot: u16) -> u32 {
     let state = slot_u32(region, slot, offset_of!(Slot, state)).load(Acquire);
     if state == SlotState::Free as u32 {
         return 0;

@@ -40,7 +40,7 @@ impl FileId {
 /// Opens the file behind `file` once more: a new description, which shares no lock with `file`.
 /// Needs `/proc`; anything but the file `id` found there is an error.
 pub(crate) fn reopen(file: BorrowedFd<'_>, id: FileId) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
     // The entry is a link, and following it is the point.
     let flags = OPEN_FLAGS.difference(OFlags::NOFOLLOW);
     let fresh = retry_on_intr(|| rustix::fs::openat(CWD, &path, flags, Mode::empty()))?;

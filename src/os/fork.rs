@@ -2,13 +2,14 @@
 //! which a child would take along what it must not have.
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
 use std::io;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+use super::signals::Blocked;
 
 const PAGE_LEN: usize = 4096;
 
@@ -28,15 +29,17 @@ impl Owner {
     pub(crate) fn current() -> io::Result<Self> {
         /// The last number taken; a child starts from its parent's.
         static LAST: AtomicU64 = AtomicU64::new(0);
-        static RENEWING: Mutex<()> = Mutex::new(());
 
         let cookie = cookie()?;
-        let _guard = RENEWING.lock().unwrap_or_else(PoisonError::into_inner);
-        if cookie.load(Ordering::Relaxed) == 0 {
-            let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-            cookie.store(number, Ordering::Relaxed);
+        let number = cookie.load(Ordering::Relaxed);
+        if number != 0 {
+            return Ok(Self { cookie, number });
         }
-        Ok(Self { cookie, number: cookie.load(Ordering::Relaxed) })
+        let next = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        match cookie.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ok(Self { cookie, number: next }),
+            Err(number) => Ok(Self { cookie, number }), // another thread was first
+        }
     }
 
     /// Whether this code runs in that process, and not in a forked child of it.
@@ -67,38 +70,59 @@ fn new_cookie() -> io::Result<&'static AtomicU64> {
     Ok(unsafe { AtomicU64::from_ptr(page.cast()) })
 }
 
-static FORKS: Mutex<()> = Mutex::new(());
+/// The process of the thread that keeps others from forking, or that forks; 0 where nobody does. A
+/// child that finds another process here inherited the word and takes it.
+static HOLDER: AtomicU32 = AtomicU32::new(0);
 
-thread_local! {
-    /// Held by a forking thread from just before the fork until just after it, on both sides.
-    static HELD: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+/// Keeps other threads of this process from forking, and signal handlers off this one, while it
+/// lives.
+pub(crate) struct NoForks {
+    _signals: Blocked,
 }
 
-/// Keeps other threads of this process from forking while the guard lives.
+/// Holds off forks.
 ///
 /// Between opening a description that is to hold a lock and marking its mapping as not inherited, a
-/// fork would give the child a share in the lock that nobody could take back.
-pub(crate) fn hold_off() -> io::Result<MutexGuard<'static, ()>> {
+/// fork would give the child a share in the lock that nobody could take back. Signals are blocked
+/// for the same time: a handler that forked on this very thread would wait for itself, and one that
+/// ran between locking and renewing an incarnation could keep the two apart as long as it likes.
+///
+/// Children made by a bare `clone` system call pass this by.
+pub(crate) fn hold_off() -> io::Result<NoForks> {
     static REGISTERED: OnceLock<i32> = OnceLock::new();
     // SAFETY: the three functions have the type asked for and live as long as the program.
-    let result = *REGISTERED.get_or_init(|| unsafe {
-        libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork))
-    });
-    match result {
-        0 => Ok(FORKS.lock().unwrap_or_else(PoisonError::into_inner)),
-        error => Err(io::Error::from_raw_os_error(error)),
+    let result = *REGISTERED
+        .get_or_init(|| unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(unlock)) });
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(result));
+    }
+    let signals = Blocked::new();
+    lock();
+    Ok(NoForks { _signals: signals })
+}
+
+impl Drop for NoForks {
+    fn drop(&mut self) {
+        unlock();
     }
 }
 
-extern "C" fn before_fork() {
-    let guard = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
-    // A thread whose locals are gone holds the lock across its fork by not dropping the guard; it
-    // is about to end, and so is the process whose last claim it would block.
-    let _ = HELD.try_with(|held| held.replace(Some(guard)));
+/// Also what a forking thread does just before. Takes no memory and no other lock.
+extern "C" fn lock() {
+    let own = std::process::id();
+    loop {
+        let holder = HOLDER.load(Ordering::Relaxed);
+        let take = || HOLDER.compare_exchange(holder, own, Ordering::Acquire, Ordering::Relaxed);
+        if holder != own && take().is_ok() {
+            return;
+        }
+        std::thread::yield_now(); // held for some ten system calls at the most
+    }
 }
 
-extern "C" fn after_fork() {
-    let _ = HELD.try_with(|held| held.take());
+/// Also what both sides of a fork do just after.
+extern "C" fn unlock() {
+    HOLDER.store(0, Ordering::Release);
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(crate) fn join(file: OwnedFd, options: &OpenOptions) -> Result<Region, Error
 
 /// Where the kernel says that the descriptor leads, for messages.
 fn path_of(file: &OwnedFd) -> PathBuf {
-    let entry = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let entry = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
     std::fs::read_link(&entry).unwrap_or_else(|_| PathBuf::from(entry))
 }
 

@@ -70,7 +70,7 @@ fn open_unnamed(place: &Place) -> Result<Option<OwnedFd>, Error> {
 
 fn link(region: &Region, place: &Place) -> Result<(), Errno> {
     let (file, dir, name) = (region.plain(), place.dir(), place.file_name());
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
     match rustix::fs::linkat(CWD, &path, dir, name, AtFlags::SYMLINK_FOLLOW) {
         // Without /proc there is another way, which older kernels keep for the privileged.
         Err(Errno::NOENT) => rustix::fs::linkat(file, c"", dir, name, AtFlags::EMPTY_PATH),

@@ -142,6 +142,7 @@ impl Region {
     /// Copies the description again and compares: nothing but the state may ever change, and the
     /// state must be READY.
     pub(crate) fn revalidate(&self) -> Result<(), Error> {
+        self.check_ours()?;
         match state_of(&self.path, self.state())? {
             RegionState::Ready => {}
             RegionState::Retired => return Err(Error::Replaced { path: self.path.clone() }),
@@ -167,6 +168,7 @@ impl Region {
 
     /// Whether new openers of the region's name come to this region.
     pub(crate) fn is_current(&self) -> Result<bool, Error> {
+        self.check_ours()?;
         let ready = self.state() == RegionState::Ready as u32;
         match &self.place {
             Some(place) => Ok(ready && place.names(self.id)?),
@@ -180,6 +182,16 @@ impl Region {
         word.fetch_add(1, Ordering::Release);
         // Whoever waits looks at each tick too, so a failure costs time only.
         let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+    }
+
+    /// An error in a forked child, which doesn't have the mapping.
+    pub(crate) fn check_ours(&self) -> Result<(), Error> {
+        if self.mapping.is_ours() { Ok(()) } else { Err(Error::ForkedChild) }
+    }
+
+    /// What to say to somebody who waited for a replacement to be over.
+    pub(crate) fn replacing(&self) -> Error {
+        Error::NotReady { path: self.path.clone(), state: self.state(), waited_ms: 0 }
     }
 
     /// What to say once the mapping was found cut: how short the file is now.

@@ -207,7 +207,7 @@ impl Opening {
 }
 
 fn has_proc() -> bool {
-    Path::new("/proc/self/fd").exists()
+    Path::new("/proc/thread-self/fd").exists()
 }
 
 fn is_out_of_memory(error: &Error) -> bool {

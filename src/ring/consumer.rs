@@ -56,13 +56,14 @@ impl Consumer {
     pub(crate) fn attach<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
         let ours = |word| ring.memory.load(word, Relaxed); // ours: nobody else writes them
         let head = ours(Word::Head);
-        if !ring.is_aligned(head) {
-            let other = 1 << ring.rules.align_shift;
+        let tail = ring.memory.load(Word::Tail, Relaxed); // a hint: it may lag behind head
+        let apart = (tail.wrapping_sub(head) as i64).unsigned_abs();
+        if apart > ring.rules.capacity || !ring.is_aligned(head) {
             return Err(Damage::Position {
                 word: "head",
                 found: head,
-                against: "alignment",
-                other,
+                against: "tail",
+                other: tail,
             });
         }
         Ok(Self {

@@ -26,6 +26,7 @@
 //! |---|---|---|---|
 //! | `commit` | producer stores the record header | consumer loads the record header | payload, header fields, the zero word behind |
 //! | `free` | consumer stores `head` | producer loads `head` | the right to overwrite |
+//! | `poison` | finder stores `state` | everybody loads `state` | `reason` |
 //! | `lock` | holder stores 0 to `lock` | next holder's compare-exchange | `tail`, `zeroed_to`, `head_cache` |
 //!
 //! The code is generic over [`Memory`], a handful of operations on shared words: mapped for use,
@@ -46,6 +47,8 @@ pub(crate) use memory::{Memory, Word};
 pub(crate) use mpsc::{Held, Locked, try_lock};
 pub(crate) use spsc::{Claimed, SpscProducer};
 pub(crate) use window::{Place, Window};
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use tombolo_abi::{LINE_LEN, RecordRules, RingEntry, RingState};
 
@@ -79,9 +82,7 @@ impl<M: Memory> Ring<M> {
     /// writes.
     #[inline]
     pub(crate) fn check_open(&self) -> Result<(), Damage> {
-        if self.memory.load(Word::State, std::sync::atomic::Ordering::Relaxed)
-            == RingState::Poisoned as u64
-        {
+        if self.memory.load(Word::State, Acquire) == RingState::Poisoned as u64 {
             return Err(self.marked());
         }
         Ok(())
@@ -89,17 +90,16 @@ impl<M: Memory> Ring<M> {
 
     #[cold]
     fn marked(&self) -> Damage {
-        let code = self.memory.load(Word::Reason, std::sync::atomic::Ordering::Relaxed);
+        let code = self.memory.load(Word::Reason, Relaxed);
         Damage::Marked { code: code as u32 }
     }
 
     /// Marks the ring as poisoned for everybody, keeping an earlier mark's reason.
     #[cold]
     pub(crate) fn poison(&self, damage: Damage) {
-        use std::sync::atomic::Ordering::Relaxed;
         if self.check_open().is_ok() {
             self.memory.store(Word::Reason, damage.code().into(), Relaxed);
-            self.memory.store(Word::State, RingState::Poisoned as u64, Relaxed);
+            self.memory.store(Word::State, RingState::Poisoned as u64, Release);
         }
     }
 

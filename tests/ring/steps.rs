@@ -19,6 +19,7 @@ const ME: LockWord = LockWord { slot: 3, incarnation: 9 };
 enum Scenario {
     Send,
     SendTwo,
+    SendUntilFull,
     Receive,
     SendLocked,
 }
@@ -31,6 +32,10 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
             let mut producer = SpscProducer::attach(ring).unwrap();
             let times = if matches!(scenario, Scenario::Send) { 1 } else { 2 };
             (0..times).filter(|_| producer.try_send(ring, message).unwrap()).count()
+        }
+        Scenario::SendUntilFull => {
+            let mut producer = SpscProducer::attach(ring).unwrap();
+            (0..).take_while(|_| producer.try_send(ring, &[b'a'; 48]).unwrap()).count()
         }
         Scenario::Receive => {
             let mut consumer = Consumer::attach(ring).unwrap();
@@ -166,6 +171,22 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
     assert_steps(0, &[], Scenario::SendTwo, &protocol);
 }
 
+/// Only where the room last seen does not suffice is the consumer's position loaded: the stores that
+/// follow must stay behind that load.
+#[test]
+fn a_producer_short_of_room_acquires_what_the_consumer_freed() {
+    let heap = Heap::new(CAPACITY, 0);
+    let (accesses, sent) = recorded(&heap, Scenario::SendUntilFull);
+    let heads: Vec<_> = accesses.iter().filter(|access| is_load_of_head(access)).collect();
+    println!("{sent} sent, {heads:?}");
+    assert_eq!(heads.len(), 2, "once at attach, once when the ring looked full");
+    assert!(heads.iter().all(|access| matches!(access, Access::Load(_, Order::Acquire))));
+}
+
+fn is_load_of_head(access: &Access) -> bool {
+    matches!(access, Access::Load(Word::Head, _))
+}
+
 #[test]
 fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it() {
     let protocol = "load Tail Acquire
@@ -192,6 +213,7 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
 #[test]
 fn a_receive_loads_one_header_copies_and_then_frees() {
     let protocol = "load Head Relaxed
+        load Tail Relaxed
         load ReceivedMsgs Relaxed
         load ReceivedBytes Relaxed
         load Skipped Relaxed
