@@ -7,8 +7,7 @@ pub(crate) fn is_known(magic: u64) -> bool {
     const XFS: u64 = 0x5846_5342;
     const BTRFS: u64 = 0x9123_683e;
     const F2FS: u64 = 0xf2f5_2010;
-    const HUGETLBFS: u64 = 0x9584_58f6;
-    [TMPFS, EXT4, XFS, BTRFS, F2FS, HUGETLBFS].contains(&magic)
+    [TMPFS, EXT4, XFS, BTRFS, F2FS].contains(&magic)
 }
 
 /// The name of a file system that is not, for an error.
@@ -23,6 +22,7 @@ pub(crate) fn name(magic: u64) -> &'static str {
         0x794c_7630 => "overlayfs",
         0x9fa0 => "proc",
         0x6265_6572 => "sysfs",
+        0x9584_58f6 => "hugetlbfs",
         _ => "an unknown file system",
     }
 }

@@ -38,7 +38,7 @@ use crate::Error;
 /// for the next to join.
 ///
 /// # Cost
-/// Opening: some 20 system calls and one copy of header and directory, once. Afterwards nothing.
+/// Opening: some 40 system calls and one copy of header and directory, once. Afterwards nothing.
 ///
 /// # Source
 /// Creator and joiner as in shared-memory event rings with an `initialized` word; publishing a
@@ -198,7 +198,9 @@ impl EventsRegion {
         self.region.header().region_uuid
     }
 
-    /// 1 for the first region at its path, one more for each that replaced another.
+    /// 1 for the first region at its path, one more for each that replaced another. It starts again
+    /// at 1 where somebody creates a region in the moment in which the old one has lost its name:
+    /// what tells regions apart for certain is [`Self::uuid`].
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.region.header().generation

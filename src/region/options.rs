@@ -52,10 +52,12 @@ pub enum Prefault {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileSystemPolicy {
-    /// tmpfs, ext4, xfs, btrfs, f2fs and hugetlbfs, whose locks and mappings are known to behave.
+    /// tmpfs, ext4, xfs, btrfs and f2fs, whose locks and mappings are known to behave.
     #[default]
     Known,
-    /// Any. On a network file system peers may not see each other's locks.
+    /// Any. On a network file system peers may not see each other's locks. On a stacked one an
+    /// endpoint is kept by an open descriptor: what closes descriptors wholesale loses it, and a
+    /// forked child keeps its dead parent's endpoints until it ends or execs.
     Any,
 }
 
