@@ -177,15 +177,12 @@ impl Incoming {
     /// Takes what is there, a few messages at most.
     fn drain(&mut self, receiver: &mut SpscReceiver) -> Result<(), Failure> {
         let mut outcome = Ok(());
-        let drained = receiver.drain(DRAINED_MAX, |record| {
+        receiver.drain(DRAINED_MAX, |record| {
             if outcome.is_ok() {
                 outcome = self.note(record);
             }
-        });
-        match drained {
-            Ok(_) | Err(tombolo::TryRecvError::Disconnected) => outcome,
-            Err(error) => Err(error.into()),
-        }
+        })?;
+        outcome
     }
 
     /// Judges a message and logs it. It is freed afterwards.
