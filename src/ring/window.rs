@@ -5,6 +5,7 @@
 //! loaded and stored under its lock. The steps are the same.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::{LINE_LEN, RECORD_HEADER_LEN, Record};
 
@@ -229,9 +230,10 @@ impl Window {
         }
         if tail != stored {
             // Before anything is written: the next to take over would otherwise walk from a tail
-            // that new records have overwritten.
+            // that new records have overwritten. A process is killed between two instructions and
+            // its stores before that all arrive, so it is the compiler that must keep the order.
             ring.memory.store(Word::Tail, tail, Release);
-            ring.memory.fence(SeqCst);
+            compiler_fence(SeqCst);
         }
         Ok(Self { tail, head, zeroed_to: tail.wrapping_add(RECORD_HEADER_LEN) })
     }

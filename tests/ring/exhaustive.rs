@@ -31,6 +31,8 @@ pub(super) enum Mutant {
     NoRelease,
     /// A claim that is given up leaves `zeroed_to` where it was before.
     AbortKeepsZeroedTo,
+    /// A successor goes on behind what was published, but does not store where that is.
+    TakeoverKeepsTail,
 }
 
 /// What a producer does, one message or one aborted claim after the other.
@@ -206,6 +208,11 @@ impl Search {
                 next.arrive(Side::Producer, thread.buffer.len());
                 next.producer.log.push(0);
                 return Ok(Steps::Choices(vec![next]));
+            }
+            Some(Reached::Step(Access::Store(Word::Tail, ..)))
+                if self.mutant == Mutant::TakeoverKeepsTail && thread.kept.is_none() =>
+            {
+                next.producer.log.push(0);
             }
             Some(Reached::Step(access)) => next.access(Side::Producer, access, self.mutant),
             Some(Reached::End(result)) => {
@@ -610,4 +617,9 @@ fn without_the_release_the_search_finds_a_header_before_its_payload() {
 #[test]
 fn with_an_abort_that_keeps_zeroed_to_the_search_finds_stale_payload() {
     assert_caught(search(Mutant::AbortKeepsZeroedTo, 0), "record tag 0xeeee");
+}
+
+#[test]
+fn with_a_takeover_that_keeps_the_tail_the_search_finds_a_sound_ring_called_damaged() {
+    assert_caught(search(Mutant::TakeoverKeepsTail, 2), "while tail is");
 }
