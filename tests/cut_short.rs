@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -101,31 +101,125 @@ fn a_file_cut_in_the_middle_of_a_stream_stops_both_ends_with_an_error() {
     assert!(moved > 0);
 }
 
-/// Faults of its own while regions are mapped, in a process of its own.
 #[test]
-fn faulting_process() {
-    let Some((_, path)) = role() else { return };
-    let _ends = ends(&path);
-    let other = path.with_extension("other");
-    std::fs::write(&other, [1; 4096]).unwrap();
-    let file = File::options().read(true).write(true).open(&other).unwrap();
-    let map = memmap2::MmapRaw::map_raw(&file).unwrap();
-    file.set_len(0).unwrap();
-    // SAFETY: a mapped page, though of a file that no longer has it: the read faults.
-    let byte = unsafe { map.as_ptr().read_volatile() };
-    println!("read {byte} where there is nothing");
+fn a_file_cut_before_its_ends_are_claimed_says_so_at_the_claim() {
+    let dir = Dir::new();
+    for (name, len) in [("nothing", 0), ("header", 4096)] {
+        let path = dir.file(name);
+        let mut region = EventsRegion::open_path_with(&path, small()).unwrap();
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        cut(&path, len);
+        let error = tx.try_send(b"first").unwrap_err();
+        assert!(
+            matches!(&error, TrySendError::Failed { source, .. } if says_cut(source, len)),
+            "{error:?}"
+        );
+        let error = rx.claim().unwrap_err();
+        assert!(says_cut(&error, len), "{error:?}");
+        assert!(says_cut(&region.split_spsc().unwrap_err(), len));
+        assert!(says_cut(&region.is_current().unwrap_err(), len));
+    }
 }
 
 #[test]
-fn a_fault_that_is_not_ours_ends_the_process_as_ever() {
+fn zeros_are_not_taken_for_a_message_in_any_way_of_receiving() {
     let dir = Dir::new();
-    let status = Command::new(std::env::current_exe().unwrap())
+    let mut refused = 0;
+    let ways: [fn(&mut SpscReceiver) -> Option<Error>; 4] = [
+        |rx| rx.drain(1, |_| {}).err(),
+        |rx| match rx.try_recv_into(&mut [0; 1000]) {
+            Err(TryRecvError::Failed { source }) => Some(source),
+            _ => None,
+        },
+        |rx| match rx.try_recv_ref() {
+            Ok(record) => record.copy_to(&mut [0; 1000]).err(),
+            Err(TryRecvError::Failed { source }) => Some(source),
+            Err(_) => None,
+        },
+        |rx| rx.iter().next().and_then(Result::err),
+    ];
+    for (number, receive) in ways.into_iter().enumerate() {
+        let path = dir.file(&number.to_string());
+        let (mut tx, mut rx) = ends(&path);
+        tx.send(&[7; 1000]).unwrap();
+        cut(&path, 8192); // the control blocks stay, the data areas go
+        let error = receive(&mut rx);
+        assert!(error.as_ref().is_some_and(|error| says_cut(error, 8192)), "{number}: {error:?}");
+        refused += 1;
+    }
+    println!("{refused} ways");
+}
+
+/// What a process of its own does with signals and faults while a region is mapped.
+#[test]
+fn faulting_process() {
+    let Some((role, path)) = role() else { return };
+    let (mut tx, _rx) = ends(&path);
+    match role.as_str() {
+        "own-fault" => read_what_is_gone(&path.with_extension("other")),
+        "sent" => {
+            // SAFETY: sends a signal to this process. The handler that was there first, the
+            // standard library's, lets one pass.
+            unsafe { libc::raise(libc::SIGBUS) };
+            cut(&path, 4096);
+            assert!(tx.try_send(b"after").is_err());
+        }
+        "forked" => {
+            // SAFETY: the child only maps, truncates and reads, and dies of it.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                read_what_is_gone(&path.with_extension("other"));
+                // SAFETY: ends the child without running what the parent registered.
+                unsafe { libc::_exit(0) };
+            }
+            let mut status = 0;
+            // SAFETY: `status` is a valid place for the child's status.
+            unsafe { libc::waitpid(child, &mut status, 0) };
+            assert_eq!(status & 0x7f, libc::SIGBUS, "the child's own fault was hidden from it");
+        }
+        other => panic!("no such role: {other}"),
+    }
+}
+
+/// Maps a file as large as a region, many times so that one lies where the region would, and reads
+/// what is no longer there.
+fn read_what_is_gone(path: &Path) {
+    let len = 1 << 16;
+    std::fs::write(path, vec![1; len]).unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let maps: Vec<_> = (0..8).map(|_| memmap2::MmapRaw::map_raw(&file).unwrap()).collect();
+    file.set_len(0).unwrap();
+    for map in &maps {
+        // SAFETY: a mapped page, though of a file that no longer has it: the read faults.
+        let byte = unsafe { map.as_ptr().read_volatile() };
+        println!("read {byte} where there is nothing");
+    }
+}
+
+fn status_of(role: &str) -> ExitStatus {
+    let dir = Dir::new();
+    Command::new(std::env::current_exe().unwrap())
         .args(["faulting_process", "--exact", "--nocapture"])
-        .env("TOMBOLO_TEST_ROLE", "fault")
+        .env("TOMBOLO_TEST_ROLE", role)
         .env("TOMBOLO_TEST_PATH", dir.file("r"))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn a_fault_that_is_not_ours_ends_the_process_as_ever() {
+    let status = status_of("own-fault");
     assert_eq!(status.signal(), Some(libc::SIGBUS), "{status}");
+}
+
+#[test]
+fn a_forked_childs_own_faults_are_its_own() {
+    assert!(status_of("forked").success());
+}
+
+#[test]
+fn a_signal_that_somebody_sends_does_not_take_the_handler_away() {
+    assert!(status_of("sent").success());
 }

@@ -146,7 +146,8 @@ impl Claim<'_> {
     /// Sends the message as long as it was claimed.
     ///
     /// # Errors
-    /// [`Error::ForkedChild`] in a forked child; nothing was sent.
+    /// [`Error::ForkedChild`] in a forked child, [`Error::Poisoned`], [`Error::LockLost`] or
+    /// [`Error::RegionTooSmall`] where the ring or this end of it came to harm; nothing was sent.
     pub fn commit(self) -> Result<(), Error> {
         let len = self.len();
         self.commit_len(len)
@@ -155,16 +156,13 @@ impl Claim<'_> {
     /// Sends the first `len` bytes of what was claimed.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] where fewer were claimed, [`Error::ForkedChild`] in a forked
-    /// child; nothing was sent.
+    /// [`Error::BufferTooSmall`] where fewer were claimed; as [`Self::commit`]; nothing was sent.
     pub fn commit_len(mut self, len: usize) -> Result<(), Error> {
         if len > self.len() {
             return Err(Error::BufferTooSmall { needed: len, room: self.len() });
         }
         let sender::Claimed { end, producer, .. } = &mut *self.claimed;
-        if !end.ring.memory.is_ours() {
-            return Err(Error::ForkedChild);
-        }
+        end.check_usable()?;
         if let Some(room) = self.room.take() {
             producer.commit(&end.ring, room, len as u32);
         }

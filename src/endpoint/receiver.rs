@@ -208,12 +208,15 @@ impl<K: Discipline> Receiver<K> {
             let claimed = self.claimed_until(Deadline::PAST)?;
             let front = match claimed.end.check_usable().and_then(|()| claimed.front()) {
                 Ok(Some(front)) => front,
+                Ok(None) => break,
                 Err(error) if count == 0 => return Err(error),
-                _ => break, // what is wrong is told by the next call
+                Err(_) => break, // told by the next call
             };
             take(&self.lend(front)?);
+            self.claimed_until(Deadline::PAST)?.end.check_whole()?;
             count += 1;
         }
+        self.claimed_until(Deadline::PAST)?.end.check_whole()?;
         Ok(count)
     }
 
@@ -296,6 +299,7 @@ impl Claimed {
     /// What to say of an empty ring. Its senders' death is asked for at most every 10 ms, and the
     /// ring looked at once more after the answer: what they sent before is delivered first.
     fn empty(&mut self) -> Result<Front, TryRecvError> {
+        self.end.check_whole()?; // bytes that are missing look like an empty ring
         if !self.peer.is_time() {
             return Err(TryRecvError::Empty);
         }
@@ -305,7 +309,7 @@ impl Claimed {
         if let Some(front) = self.front()? {
             return Ok(front);
         }
-        self.end.check_whole()?; // bytes that are missing look like an empty ring
+        self.end.check_whole()?;
         self.peer.tell(departure);
         Err(TryRecvError::Disconnected)
     }

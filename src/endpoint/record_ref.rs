@@ -54,6 +54,26 @@ impl<'a> RecordRef<'a> {
         self.front.position
     }
 
+    /// Copies the message to the start of `room` and gives its length.
+    ///
+    /// # Errors
+    /// As [`Payload::copy_to`]; [`Error::RegionTooSmall`] where the file was cut short and the copy
+    /// may hold zeros instead of the message.
+    pub fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
+        let len = self.payload.copy_to(room)?;
+        self.check()?;
+        Ok(len)
+    }
+
+    /// Whether what was read so far was the message: an error where the file was cut short and
+    /// missing bytes read as zeros.
+    ///
+    /// # Errors
+    /// [`Error::RegionTooSmall`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.end.check_whole()
+    }
+
     /// Leaves the message where it is, to be delivered again.
     pub fn keep(mut self) {
         self.on_drop = OnDrop::Keep;
@@ -91,7 +111,8 @@ impl<'a> std::ops::Deref for RecordRef<'a> {
 impl Drop for RecordRef<'_> {
     fn drop(&mut self) {
         let is_taken = self.on_drop == OnDrop::Free && !std::thread::panicking();
-        if is_taken && self.end.ring.memory.is_ours() {
+        // What is another's by now, the mapping or the endpoint, is left alone.
+        if is_taken && self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok() {
             self.consumer.free(&self.end.ring, self.front);
         }
     }

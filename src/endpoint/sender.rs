@@ -1,7 +1,7 @@
 //! The sending end of a ring.
 
 use std::mem::offset_of;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use tombolo_abi::{Role, Slot};
@@ -11,6 +11,7 @@ use super::backoff::Backoff;
 use super::discipline::{Discipline, Mpsc};
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use super::peer::Peer;
+use super::slot::claim_deadline;
 use super::{Deadline, MessagePacket};
 use crate::Error;
 use crate::region::Region;
@@ -258,7 +259,7 @@ impl<K: Discipline> Sender<K> {
     #[cold]
     fn claim_until(&self, deadline: Deadline) -> Result<Claimed<K>, Error> {
         self.region.check_ours()?;
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared_until(deadline)?;
         let end = match &*shared {
             Some(end) => end.clone(),
             None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, deadline)?),
@@ -266,6 +267,26 @@ impl<K: Discipline> Sender<K> {
         let producer = K::attach(&end)?;
         *shared = Some(end.clone());
         Ok(Claimed { end, producer, peer: Peer::default() })
+    }
+
+    /// The endpoint that clones share, while no other thread is claiming it.
+    fn shared_until(
+        &self,
+        deadline: Deadline,
+    ) -> Result<MutexGuard<'_, Option<Arc<Attached>>>, Error> {
+        let deadline = claim_deadline(deadline);
+        let mut backoff = Backoff::sleeping();
+        loop {
+            match self.shared.try_lock() {
+                Ok(shared) => return Ok(shared),
+                Err(TryLockError::Poisoned(shared)) => return Ok(shared.into_inner()),
+                Err(TryLockError::WouldBlock) if backoff.wait(deadline) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let pid = std::process::id(); // a clone of this very sender
+                    return Err(Error::Busy { ring: self.index, role: "sender", pid });
+                }
+            }
+        }
     }
 
     /// Repeats `attempt` until something else than waiting is to be done. An endpoint that is not
@@ -319,7 +340,11 @@ pub(super) fn unless_gone<T>(
     mut attempt: impl FnMut() -> Result<T, NotSent>,
 ) -> Result<T, NotSent> {
     let result = attempt();
-    if !matches!(result, Err(NotSent::Full)) || !peer.is_time() {
+    if !matches!(result, Err(NotSent::Full)) {
+        return result;
+    }
+    end.check_whole()?; // bytes that are missing may look like a full ring
+    if !peer.is_time() {
         return result;
     }
     let Some(departure) = peer.departure(end)? else { return result };

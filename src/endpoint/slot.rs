@@ -9,7 +9,7 @@
 
 use std::mem::offset_of;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -31,6 +31,12 @@ use crate::region::{InitLock, Region};
 /// How long a claim keeps trying for a byte that is held, at the least: a holder that was reaped
 /// may hold it still for a moment.
 const CLAIM_MIN: Duration = Duration::from_millis(100);
+
+/// Until when a claim is tried by who would wait for room until `deadline`. Who would wait for ever
+/// wants to know of another owner.
+pub(crate) fn claim_deadline(deadline: Deadline) -> Deadline {
+    deadline.remaining().map_or(CLAIM_MIN, |remaining| remaining.max(CLAIM_MIN)).into()
+}
 
 /// A claimed slot. Dropping it gives the endpoint back.
 #[derive(Debug)]
@@ -76,10 +82,7 @@ impl OwnedSlot {
         wanted: &Wanted,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let deadline = match deadline.remaining() {
-            Some(remaining) => Deadline::from(remaining.max(CLAIM_MIN)),
-            None => Deadline::from(CLAIM_MIN), // who waits for ever for room wants to know of this
-        };
+        let deadline = claim_deadline(deadline);
         let mut backoff = Backoff::sleeping();
         loop {
             let attaching = InitLock::try_shared(region)?;
@@ -123,10 +126,14 @@ impl OwnedSlot {
         let mut claimed = Self { region: region.clone(), slot, incarnation, lock, owner, is_lost };
         drop(description);
         drop(no_forks);
-        if !byte_is_held(region, slot..slot + 1)? && !claimed.keep_by_descriptor()? {
-            return Ok(None);
-        }
-        Ok(Some(claimed))
+        let is_kept = match byte_is_held(region, slot..slot + 1) {
+            Ok(is_held) => is_held || claimed.keep_by_descriptor()?,
+            Err(error) => {
+                claimed.lock = None; // whose the slot is now is not known: leave it alone
+                return Err(error);
+            }
+        };
+        Ok(is_kept.then_some(claimed))
     }
 
     /// Takes the byte again and keeps it by an open descriptor, for a file system on which closing
@@ -149,7 +156,11 @@ impl OwnedSlot {
     /// Fills the slot in and tells everybody that somebody has come.
     fn announce(&self, wanted: &Wanted) -> Result<(), Error> {
         self.check_held()?;
-        match RegionState::from_word(self.region.state()) {
+        let state = RegionState::from_word(self.region.state());
+        if self.region.mapping().is_cut() {
+            return Err(self.region.cut_error());
+        }
+        match state {
             Some(RegionState::Ready) => {}
             Some(RegionState::Retired) => {
                 return Err(Error::Replaced { path: self.region.path().to_owned() });
@@ -273,6 +284,9 @@ impl OwnedSlot {
         if !self.is_lost.load(Relaxed) && is_ours()? {
             return Ok(());
         }
+        if self.region.mapping().is_cut() {
+            return Err(self.region.cut_error()); // what the slot says is not the slot's
+        }
         self.is_lost.store(true, Relaxed);
         Err(Error::LockLost { slot: self.slot })
     }
@@ -292,8 +306,11 @@ impl OwnedSlot {
 
 impl Drop for OwnedSlot {
     fn drop(&mut self) {
-        if !self.owner.is_here() || self.lock.is_none() || *self.is_lost.get_mut() {
-            return; // in a forked child, never claimed, or another's by now: nothing here is ours
+        if !self.owner.is_here() || self.lock.is_none() {
+            return; // in a forked child, or never claimed: nothing here is ours
+        }
+        if *self.is_lost.get_mut() {
+            return self.abandon();
         }
         self.set_state(SlotState::Detaching);
         crash_point!("detach.detaching");
@@ -306,6 +323,18 @@ impl Drop for OwnedSlot {
         }
         self.lock = None;
         self.region.announce_membership(); // now the byte is free
+    }
+}
+
+impl OwnedSlot {
+    /// Gives up what may be somebody else's by now: the slot, and the number of a descriptor that
+    /// was closed behind this endpoint's back.
+    fn abandon(&mut self) {
+        if let Some(Lock::Descriptor(description)) = self.lock.take()
+            && !self.region.is_of(description.as_fd())
+        {
+            let _ = description.into_raw_fd();
+        }
     }
 }
 

@@ -3,16 +3,17 @@
 //! Whoever may write to a file may also truncate it, and the next access to a page that is gone is
 //! a SIGBUS, which ends the process. So mappings are registered here, and a handler puts a private
 //! page of zeros where one of theirs is missing and marks the mapping as cut. The access goes on;
-//! every operation looks at the mark before it says that it succeeded. Faults elsewhere go to
-//! whoever handled them before.
+//! every operation looks at the mark before it says that it succeeded. Faults elsewhere, and signals
+//! that somebody sent, go to whoever handled them before.
 //!
 //! The list of mappings only ever grows, by nodes that are used again: the handler walks it with
-//! plain loads and needs no lock.
+//! plain loads and needs no lock. A thread that blocks SIGBUS is beyond help: the kernel ends the
+//! process without asking.
 //!
 //! | edge | release side | acquire side | carries |
 //! |---|---|---|---|
-//! | `listed` | `register` stores `end` last | the handler loads `end` | `start` |
-//! | `cut` | the handler stores `is_cut` | an operation loads it on the same thread, or later | |
+//! | `listed` | `register` stores an even `version` | the handler loads `version` | the range |
+//! | `cut` | the handler stores `is_cut` | an operation loads it behind a fence | zeros may have been read |
 //!
 //! Source: the same thing is done for buffers that clients share with a Wayland compositor.
 
@@ -21,17 +22,27 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    fence,
+};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+
+use crate::os::fork;
 
 /// A mapping that faults are looked up in.
 #[derive(Debug)]
 struct Node {
-    start: AtomicUsize,
-    /// 0 where the node is free.
-    end: AtomicUsize,
     is_taken: AtomicBool,
+    /// Odd while the fields below change. Whoever took the node writes them.
+    version: AtomicUsize,
+    start: AtomicUsize,
+    /// 0 where nothing is registered.
+    end: AtomicUsize,
+    /// The process that has the mapping; its forked children don't.
+    owner: AtomicU64,
     is_cut: AtomicBool,
     next: *const Node,
 }
@@ -41,6 +52,29 @@ struct Node {
 unsafe impl Sync for Node {}
 
 static NODES: AtomicPtr<Node> = AtomicPtr::new(null_mut());
+
+impl Node {
+    fn set(&self, start: usize, end: usize) {
+        let version = self.version.load(Relaxed); // ours: the node is taken
+        self.version.store(version.wrapping_add(1), Relaxed);
+        fence(Release); // who sees a new field sees the odd version
+        self.is_cut.store(false, Relaxed);
+        self.start.store(start, Relaxed);
+        self.end.store(end, Relaxed);
+        self.owner.store(fork::present(), Relaxed);
+        self.version.store(version.wrapping_add(2), Release); // `listed`
+    }
+
+    /// Whether `address` lies in the mapping. A node that is being changed has no mapping that
+    /// anybody uses.
+    fn holds(&self, address: usize) -> bool {
+        let version = self.version.load(Acquire); // `listed`
+        let inside = (self.start.load(Relaxed)..self.end.load(Relaxed)).contains(&address);
+        let is_ours = self.owner.load(Relaxed) == fork::present();
+        fence(Acquire);
+        inside && is_ours && version.is_multiple_of(2) && version == self.version.load(Relaxed)
+    }
+}
 
 /// A registered mapping. Dropping it, before the memory is unmapped, ends the registration.
 #[derive(Debug)]
@@ -53,28 +87,27 @@ impl Guard {
     pub(super) fn register(start: *const u8, len: usize) -> io::Result<Self> {
         install()?;
         let node = take_node();
-        node.is_cut.store(false, Ordering::Relaxed);
-        node.start.store(start.addr(), Ordering::Relaxed);
-        node.end.store(start.addr() + len, Ordering::Release); // `listed`
+        node.set(start.addr(), start.addr() + len);
         Ok(Self { node })
     }
 
     /// Whether a page of the mapping was found missing.
     #[inline]
     pub(super) fn is_cut(&self) -> bool {
-        self.node.is_cut.load(Ordering::Relaxed) // `cut`
+        fence(Acquire); // `cut`: behind the loads that may have seen zeros
+        self.node.is_cut.load(Relaxed)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.node.end.store(0, Ordering::Release);
-        self.node.is_taken.store(false, Ordering::Release);
+        self.node.set(0, 0);
+        self.node.is_taken.store(false, Release);
     }
 }
 
 fn nodes() -> impl Iterator<Item = &'static Node> {
-    let mut next = NODES.load(Ordering::Acquire).cast_const();
+    let mut next = NODES.load(Acquire).cast_const();
     std::iter::from_fn(move || {
         // SAFETY: null, or a node that `take_node` leaked and shared by a Release store.
         let node = unsafe { next.as_ref() }?;
@@ -84,23 +117,30 @@ fn nodes() -> impl Iterator<Item = &'static Node> {
 }
 
 fn take_node() -> &'static Node {
-    let is_free = |node: &&Node| !node.is_taken.swap(true, Ordering::Acquire);
+    let is_free = |node: &&Node| !node.is_taken.swap(true, Acquire);
     if let Some(node) = nodes().find(is_free) {
         return node;
     }
-    let node = Box::leak(Box::new(Node {
-        start: AtomicUsize::new(0),
-        end: AtomicUsize::new(0),
-        is_taken: AtomicBool::new(true),
-        is_cut: AtomicBool::new(false),
-        next: null(),
-    }));
-    let mut head = NODES.load(Ordering::Acquire);
+    let mut head = NODES.load(Acquire);
     loop {
-        node.next = head;
-        match NODES.compare_exchange_weak(head, node, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return node,
-            Err(found) => head = found,
+        let node = Box::new(Node {
+            is_taken: AtomicBool::new(true),
+            version: AtomicUsize::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            owner: AtomicU64::new(0),
+            is_cut: AtomicBool::new(false),
+            next: head,
+        });
+        let node = Box::into_raw(node);
+        match NODES.compare_exchange(head, node, AcqRel, Acquire) {
+            // SAFETY: just made, never freed, and from here on only shared.
+            Ok(_) => return unsafe { &*node },
+            Err(found) => {
+                head = found;
+                // SAFETY: made above and not shared: the exchange failed.
+                drop(unsafe { Box::from_raw(node) });
+            }
         }
     }
 }
@@ -119,62 +159,97 @@ fn install() -> io::Result<()> {
         }
         // SAFETY: written by the call, and all zeros is a valid value anyway.
         BEFORE.get_or_init(|| unsafe { before.assume_init() });
-        // SAFETY: all zeros is a valid `sigaction`: the default handler with no flags.
-        let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-        action.sa_sigaction = on_sigbus as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-        // SAFETY: `on_sigbus` has the signature that SA_SIGINFO asks for and does only what a
-        // signal handler may.
-        unsafe { libc::sigaction(libc::SIGBUS, &action, null_mut()) == 0 }
+        set_handler()
     });
     if installed { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+fn set_handler() -> bool {
+    // SAFETY: all zeros is a valid `sigaction`: the default handler with no flags.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = on_sigbus as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+    // SAFETY: `on_sigbus` has the signature that SA_SIGINFO asks for and does only what a signal
+    // handler may.
+    unsafe { libc::sigaction(libc::SIGBUS, &action, null_mut()) == 0 }
+}
+
+fn set_default() {
+    // SAFETY: sets the default action, which is always valid.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
 }
 
 extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: with SA_SIGINFO the kernel passes a valid `siginfo_t`.
     let info_ref = unsafe { &*info };
-    // SAFETY: a SIGBUS that the kernel raised for a fault carries the address; one that a process
-    // sent has other numbers in the same place, which are then looked up and not found.
+    // SAFETY: a fault carries its address; what is in its place otherwise is looked up by nobody.
     let address = unsafe { info_ref.si_addr() }.addr();
-    if info_ref.si_code > 0 && patch(address) {
+    let is_missing_page = matches!(info_ref.si_code, libc::BUS_ADRERR | libc::BUS_MCEERR_AR);
+    if is_missing_page && patch(address) {
         return;
     }
-    pass_on(signal, info, context);
+    let was_sent = info_ref.si_code <= 0;
+    pass_on(signal, info, context, if was_sent { Cause::Sent } else { Cause::Fault });
 }
 
 /// Puts a page of zeros at `address` if it lies in a registered mapping.
 fn patch(address: usize) -> bool {
-    let holds = |node: &Node| {
-        let end = node.end.load(Ordering::Acquire); // `listed`
-        address < end && address >= node.start.load(Ordering::Relaxed)
-    };
-    let Some(node) = nodes().find(|node| holds(node)) else { return false };
-    node.is_cut.store(true, Ordering::Relaxed); // `cut`
+    let Some(node) = nodes().find(|node| node.holds(address)) else { return false };
+    node.is_cut.store(true, Release); // `cut`
     let page_len = rustix::param::page_size();
     let page = std::ptr::without_provenance_mut(address & !(page_len - 1));
     let access = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
     // SAFETY: replaces one page of a mapping that is registered, and so still mapped, and whose
     // words are only ever accessed as atomics or by copies: zeros are as good as any content.
-    unsafe { mmap_anonymous(page, page_len, access, MapFlags::PRIVATE | MapFlags::FIXED) }.is_ok()
+    unsafe { mmap_anonymous(page, page_len, access, flags) }.is_ok()
+}
+
+/// Where a signal comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// An access that is repeated when the handler returns.
+    Fault,
+    /// A process.
+    Sent,
 }
 
 /// Does what would have been done without this handler.
-fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let handler = BEFORE.get().map_or(libc::SIG_DFL, |before| before.sa_sigaction);
-    let takes_info = BEFORE.get().is_some_and(|before| before.sa_flags & libc::SA_SIGINFO != 0);
-    if handler == libc::SIG_DFL || handler == libc::SIG_IGN {
-        // Back to the default: returning repeats the access, which then ends the process.
-        // SAFETY: sets the default action, which is always valid.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    } else if takes_info {
+fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, cause: Cause) {
+    let Some(before) = BEFORE.get() else { return set_default() };
+    match (before.sa_sigaction, cause) {
+        (libc::SIG_IGN, Cause::Sent) => return,
+        (libc::SIG_DFL, Cause::Sent) => {
+            set_default();
+            // SAFETY: sends a signal to this thread; it arrives when the handler returns.
+            unsafe { libc::raise(signal) };
+            return;
+        }
+        // Returning repeats the access, which then ends the process; also where SIGBUS was ignored,
+        // which the kernel does not do for faults.
+        (libc::SIG_DFL | libc::SIG_IGN, Cause::Fault) => return set_default(),
+        _ => {}
+    }
+    if before.sa_flags & libc::SA_RESETHAND != 0 && cause == Cause::Fault {
+        set_default();
+    }
+    call(before, signal, info, context);
+    if cause == Cause::Sent {
+        set_handler(); // the other may have put the default in place, as for a fault
+    }
+}
+
+/// Calls the handler in `before`, which is neither of the two special values.
+fn call(before: &libc::sigaction, signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    if before.sa_flags & libc::SA_SIGINFO != 0 {
         type WithInfo = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
-        // SAFETY: neither of the two special values, so the address of a handler, which was
-        // installed as one that takes three arguments.
-        let handler = unsafe { std::mem::transmute::<usize, WithInfo>(handler) };
+        // SAFETY: the address of a handler that was installed as one that takes three arguments.
+        let handler = unsafe { std::mem::transmute::<usize, WithInfo>(before.sa_sigaction) };
         handler(signal, info, context);
     } else {
-        // SAFETY: as above, installed as one that takes one argument.
-        let handler = unsafe { std::mem::transmute::<usize, extern "C" fn(c_int)>(handler) };
+        type Plain = extern "C" fn(c_int);
+        // SAFETY: the address of a handler that was installed as one that takes one argument.
+        let handler = unsafe { std::mem::transmute::<usize, Plain>(before.sa_sigaction) };
         handler(signal);
     }
 }

@@ -40,8 +40,8 @@ impl<'a> Payload<'a> {
     /// [`Error::BufferTooSmall`] where `room` is shorter than the message; nothing was copied.
     /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
     ///
-    /// Where the file was cut short under the mapping, missing bytes read as zeros; the receiver's
-    /// next operation says so.
+    /// Where the file was cut short under the mapping, missing bytes read as zeros, see
+    /// [`RecordRef::check`](crate::RecordRef::check).
     pub fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
         if !self.span.is_ours() {
             return Err(Error::ForkedChild);

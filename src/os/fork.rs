@@ -6,8 +6,10 @@ use std::io;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use rustix::thread::gettid;
 
 use super::signals::Blocked;
 
@@ -49,9 +51,15 @@ impl Owner {
     }
 }
 
+/// The number of the present process, 0 where it has none yet. May be called by signal handlers.
+pub(crate) fn present() -> u64 {
+    COOKIE.get().map_or(0, |cookie| cookie.load(Ordering::Relaxed))
+}
+
+static COOKIE: OnceLock<&'static AtomicU64> = OnceLock::new();
+
 /// The word on the page that forking zeroes.
 fn cookie() -> io::Result<&'static AtomicU64> {
-    static COOKIE: OnceLock<&'static AtomicU64> = OnceLock::new();
     if let Some(cookie) = COOKIE.get() {
         return Ok(cookie);
     }
@@ -70,9 +78,12 @@ fn new_cookie() -> io::Result<&'static AtomicU64> {
     Ok(unsafe { AtomicU64::from_ptr(page.cast()) })
 }
 
-/// The process of the thread that keeps others from forking, or that forks; 0 where nobody does. A
-/// child that finds another process here inherited the word and takes it.
-static HOLDER: AtomicU32 = AtomicU32::new(0);
+/// The thread that keeps others from forking, or that forks: its process in the upper half, itself in
+/// the lower; 0 where there is none. A child that finds another process here inherited the word and
+/// takes it.
+static HOLDER: AtomicU64 = AtomicU64::new(0);
+/// How many times more than once the holder has taken it. The holder's.
+static NESTED: AtomicU32 = AtomicU32::new(0);
 
 /// Keeps other threads of this process from forking, and signal handlers off this one, while it
 /// lives.
@@ -92,7 +103,7 @@ pub(crate) fn hold_off() -> io::Result<NoForks> {
     static REGISTERED: OnceLock<i32> = OnceLock::new();
     // SAFETY: the three functions have the type asked for and live as long as the program.
     let result = *REGISTERED
-        .get_or_init(|| unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(unlock)) });
+        .get_or_init(|| unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(reset)) });
     if result != 0 {
         return Err(io::Error::from_raw_os_error(result));
     }
@@ -107,21 +118,45 @@ impl Drop for NoForks {
     }
 }
 
-/// Also what a forking thread does just before. Takes no memory and no other lock.
+/// Also what a forking thread does just before. Takes no memory and no other lock. The holder may
+/// take it again: a handler of the fork under way may claim an endpoint, or a signal's handler fork.
 extern "C" fn lock() {
-    let own = std::process::id();
-    loop {
+    let pid = u64::from(std::process::id()) << 32;
+    let own = pid | u64::from(gettid().as_raw_nonzero().get().unsigned_abs());
+    for round in 0u32.. {
         let holder = HOLDER.load(Ordering::Relaxed);
-        let take = || HOLDER.compare_exchange(holder, own, Ordering::Acquire, Ordering::Relaxed);
-        if holder != own && take().is_ok() {
+        if holder == own {
+            NESTED.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        std::thread::yield_now(); // held for some ten system calls at the most
+        let is_free = holder & !u64::from(u32::MAX) != pid;
+        let take = || HOLDER.compare_exchange(holder, own, Ordering::Acquire, Ordering::Relaxed);
+        if is_free && take().is_ok() {
+            NESTED.store(0, Ordering::Relaxed); // what an earlier process left
+            return;
+        }
+        // Held for some ten system calls at the most, perhaps by a thread of lower priority.
+        if round % 64 == 63 {
+            std::thread::sleep(Duration::from_micros(50));
+        } else {
+            std::thread::yield_now();
+        }
     }
 }
 
-/// Also what both sides of a fork do just after.
+/// Also what the parent's side of a fork does just after.
 extern "C" fn unlock() {
+    let nested = NESTED.load(Ordering::Relaxed);
+    if nested > 0 {
+        NESTED.store(nested - 1, Ordering::Relaxed);
+    } else {
+        HOLDER.store(0, Ordering::Release);
+    }
+}
+
+/// What the child's side of a fork does just after: it has one thread, which holds off nobody.
+extern "C" fn reset() {
+    NESTED.store(0, Ordering::Relaxed);
     HOLDER.store(0, Ordering::Release);
 }
 
@@ -161,5 +196,24 @@ mod tests {
         unsafe { libc::waitpid(child, &mut status, 0) };
         assert_eq!(status, 0);
         drop(hold_off().unwrap());
+    }
+
+    #[test]
+    fn the_holder_may_hold_off_forks_again_and_fork_itself() {
+        let held = hold_off().unwrap();
+        drop(hold_off().unwrap());
+        // SAFETY: the child leaves at once by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let is_free = HOLDER.load(Ordering::Relaxed) == 0;
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(i32::from(!is_free)) };
+        }
+        let mut status = 1;
+        // SAFETY: `status` is a valid place for the child's status.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0, "the child inherited the hold");
+        drop(held);
+        std::thread::spawn(|| drop(hold_off().unwrap())).join().unwrap();
     }
 }

@@ -3,7 +3,8 @@
 
 use std::mem::MaybeUninit;
 
-/// Blocks all signals for this thread while it lives.
+/// Blocks all signals for this thread while it lives, but for those that its own instructions cause:
+/// the kernel ends a process that blocks one of them and then causes it.
 ///
 /// It stands around the two steps of a claim that belong together: a handler that ran between them
 /// could keep them apart for as long as it likes.
@@ -17,6 +18,10 @@ impl Blocked {
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: `all` is a valid place for a signal set.
         unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        for caused in [libc::SIGBUS, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
+            // SAFETY: `all` was filled above, and these are signals.
+            unsafe { libc::sigdelset(all.as_mut_ptr(), caused) };
+        }
         // SAFETY: `all` was filled above; `before` is a valid place for a signal set. The call
         // fails only for an unknown first argument.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };

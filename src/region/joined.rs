@@ -133,6 +133,11 @@ impl Region {
         self.id.is_file(self.plain())
     }
 
+    /// Whether `file` is open on the region's file.
+    pub(crate) fn is_of(&self, file: BorrowedFd<'_>) -> bool {
+        self.id.is_file(file)
+    }
+
     /// The state word.
     pub(crate) fn state(&self) -> u32 {
         // `ready`, `retire`.
@@ -143,7 +148,11 @@ impl Region {
     /// state must be READY.
     pub(crate) fn revalidate(&self) -> Result<(), Error> {
         self.check_ours()?;
-        match state_of(&self.path, self.state())? {
+        let state = self.state();
+        if self.mapping.is_cut() {
+            return Err(self.cut_error());
+        }
+        match state_of(&self.path, state)? {
             RegionState::Ready => {}
             RegionState::Retired => return Err(Error::Replaced { path: self.path.clone() }),
             RegionState::Poisoned => {
@@ -170,6 +179,9 @@ impl Region {
     pub(crate) fn is_current(&self) -> Result<bool, Error> {
         self.check_ours()?;
         let ready = self.state() == RegionState::Ready as u32;
+        if self.mapping.is_cut() {
+            return Err(self.cut_error());
+        }
         match &self.place {
             Some(place) => Ok(ready && place.names(self.id)?),
             None => Ok(ready),
