@@ -168,19 +168,6 @@ pub enum Error {
         /// One of its users where known, else 0.
         pid: u32,
     },
-    /// *Retry*: another process was still creating or replacing the region when time was up.
-    #[error(
-        "{} is still being initialized (state {state}) after {waited_ms} ms; wait longer, or look \
-         at it with `tombolo inspect`", path.display()
-    )]
-    NotReady {
-        /// The file.
-        path: PathBuf,
-        /// Its state word, 0 where it is empty.
-        state: u32,
-        /// How long it was waited for.
-        waited_ms: u64,
-    },
     /// *Over*: another region has taken the place of this one; open it again.
     #[error("{} was replaced by a newer region; open it again", path.display())]
     Replaced {

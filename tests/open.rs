@@ -195,7 +195,7 @@ fn open_existing_never_creates() {
     dir.refuses_with(&path, existing(), |error| matches!(error, Error::NotFound { .. }));
     write_private(&path, b"");
     dir.refuses_with(&path, existing(), |error| {
-        matches!(error, Error::NotReady { state: 0, waited_ms: 30.., .. })
+        matches!(error, Error::Layout { reason: LayoutError::NotReady { state: 0 }, .. })
     });
     let creator = EventsRegion::open_path_with(&path, small()).unwrap();
     let joiner = EventsRegion::open_path_with(&path, existing()).unwrap();
@@ -290,7 +290,10 @@ fn a_live_creator_is_waited_for_until_the_time_is_up() {
     let creator = lock_byte(&path, tombolo_abi::LOCK_INIT);
     let soon = small().join_timeout(Duration::from_millis(50));
     let refused = EventsRegion::open_path_with(&path, soon);
-    assert!(matches!(refused, Err(Error::NotReady { state: 1, .. })), "{refused:?}");
+    let is_unready = |error: &Error| {
+        matches!(error, Error::Layout { reason: LayoutError::NotReady { state: 1 }, .. })
+    };
+    assert!(refused.as_ref().is_err_and(is_unready), "{refused:?}");
     let waiting = {
         let path = path.clone();
         thread::spawn(move || EventsRegion::open_path_with(path, small()).unwrap())

@@ -35,7 +35,7 @@ pub enum LayoutError {
         /// The unknown bits of `caps_required`, or of `caps_read_only` for who wants to write.
         unknown: u64,
     },
-    /// *Retry*: nobody has finished initializing the region.
+    /// *Retry*: nobody has finished initializing or replacing the region.
     NotReady {
         /// The state word found.
         state: u32,
@@ -149,7 +149,11 @@ impl fmt::Display for LayoutError {
                 "needs unknown capabilities {unknown:#x}; open it with the version that made it"
             ),
             Self::NotReady { state } => {
-                write!(f, "state {state}: not initialized yet; try again with a longer timeout")
+                write!(
+                    f,
+                    "still being initialized or replaced (state {state}); wait longer, or look at \
+                     it with `tombolo inspect`"
+                )
             }
             Self::Checksum { found, computed } => write!(
                 f,

@@ -116,11 +116,7 @@ fn wait_until_ready(path: &Path, plain: &OwnedFd, options: &OpenOptions) -> Resu
                 return Err(Error::RegionPoisoned { path: path.to_owned() });
             }
             _ if started.elapsed() < options.patience() => thread::sleep(PAUSE),
-            _ => {
-                let waited_ms = started.elapsed().as_millis() as u64;
-                let (path, state) = (path.to_owned(), contents.state());
-                return Err(Error::NotReady { path, state, waited_ms });
-            }
+            _ => return Err(refusal::not_ready(path, contents.state())),
         }
     }
 }

@@ -159,8 +159,7 @@ impl Region {
                 return Err(Error::RegionPoisoned { path: self.path.clone() });
             }
             RegionState::Empty | RegionState::Initializing => {
-                let (path, state) = (self.path.clone(), self.state());
-                return Err(Error::NotReady { path, state, waited_ms: 0 });
+                return Err(refusal::not_ready(&self.path, self.state()));
             }
         }
         if !self.check_plain_is_ours() {
@@ -203,7 +202,7 @@ impl Region {
 
     /// What to say to somebody who waited for a replacement to be over.
     pub(crate) fn replacing(&self) -> Error {
-        Error::NotReady { path: self.path.clone(), state: self.state(), waited_ms: 0 }
+        refusal::not_ready(&self.path, self.state())
     }
 
     /// What to say once the mapping was found cut: how short the file is now.

@@ -92,10 +92,9 @@ impl EventsRegion {
     /// As [`Self::open_path`], with options.
     ///
     /// # Errors
-    /// - [`Error::Layout`]: not a region, damaged, of another version, or with less than the
-    ///   options ask for;
+    /// - [`Error::Layout`]: not a region, damaged, of another version, with less than the options
+    ///   ask for, or not initialized by the end of the join timeout;
     /// - [`Error::RegionTooSmall`]: the file is shorter than its region claims;
-    /// - [`Error::NotReady`]: a live creator did not finish in time;
     /// - [`Error::NotFound`], [`Error::InUse`]: by [`CreatePolicy`];
     /// - [`Error::RegionPoisoned`]: marked as damaged;
     /// - [`Error::InvalidOption`], [`Error::InvalidPath`], [`Error::UnsafePath`],

@@ -32,6 +32,7 @@ use super::init_lock::{INITIALIZING, InitLock, owned_slot};
 use super::joined::{Origin, Region};
 use super::options::{CreatePolicy, OpenOptions};
 use super::place::{Candidate, Place};
+use super::refusal;
 use super::replace::{self, Outcome};
 use crate::Error;
 use crate::crash::crash_point;
@@ -96,9 +97,7 @@ impl Opening {
             }
             let waited = self.started.elapsed();
             if waited >= self.options.patience() {
-                let (path, state) = (self.path().to_owned(), self.state_seen);
-                let waited_ms = waited.as_millis() as u64;
-                return Err(Error::NotReady { path, state, waited_ms });
+                return Err(refusal::not_ready(self.path(), self.state_seen));
             }
             thread::sleep(pause.min(self.options.patience() - waited));
             pause = (pause * 2).min(PAUSE_MAX);

@@ -5,12 +5,18 @@ use std::path::Path;
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
+use tombolo_abi::LayoutError;
 
 use crate::Error;
 
 /// The kernel refused `action` on `path`.
 pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Error {
     Error::Io { action, path: path.to_owned(), source: source.into() }
+}
+
+/// Nobody finished the region, which was found in `state`, while there was time.
+pub(crate) fn not_ready(path: &Path, state: u32) -> Error {
+    Error::Layout { path: path.to_owned(), reason: LayoutError::NotReady { state } }
 }
 
 /// The kernel refused to give a file `wanted_len` bytes.
