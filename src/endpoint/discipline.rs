@@ -8,7 +8,7 @@ use tombolo_abi::{LockWord, RingKind};
 
 use super::attached::Attached;
 use super::errors::NotSent;
-use super::slot::pid_of_owner;
+use super::slot_table::pid_of_owner;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::ring::{Held, Locked, Memory, SpscProducer, Word, try_lock};

@@ -13,6 +13,7 @@ mod receiver;
 mod record_ref;
 mod sender;
 mod slot;
+mod slot_table;
 mod split;
 
 pub use claim::Claim;

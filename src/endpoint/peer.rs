@@ -12,7 +12,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::attached::Attached;
-use super::slot::{OwnedSlot, incarnations};
+use super::slot::OwnedSlot;
+use super::slot_table::incarnations;
 use crate::Error;
 
 /// How often a waiting endpoint asks the kernel about the other side, at the most.

@@ -15,12 +15,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
-use tombolo_abi::{
-    LOCK_SLOTS, LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags,
-};
+use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
 
 use super::Deadline;
 use super::backoff::Backoff;
+use super::slot_table::{byte, byte_is_held, pid_of, slot_offset, slot_u32};
 use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::LockMapping;
@@ -291,6 +290,16 @@ impl OwnedSlot {
         Err(Error::LockLost { slot: self.slot })
     }
 
+    /// Gives up what may be somebody else's by now: the slot, and the number of a descriptor that
+    /// was closed behind this endpoint's back.
+    fn abandon(&mut self) {
+        if let Some(Lock::Descriptor(description)) = self.lock.take()
+            && !self.region.is_of(description.as_fd())
+        {
+            let _ = description.into_raw_fd();
+        }
+    }
+
     fn set_state(&self, state: SlotState) {
         self.word_u32(offset_of!(Slot, state)).store(state as u32, Release);
     }
@@ -326,18 +335,6 @@ impl Drop for OwnedSlot {
     }
 }
 
-impl OwnedSlot {
-    /// Gives up what may be somebody else's by now: the slot, and the number of a descriptor that
-    /// was closed behind this endpoint's back.
-    fn abandon(&mut self) {
-        if let Some(Lock::Descriptor(description)) = self.lock.take()
-            && !self.region.is_of(description.as_fd())
-        {
-            let _ = description.into_raw_fd();
-        }
-    }
-}
-
 /// Takes the byte of `slot` on `description` and at once moves its incarnation on, which makes the
 /// earlier owner dead by definition. `None` where somebody else holds the byte. Forks and signals
 /// are held off by the caller.
@@ -352,29 +349,6 @@ fn lock_and_renew(region: &Region, slot: u16, description: &OwnedFd) -> Result<O
     Ok(Some(incarnation))
 }
 
-/// The process id that `owner` wrote, 0 where its slot has moved on to somebody else.
-pub(crate) fn pid_of_owner(region: &Region, owner: LockWord) -> u32 {
-    let pid = pid_of(region, owner.slot);
-    let incarnation = slot_u32(region, owner.slot, offset_of!(Slot, incarnation)).load(Acquire);
-    if incarnation == owner.incarnation { pid } else { 0 }
-}
-
-/// The process id that the owner of `slot` wrote, 0 where there is none.
-fn pid_of(region: &Region, slot: u16) -> u32 {
-    let state = slot_u32(region, slot, offset_of!(Slot, state)).load(Acquire);
-    if state == SlotState::Free as u32 {
-        return 0;
-    }
-    slot_u32(region, slot, offset_of!(Slot, pid)).load(Relaxed)
-}
-
-/// The sum of the incarnations of `slots`: differs whenever one of them got a new owner.
-pub(crate) fn incarnations(region: &Region, slots: Range<u16>) -> u64 {
-    slots
-        .map(|slot| slot_u32(region, slot, offset_of!(Slot, incarnation)).load(Acquire))
-        .fold(0, |sum, incarnation| sum.wrapping_add(incarnation.into()))
-}
-
 fn busy(region: &Region, wanted: &Wanted) -> Error {
     let role = match wanted.role {
         Role::Receiver => "receiver",
@@ -382,24 +356,6 @@ fn busy(region: &Region, wanted: &Wanted) -> Error {
     };
     let pid = wanted.slots.clone().map(|slot| pid_of(region, slot)).find(|pid| *pid != 0);
     Error::Busy { ring: wanted.ring, role, pid: pid.unwrap_or(0) }
-}
-
-fn byte_is_held(region: &Region, slots: Range<u16>) -> Result<bool, Error> {
-    ofd::is_locked(region.plain().as_fd(), byte(slots))
-        .map_err(|source| region.io_error("look at the locks of", source))
-}
-
-fn byte(slots: Range<u16>) -> Range<u64> {
-    LOCK_SLOTS + u64::from(slots.start)..LOCK_SLOTS + u64::from(slots.end)
-}
-
-fn slot_u32(region: &Region, slot: u16, offset: usize) -> &AtomicU32 {
-    region.mapping().word_u32(slot_offset(region, slot, offset))
-}
-
-fn slot_offset(region: &Region, slot: u16, offset: usize) -> u64 {
-    let header = region.header();
-    header.slot_offset + u64::from(slot) * u64::from(header.slot_len) + offset as u64
 }
 
 fn unix_ns() -> u64 {
