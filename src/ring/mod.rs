@@ -32,8 +32,9 @@
 //! The code is generic over [`Memory`], a handful of operations on shared words: mapped for use,
 //! on the heap for property tests, modelled for exhaustive search, recorded for comparing the two.
 //!
-//! Sources: commit word in the record as in Aeron's ring buffers; zeroing ahead instead of at
-//! publish, and the lock of the many-producer ring, are ours (`DESIGN` in `abi/README.md`).
+//! Sources: the commit word in the record is that of Aeron's ring buffers. Zeroing ahead of need, so
+//! that no zero stands in the way of a publishing store, and the lock that names its holder are this
+//! crate's.
 
 mod consumer;
 mod mapped;
