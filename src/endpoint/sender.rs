@@ -252,8 +252,10 @@ impl<K: Discipline> Sender<K> {
         if self.claimed.is_none() {
             self.claimed = Some(self.claim_until(deadline)?);
         }
-        // Just filled where it was empty; the error is never made.
-        self.claimed.as_mut().ok_or(Error::ForkedChild)
+        match &mut self.claimed {
+            Some(claimed) => Ok(claimed),
+            None => Err(Error::ForkedChild), // never: just filled where it was empty
+        }
     }
 
     #[cold]
