@@ -153,6 +153,7 @@ pub(crate) fn name_of(number: i64) -> String {
 const NAMES: &[(c_long, &str)] = &[
     (libc::SYS_brk, "brk"),
     (libc::SYS_clock_nanosleep, "clock_nanosleep"),
+    (libc::SYS_rt_sigaction, "rt_sigaction"),
     (libc::SYS_close, "close"),
     (libc::SYS_fallocate, "fallocate"),
     (libc::SYS_fchmod, "fchmod"),
