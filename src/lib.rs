@@ -18,7 +18,7 @@
 //! |---|---|---|---|
 //! | send bytes | [`send`](Sender::send) | [`send_deadline`](Sender::send_deadline) | [`try_send`](Sender::try_send) |
 //! | send many messages | [`send_batch`](Sender::send_batch) | [`send_batch_deadline`](Sender::send_batch_deadline) | [`try_send_batch`](Sender::try_send_batch) |
-//! | build a message in place | [`claim_record`](Sender::claim_record) | [`claim_record_deadline`](Sender::claim_record_deadline) | [`try_claim_record`](Sender::try_claim_record) |
+//! | build a message in place (one sender) | [`claim_record`](Sender::claim_record) | [`claim_record_deadline`](Sender::claim_record_deadline) | [`try_claim_record`](Sender::try_claim_record) |
 //! | receive into a new buffer | [`recv`](Receiver::recv), or iterate | [`recv_deadline`](Receiver::recv_deadline) | [`try_recv`](Receiver::try_recv) |
 //! | receive into a buffer of one's own | [`recv_into`](Receiver::recv_into) | [`recv_into_deadline`](Receiver::recv_into_deadline) | [`try_recv_into`](Receiver::try_recv_into) |
 //! | look at a message in place, take it afterwards | [`recv_ref`](Receiver::recv_ref) | [`recv_ref_deadline`](Receiver::recv_ref_deadline) | [`try_recv_ref`](Receiver::try_recv_ref) |

@@ -112,7 +112,8 @@ impl<K: Discipline> Sender<K> {
             .map_err(|error| error.into_timeout_error((), index))
     }
 
-    /// Sends `message` if there is room now.
+    /// Sends `message` if there is room now. The first use of an end that somebody else holds takes
+    /// 100 ms, as [`Self::claim`] does.
     ///
     /// # Errors
     /// [`TrySendError::Full`] where there is none, [`TrySendError::Contended`] where a live process

@@ -16,7 +16,9 @@ pub enum CreatePolicy {
     /// Join the region, or create it where there is none.
     #[default]
     OpenOrCreate,
-    /// Create a region. One that nobody uses is replaced; one in use is [`Error::InUse`].
+    /// Create a region. One of which nobody holds an end is replaced, and what was not received
+    /// from it is lost, also to processes that have it open and hold no end yet; else
+    /// [`Error::InUse`].
     CreateNew,
     /// Join the region; where there is none, [`Error::NotFound`].
     OpenExisting,
@@ -120,7 +122,7 @@ impl OpenOptions {
         self
     }
 
-    /// The longest message in bytes, at most 2^28 - 1. With its header it takes at most a quarter
+    /// The longest message in bytes, at most 2^28 - 8. With its header it takes at most a quarter
     /// of each ring, so that it always finds room in the end. Default 65536, or what fits.
     pub fn max_message(mut self, bytes: u32) -> Self {
         self.max_message = Some(bytes);
