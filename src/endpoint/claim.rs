@@ -75,11 +75,9 @@ impl Sender<Spsc> {
     }
 
     fn attempt_claim(&mut self, len: usize) -> Result<ring::Claimed, NotSent> {
-        let sender::Claimed { end, producer, peer } = self.usable()?;
-        let limit = end.entry.max_message;
-        if len > limit as usize {
-            return Err(Error::MessageTooLong { ring: end.index, found: len, limit }.into());
-        }
+        let claimed = self.usable()?;
+        claimed.check_len(len)?;
+        let sender::Claimed { end, producer, peer } = claimed;
         unless_gone(end, peer, || match producer.claim(&end.ring, len as u32) {
             Ok(room) => room.ok_or(NotSent::Full),
             Err(damage) => Err(end.damaged(damage).into()),

@@ -225,7 +225,7 @@ impl<K: Discipline> Sender<K> {
     #[inline]
     fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
         let claimed = self.usable()?;
-        claimed.check_len(message)?;
+        claimed.check_len(message.len())?;
         let Claimed { end, producer, peer } = claimed;
         unless_gone(end, peer, || K::try_send(end, producer, message))?;
         Ok(end.check_whole()?)
@@ -233,7 +233,7 @@ impl<K: Discipline> Sender<K> {
 
     fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
         let claimed = self.usable()?;
-        messages.iter().try_for_each(|message| claimed.check_len(message))?;
+        messages.iter().try_for_each(|message| claimed.check_len(message.len()))?;
         let Claimed { end, producer, peer } = claimed;
         let sent = unless_gone(end, peer, || K::try_send_batch(end, producer, messages))?;
         end.check_whole()?;
@@ -321,14 +321,10 @@ impl<K: Discipline> Sender<K> {
 
 impl<K: Discipline> Claimed<K> {
     #[inline]
-    pub(super) fn check_len(&self, message: &[u8]) -> Result<(), Error> {
-        let limit = self.end.entry.max_message;
-        if message.len() > limit as usize {
-            return Err(Error::MessageTooLong {
-                ring: self.end.index,
-                found: message.len(),
-                limit,
-            });
+    pub(super) fn check_len(&self, found: usize) -> Result<(), Error> {
+        let (ring, limit) = (self.end.index, self.end.entry.max_message);
+        if found > limit as usize {
+            return Err(Error::MessageTooLong { ring, found, limit });
         }
         Ok(())
     }
