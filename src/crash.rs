@@ -54,6 +54,8 @@ mod armed {
         "send.before-commit",
         "send.after-commit",
         "batch.before-commit",
+        "transfer.before-roll",
+        "transfer.after-roll",
         "recv.before-free",
         "detach.detaching",
     ];

@@ -200,19 +200,6 @@ pub enum Error {
         /// The owner where known, else 0.
         pid: u32,
     },
-    /// *Over*: the holder of an MPSC ring's lock died inside a send.
-    #[error(
-        "the lock of ring {ring} is held by slot {slot} (pid {pid}), which is dead; recreate the \
-         region"
-    )]
-    DeadHolder {
-        /// The ring.
-        ring: u32,
-        /// The dead holder's slot.
-        slot: u16,
-        /// The dead holder's process id as it wrote it.
-        pid: u32,
-    },
     /// *Retry*: live processes held an MPSC ring's lock until time was up.
     #[error(
         "the lock of ring {ring} is held by slot {slot} (pid {pid}), which is alive and did not let \

@@ -70,7 +70,7 @@ impl RingState {
 /// assert_eq!(LockWord::from_word(LockWord::FREE), None);
 /// assert_eq!(LockWord::from_word(1), None); // but not free either: damaged
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LockWord {
     /// The holder's slot.
     pub slot: u16,

@@ -24,13 +24,15 @@ stored! {
         0x5C reserved_5c: [u8; 36], "zero";
         0x80 msgs: u64, "MPSC producer, under the ring's lock: messages sent since this attach; of other endpoints the ring's counters tell";
         0x88 bytes: u64, "payload bytes of them";
-        0x90 wakes_sent: u64, "wake-ups that took a system call";
-        0x98 wakes_elided: u64, "wake-ups that were not needed";
-        0xA0 full_waits: u64, "times that the owner waited for room";
+        0x90 wakes_sent: u64, "times that the owner notified a sleeper, which takes a system call";
+        0x98 wakes_elided: u64, "times that it looked and nobody slept; stored from time to time";
+        0xA0 full_waits: u64, "sends that waited for room";
         0xA8 aborts: u64, "claims given up";
         0xB0 lock_breaks: u64, "locks taken over from a dead holder";
         0xB8 handles: u64, "handles sent or received";
-        0xC0 reserved_c0: [u8; 64], "zero";
+        0xC0 sleeps: u64, "times that the owner slept until it was notified, or for a while";
+        0xC8 woken_by_death: u64, "of those, ended because the other side's process died";
+        0xD0 reserved_d0: [u8; 48], "zero";
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use tombolo_abi::{RingEntry, Role};
 
 use super::Deadline;
+use super::errors::NotSent;
 use super::peer::Meeting;
 use super::slot::{OwnedSlot, Wanted};
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;
-use crate::ring::Ring;
+use crate::ring::{Refusal, Ring};
 
 /// An owned slot and the ring that it belongs to.
 #[derive(Debug)]
@@ -87,6 +88,15 @@ impl Attached {
             _ => 0,
         };
         self.damaged_at(damage, position)
+    }
+
+    /// What to say of a refusal; damage is marked.
+    #[cold]
+    pub(crate) fn refused(&self, refusal: Refusal) -> NotSent {
+        match refusal {
+            Refusal::Full(wanted) => NotSent::Full(wanted),
+            Refusal::Damaged(damage) => self.damaged(damage).into(),
+        }
     }
 
     fn error_of(&self, reason: Damage, position: u64) -> Error {

@@ -77,11 +77,9 @@ impl Sender<Spsc> {
     fn attempt_claim(&mut self, len: usize) -> Result<ring::Claimed, NotSent> {
         let claimed = self.usable()?;
         claimed.check_len(len)?;
-        let sender::Claimed { end, producer, peer } = claimed;
-        unless_gone(end, peer, || match producer.claim(&end.ring, len as u32) {
-            Ok(room) => room.ok_or(NotSent::Full),
-            Err(damage) => Err(end.damaged(damage).into()),
-        })
+        let sender::Claimed { end, producer, peer, .. } = claimed;
+        let claim = |room: Result<_, _>| room.map_err(|refusal| end.refused(refusal));
+        unless_gone(end, peer, || claim(producer.claim(&end.ring, len as u32)))
     }
 
     fn lend(&mut self, room: ring::Claimed) -> Result<Claim<'_>, NotSent> {
@@ -159,10 +157,10 @@ impl Claim<'_> {
         if len > self.len() {
             return Err(Error::BufferTooSmall { needed: len, room: self.len() });
         }
-        let sender::Claimed { end, producer, .. } = &mut *self.claimed;
+        let sender::Claimed { end, producer, wakes, .. } = &mut *self.claimed;
         end.check_usable()?;
         if let Some(room) = self.room.take() {
-            producer.commit(&end.ring, room, len as u32);
+            producer.commit(&end.ring, room, len as u32, wakes);
         }
         end.check_whole()
     }

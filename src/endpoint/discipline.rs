@@ -1,17 +1,18 @@
 //! What differs between sending to a ring with one producer and to one with many.
 
 use std::hint;
+use std::mem::offset_of;
 use std::sync::atomic::Ordering::Acquire;
 
 use crossbeam_utils::Backoff;
-use tombolo_abi::{LockWord, RingKind};
+use tombolo_abi::{LockWord, RingKind, Slot};
 
 use super::attached::Attached;
 use super::errors::NotSent;
 use super::slot_table::pid_of_owner;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
-use crate::ring::{Held, Locked, Memory, SpscProducer, Word, try_lock};
+use crate::ring::{Held, Locked, Memory, SpscProducer, Wakes, Word, transfer, try_lock};
 
 /// Marks the ends of a ring with one producer.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ impl Discipline for Mpsc {}
 
 /// Closes [`Discipline`] and hides what it takes.
 pub(crate) mod sealed {
-    use super::{Attached, Error, NotSent, RingKind};
+    use super::{Attached, Error, NotSent, RingKind, Wakes};
 
     /// What the two disciplines do each in their own way.
     pub trait Sealed: Sized + 'static {
@@ -51,6 +52,7 @@ pub(crate) mod sealed {
         fn try_send(
             end: &Attached,
             producer: &mut Self::Producer,
+            wakes: &Wakes,
             payload: &[u8],
         ) -> Result<(), NotSent>;
 
@@ -61,6 +63,7 @@ pub(crate) mod sealed {
         fn try_send_batch(
             end: &Attached,
             producer: &mut Self::Producer,
+            wakes: &Wakes,
             payloads: &[&[u8]],
         ) -> Result<usize, NotSent>;
     }
@@ -78,25 +81,19 @@ impl sealed::Sealed for Spsc {
     fn try_send(
         end: &Attached,
         producer: &mut SpscProducer,
+        wakes: &Wakes,
         payload: &[u8],
     ) -> Result<(), NotSent> {
-        match producer.try_send(&end.ring, payload) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(NotSent::Full),
-            Err(damage) => Err(end.damaged(damage).into()),
-        }
+        producer.try_send(&end.ring, payload, wakes).map_err(|refusal| end.refused(refusal))
     }
 
     fn try_send_batch(
         end: &Attached,
         producer: &mut SpscProducer,
+        wakes: &Wakes,
         payloads: &[&[u8]],
     ) -> Result<usize, NotSent> {
-        match producer.try_send_batch(&end.ring, payloads) {
-            Ok(0) => Err(NotSent::Full),
-            Ok(count) => Ok(count),
-            Err(damage) => Err(end.damaged(damage).into()),
-        }
+        producer.try_send_batch(&end.ring, payloads, wakes).map_err(|refusal| end.refused(refusal))
     }
 }
 
@@ -109,31 +106,25 @@ impl sealed::Sealed for Mpsc {
     }
 
     #[inline]
-    fn try_send(end: &Attached, _: &mut (), payload: &[u8]) -> Result<(), NotSent> {
+    fn try_send(end: &Attached, (): &mut (), wakes: &Wakes, payload: &[u8]) -> Result<(), NotSent> {
         touch(payload);
-        let mut locked = lock(end)?;
-        match locked.try_send(payload) {
-            Ok(true) => {
-                end.slot.count_sent(1, payload.len());
-                Ok(())
-            }
-            Ok(false) => Err(NotSent::Full),
-            Err(damage) => Err(end.damaged(damage).into()),
-        }
+        let mut locked = lock(end, wakes)?;
+        locked.try_send(payload).map_err(|refusal| end.refused(refusal))?;
+        end.slot.count_sent(1, payload.len());
+        Ok(())
     }
 
-    fn try_send_batch(end: &Attached, _: &mut (), payloads: &[&[u8]]) -> Result<usize, NotSent> {
+    fn try_send_batch(
+        end: &Attached,
+        (): &mut (),
+        wakes: &Wakes,
+        payloads: &[&[u8]],
+    ) -> Result<usize, NotSent> {
         payloads.iter().for_each(|payload| touch(payload));
-        let mut locked = lock(end)?;
-        match locked.try_send_batch(payloads) {
-            Ok(0) => Err(NotSent::Full),
-            Ok(count) => {
-                let bytes = payloads[..count].iter().map(|payload| payload.len()).sum();
-                end.slot.count_sent(count, bytes);
-                Ok(count)
-            }
-            Err(damage) => Err(end.damaged(damage).into()),
-        }
+        let mut locked = lock(end, wakes)?;
+        let count = locked.try_send_batch(payloads).map_err(|refusal| end.refused(refusal))?;
+        end.slot.count_sent(count, payloads[..count].iter().map(|payload| payload.len()).sum());
+        Ok(count)
     }
 }
 
@@ -150,12 +141,12 @@ fn touch(payload: &[u8]) {
     }
 }
 
-/// Takes the lock, or tells who holds it: a live holder that does not run, or a dead one.
+/// Takes the lock, also over from a dead holder; or tells which live one does not let go.
 #[inline]
-fn lock(end: &Attached) -> Result<Locked<'_, RingSpan>, NotSent> {
-    match try_lock(&end.ring, end.slot.identity()) {
+fn lock<'a>(end: &'a Attached, wakes: &'a Wakes) -> Result<Locked<'a, RingSpan>, NotSent> {
+    match try_lock(&end.ring, end.slot.identity(), wakes) {
         Ok(locked) => Ok(locked),
-        Err(held) => lock_contended(end, held),
+        Err(held) => lock_contended(end, wakes, held),
     }
 }
 
@@ -163,7 +154,11 @@ fn lock(end: &Attached) -> Result<Locked<'_, RingSpan>, NotSent> {
 const ROUNDS: u32 = 8;
 
 #[cold]
-fn lock_contended(end: &Attached, mut held: Held) -> Result<Locked<'_, RingSpan>, NotSent> {
+fn lock_contended<'a>(
+    end: &'a Attached,
+    wakes: &'a Wakes,
+    mut held: Held,
+) -> Result<Locked<'a, RingSpan>, NotSent> {
     let mut judged = None;
     for _ in 0..ROUNDS {
         let backoff = Backoff::new(); // spins longer and longer, then yields a few times
@@ -172,13 +167,15 @@ fn lock_contended(end: &Attached, mut held: Held) -> Result<Locked<'_, RingSpan>
                 return Err(end.damaged(damage).into());
             }
             backoff.snooze();
-            match try_lock(&end.ring, end.slot.identity()) {
+            match try_lock(&end.ring, end.slot.identity(), wakes) {
                 Ok(locked) => return Ok(locked),
                 Err(found) => held = found,
             }
         }
         if let Held::By(holder) = held {
-            judge(end, holder)?;
+            if let Some(locked) = judge(end, wakes, holder)? {
+                return Ok(locked);
+            }
             judged = Some(holder);
         }
     }
@@ -188,23 +185,31 @@ fn lock_contended(end: &Attached, mut held: Held) -> Result<Locked<'_, RingSpan>
     Err(NotSent::Contended { slot, pid })
 }
 
-/// What to say of `holder`; nothing where it let go meanwhile.
-fn judge(end: &Attached, holder: LockWord) -> Result<(), NotSent> {
+/// Takes the lock over from `holder` where that is dead; `None` where it has let go meanwhile.
+///
+/// # Errors
+/// [`NotSent::Contended`] where it lives.
+fn judge<'a>(
+    end: &'a Attached,
+    wakes: &'a Wakes,
+    holder: LockWord,
+) -> Result<Option<Locked<'a, RingSpan>>, NotSent> {
     let slot = holder.slot;
     let still_holds = || end.ring.memory.load(Word::Lock, Acquire) == holder.to_word();
     if !still_holds() {
-        return Ok(()); // also: the slot is looked at after the lock word that names it
+        return Ok(None); // also: the slot is looked at after the lock word that names it
     }
     if !end.entry.tx_slots().contains(&slot) {
         return Err(end.damaged(Damage::LockOwner { slot }).into());
     }
-    let alive = end.slot.is_alive(holder)?;
-    if !still_holds() {
-        return Ok(()); // it was alive when it let go, whatever it is now
+    if end.slot.is_alive(holder)? {
+        let pid = pid_of_owner(end.slot.region(), holder);
+        return if still_holds() { Err(NotSent::Contended { slot, pid }) } else { Ok(None) };
     }
-    let pid = pid_of_owner(end.slot.region(), holder);
-    if alive {
-        return Err(NotSent::Contended { slot, pid });
+    let locked = transfer(&end.ring, holder, end.slot.identity(), wakes);
+    let locked = locked.map_err(|damage| end.damaged(damage))?;
+    if locked.is_some() {
+        end.slot.count(offset_of!(Slot, lock_breaks));
     }
-    Err(Error::DeadHolder { ring: end.index, slot, pid }.into())
+    Ok(locked)
 }

@@ -1,6 +1,7 @@
 //! Why a message was not sent or not received, in the shapes of `std::sync::mpsc`.
 
 use crate::Error;
+use crate::ring::NoRoom;
 
 /// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message where it was handed over,
 /// or how many messages of a batch were sent.
@@ -129,7 +130,7 @@ pub enum TryRecvError {
 #[derive(Debug)]
 pub enum NotSent {
     /// No room.
-    Full,
+    Full(NoRoom),
     /// No room, and the receiver is gone.
     Disconnected,
     /// A live process holds the lock.
@@ -147,7 +148,7 @@ impl From<Error> for NotSent {
 impl NotSent {
     pub(crate) fn into_try_error<T>(self, message: T) -> TrySendError<T> {
         match self {
-            Self::Full => TrySendError::Full(message),
+            Self::Full(_) => TrySendError::Full(message),
             Self::Disconnected => TrySendError::Disconnected(message),
             Self::Contended { pid, .. } => TrySendError::Contended { message, pid },
             Self::Failed(source) => TrySendError::Failed { message, source },
@@ -156,7 +157,7 @@ impl NotSent {
 
     pub(crate) fn into_timeout_error<T>(self, message: T, ring: u32) -> SendTimeoutError<T> {
         match self {
-            Self::Full => SendTimeoutError::Timeout(message),
+            Self::Full(_) => SendTimeoutError::Timeout(message),
             Self::Disconnected => SendTimeoutError::Disconnected(message),
             Self::Contended { slot, pid } => {
                 SendTimeoutError::Failed { message, source: Error::Stalled { ring, slot, pid } }

@@ -14,7 +14,7 @@ use super::peer::Peer;
 use super::{Deadline, Iter, MessagePacket, RecordRef};
 use crate::Error;
 use crate::region::Region;
-use crate::ring::{Consumer, Front};
+use crate::ring::{Consumer, Front, Wakes};
 
 /// The receiving end of a ring: [`SpscReceiver`](crate::SpscReceiver) or
 /// [`MpscConsumer`](crate::MpscConsumer).
@@ -38,6 +38,7 @@ pub struct Receiver<K: Discipline> {
 struct Claimed {
     end: Attached,
     consumer: Consumer,
+    wakes: Wakes,
     peer: Peer,
 }
 
@@ -239,8 +240,8 @@ impl<K: Discipline> Receiver<K> {
     }
 
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
-        let Claimed { end, consumer, .. } = self.claimed_until(Deadline::PAST)?;
-        Ok(RecordRef::new(end, consumer, front))
+        let Claimed { end, consumer, wakes, .. } = self.claimed_until(Deadline::PAST)?;
+        Ok(RecordRef::new(end, consumer, wakes, front))
     }
 
     fn front_until(&mut self, deadline: Deadline) -> Result<Front, RecvTimeoutError> {
@@ -280,15 +281,15 @@ impl<K: Discipline> Receiver<K> {
         self.region.check_ours()?;
         let end = Attached::claim(&self.region, self.index, Role::Receiver, deadline)?;
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
-        Ok(Claimed { end, consumer, peer: Peer::default() })
+        Ok(Claimed { end, consumer, wakes: Wakes::default(), peer: Peer::default() })
     }
 }
 
 impl Claimed {
     #[inline]
     fn front(&mut self) -> Result<Option<Front>, Error> {
-        let Self { end, consumer, .. } = self;
-        match consumer.front(&end.ring) {
+        let Self { end, consumer, wakes, .. } = self;
+        match consumer.front(&end.ring, wakes) {
             Ok(Some(front)) => {
                 end.meeting.note();
                 Ok(Some(front))

@@ -4,7 +4,7 @@ use super::MessagePacket;
 use super::attached::Attached;
 use crate::Error;
 use crate::mem::Payload;
-use crate::ring::{Consumer, Front};
+use crate::ring::{Consumer, Front, Wakes};
 
 /// A message where it lies in the ring. Dropping it frees the room: the message is taken then, and
 /// not before; a panic leaves it to be delivered again. See [`Payload`] for how to look at it.
@@ -30,6 +30,7 @@ pub struct RecordRef<'a> {
     front: Front,
     end: &'a Attached,
     consumer: &'a mut Consumer,
+    wakes: &'a Wakes,
     on_drop: OnDrop,
 }
 
@@ -42,9 +43,14 @@ enum OnDrop {
 impl<'a> RecordRef<'a> {
     /// Lends `front` of the ring at `end`.
     #[inline]
-    pub(super) fn new(end: &'a Attached, consumer: &'a mut Consumer, front: Front) -> Self {
+    pub(super) fn new(
+        end: &'a Attached,
+        consumer: &'a mut Consumer,
+        wakes: &'a Wakes,
+        front: Front,
+    ) -> Self {
         let payload = Payload::new(&end.ring.memory, front.payload_position(), front.payload_len());
-        Self { payload, front, end, consumer, on_drop: OnDrop::Free }
+        Self { payload, front, end, consumer, wakes, on_drop: OnDrop::Free }
     }
 
     /// The message's position in the ring: the same where it is delivered again, never that of
@@ -113,7 +119,7 @@ impl Drop for RecordRef<'_> {
         let is_taken = self.on_drop == OnDrop::Free && !std::thread::panicking();
         // What is another's by now, the mapping or the endpoint, is left alone.
         if is_taken && self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok() {
-            self.consumer.free(&self.end.ring, self.front);
+            self.consumer.free(&self.end.ring, self.front, self.wakes);
         }
     }
 }

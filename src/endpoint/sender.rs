@@ -15,6 +15,7 @@ use super::slot::claim_deadline;
 use super::{Deadline, MessagePacket};
 use crate::Error;
 use crate::region::Region;
+use crate::ring::Wakes;
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).
@@ -42,6 +43,7 @@ const BATCH_MAX: usize = 256;
 pub(super) struct Claimed<K: Discipline> {
     pub(super) end: Arc<Attached>,
     pub(super) producer: K::Producer,
+    pub(super) wakes: Wakes,
     pub(super) peer: Peer,
 }
 
@@ -226,16 +228,16 @@ impl<K: Discipline> Sender<K> {
     fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
         let claimed = self.usable()?;
         claimed.check_len(message.len())?;
-        let Claimed { end, producer, peer } = claimed;
-        unless_gone(end, peer, || K::try_send(end, producer, message))?;
+        let Claimed { end, producer, wakes, peer } = claimed;
+        unless_gone(end, peer, || K::try_send(end, producer, wakes, message))?;
         Ok(end.check_whole()?)
     }
 
     fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
         let claimed = self.usable()?;
         messages.iter().try_for_each(|message| claimed.check_len(message.len()))?;
-        let Claimed { end, producer, peer } = claimed;
-        let sent = unless_gone(end, peer, || K::try_send_batch(end, producer, messages))?;
+        let Claimed { end, producer, wakes, peer } = claimed;
+        let sent = unless_gone(end, peer, || K::try_send_batch(end, producer, wakes, messages))?;
         end.check_whole()?;
         Ok(sent)
     }
@@ -269,7 +271,7 @@ impl<K: Discipline> Sender<K> {
         };
         let producer = K::attach(&end)?;
         *shared = Some(end.clone());
-        Ok(Claimed { end, producer, peer: Peer::default() })
+        Ok(Claimed { end, producer, wakes: Wakes::default(), peer: Peer::default() })
     }
 
     /// The endpoint that clones share, while no other thread is claiming it.
@@ -301,17 +303,17 @@ impl<K: Discipline> Sender<K> {
     ) -> Result<T, NotSent> {
         self.claimed_until(deadline)?;
         let waits = match attempt(self) {
-            Err(error @ (NotSent::Full | NotSent::Contended { .. })) => error,
+            Err(error @ (NotSent::Full(_) | NotSent::Contended { .. })) => error,
             other => return other,
         };
-        if matches!(waits, NotSent::Full) {
+        if matches!(waits, NotSent::Full(_)) {
             self.usable()?.end.slot.count(offset_of!(Slot, full_waits));
         }
         let mut backoff = Backoff::spinning();
         let mut last = waits;
         while backoff.wait(deadline) {
             match attempt(self) {
-                Err(error @ (NotSent::Full | NotSent::Contended { .. })) => last = error,
+                Err(error @ (NotSent::Full(_) | NotSent::Contended { .. })) => last = error,
                 other => return other,
             }
         }
@@ -339,7 +341,7 @@ pub(super) fn unless_gone<T>(
     mut attempt: impl FnMut() -> Result<T, NotSent>,
 ) -> Result<T, NotSent> {
     let result = attempt();
-    if !matches!(result, Err(NotSent::Full)) {
+    if !matches!(result, Err(NotSent::Full(_))) {
         return result;
     }
     end.check_whole()?; // bytes that are missing may look like a full ring
@@ -348,7 +350,7 @@ pub(super) fn unless_gone<T>(
     }
     let Some(departure) = peer.departure(end)? else { return result };
     match attempt() {
-        Err(NotSent::Full) => {
+        Err(NotSent::Full(_)) => {
             peer.tell(departure);
             Err(NotSent::Disconnected)
         }

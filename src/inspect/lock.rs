@@ -81,10 +81,6 @@ fn problem(
                 format!("one of the producers' slots {}..{}", producers.start, producers.end);
             wrong("lock", format!("held by slot {}", view.slot), &wanted)
         }
-        Some(LockView { slot, pid, liveness: Liveness::Dead, .. }) => {
-            let found = format!("held by slot {slot} (pid {pid}), which is dead");
-            wrong("dead_lock_holder", found, "a live holder or none; recreate the region")
-        }
         Some(_) => None,
     }
 }

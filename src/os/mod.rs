@@ -4,6 +4,8 @@
 pub(crate) mod file;
 pub(crate) mod file_system;
 pub(crate) mod fork;
+pub(crate) mod futex;
+pub(crate) mod membarrier;
 pub(crate) mod ofd;
 pub(crate) mod process;
 pub(crate) mod random;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use tombolo_abi::{Record, RecordKind};
 
+use super::doorbell::{Wakes, notify_producers};
 use super::{Memory, Ring, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
@@ -23,6 +24,16 @@ pub(crate) struct Consumer {
     received_bytes: u64,
     /// Records of unknown kinds passed over.
     skipped: u64,
+    /// Whether something was freed since the producers were last looked after.
+    news: News,
+}
+
+/// Whether blocked producers may not have been told yet of what was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum News {
+    None,
+    /// Freed here, or perhaps by a predecessor who did not come to telling.
+    Some,
 }
 
 /// The record at the head, checked.
@@ -71,6 +82,7 @@ impl Consumer {
             received_msgs: ours(Word::ReceivedMsgs),
             received_bytes: ours(Word::ReceivedBytes),
             skipped: ours(Word::Skipped),
+            news: News::Some,
         })
     }
 
@@ -80,21 +92,31 @@ impl Consumer {
     }
 
     /// The next message, which stays until it is freed. Padding and records of unknown kinds are
-    /// passed over, at most one capacity of them a call.
+    /// passed over, at most one capacity of them a call. Where there is none, producers that are
+    /// blocked learn of what was freed.
     ///
     /// # Errors
     /// Where the header is none that an honest producer writes.
     #[inline]
-    pub(crate) fn front<M: Memory>(&mut self, ring: &Ring<M>) -> Result<Option<Front>, Damage> {
+    pub(crate) fn front<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        wakes: &Wakes,
+    ) -> Result<Option<Front>, Damage> {
         let first = self.head;
         loop {
             let word = ring.memory.load(Word::Data(self.head), Acquire); // edge `commit`
-            let Some(record) = ring.rules.decode(word, self.head)? else { return Ok(None) };
+            let Some(record) = ring.rules.decode(word, self.head)? else {
+                if self.news == News::Some {
+                    self.tell(ring, wakes);
+                }
+                return Ok(None);
+            };
             let front = Front { position: self.head, record };
             if !record.kind.is_skipped() {
                 return Ok(Some(front));
             }
-            self.skip(ring, front);
+            self.skip(ring, front, wakes);
             if self.head.wrapping_sub(first) > ring.rules.capacity {
                 return Ok(None); // a flood: give the caller's deadline its turn
             }
@@ -109,26 +131,37 @@ impl Consumer {
 
     /// Frees `front`: its room is the producer's again, and it is never delivered again.
     #[inline]
-    pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front) {
+    pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
         self.received_msgs = self.received_msgs.wrapping_add(1);
         self.received_bytes = self.received_bytes.wrapping_add(front.record.payload_len.into());
         crash_point!("recv.before-free");
-        self.advance(ring, front);
+        self.advance(ring, front, wakes);
         ring.memory.store(Word::ReceivedMsgs, self.received_msgs, Relaxed); // ours
         ring.memory.store(Word::ReceivedBytes, self.received_bytes, Relaxed); // ours
     }
 
-    fn skip<M: Memory>(&mut self, ring: &Ring<M>, front: Front) {
+    fn skip<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
         if matches!(front.record.kind, RecordKind::Unknown(_)) {
             self.skipped = self.skipped.wrapping_add(1);
             ring.memory.store(Word::Skipped, self.skipped, Relaxed); // ours
         }
-        self.advance(ring, front);
+        self.advance(ring, front, wakes);
     }
 
     #[inline]
-    fn advance<M: Memory>(&mut self, ring: &Ring<M>, front: Front) {
+    fn advance<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
         self.head = front.position.wrapping_add(ring.rules.record_len(&front.record));
         ring.memory.store(Word::Head, self.head, Release); // edge `free`
+        self.news = News::Some;
+        if (front.position ^ self.head) & !(ring.freed_step() - 1) != 0 {
+            self.tell(ring, wakes);
+        }
+    }
+
+    /// Tells blocked producers of what was freed.
+    #[cold]
+    fn tell<M: Memory>(&mut self, ring: &Ring<M>, wakes: &Wakes) {
+        self.news = News::None;
+        notify_producers(ring, wakes);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::memory::{Location, Memory, Word};
+use super::memory::{Location, Memory, Sleepers, Word};
 use crate::mem::{RingSpan, copy};
+use crate::os::{futex, membarrier};
 
 impl Memory for RingSpan {
     #[inline]
@@ -45,6 +46,25 @@ impl Memory for RingSpan {
     #[inline]
     fn fence(&self, order: Ordering) {
         fence(order);
+    }
+
+    fn barrier(&self) -> bool {
+        membarrier::everywhere()
+    }
+
+    fn is_reached_by_barriers(&self) -> bool {
+        membarrier::is_registered()
+    }
+
+    #[cold]
+    fn notify(&self, word: Word, sleepers: Sleepers) {
+        let count = match sleepers {
+            Sleepers::One => 1,
+            Sleepers::All => i32::MAX as u32,
+        };
+        if let Location::Control32(offset) = word.location() {
+            futex::disarm_and_wake(self.control_u32(offset), count);
+        }
     }
 
     #[inline]

@@ -21,6 +21,8 @@ pub(crate) enum Word {
     SentBytes,
     /// `full_events`: the producer's.
     FullEvents,
+    /// `lock_breaks`: of an MPSC ring, under the lock.
+    LockBreaks,
     /// `head`: the consumer's.
     Head,
     /// `received_msgs`: the consumer's.
@@ -29,6 +31,12 @@ pub(crate) enum Word {
     ReceivedBytes,
     /// `skipped`: the consumer's.
     Skipped,
+    /// `consumer_id`: the consumer's.
+    ConsumerId,
+    /// `rx_wake`, 32 bits: the consumer's, see [`super::doorbell`].
+    RxWake,
+    /// `tx_wake`, 32 bits: the blocked producers', see [`super::doorbell`].
+    TxWake,
     /// `state`, 32 bits: stored by whoever finds damage.
     State,
     /// `reason`, 32 bits: stored with it.
@@ -63,11 +71,24 @@ impl Word {
             Self::ReceivedMsgs => Location::Control64(offset_of!(RingControl, received_msgs)),
             Self::ReceivedBytes => Location::Control64(offset_of!(RingControl, received_bytes)),
             Self::Skipped => Location::Control64(offset_of!(RingControl, skipped)),
+            Self::LockBreaks => Location::Control64(offset_of!(RingControl, lock_breaks)),
+            Self::ConsumerId => Location::Control64(offset_of!(RingControl, consumer_id)),
+            Self::RxWake => Location::Control32(offset_of!(RingControl, rx_wake)),
+            Self::TxWake => Location::Control32(offset_of!(RingControl, tx_wake)),
             Self::State => Location::Control32(offset_of!(RingControl, state)),
             Self::Reason => Location::Control32(offset_of!(RingControl, reason)),
             Self::Data(position) => Location::Data(position),
         }
     }
+}
+
+/// Whom to wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Sleepers {
+    /// The one that can be there.
+    One,
+    /// All of them.
+    All,
 }
 
 /// The shared words of a ring and copies of payload, as the algorithms use them.
@@ -83,8 +104,18 @@ pub(crate) trait Memory {
     fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64>;
 
     /// A fence between the accesses before it and those after it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for waking, which these rings don't do yet"))]
     fn fence(&self, order: Ordering);
+
+    /// Makes every process that relies on barriers execute a fence, wherever it is; `false` where
+    /// the kernel did not.
+    fn barrier(&self) -> bool;
+
+    /// Whether [`Self::barrier`], called by anybody from now on, reaches this process.
+    fn is_reached_by_barriers(&self) -> bool;
+
+    /// Clears `ARMED_FUTEX` in a wake word and wakes who sleeps on it, in one step that cannot be
+    /// cut in two.
+    fn notify(&self, word: Word, sleepers: Sleepers);
 
     /// Copies `bytes` to `position`, a multiple of 8, and zeros to the end of the last word. The
     /// range does not wrap.

@@ -27,7 +27,8 @@
 //! | `commit` | producer stores the record header | consumer loads the record header | payload, header fields, the zero word behind |
 //! | `free` | consumer stores `head` | producer loads `head` | the right to overwrite |
 //! | `poison` | finder stores `state` | everybody loads `state` | `reason` |
-//! | `lock` | holder stores 0 to `lock` | next holder's compare-exchange | `tail`, `zeroed_to`, `head_cache` |
+//! | `lock` | holder stores 0 to `lock`, or dies | next holder's compare-exchange | `tail`, `zeroed_to`, `head_cache` |
+//! | `wake`, `room` | | | who sleeps is notified, see `doorbell` |
 //!
 //! The code is generic over [`Memory`], a handful of operations on shared words: mapped for use,
 //! on the heap for property tests, modelled for exhaustive search, recorded for comparing the two.
@@ -37,6 +38,7 @@
 //! crate's.
 
 mod consumer;
+pub(crate) mod doorbell;
 mod mapped;
 mod memory;
 mod mpsc;
@@ -44,10 +46,11 @@ mod spsc;
 mod window;
 
 pub(crate) use consumer::{Consumer, Front};
+pub(crate) use doorbell::Wakes;
 pub(crate) use memory::{Memory, Word};
-pub(crate) use mpsc::{Held, Locked, try_lock};
+pub(crate) use mpsc::{Held, Locked, transfer, try_lock};
 pub(crate) use spsc::{Claimed, SpscProducer};
-pub(crate) use window::{Place, Window};
+pub(crate) use window::{NoRoom, Place, Refusal, Window};
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -102,6 +105,12 @@ impl<M: Memory> Ring<M> {
             self.memory.store(Word::Reason, damage.code().into(), Relaxed);
             self.memory.store(Word::State, RingState::Poisoned as u64, Release);
         }
+    }
+
+    /// How much is freed between two looks after blocked producers.
+    #[inline]
+    fn freed_step(&self) -> u64 {
+        self.rules.capacity / 8
     }
 
     fn is_aligned(&self, position: u64) -> bool {

@@ -3,12 +3,19 @@
 //! The lock word names its holder by slot and incarnation, so whoever finds it held can ask the
 //! kernel whether the holder lives. It is held only while a message is copied; the consumer never
 //! takes it.
+//!
+//! A dead holder's lock is transferred: from its name to the next one's, never through 0, so that
+//! nobody comes in between. What the dead had published is passed over, what it had not is
+//! overwritten, and of its zeros only the one at the tail is believed. Whoever dies in the middle of
+//! that is followed in the same way.
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use tombolo_abi::{LockWord, Record};
 
-use super::{Memory, Ring, Window, Word};
+use super::doorbell::{Wakes, notify_consumer_unlocked};
+use super::{Memory, Refusal, Ring, Window, Word};
+use crate::crash::crash_point;
 use crate::error::Damage;
 
 /// Why the lock was not taken.
@@ -20,10 +27,21 @@ pub(crate) enum Held {
     Damaged(Damage),
 }
 
-/// The lock, held. Dropping it stores the window and frees the lock, wherever sending stopped.
+/// The lock, held. Dropping it stores the window, frees the lock and notifies the consumer, wherever
+/// sending stopped.
 pub(crate) struct Locked<'a, M: Memory> {
     ring: &'a Ring<M>,
     window: Window,
+    wakes: &'a Wakes,
+    news: News,
+}
+
+/// Whether there are records that the consumer may not have been told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    None,
+    /// Published under this lock, or perhaps by a dead holder who did not come to telling.
+    Some,
 }
 
 /// Takes the lock for `me` if nobody holds it.
@@ -31,43 +49,71 @@ pub(crate) struct Locked<'a, M: Memory> {
 /// # Errors
 /// [`Held`], with the holder.
 #[inline]
-pub(crate) fn try_lock<M: Memory>(ring: &Ring<M>, me: LockWord) -> Result<Locked<'_, M>, Held> {
+pub(crate) fn try_lock<'a, M: Memory>(
+    ring: &'a Ring<M>,
+    me: LockWord,
+    wakes: &'a Wakes,
+) -> Result<Locked<'a, M>, Held> {
     // edge `lock`
     match ring.memory.compare_exchange(Word::Lock, LockWord::FREE, me.to_word()) {
         Err(found) => Err(LockWord::from_word(found)
             .map_or_else(|| Held::Damaged(Damage::LockOwner { slot: found as u16 }), Held::By)),
-        Ok(_) => Window::load(ring).map(|window| Locked { ring, window }).map_err(|damage| {
-            ring.memory.store(Word::Lock, LockWord::FREE, Release);
-            Held::Damaged(damage)
-        }),
+        Ok(_) => match Window::load(ring) {
+            Ok(window) => Ok(Locked { ring, window, wakes, news: News::None }),
+            Err(damage) => Err(Held::Damaged(give_back(ring, damage))),
+        },
     }
 }
 
+/// Takes the lock over from `dead`, which the kernel said is dead, for `me`, whose own lock byte is
+/// held and whose incarnation is stored. `None` where somebody else was faster.
+///
+/// # Errors
+/// Where what the dead holder left is impossible; the lock was given back.
+#[cold]
+pub(crate) fn transfer<'a, M: Memory>(
+    ring: &'a Ring<M>,
+    dead: LockWord,
+    me: LockWord,
+    wakes: &'a Wakes,
+) -> Result<Option<Locked<'a, M>>, Damage> {
+    if ring.memory.compare_exchange(Word::Lock, dead.to_word(), me.to_word()).is_err() {
+        return Ok(None); // edge `lock`, as in `try_lock`
+    }
+    crash_point!("transfer.before-roll");
+    let window = Window::take_over(ring).map_err(|damage| give_back(ring, damage))?;
+    crash_point!("transfer.after-roll");
+    let locked = Locked { ring, window, wakes, news: News::Some };
+    locked.add(Word::LockBreaks, 1);
+    Ok(Some(locked))
+}
+
+#[cold]
+fn give_back<M: Memory>(ring: &Ring<M>, damage: Damage) -> Damage {
+    ring.memory.store(Word::Lock, LockWord::FREE, Release);
+    damage
+}
+
 impl<M: Memory> Locked<'_, M> {
-    /// Sends one record, or gives `false` where there is no room.
+    /// Sends one record.
     ///
     /// # Errors
-    /// Where the consumer's position is impossible.
+    /// [`Refusal`].
     #[inline]
-    pub(crate) fn try_send(&mut self, payload: &[u8]) -> Result<bool, Damage> {
-        if !self.window.send(self.ring, &Record::data(payload.len() as u32), payload)? {
-            self.add(Word::FullEvents, 1);
-            return Ok(false);
-        }
+    pub(crate) fn try_send(&mut self, payload: &[u8]) -> Result<(), Refusal> {
+        let sent = self.window.send(self.ring, &Record::data(payload.len() as u32), payload);
+        sent.inspect_err(|refusal| self.note(refusal))?;
         self.finish(1, payload.len());
-        Ok(true)
+        Ok(())
     }
 
     /// Sends as many of `payloads` as there is room for, visible all at once. Gives how many.
     ///
     /// # Errors
-    /// Where the consumer's position is impossible.
-    pub(crate) fn try_send_batch(&mut self, payloads: &[&[u8]]) -> Result<usize, Damage> {
-        let count = self.window.send_batch(self.ring, payloads)?;
-        if count == 0 {
-            self.add(Word::FullEvents, 1);
-            return Ok(0);
-        }
+    /// [`Refusal`], where there is no room for the first.
+    pub(crate) fn try_send_batch(&mut self, payloads: &[&[u8]]) -> Result<usize, Refusal> {
+        let sent = self.window.send_batch(self.ring, payloads);
+        let count = sent.inspect_err(|refusal| self.note(refusal))?;
         self.finish(count, payloads[..count].iter().map(|payload| payload.len()).sum());
         Ok(count)
     }
@@ -75,9 +121,17 @@ impl<M: Memory> Locked<'_, M> {
     /// What follows publishing. It stays under the lock: the window is everybody's.
     #[inline]
     fn finish(&mut self, count: usize, payload_len: usize) {
+        self.news = News::Some;
         self.add(Word::SentMsgs, count as u64);
         self.add(Word::SentBytes, payload_len as u64);
         self.window.look_ahead(self.ring);
+    }
+
+    #[cold]
+    fn note(&self, refusal: &Refusal) {
+        if matches!(refusal, Refusal::Full(_)) {
+            self.add(Word::FullEvents, 1);
+        }
     }
 
     #[inline]
@@ -92,5 +146,8 @@ impl<M: Memory> Drop for Locked<'_, M> {
     fn drop(&mut self) {
         self.window.store(self.ring);
         self.ring.memory.store(Word::Lock, LockWord::FREE, Release); // edge `lock`
+        if self.news == News::Some {
+            notify_consumer_unlocked(self.ring, self.wakes);
+        }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use tombolo_abi::{RECORD_HEADER_LEN, Record};
 
-use super::{Memory, Place, Ring, Window, Word};
+use super::doorbell::{Wakes, notify_consumer};
+use super::{Memory, Place, Refusal, Ring, Window, Word};
 use crate::error::Damage;
 
 /// The one producer of a ring.
@@ -18,6 +19,8 @@ pub struct SpscProducer {
     sent_bytes: u64,
     /// Sends that found no room.
     full_events: u64,
+    /// Whether the consumer can make this process fence, so that it need not for each message.
+    relies_on_barriers: bool,
 }
 
 /// Room lent for building a record in place.
@@ -53,68 +56,74 @@ impl SpscProducer {
             sent_msgs: counter(Word::SentMsgs),
             sent_bytes: counter(Word::SentBytes),
             full_events: counter(Word::FullEvents),
+            relies_on_barriers: ring.memory.is_reached_by_barriers(),
         })
     }
 
-    /// Sends one record, or gives `false` where there is no room.
+    /// Sends one record.
     ///
     /// # Errors
-    /// Where the consumer's position is impossible.
+    /// [`Refusal`].
     #[inline]
     pub(crate) fn try_send<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         payload: &[u8],
-    ) -> Result<bool, Damage> {
-        if !self.window.send(ring, &Record::data(payload.len() as u32), payload)? {
-            self.count_full(ring);
-            return Ok(false);
-        }
-        self.finish(ring, 1, payload.len());
-        Ok(true)
+        wakes: &Wakes,
+    ) -> Result<(), Refusal> {
+        let sent = self.window.send(ring, &Record::data(payload.len() as u32), payload);
+        sent.inspect_err(|refusal| self.note(ring, refusal))?;
+        self.finish(ring, 1, payload.len(), wakes);
+        Ok(())
     }
 
     /// Sends as many of `payloads` as there is room for, visible all at once. Gives how many.
     ///
     /// # Errors
-    /// Where the consumer's position is impossible.
+    /// [`Refusal`], where there is no room for the first.
     pub(crate) fn try_send_batch<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         payloads: &[&[u8]],
-    ) -> Result<usize, Damage> {
-        let count = self.window.send_batch(ring, payloads)?;
-        if count == 0 {
-            self.count_full(ring);
-            return Ok(0);
-        }
-        self.finish(ring, count, payloads[..count].iter().map(|payload| payload.len()).sum());
+        wakes: &Wakes,
+    ) -> Result<usize, Refusal> {
+        let sent = self.window.send_batch(ring, payloads);
+        let count = sent.inspect_err(|refusal| self.note(ring, refusal))?;
+        let len = payloads[..count].iter().map(|payload| payload.len()).sum();
+        self.finish(ring, count, len, wakes);
         Ok(count)
     }
 
-    /// Lends room for a payload of `payload_len` bytes, or gives `None` where there is none. Giving
-    /// the claim up takes nothing more than forgetting it.
+    /// Lends room for a payload of `payload_len` bytes. Giving the claim up takes nothing more than
+    /// forgetting it.
     ///
     /// # Errors
-    /// Where the consumer's position is impossible.
+    /// [`Refusal`].
     pub(crate) fn claim<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         payload_len: u32,
-    ) -> Result<Option<Claimed>, Damage> {
+    ) -> Result<Claimed, Refusal> {
         let record = Record::data(payload_len);
         let place = Window::place_at(ring, self.window.tail, &record);
         if !self.window.has_room(ring, place.end)? {
-            self.count_full(ring);
-            return Ok(None);
+            let refusal = self.window.no_room(ring, place.end);
+            self.note(ring, &refusal);
+            return Err(refusal);
         }
         let zeroed_end = self.window.prepare(ring, place.end);
-        Ok(Some(Claimed { place, record, zeroed_end }))
+        Ok(Claimed { place, record, zeroed_end })
     }
 
     /// Publishes the first `payload_len` bytes of what was built at `claimed`, at most what was
     /// claimed.
-    pub(crate) fn commit<M: Memory>(&mut self, ring: &Ring<M>, claimed: Claimed, payload_len: u32) {
+    pub(crate) fn commit<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        claimed: Claimed,
+        payload_len: u32,
+        wakes: &Wakes,
+    ) {
         let Claimed { mut place, mut record, mut zeroed_end } = claimed;
         record.payload_len = payload_len.min(record.payload_len);
         let end = place.record.wrapping_add(ring.rules.record_len(&record));
@@ -125,12 +134,19 @@ impl SpscProducer {
         }
         let header = ring.rules.encode(&record, place.record);
         self.window.publish(ring, place, header, zeroed_end);
-        self.finish(ring, 1, record.payload_len as usize);
+        self.finish(ring, 1, record.payload_len as usize, wakes);
     }
 
     /// What follows publishing, off the path of the message just sent.
     #[inline]
-    fn finish<M: Memory>(&mut self, ring: &Ring<M>, count: usize, payload_len: usize) {
+    fn finish<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        count: usize,
+        payload_len: usize,
+        wakes: &Wakes,
+    ) {
+        notify_consumer(ring, &mut self.relies_on_barriers, wakes);
         ring.memory.store(Word::Tail, self.window.tail, Release); // for tools and successors
         self.sent_msgs = self.sent_msgs.wrapping_add(count as u64);
         self.sent_bytes = self.sent_bytes.wrapping_add(payload_len as u64);
@@ -140,8 +156,10 @@ impl SpscProducer {
     }
 
     #[cold]
-    fn count_full<M: Memory>(&mut self, ring: &Ring<M>) {
-        self.full_events = self.full_events.wrapping_add(1);
-        ring.memory.store(Word::FullEvents, self.full_events, Relaxed); // ours
+    fn note<M: Memory>(&mut self, ring: &Ring<M>, refusal: &Refusal) {
+        if matches!(refusal, Refusal::Full(_)) {
+            self.full_events = self.full_events.wrapping_add(1);
+            ring.memory.store(Word::FullEvents, self.full_events, Relaxed); // ours
+        }
     }
 }

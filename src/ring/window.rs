@@ -35,6 +35,32 @@ pub(crate) struct Place {
     pub(crate) end: u64,
 }
 
+/// Why nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There is no room.
+    Full(NoRoom),
+    /// What the consumer stored is impossible.
+    Damaged(Damage),
+}
+
+impl From<Damage> for Refusal {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
+}
+
+/// What a message that found no room waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NoRoom {
+    /// Where it would have gone.
+    pub(crate) tail: u64,
+    /// Free bytes that it takes, padding and the zero word behind it included.
+    pub(crate) needed: u64,
+    /// Free bytes worth being woken for: at least an eighth of the ring.
+    pub(crate) comfortable: u64,
+}
+
 /// How far `position` lies after `from`; negative where it lies before it.
 #[inline]
 fn ahead(position: u64, from: u64) -> i64 {
@@ -64,6 +90,14 @@ impl Window {
         }
         self.refresh_head(ring)?;
         Ok(limit.wrapping_sub(self.head) <= ring.rules.capacity)
+    }
+
+    /// What to wait for where there is no room up to `end`.
+    #[cold]
+    pub(crate) fn no_room<M: Memory>(&self, ring: &Ring<M>, end: u64) -> Refusal {
+        let needed = end.wrapping_sub(self.tail).wrapping_add(RECORD_HEADER_LEN);
+        let comfortable = needed.max(ring.freed_step());
+        Refusal::Full(NoRoom { tail: self.tail, needed, comfortable })
     }
 
     #[cold]
@@ -117,21 +151,20 @@ impl Window {
         self.zeroed_to = if ahead(zeroed_end, behind) > 0 { zeroed_end } else { behind };
     }
 
-    /// Sends one record: find room, prepare, write, publish. `false` where there is no room, and
-    /// then nothing was stored.
+    /// Sends one record: find room, prepare, write, publish.
     ///
     /// # Errors
-    /// Where the consumer's position is impossible.
+    /// [`Refusal`]; nothing was stored.
     #[inline]
     pub(crate) fn send<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         record: &Record,
         payload: &[u8],
-    ) -> Result<bool, Damage> {
+    ) -> Result<(), Refusal> {
         let place = Self::place_at(ring, self.tail, record);
         if !self.has_room(ring, place.end)? {
-            return Ok(false);
+            return Err(self.no_room(ring, place.end));
         }
         let zeroed_end = self.prepare(ring, place.end);
         crash_point!("send.before-payload");
@@ -139,19 +172,19 @@ impl Window {
         crash_point!("send.before-commit");
         self.publish(ring, place, ring.rules.encode(record, place.record), zeroed_end);
         crash_point!("send.after-commit");
-        Ok(true)
+        Ok(())
     }
 
     /// Sends as many of `payloads` as there is room for, in one piece: the consumer sees all of
-    /// them or none. Gives how many.
+    /// them or none. Gives how many, none of none.
     ///
     /// # Errors
-    /// Where the consumer's position is impossible.
+    /// [`Refusal`], where there is no room for the first; nothing was stored.
     pub(crate) fn send_batch<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         payloads: &[&[u8]],
-    ) -> Result<usize, Damage> {
+    ) -> Result<usize, Refusal> {
         let (count, end) = self.count_fitting(ring, payloads)?;
         let Some((first, others)) = payloads[..count].split_first() else { return Ok(0) };
         let zeroed_end = self.prepare(ring, end);
@@ -172,11 +205,14 @@ impl Window {
         &mut self,
         ring: &Ring<M>,
         payloads: &[&[u8]],
-    ) -> Result<(usize, u64), Damage> {
+    ) -> Result<(usize, u64), Refusal> {
         let (mut count, mut end) = (0, self.tail);
         for payload in payloads {
             let place = Self::place_at(ring, end, &Record::data(payload.len() as u32));
             if !self.has_room(ring, place.end)? {
+                if count == 0 {
+                    return Err(self.no_room(ring, place.end));
+                }
                 break;
             }
             (count, end) = (count + 1, place.end);

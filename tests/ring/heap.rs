@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::super::memory::Location;
+use tombolo_abi::wake;
+
+use super::super::memory::{Location, Sleepers};
 use super::super::{Memory, Word};
 use crate::mem::copy;
 
@@ -21,8 +23,11 @@ impl Heap {
     /// A ring of `capacity` bytes, fresh but for positions that start at `base`.
     pub(super) fn new(capacity: u64, base: u64) -> Self {
         let words = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
-        let heap =
-            Self { control: words(128), area: words(capacity / 8), zero_stores: Cell::new(0) };
+        let heap = Self {
+            control: words(128 + 256),
+            area: words(capacity / 8),
+            zero_stores: Cell::new(0),
+        };
         for word in [Word::Tail, Word::Head, Word::HeadCache] {
             heap.word(word).store(base, Relaxed);
         }
@@ -33,8 +38,8 @@ impl Heap {
     fn word(&self, word: Word) -> &AtomicU64 {
         match word.location() {
             Location::Control64(offset) => &self.control[offset / 8],
-            // Two 32-bit words would share one here; the ring uses `state` and `reason` only.
-            Location::Control32(offset) => &self.control[64 + offset % 64 / 4],
+            // Two 32-bit words would share one here: each gets a word behind the control block.
+            Location::Control32(offset) => &self.control[128 + offset / 4],
             Location::Data(position) => &self.area[self.index(position)],
         }
     }
@@ -76,6 +81,18 @@ impl Memory for &Heap {
 
     fn fence(&self, order: Ordering) {
         fence(order);
+    }
+
+    fn barrier(&self) -> bool {
+        true
+    }
+
+    fn is_reached_by_barriers(&self) -> bool {
+        true
+    }
+
+    fn notify(&self, word: Word, _: Sleepers) {
+        self.word(word).fetch_and(!u64::from(wake::ARMED_FUTEX), Relaxed);
     }
 
     fn copy_in(&self, position: u64, bytes: &[u8]) {

@@ -7,7 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tombolo_abi::{LockWord, Record, RecordKind};
 
-use super::super::{Consumer, Memory, Ring, SpscProducer, Window, Word, try_lock};
+use super::super::{Consumer, Locked, Memory, Refusal, Ring, SpscProducer, Wakes, Window, Word};
+use super::super::{transfer, try_lock};
 use super::heap::Heap;
 use super::ring;
 
@@ -40,6 +41,7 @@ struct Pair<'a> {
     ring: Ring<&'a Heap>,
     producer: SpscProducer,
     consumer: Consumer,
+    wakes: Wakes,
     model: VecDeque<Vec<u8>>,
     next: u8,
     seen: Seen,
@@ -58,6 +60,11 @@ struct Seen {
 }
 
 const ME: LockWord = LockWord { slot: 3, incarnation: 1 };
+const DEAD: LockWord = LockWord { slot: 4, incarnation: 7 };
+
+fn lock<'a>(ring: &'a Ring<&'a Heap>, me: LockWord, wakes: &'a Wakes) -> Locked<'a, &'a Heap> {
+    try_lock(ring, me, wakes).unwrap_or_else(|held| panic!("{held:?}"))
+}
 
 impl<'a> Pair<'a> {
     fn new(flavour: Flavour, heap: &'a Heap, shape: Shape) -> Self {
@@ -66,6 +73,7 @@ impl<'a> Pair<'a> {
             flavour,
             producer: SpscProducer::attach(&ring).unwrap(),
             consumer: Consumer::attach(&ring).unwrap(),
+            wakes: Wakes::default(),
             ring,
             model: VecDeque::new(),
             next: 0,
@@ -103,15 +111,16 @@ impl<'a> Pair<'a> {
         let slices: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
         let expected = self.fits(lens);
         let start = self.consumer.head().wrapping_add(self.used());
+        let Self { ring, producer, wakes, .. } = self;
         let sent = match (self.flavour, &slices[..]) {
-            (Flavour::Spsc, [one]) => usize::from(self.producer.try_send(&self.ring, one).unwrap()),
-            (Flavour::Spsc, _) => self.producer.try_send_batch(&self.ring, &slices).unwrap(),
-            (Flavour::Mpsc, [one]) => {
-                usize::from(try_lock(&self.ring, ME).ok().unwrap().try_send(one).unwrap())
-            }
-            (Flavour::Mpsc, _) => {
-                try_lock(&self.ring, ME).ok().unwrap().try_send_batch(&slices).unwrap()
-            }
+            (Flavour::Spsc, [one]) => producer.try_send(ring, one, wakes).map(|()| 1),
+            (Flavour::Spsc, _) => producer.try_send_batch(ring, &slices, wakes),
+            (Flavour::Mpsc, [one]) => lock(ring, ME, wakes).try_send(one).map(|()| 1),
+            (Flavour::Mpsc, _) => lock(ring, ME, wakes).try_send_batch(&slices),
+        };
+        let sent = match sent {
+            Err(Refusal::Full(_)) => 0,
+            sent => sent.unwrap(),
         };
         assert_eq!(sent, expected, "the space rule and the ring differ");
         self.seen.sent += sent as u64;
@@ -125,20 +134,20 @@ impl<'a> Pair<'a> {
     /// Claims, writes payload all over the claim, and commits `commit` bytes of it, if any.
     fn claim(&mut self, len: u32, commit: Option<u32>) {
         let payload = self.payload(len);
-        let Some(claimed) = self.producer.claim(&self.ring, len).unwrap() else {
-            assert_eq!(self.fits(&[len]), 0);
-            return;
+        let claimed = match self.producer.claim(&self.ring, len) {
+            Err(Refusal::Full(_)) => return assert_eq!(self.fits(&[len]), 0),
+            claimed => claimed.unwrap(),
         };
         self.ring.memory.copy_in(claimed.payload_position(), &payload);
         if let Some(commit) = commit {
-            self.producer.commit(&self.ring, claimed, commit);
+            self.producer.commit(&self.ring, claimed, commit, &self.wakes);
             self.model.push_back(payload[..commit.min(len) as usize].to_vec());
             self.seen.sent += 1;
         }
     }
 
     fn front(&mut self) -> Option<Vec<u8>> {
-        let front = self.consumer.front(&self.ring).unwrap()?;
+        let front = self.consumer.front(&self.ring, &self.wakes).unwrap()?;
         assert_eq!(front.record.kind, RecordKind::Data);
         let mut bytes = vec![0xaa; front.payload_len()];
         Consumer::copy_out(&self.ring, front, &mut bytes);
@@ -151,19 +160,38 @@ impl<'a> Pair<'a> {
         if self.front().is_none() {
             return assert!(self.model.is_empty(), "a message is missing");
         }
-        let front = self.consumer.front(&self.ring).unwrap().unwrap();
+        let front = self.consumer.front(&self.ring, &self.wakes).unwrap().unwrap();
         self.seen.paddings += u64::from(front.position != before);
-        self.consumer.free(&self.ring, front);
+        self.consumer.free(&self.ring, front, &self.wakes);
         self.model.pop_front();
         self.seen.received += 1;
     }
 
     fn replace_producer(&mut self, half_written: Option<u32>) {
-        if let (Some(len), Flavour::Spsc) = (half_written, self.flavour) {
-            self.claim(len, None);
+        match self.flavour {
+            Flavour::Mpsc => self.replace_holder(half_written.unwrap_or(0)),
+            Flavour::Spsc => {
+                if let Some(len) = half_written {
+                    self.claim(len, None);
+                }
+                self.producer = SpscProducer::attach(&self.ring).unwrap();
+            }
         }
-        self.producer = SpscProducer::attach(&self.ring).unwrap();
         self.seen.takeovers += 1;
+    }
+
+    /// A holder of the lock dies with `len` bytes of payload written and not published.
+    fn replace_holder(&mut self, len: u32) {
+        let payload = self.payload(len);
+        std::mem::forget(lock(&self.ring, DEAD, &self.wakes));
+        let window = Window::load(&self.ring).unwrap();
+        let start = window.tail.wrapping_add(8);
+        let capacity = self.ring.rules.capacity;
+        let free = capacity - window.tail.wrapping_sub(self.consumer.head()) - 8;
+        let room = free.min(capacity - start % capacity).min(payload.len() as u64);
+        self.ring.memory.copy_in(start, &payload[..room as usize]);
+        let taken = transfer(&self.ring, DEAD, ME, &self.wakes).unwrap();
+        drop(taken.expect("nobody else was there"));
     }
 
     fn step(&mut self, step: &Step) {

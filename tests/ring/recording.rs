@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
+use super::super::memory::Sleepers;
 use super::super::{Memory, Word};
 
 /// One access to a shared word.
@@ -12,6 +13,9 @@ pub(super) enum Access {
     Store(Word, u64, Order),
     CompareExchange(Word, u64, u64),
     Fence(Order),
+    Barrier,
+    AskReached,
+    Notify(Word, Sleepers),
 }
 
 /// `Ordering`, with the traits that the search needs.
@@ -70,5 +74,20 @@ impl<M: Memory> Memory for &Recording<M> {
     fn fence(&self, order: Ordering) {
         self.note(Access::Fence(order.into()));
         self.memory.fence(order);
+    }
+
+    fn barrier(&self) -> bool {
+        self.note(Access::Barrier);
+        self.memory.barrier()
+    }
+
+    fn is_reached_by_barriers(&self) -> bool {
+        self.note(Access::AskReached);
+        self.memory.is_reached_by_barriers()
+    }
+
+    fn notify(&self, word: Word, sleepers: Sleepers) {
+        self.note(Access::Notify(word, sleepers));
+        self.memory.notify(word, sleepers);
     }
 }

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 
+use super::super::memory::Sleepers;
 use super::super::{Memory, Word};
 use super::recording::Access;
 
@@ -77,5 +78,17 @@ impl Memory for &Replay<'_> {
 
     fn fence(&self, order: Ordering) {
         self.answer(Access::Fence(order.into()));
+    }
+
+    fn barrier(&self) -> bool {
+        self.answer(Access::Barrier) == 1
+    }
+
+    fn is_reached_by_barriers(&self) -> bool {
+        self.answer(Access::AskReached) == 1
+    }
+
+    fn notify(&self, word: Word, sleepers: Sleepers) {
+        self.answer(Access::Notify(word, sleepers));
     }
 }

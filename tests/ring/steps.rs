@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tombolo_abi::LockWord;
 
-use super::super::{Consumer, Memory, Ring, SpscProducer, Word, try_lock};
+use super::super::{Consumer, Memory, Ring, SpscProducer, Wakes, Word, try_lock};
 use super::heap::Heap;
 use super::recording::{Access, Order, Recording};
 use super::replay::{Reached, replay};
@@ -27,27 +27,28 @@ enum Scenario {
 /// Does it, and gives a number that tells how it went.
 fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
     let message = b"aaaaaaaa";
+    let wakes = &Wakes::default();
     match scenario {
         Scenario::Send | Scenario::SendTwo => {
             let mut producer = SpscProducer::attach(ring).unwrap();
             let times = if matches!(scenario, Scenario::Send) { 1 } else { 2 };
-            (0..times).filter(|_| producer.try_send(ring, message).unwrap()).count()
+            (0..times).filter(|_| producer.try_send(ring, message, wakes).is_ok()).count()
         }
         Scenario::SendUntilFull => {
             let mut producer = SpscProducer::attach(ring).unwrap();
-            (0..).take_while(|_| producer.try_send(ring, &[b'a'; 48]).unwrap()).count()
+            (0..).take_while(|_| producer.try_send(ring, &[b'a'; 48], wakes).is_ok()).count()
         }
         Scenario::Receive => {
             let mut consumer = Consumer::attach(ring).unwrap();
-            let front = consumer.front(ring).unwrap().unwrap();
+            let front = consumer.front(ring, wakes).unwrap().unwrap();
             let mut room = vec![0; front.payload_len()];
             Consumer::copy_out(ring, front, &mut room);
-            consumer.free(ring, front);
+            consumer.free(ring, front, wakes);
             room.len()
         }
         Scenario::SendLocked => {
-            let mut locked = try_lock(ring, ME).ok().unwrap();
-            usize::from(locked.try_send(message).unwrap())
+            let mut locked = try_lock(ring, ME, wakes).ok().unwrap();
+            usize::from(locked.try_send(message).is_ok())
         }
     }
 }
@@ -87,6 +88,12 @@ fn perform(heap: &Heap, access: Access) -> u64 {
             heap.fence(real(order));
             0
         }
+        Access::Barrier => heap.barrier().into(),
+        Access::AskReached => heap.is_reached_by_barriers().into(),
+        Access::Notify(word, sleepers) => {
+            heap.notify(word, sleepers);
+            0
+        }
     }
 }
 
@@ -116,6 +123,9 @@ fn written(access: &Access) -> String {
         Access::Store(word, _, order) => format!("store {word:?} {order:?}"),
         Access::CompareExchange(word, ..) => format!("compare-exchange {word:?} SeqCst"),
         Access::Fence(order) => format!("fence {order:?}"),
+        Access::Barrier => "barrier".to_owned(),
+        Access::AskReached => "ask whether barriers reach this process".to_owned(),
+        Access::Notify(word, sleepers) => format!("notify {word:?} {sleepers:?}"),
     }
 }
 
@@ -150,7 +160,8 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
         load Head Acquire
         load SentMsgs Relaxed
         load SentBytes Relaxed
-        load FullEvents Relaxed";
+        load FullEvents Relaxed
+        ask whether barriers reach this process";
     let first = "store data 16 zero Relaxed
         store data 24 zero Relaxed
         store data 32 zero Relaxed
@@ -159,11 +170,13 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
         store data 56 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
+        load RxWake Relaxed
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed";
     let second = "store data 24 payload Relaxed
         store data 16 header Release
+        load RxWake Relaxed
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed";
@@ -195,6 +208,7 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
         load SentMsgs Relaxed
         load SentBytes Relaxed
         load FullEvents Relaxed
+        ask whether barriers reach this process
         store data 272 zero Relaxed
         store data 280 zero Relaxed
         store data 288 zero Relaxed
@@ -204,6 +218,7 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
         store data 264 payload Relaxed
         store data 256 header Relaxed
         store data 248 padding Release
+        load RxWake Relaxed
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed";
@@ -240,6 +255,7 @@ fn a_send_under_the_lock_keeps_every_shared_word_inside_it() {
         store Tail Relaxed
         store HeadCache Relaxed
         store ZeroedTo Relaxed
-        store Lock Release";
+        store Lock Release
+        load RxWake SeqCst";
     assert_steps(0, &[], Scenario::SendLocked, protocol);
 }

@@ -1,6 +1,6 @@
 //! What the two sides do, on the real code, and what is broken on purpose.
 
-use super::super::super::{Consumer, Memory, Ring, SpscProducer};
+use super::super::super::{Consumer, Memory, Refusal, Ring, SpscProducer, Wakes};
 use super::super::replay::{Reached, Replay, replay};
 use super::super::ring;
 use super::state::{CAPACITY, Thread};
@@ -52,29 +52,32 @@ pub(super) fn work(
     mutant: Mutant,
 ) -> Result<Option<usize>, String> {
     let fill = |number: u8, len: u32| vec![number; len as usize];
-    let before = producer.window.zeroed_to;
+    let (before, wakes) = (producer.window.zeroed_to, &Wakes::default());
     let sent = match job {
-        Job::Send(number, len) => {
-            producer.try_send(ring, &fill(number, len)).map(|sent| sent.then_some(1))
-        }
-        Job::Batch(first, second, len) => producer
-            .try_send_batch(ring, &[&fill(first, len)[..], &fill(second, len)][part..])
-            .map(|count| (count > 0).then_some(count)),
+        Job::Send(number, len) => producer.try_send(ring, &fill(number, len), wakes).map(|()| 1),
+        Job::Batch(first, second, len) => producer.try_send_batch(
+            ring,
+            &[&fill(first, len)[..], &fill(second, len)][part..],
+            wakes,
+        ),
         Job::Abort(len) | Job::Shorten(_, len, _) => producer.claim(ring, len).map(|claimed| {
-            let claimed = claimed?;
             let number = job.numbers().first().copied().unwrap_or(0xee);
             ring.memory.copy_in(claimed.payload_position(), &fill(number, len));
             if let Job::Shorten(_, _, commit) = job {
-                producer.commit(ring, claimed, commit);
-                return Some(1);
+                producer.commit(ring, claimed, commit, wakes);
+                return 1;
             }
             if mutant == Mutant::AbortKeepsZeroedTo {
                 producer.window.zeroed_to = before;
             }
-            Some(0)
+            0
         }),
     };
-    sent.map_err(|damage| damage.to_string())
+    match sent {
+        Ok(count) => Ok(Some(count)),
+        Err(Refusal::Full(_)) => Ok(None),
+        Err(Refusal::Damaged(damage)) => Err(damage.to_string()),
+    }
 }
 
 /// The consumer's two operations in turn: look and copy, then free.
@@ -83,16 +86,16 @@ pub(super) fn run_consumer(
     thread: &Thread<Consumer>,
 ) -> Reached<Result<(Consumer, Option<(u64, u8)>), String>> {
     replay(&thread.log, |memory| {
-        let ring = model(memory);
+        let (ring, wakes) = (model(memory), Wakes::default());
         let Some(kept) = &thread.kept else {
             let attached = Consumer::attach(&ring).map_err(|damage| damage.to_string())?;
             return Ok((attached, None));
         };
         let mut consumer = kept.clone();
-        let front = consumer.front(&ring).map_err(|damage| damage.to_string())?;
+        let front = consumer.front(&ring, &wakes).map_err(|damage| damage.to_string())?;
         let Some(front) = front else { return Ok((consumer, None)) };
         if thread.job == 1 {
-            consumer.free(&ring, front);
+            consumer.free(&ring, front, &wakes);
             return Ok((consumer, None));
         }
         let mut bytes = vec![0; front.payload_len()];

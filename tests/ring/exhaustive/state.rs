@@ -190,7 +190,13 @@ impl State {
                 push(self.buffer(side), word, value, release);
                 0
             }
-            Access::CompareExchange(..) | Access::Fence(_) => unreachable!("not in an SPSC ring"),
+            Access::AskReached => 1,
+            Access::Fence(_) => {
+                let count = self.buffer(side).len();
+                self.arrive(side, count);
+                0
+            }
+            other => unreachable!("{other:?} where nobody sleeps"),
         };
         self.log(side).push(answer);
     }

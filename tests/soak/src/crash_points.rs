@@ -1,8 +1,8 @@
 //! A process killed at each named point of the library, one after the other: the next process opens
 //! the region, finds what was committed and not freed, and passes messages.
 //!
-//! Who dies inside a send on the ring of many producers leaves its lock held. The next producer is
-//! told so, at once; what is committed is still received.
+//! Who dies inside a send on the ring of many producers leaves its lock held. The next producer takes
+//! it over, at once, also from one that died while it did so; what is committed is received.
 //!
 //! Only with the feature `crash-points`.
 
@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tombolo::crash::POINTS;
+use tombolo::inspect::Image;
 use tombolo::{
-    CreatePolicy, Discipline, Error, EventsRegion, OpenOptions, Receiver, SendTimeoutError, Sender,
-    TryRecvError,
+    CreatePolicy, Discipline, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError,
 };
 
 use crate::{Failure, Process, Report, Role, Run, Setting, figures, required, scratch};
@@ -36,8 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Passed only where the file system has no files without a name.
 const ELSEWHERE: &str = "create.after-empty-file";
 
-/// Figure: whether the next producer was told of a dead holder.
-const DEAD_HOLDER: &str = "mpsc dead holder";
+/// Figure: locks taken over from the dead, over the region's life.
+const LOCK_BREAKS: &str = "locks taken over";
+/// A death inside the first send on the second ring, which leaves its lock held.
+const WITH_LOCK: Crash = Crash { scene: "sound", point: "send.before-commit", nth: 6 };
 
 /// The run.
 pub(crate) const RUN: Run = Run {
@@ -105,19 +107,34 @@ impl Crash {
     fn happen(&self, setting: &Setting) -> Result<Option<u64>, Failure> {
         let directory = scratch()?;
         let path = directory.path().join("region.tombolo");
+        let found = directory.path().join("figures");
         self.set_scene(&path)?;
-        let arguments = [&*path.to_string_lossy(), self.scene];
+        let (path_text, found_text) = (path.to_string_lossy(), found.to_string_lossy());
+        let has_died = if self.is_in_transfer() {
+            // Only a successor comes here, and it has received what was left before.
+            WITH_LOCK.kill(setting, "crash-points.live", &[&*path_text, self.scene])?
+                && self.kill(setting, "crash-points.follow", &[&*path_text, &*found_text])?
+        } else {
+            self.kill(setting, "crash-points.live", &[&*path_text, self.scene])?
+        };
+        has_died.then(|| self.follow_up(setting, &path, &found)).transpose()
+    }
+
+    /// Runs a process that dies here, or passes by.
+    fn kill(&self, setting: &Setting, role: &str, arguments: &[&str]) -> Result<bool, Failure> {
         let where_to = format!("{}:{}", self.point, self.nth);
         let variables = [("TOMBOLO_CRASH", &*where_to)];
-        let mut victim = Process::start_with(setting, "crash-points.live", &arguments, &variables)?;
+        let mut victim = Process::start_with(setting, role, arguments, &variables)?;
         let status = victim.wait(PATIENCE)?;
-        if status.success() {
-            return Ok(None);
+        match (status.success(), status.signal()) {
+            (true, _) => Ok(false),
+            (false, Some(9)) => Ok(true),
+            _ => Err(format!("{role} ended with {status}").into()),
         }
-        if status.signal() != Some(9) {
-            return Err(format!("ended with {status}").into());
-        }
-        self.follow_up(setting, &path, &directory.path().join("figures")).map(Some)
+    }
+
+    fn is_in_transfer(&self) -> bool {
+        self.point.starts_with("transfer.")
     }
 
     fn set_scene(&self, path: &Path) -> Result<(), Failure> {
@@ -152,14 +169,18 @@ impl Crash {
             }
             count += found.end - found.start;
         }
-        if (figures.get(DEAD_HOLDER) == Some(&1)) != self.leaves_lock() {
-            return Err(format!("{DEAD_HOLDER}: {:?}", figures.get(DEAD_HOLDER)).into());
+        // One that died before it could count its own is counted by the next.
+        if figures.get(LOCK_BREAKS) != Some(&u64::from(self.leaves_lock())) {
+            return Err(format!("{LOCK_BREAKS}: {:?}", figures.get(LOCK_BREAKS)).into());
         }
         Ok(count)
     }
 
-    /// Whether this is a death inside a send on the second ring, the one with a lock.
+    /// Whether this is a death with the lock of the second ring held.
     fn leaves_lock(&self) -> bool {
+        if self.is_in_transfer() {
+            return true;
+        }
         let in_send = matches!(self.point.split_once('.'), Some(("send" | "batch", _)));
         in_send && self.nth > passages(self.point) / 2
     }
@@ -222,22 +243,21 @@ fn pass_some<K: Discipline>(tx: &mut Sender<K>, rx: &mut Receiver<K>) -> Result<
 /// Takes over what the dead left: path, where to note what that was.
 fn follow(arguments: &[String]) -> Result<(), Failure> {
     let (path, found): (PathBuf, PathBuf) = (required(arguments, 0)?, required(arguments, 1)?);
-    let mut region = EventsRegion::open_path_with(path, small())?;
+    let mut region = EventsRegion::open_path_with(&path, small())?;
     let (mut tx, mut rx) = region.split_spsc()?;
     let (mut producer, mut consumer) = region.split_mpsc()?;
     let spsc = receive_all(&mut rx)?;
     let mpsc = receive_all(&mut consumer)?;
     pass_one(&mut tx, &mut rx)?;
-    let dead_holder = match pass_one(&mut producer, &mut consumer) {
-        Err(SendTimeoutError::Failed { source: Error::DeadHolder { .. }, .. }) => 1,
-        other => other.map(|()| 0)?,
-    };
+    pass_one(&mut producer, &mut consumer)?;
+    let image = Image::open(&path)?;
+    let lock_breaks = image.rings()[1].control.map_or(0, |control| control.lock_breaks);
     let figures = [
         ("spsc first", spsc.start),
         ("spsc end", spsc.end),
         ("mpsc first", mpsc.start),
         ("mpsc end", mpsc.end),
-        (DEAD_HOLDER, dead_holder),
+        (LOCK_BREAKS, lock_breaks),
     ];
     figures::save(&found, &figures)
 }
@@ -261,14 +281,15 @@ fn receive_all<K: Discipline>(receiver: &mut Receiver<K>) -> Result<Range<u64>, 
     Ok(left.unwrap_or(0..0))
 }
 
-/// Passes one message more; what arrives instead of it is a panic, so that only the errors of
-/// sending are left.
+/// Passes one message more.
 fn pass_one<K: Discipline>(
     sender: &mut Sender<K>,
     receiver: &mut Receiver<K>,
-) -> Result<(), SendTimeoutError> {
+) -> Result<(), Failure> {
     sender.send_deadline(b"and on", PATIENCE)?;
-    let message = receiver.recv_deadline(PATIENCE);
-    assert!(matches!(&message, Ok(message) if message.data == b"and on"), "{message:?}");
+    let message = receiver.recv_deadline(PATIENCE)?;
+    if message.data != b"and on" {
+        return Err(format!("{message:?} arrived").into());
+    }
     Ok(())
 }

@@ -1,0 +1,103 @@
+//! Sleeping on shared words and waking who sleeps there.
+//!
+//! None of the words is private to the process: the kernel finds them by file and offset, whatever
+//! the address.
+#![allow(dead_code, reason = "endpoints don't sleep by it yet")]
+
+use std::num::NonZeroU32;
+use std::sync::atomic::AtomicU32;
+
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Flags, Timespec, Wait, WaitFlags, WaitPtr, WaitvFlags};
+use rustix::thread::futex::{WakeOp, WakeOpCmp};
+use rustix::time::{ClockId, clock_gettime};
+use tombolo_abi::wake;
+
+use std::time::Duration;
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// Somebody woke it, or the word had changed before, or for no reason at all.
+    Perhaps,
+    /// It was time.
+    TimedOut,
+}
+
+/// The most words that [`wait_any`] can wait for.
+pub(crate) const WORDS_MAX: usize = 128;
+
+/// A moment of the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(Timespec);
+
+impl Moment {
+    /// That long from now; `None` where the clock cannot tell such a moment.
+    pub(crate) fn after(duration: Duration) -> Option<Self> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);
+        let then = now.checked_add(duration)?;
+        let tv_sec = then.as_secs().try_into().ok()?;
+        Some(Self(Timespec { tv_sec, tv_nsec: then.subsec_nanos().into() }))
+    }
+}
+
+/// Sleeps while `word` is `expected`, until it is woken or `until` has come. A signal does not end
+/// the sleep.
+pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Option<Moment>) -> Woken {
+    let until = until.map(|moment| moment.0);
+    loop {
+        let waited =
+            futex::wait_bitset(word, Flags::empty(), expected, until.as_ref(), NonZeroU32::MAX);
+        match waited {
+            Err(Errno::INTR) => {} // the deadline is a moment, not a duration
+            Err(Errno::TIMEDOUT) => return Woken::TimedOut,
+            _ => return Woken::Perhaps,
+        }
+    }
+}
+
+/// Sleeps while each of `words` is what is expected of it, until one is woken or `until` has come. A
+/// signal does not end the sleep. At most [`WORDS_MAX`] words.
+///
+/// # Errors
+/// Where the kernel, older than Linux 5.16, or a filter in front of it, has no such call.
+pub(crate) fn wait_any(
+    words: &[(&AtomicU32, u32)],
+    until: Option<Moment>,
+) -> Result<Woken, std::io::Error> {
+    let waits: Vec<_> = words
+        .iter()
+        .map(|(word, expected)| {
+            let mut wait = Wait::new();
+            wait.val = u64::from(*expected);
+            wait.uaddr = WaitPtr::new(word.as_ptr().cast());
+            wait.flags = WaitFlags::SIZE_U32;
+            wait
+        })
+        .collect();
+    let until = until.map(|moment| moment.0);
+    loop {
+        match futex::waitv(&waits, WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
+            Err(Errno::INTR) => {}
+            Err(Errno::TIMEDOUT) => return Ok(Woken::TimedOut),
+            Ok(_) | Err(Errno::AGAIN) => return Ok(Woken::Perhaps),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Wakes everybody who sleeps on `word`.
+pub(crate) fn wake_all(word: &AtomicU32) {
+    // Fails for bad addresses only.
+    let _ = futex::wake(word, Flags::empty(), i32::MAX as u32);
+}
+
+/// Clears `ARMED_FUTEX` in a wake word and wakes up to `count` who sleep on it, in one system call:
+/// whoever is killed has done both or neither.
+pub(crate) fn disarm_and_wake(word: &AtomicU32, count: u32) {
+    let clear = wake::ARMED_FUTEX as u16;
+    // The comparison decides about waking more, none here. It fails for bad addresses only.
+    let _ =
+        futex::wake_op(word, Flags::empty(), count, 0, word, WakeOp::AndN, WakeOpCmp::Eq, clear, 0);
+}
