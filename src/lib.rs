@@ -64,6 +64,7 @@ mod mem;
 mod os;
 mod region;
 mod ring;
+mod watcher;
 
 pub use endpoint::{
     Claim, Deadline, Discipline, Iter, MessagePacket, Mpsc, MpscConsumer, MpscProducer, Receiver,

@@ -1,8 +1,9 @@
 //! An endpoint that was claimed, with its ring.
 
+use std::mem::offset_of;
 use std::sync::Arc;
 
-use tombolo_abi::{RingEntry, Role};
+use tombolo_abi::{RingControl, RingEntry, Role};
 
 use super::Deadline;
 use super::errors::NotSent;
@@ -12,6 +13,7 @@ use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;
 use crate::ring::{Refusal, Ring};
+use crate::watcher::Watch;
 
 /// An owned slot and the ring that it belongs to.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Attached {
     pub(crate) entry: RingEntry,
     /// Whom it has met on the other side.
     pub(crate) meeting: Meeting,
+    /// Tells when somebody there is gone.
+    pub(crate) watch: Watch,
 }
 
 impl Attached {
@@ -44,9 +48,15 @@ impl Attached {
         };
         let wanted = Wanted { ring: index, role, slots };
         let slot = OwnedSlot::claim(region, &wanted, deadline)?;
-        let meeting = Meeting::new(&slot, others)?;
+        let meeting = Meeting::new(&slot, others.clone())?;
+        let doorbell = match role {
+            Role::Receiver => offset_of!(RingControl, rx_wake),
+            Role::Sender => offset_of!(RingControl, tx_wake),
+        };
+        let doorbell = entry.control_offset + doorbell as u64;
+        let watch = Watch::start(region, slot.identity(), others, doorbell)?;
         let ring = map_ring(region, &entry).ok_or(Error::NoSuchRing { kind: "mapped" })?;
-        let end = Self { slot, ring, index, entry, meeting };
+        let end = Self { slot, ring, index, entry, meeting, watch };
         end.check_usable()?;
         Ok(end)
     }

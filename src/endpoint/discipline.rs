@@ -9,9 +9,9 @@ use tombolo_abi::{LockWord, RingKind, Slot};
 
 use super::attached::Attached;
 use super::errors::NotSent;
-use super::slot_table::pid_of_owner;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
+use crate::region::slot_table::pid_of_owner;
 use crate::ring::{Held, Locked, Memory, SpscProducer, Wakes, Word, transfer, try_lock};
 
 /// Marks the ends of a ring with one producer.

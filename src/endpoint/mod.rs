@@ -2,6 +2,7 @@
 
 mod attached;
 mod backoff;
+mod bell;
 mod claim;
 mod deadline;
 mod discipline;
@@ -12,8 +13,9 @@ mod peer;
 mod receiver;
 mod record_ref;
 mod sender;
+mod sleep;
 mod slot;
-mod slot_table;
+mod spin;
 mod split;
 
 pub use claim::Claim;

@@ -7,17 +7,11 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
 
 use super::attached::Attached;
 use super::slot::OwnedSlot;
-use super::slot_table::incarnations;
 use crate::Error;
-
-/// How often a waiting endpoint asks the kernel about the other side, at the most.
-const ASK_EVERY: Duration = Duration::from_millis(10);
+use crate::region::slot_table::incarnations;
 
 /// Whom an endpoint has met since it attached. Clones of a producer share it.
 #[derive(Debug)]
@@ -57,34 +51,41 @@ impl Meeting {
     }
 }
 
-/// What one handle has said about departures.
+/// What one handle has found out and said about departures.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     /// The departure told last.
     told: Option<u64>,
-    /// When the kernel was last asked, by the coarse clock.
-    asked: Duration,
+    /// The watcher's count when the kernel was last asked.
+    known: Option<u32>,
 }
 
 impl Peer {
-    /// Whether it is time to ask [`Self::departure`] again: cheap, and true at most every 10 ms.
-    pub(crate) fn is_time(&mut self) -> bool {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
-        let due = now.saturating_sub(self.asked) >= ASK_EVERY;
-        if due {
-            self.asked = now;
-        }
-        due
+    /// The watcher's count of departures that has been looked into.
+    #[inline]
+    pub(crate) fn known(&self) -> Option<u32> {
+        self.known
     }
 
-    /// A departure that was not told yet. Look at the ring once more before telling it: what was
-    /// sent or freed before comes first.
+    /// A departure that was not told yet. Asks the kernel only where the watcher has counted one
+    /// since the last time. Look at the ring once more before telling it: what was sent or freed
+    /// before comes first.
     ///
     /// # Errors
     /// [`Error::LockLost`] where this endpoint itself can no longer be seen.
-    pub(crate) fn departure(&self, end: &Attached) -> Result<Option<u64>, Error> {
+    #[inline]
+    pub(crate) fn departure(&mut self, end: &Attached) -> Result<Option<u64>, Error> {
+        let count = end.watch.departures();
+        if self.known == Some(count) {
+            return Ok(None);
+        }
+        self.ask(end, count)
+    }
+
+    #[cold]
+    fn ask(&mut self, end: &Attached, count: u32) -> Result<Option<u64>, Error> {
         let departure = end.meeting.departure(&end.slot)?;
+        self.known = Some(count);
         Ok(departure.filter(|departure| self.told != Some(*departure)))
     }
 

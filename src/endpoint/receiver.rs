@@ -7,7 +7,7 @@ use std::time::Duration;
 use tombolo_abi::Role;
 
 use super::attached::Attached;
-use super::backoff::Backoff;
+use super::bell::Bell;
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
 use super::peer::Peer;
@@ -40,6 +40,7 @@ struct Claimed {
     consumer: Consumer,
     wakes: Wakes,
     peer: Peer,
+    bell: Bell,
 }
 
 impl<K: Discipline> Receiver<K> {
@@ -246,10 +247,11 @@ impl<K: Discipline> Receiver<K> {
 
     fn front_until(&mut self, deadline: Deadline) -> Result<Front, RecvTimeoutError> {
         self.claimed_until(deadline)?;
-        let mut backoff = Backoff::spinning();
         loop {
             match self.try_front() {
-                Err(TryRecvError::Empty) if backoff.wait(deadline) => {}
+                Err(TryRecvError::Empty) if !deadline.has_passed() => {
+                    self.claimed_until(Deadline::PAST)?.wait(deadline)?;
+                }
                 other => return Ok(other?),
             }
         }
@@ -281,17 +283,20 @@ impl<K: Discipline> Receiver<K> {
         self.region.check_ours()?;
         let end = Attached::claim(&self.region, self.index, Role::Receiver, deadline)?;
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
-        Ok(Claimed { end, consumer, wakes: Wakes::default(), peer: Peer::default() })
+        let bell = Bell::attach(&end)?;
+        Ok(Claimed { end, consumer, wakes: Wakes::default(), peer: Peer::default(), bell })
     }
 }
 
 impl Claimed {
     #[inline]
     fn front(&mut self) -> Result<Option<Front>, Error> {
-        let Self { end, consumer, wakes, .. } = self;
+        let Self { end, consumer, wakes, bell, .. } = self;
         match consumer.front(&end.ring, wakes) {
             Ok(Some(front)) => {
                 end.meeting.note();
+                bell.note_record(end);
+                end.settle_now_and_then(wakes);
                 Ok(Some(front))
             }
             Ok(None) => Ok(None),
@@ -299,13 +304,10 @@ impl Claimed {
         }
     }
 
-    /// What to say of an empty ring. Its senders' death is asked for at most every 10 ms, and the
-    /// ring looked at once more after the answer: what they sent before is delivered first.
+    /// What to say of an empty ring. Where a sender is gone, the ring is looked at once more: what
+    /// it sent before is delivered first.
     fn empty(&mut self) -> Result<Front, TryRecvError> {
         self.end.check_whole()?; // bytes that are missing look like an empty ring
-        if !self.peer.is_time() {
-            return Err(TryRecvError::Empty);
-        }
         let Some(departure) = self.peer.departure(&self.end)? else {
             return Err(TryRecvError::Empty);
         };
@@ -315,5 +317,19 @@ impl Claimed {
         self.end.check_whole()?;
         self.peer.tell(departure);
         Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits until there may be something to do.
+    fn wait(&mut self, deadline: Deadline) -> Result<(), Error> {
+        let Self { end, consumer, wakes, peer, bell } = self;
+        end.settle(wakes);
+        bell.wait(end, consumer.head(), peer.known(), deadline)
+    }
+}
+
+/// In the process that claimed it.
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.end.settle(&self.wakes);
     }
 }

@@ -1,6 +1,6 @@
 //! The sending end of a ring.
 
-use std::mem::offset_of;
+use std::mem::{offset_of, replace};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
@@ -12,10 +12,12 @@ use super::discipline::{Discipline, Mpsc};
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use super::peer::Peer;
 use super::slot::claim_deadline;
+use super::spin::Spin;
 use super::{Deadline, MessagePacket};
 use crate::Error;
 use crate::region::Region;
-use crate::ring::Wakes;
+use crate::ring::doorbell::has_come;
+use crate::ring::{NoRoom, Wakes};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).
@@ -45,6 +47,7 @@ pub(super) struct Claimed<K: Discipline> {
     pub(super) producer: K::Producer,
     pub(super) wakes: Wakes,
     pub(super) peer: Peer,
+    spin: Spin,
 }
 
 impl<K: Discipline> Sender<K> {
@@ -228,16 +231,18 @@ impl<K: Discipline> Sender<K> {
     fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
         let claimed = self.usable()?;
         claimed.check_len(message.len())?;
-        let Claimed { end, producer, wakes, peer } = claimed;
+        let Claimed { end, producer, wakes, peer, .. } = claimed;
         unless_gone(end, peer, || K::try_send(end, producer, wakes, message))?;
+        end.settle_now_and_then(wakes);
         Ok(end.check_whole()?)
     }
 
     fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
         let claimed = self.usable()?;
         messages.iter().try_for_each(|message| claimed.check_len(message.len()))?;
-        let Claimed { end, producer, wakes, peer } = claimed;
+        let Claimed { end, producer, wakes, peer, .. } = claimed;
         let sent = unless_gone(end, peer, || K::try_send_batch(end, producer, wakes, messages))?;
+        end.settle_now_and_then(wakes);
         end.check_whole()?;
         Ok(sent)
     }
@@ -271,7 +276,8 @@ impl<K: Discipline> Sender<K> {
         };
         let producer = K::attach(&end)?;
         *shared = Some(end.clone());
-        Ok(Claimed { end, producer, wakes: Wakes::default(), peer: Peer::default() })
+        let (wakes, peer, spin) = <_>::default();
+        Ok(Claimed { end, producer, wakes, peer, spin })
     }
 
     /// The endpoint that clones share, while no other thread is claiming it.
@@ -280,7 +286,7 @@ impl<K: Discipline> Sender<K> {
         deadline: Deadline,
     ) -> Result<MutexGuard<'_, Option<Arc<Attached>>>, Error> {
         let deadline = claim_deadline(deadline);
-        let mut backoff = Backoff::sleeping();
+        let mut backoff = Backoff::new();
         loop {
             match self.shared.try_lock() {
                 Ok(shared) => return Ok(shared),
@@ -302,26 +308,37 @@ impl<K: Discipline> Sender<K> {
         mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
     ) -> Result<T, NotSent> {
         self.claimed_until(deadline)?;
-        let waits = match attempt(self) {
-            Err(error @ (NotSent::Full(_) | NotSent::Contended { .. })) => error,
-            other => return other,
-        };
-        if matches!(waits, NotSent::Full(_)) {
-            self.usable()?.end.slot.count(offset_of!(Slot, full_waits));
-        }
-        let mut backoff = Backoff::spinning();
-        let mut last = waits;
-        while backoff.wait(deadline) {
-            match attempt(self) {
-                Err(error @ (NotSent::Full(_) | NotSent::Contended { .. })) => last = error,
-                other => return other,
+        let mut behind_holder = Backoff::new();
+        let mut has_waited = false;
+        loop {
+            let result = attempt(self);
+            match &result {
+                Err(NotSent::Full(wanted)) if !deadline.has_passed() => {
+                    let claimed = self.usable()?;
+                    if !replace(&mut has_waited, true) {
+                        claimed.end.slot.count(offset_of!(Slot, full_waits));
+                    }
+                    claimed.wait_for_room(wanted, deadline);
+                }
+                Err(NotSent::Contended { .. }) if behind_holder.wait(deadline) => {}
+                _ => return result,
             }
         }
-        Err(last)
     }
 }
 
 impl<K: Discipline> Claimed<K> {
+    /// Waits until there may be room for `wanted`, or something else to do.
+    fn wait_for_room(&mut self, wanted: &NoRoom, deadline: Deadline) {
+        let Self { end, wakes, peer, spin, .. } = self;
+        let known = peer.known();
+        let has_news = || has_come(&end.ring, wanted) || Some(end.watch.departures()) != known;
+        if !spin.until(deadline, has_news) {
+            end.settle(wakes);
+            end.sleep_for_room(wanted, known, deadline);
+        }
+    }
+
     #[inline]
     pub(super) fn check_len(&self, found: usize) -> Result<(), Error> {
         let (ring, limit) = (self.end.index, self.end.entry.max_message);
@@ -332,8 +349,15 @@ impl<K: Discipline> Claimed<K> {
     }
 }
 
+/// In the process that claimed it.
+impl<K: Discipline> Drop for Claimed<K> {
+    fn drop(&mut self) {
+        self.end.settle(&self.wakes);
+    }
+}
+
 /// Makes `attempt`, and says *disconnected* instead of *full* where the receiver was met and is gone.
-/// Asks at most every 10 ms; what the departed freed at last is room for one attempt more.
+/// What the departed freed at last is room for one attempt more.
 #[inline]
 pub(super) fn unless_gone<T>(
     end: &Attached,
@@ -345,9 +369,6 @@ pub(super) fn unless_gone<T>(
         return result;
     }
     end.check_whole()?; // bytes that are missing may look like a full ring
-    if !peer.is_time() {
-        return result;
-    }
     let Some(departure) = peer.departure(end)? else { return result };
     match attempt() {
         Err(NotSent::Full(_)) => {

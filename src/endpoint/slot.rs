@@ -19,13 +19,14 @@ use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation
 
 use super::Deadline;
 use super::backoff::Backoff;
-use super::slot_table::{byte, byte_is_held, pid_of, slot_offset, slot_u32};
 use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::LockMapping;
 use crate::os::process::ProcessId;
 use crate::os::{fork, ofd};
+use crate::region::slot_table::{byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32};
 use crate::region::{InitLock, Region};
+use crate::watcher::Pulse;
 
 /// How long a claim keeps trying for a byte that is held, at the least: a holder that was reaped
 /// may hold it still for a moment.
@@ -44,6 +45,8 @@ pub(crate) struct OwnedSlot {
     slot: u16,
     incarnation: u32,
     lock: Option<Lock>,
+    /// Tells others when this process is gone.
+    pulse: Option<Pulse>,
     owner: fork::Owner,
     /// The kernel was seen not to show the lock any more. For good: somebody else may own the slot.
     is_lost: AtomicBool,
@@ -82,11 +85,11 @@ impl OwnedSlot {
         deadline: Deadline,
     ) -> Result<Self, Error> {
         let deadline = claim_deadline(deadline);
-        let mut backoff = Backoff::sleeping();
+        let mut backoff = Backoff::new();
         loop {
             let attaching = InitLock::try_shared(region)?;
             if attaching.is_some()
-                && let Some(slot) = Self::try_candidates(region, wanted)?
+                && let Some(mut slot) = Self::try_candidates(region, wanted)?
             {
                 slot.announce(wanted)?;
                 return Ok(slot);
@@ -122,7 +125,9 @@ impl OwnedSlot {
         crash_point!("claim.locked");
         let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
         let is_lost = AtomicBool::new(false);
-        let mut claimed = Self { region: region.clone(), slot, incarnation, lock, owner, is_lost };
+        let region_too = region.clone();
+        let mut claimed =
+            Self { region: region_too, slot, incarnation, lock, pulse: None, owner, is_lost };
         drop(description);
         drop(no_forks);
         let is_kept = match byte_is_held(region, slot..slot + 1) {
@@ -153,7 +158,7 @@ impl OwnedSlot {
     }
 
     /// Fills the slot in and tells everybody that somebody has come.
-    fn announce(&self, wanted: &Wanted) -> Result<(), Error> {
+    fn announce(&mut self, wanted: &Wanted) -> Result<(), Error> {
         self.check_held()?;
         let state = RegionState::from_word(self.region.state());
         if self.region.mapping().is_cut() {
@@ -168,6 +173,7 @@ impl OwnedSlot {
         }
         self.set_state(SlotState::Attaching);
         self.fill(wanted);
+        self.pulse = Some(Pulse::start(&self.region, self.slot)?);
         crash_point!("claim.filled");
         self.set_state(SlotState::Attached);
         self.region.announce_membership();
@@ -183,6 +189,7 @@ impl OwnedSlot {
         let by_descriptor = matches!(self.lock, Some(Lock::Descriptor(_)));
         let flags = if by_descriptor { slot_flags::LOCK_BY_FD } else { 0 };
         for (offset, value) in [
+            (offset_of!(Slot, liveness), 0), // a dead predecessor's mark
             (offset_of!(Slot, pid), identity.pid),
             (offset_of!(Slot, role), wanted.role as u32),
             (offset_of!(Slot, ring), wanted.ring),
@@ -197,6 +204,11 @@ impl OwnedSlot {
             (offset_of!(Slot, msgs), 0),
             (offset_of!(Slot, bytes), 0),
             (offset_of!(Slot, full_waits), 0),
+            (offset_of!(Slot, wakes_sent), 0),
+            (offset_of!(Slot, wakes_elided), 0),
+            (offset_of!(Slot, sleeps), 0),
+            (offset_of!(Slot, woken_by_death), 0),
+            (offset_of!(Slot, lock_breaks), 0),
             (offset_of!(Slot, aborts), 0),
         ] {
             self.word_u64(offset).store(value, Relaxed);
@@ -214,9 +226,14 @@ impl OwnedSlot {
         LockWord { slot: self.slot, incarnation: self.incarnation }
     }
 
-    /// Adds to one of this endpoint's counters, given by its offset in the slot.
+    /// Adds one to one of this endpoint's counters, given by its offset in the slot.
     pub(crate) fn count(&self, offset: usize) {
-        self.word_u64(offset).fetch_add(1, Relaxed); // clones may count at once
+        self.add(offset, 1);
+    }
+
+    /// Adds to one of this endpoint's counters.
+    pub(crate) fn add(&self, offset: usize, amount: u64) {
+        self.word_u64(offset).fetch_add(amount, Relaxed); // clones may count at once
     }
 
     /// Counts messages sent, for whoever holds the ring's lock: clones don't come at once.
@@ -274,13 +291,7 @@ impl OwnedSlot {
     /// after it. Once lost, it stays lost.
     #[cold]
     fn check_held(&self) -> Result<(), Error> {
-        let is_ours = || -> Result<bool, Error> {
-            let incarnation = self.word_u32(offset_of!(Slot, incarnation)).load(Acquire);
-            Ok(incarnation == self.incarnation
-                && self.region.check_plain_is_ours()
-                && byte_is_held(&self.region, self.slot..self.slot + 1)?)
-        };
-        if !self.is_lost.load(Relaxed) && is_ours()? {
+        if !self.is_lost.load(Relaxed) && is_seen_as(&self.region, self.identity())? {
             return Ok(());
         }
         if self.region.mapping().is_cut() {
@@ -324,6 +335,7 @@ impl Drop for OwnedSlot {
         self.set_state(SlotState::Detaching);
         crash_point!("detach.detaching");
         self.region.announce_membership();
+        self.pulse = None;
         self.set_state(SlotState::Free);
         if let Some(Lock::Descriptor(description)) = &self.lock {
             // A child may have the descriptor too: closing ours would not free the byte. Nothing

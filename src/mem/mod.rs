@@ -12,8 +12,10 @@ mod lock_mapping;
 mod mapping;
 mod payload;
 mod ring_span;
+mod robust_list;
 
 pub(crate) use lock_mapping::LockMapping;
 pub(crate) use mapping::Mapping;
 pub use payload::Payload;
 pub(crate) use ring_span::RingSpan;
+pub(crate) use robust_list::RobustList;

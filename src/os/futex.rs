@@ -2,18 +2,18 @@
 //!
 //! None of the words is private to the process: the kernel finds them by file and offset, whatever
 //! the address.
-#![allow(dead_code, reason = "endpoints don't sleep by it yet")]
 
+use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Acquire;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Flags, Timespec, Wait, WaitFlags, WaitPtr, WaitvFlags};
 use rustix::thread::futex::{WakeOp, WakeOpCmp};
 use rustix::time::{ClockId, clock_gettime};
 use tombolo_abi::wake;
-
-use std::time::Duration;
 
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,28 +57,39 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Option<Moment>) -> Wo
     }
 }
 
-/// Sleeps while each of `words` is what is expected of it, until one is woken or `until` has come. A
-/// signal does not end the sleep. At most [`WORDS_MAX`] words.
+/// A word to sleep on among others, and what is expected of it.
+///
+/// It is an address for the kernel, which bears any: where the word's mapping goes before the sleep,
+/// there is no sleep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sleeping(Wait);
+
+impl Sleeping {
+    /// Sleep on `word` while it is `expected`.
+    pub(crate) fn on(word: &AtomicU32, expected: u32) -> Self {
+        let mut wait = Wait::new();
+        wait.val = expected.into();
+        wait.uaddr = WaitPtr::new(word.as_ptr().cast());
+        wait.flags = WaitFlags::SIZE_U32;
+        Self(wait)
+    }
+
+    /// Sleep on `word` while it is what it is now.
+    pub(crate) fn at_present(word: &AtomicU32) -> Self {
+        Self::on(word, word.load(Acquire))
+    }
+}
+
+/// Sleeps while each of `words`, at most [`WORDS_MAX`], is what is expected of it, until one is woken
+/// or `until` has come. A signal does not end the sleep.
 ///
 /// # Errors
 /// Where the kernel, older than Linux 5.16, or a filter in front of it, has no such call.
-pub(crate) fn wait_any(
-    words: &[(&AtomicU32, u32)],
-    until: Option<Moment>,
-) -> Result<Woken, std::io::Error> {
-    let waits: Vec<_> = words
-        .iter()
-        .map(|(word, expected)| {
-            let mut wait = Wait::new();
-            wait.val = u64::from(*expected);
-            wait.uaddr = WaitPtr::new(word.as_ptr().cast());
-            wait.flags = WaitFlags::SIZE_U32;
-            wait
-        })
-        .collect();
+pub(crate) fn wait_any(words: &[Sleeping], until: Option<Moment>) -> io::Result<Woken> {
+    let words: Vec<_> = words.iter().map(|word| word.0).collect();
     let until = until.map(|moment| moment.0);
     loop {
-        match futex::waitv(&waits, WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
+        match futex::waitv(&words, WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
             Err(Errno::INTR) => {}
             Err(Errno::TIMEDOUT) => return Ok(Woken::TimedOut),
             Ok(_) | Err(Errno::AGAIN) => return Ok(Woken::Perhaps),

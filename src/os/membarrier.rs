@@ -1,5 +1,4 @@
 //! Executing a fence in other processes, and being reached by theirs.
-#![allow(dead_code, reason = "endpoints don't sleep by it yet")]
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

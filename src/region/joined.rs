@@ -4,10 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::io::Errno;
-use rustix::thread::futex;
 use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry, SharedLayout};
 
 use super::description::{Description, STATE_OFFSET, state_of};
@@ -17,6 +16,7 @@ use super::refusal;
 use crate::Error;
 use crate::mem::Mapping;
 use crate::os::file::{FileId, reopen};
+use crate::os::futex;
 
 /// Where the word lies that counts changes of slots.
 const MEMBERSHIP_OFFSET: u64 = std::mem::offset_of!(SharedLayout, membership_seq) as u64;
@@ -189,10 +189,20 @@ impl Region {
 
     /// Tells everybody who waits for it that a slot has changed hands.
     pub(crate) fn announce_membership(&self) {
-        let word = self.mapping.word_u32(MEMBERSHIP_OFFSET);
-        word.fetch_add(1, Ordering::Release);
-        // Whoever waits looks at each tick too, so a failure costs time only.
-        let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+        self.membership().fetch_add(1, Ordering::Release);
+        futex::wake_all(self.membership());
+    }
+
+    /// The word that changes when a slot has changed hands.
+    pub(crate) fn membership(&self) -> &AtomicU32 {
+        self.mapping.word_u32(MEMBERSHIP_OFFSET)
+    }
+
+    /// Whether nobody but this user can have the region open.
+    pub(crate) fn is_private(&self) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        rustix::fs::fstat(&self.plain)
+            .is_ok_and(|stat| stat.st_uid == own && stat.st_mode & 0o077 == 0)
     }
 
     /// An error in a forked child, which doesn't have the mapping.
@@ -228,8 +238,7 @@ impl Region {
 pub(crate) fn set_state(mapping: &Mapping, state: RegionState) {
     let word = mapping.word_u32(STATE_OFFSET);
     word.store(state as u32, Ordering::Release);
-    // Sleepers look at the word themselves at each tick, so a failure costs time only.
-    let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+    futex::wake_all(word);
 }
 
 fn populate(mapping: &Mapping, path: &Path) -> Result<(), Error> {

@@ -13,6 +13,7 @@ mod place;
 mod plan;
 mod refusal;
 mod replace;
+pub(crate) mod slot_table;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

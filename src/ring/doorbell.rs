@@ -27,7 +27,6 @@
 //! Sources: a fence on one side traded for a barrier on the other is known as an asymmetric or
 //! biased Dekker; the order of looking at lock and header is that of crossbeam's array queue, whose
 //! receivers look at the tail.
-#![allow(dead_code, reason = "endpoints don't sleep by it yet")]
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -182,7 +181,7 @@ impl RxDoorbell {
     /// Arms. Look at the ring before sleeping.
     pub(crate) fn arm<M: Memory>(&mut self, ring: &Ring<M>) -> Armed {
         let mut trust = Trust::Full;
-        if matches!(self.fences, Fences::Off | Fences::Requested) {
+        if !self.is_fenced() {
             self.fences = Fences::Requested;
             self.disarm(ring);
             if ring.memory.barrier() {
@@ -204,9 +203,14 @@ impl RxDoorbell {
         ring.memory.store(Word::RxWake, self.idle_word().into(), Relaxed); // ours
     }
 
+    /// Whether producers are known to fence, so that arming takes no barrier.
+    pub(crate) fn is_fenced(&self) -> bool {
+        matches!(self.fences, Fences::On | Fences::Always)
+    }
+
     /// Whether producers were asked to fence, and could be let go on without.
     pub(crate) fn can_relax(&self) -> bool {
-        self.fences == Fences::On
+        matches!(self.fences, Fences::Requested | Fences::On)
     }
 
     /// Lets producers go on without fences, until the next arming.

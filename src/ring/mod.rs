@@ -47,7 +47,7 @@ mod window;
 
 pub(crate) use consumer::{Consumer, Front};
 pub(crate) use doorbell::Wakes;
-pub(crate) use memory::{Memory, Word};
+pub(crate) use memory::{Memory, Sleepers, Word};
 pub(crate) use mpsc::{Held, Locked, transfer, try_lock};
 pub(crate) use spsc::{Claimed, SpscProducer};
 pub(crate) use window::{NoRoom, Place, Refusal, Window};
@@ -98,12 +98,16 @@ impl<M: Memory> Ring<M> {
         Damage::Marked { code: code as u32 }
     }
 
-    /// Marks the ring as poisoned for everybody, keeping an earlier mark's reason.
+    /// Marks the ring as poisoned for everybody, keeping an earlier mark's reason, and wakes who
+    /// sleeps.
     #[cold]
     pub(crate) fn poison(&self, damage: Damage) {
         if self.check_open().is_ok() {
             self.memory.store(Word::Reason, damage.code().into(), Relaxed);
             self.memory.store(Word::State, RingState::Poisoned as u64, Release);
+            for doorbell in [Word::RxWake, Word::TxWake] {
+                self.memory.notify(doorbell, Sleepers::All);
+            }
         }
     }
 

@@ -1,0 +1,196 @@
+//! The receiving side's doorbell: arming it, how long to sleep then, and when producers are let go on
+//! without fences.
+
+use std::hint;
+use std::mem::offset_of;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tombolo_abi::{LockWord, RingKind, Slot, slot_flags};
+
+use super::Deadline;
+use super::attached::Attached;
+use super::sleep::{Ended, SLEEP_MAX};
+use super::spin::Spin;
+use crate::error::Error;
+use crate::os::random;
+use crate::region::slot_table::slot_u32;
+use crate::ring::doorbell::{
+    Armed, Fences, Look, RxDoorbell, Trust, look, look_locked, look_past_holder,
+};
+
+/// Records taken without a sleep before producers may go on without fences.
+const RECORDS: u32 = 256;
+/// How long since the last sleep.
+const AWAKE: Duration = Duration::from_millis(1);
+/// How long since the last barrier, which interrupts every producer that runs.
+const BARRIER_EVERY: Duration = Duration::from_millis(10);
+/// The longest sleep that might miss a record.
+const SHORT: Duration = Duration::from_millis(1);
+/// Looks at a lock that is held, before its holder is asked after.
+const LOOKS_AT_LOCK: u32 = 128;
+/// Short sleeps behind one live holder, before it is looked past.
+const SHORT_SLEEPS: u32 = 10;
+/// How often the short sleep is doubled behind a holder that no barrier reaches.
+const DOUBLINGS: u32 = 4;
+
+/// A receiver's doorbell, with what decides about its use.
+#[derive(Debug)]
+pub(super) struct Bell {
+    doorbell: RxDoorbell,
+    spin: Spin,
+    behind: Option<Behind>,
+    /// Records taken since the last sleep, or since that was last looked into.
+    records: u32,
+    last_sleep: Instant,
+    last_barrier: Option<Instant>,
+}
+
+/// The holder of the lock behind whom the receiver sleeps, and how often it has.
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    holder: LockWord,
+    sleeps: u32,
+}
+
+/// What to sleep on, and for how long at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sleep {
+    pub(super) word: u32,
+    pub(super) limit: Duration,
+}
+
+impl Bell {
+    pub(super) fn attach(end: &Attached) -> Result<Self, Error> {
+        let random = random::bytes()
+            .map_err(|error| end.slot.region().io_error("draw a number for", error))?;
+        let count = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
+        let fences = if is_locked(end) { Fences::Always } else { Fences::Requested };
+        Ok(Self {
+            doorbell: RxDoorbell::attach(&end.ring, end.slot.identity(), count, fences),
+            spin: Spin::default(),
+            behind: None,
+            records: 0,
+            last_sleep: Instant::now(),
+            last_barrier: None,
+        })
+    }
+
+    /// Counts a record, and lets producers go on without fences where many came without a sleep.
+    #[inline]
+    pub(super) fn note_record(&mut self, end: &Attached) {
+        self.records += 1;
+        if self.records >= RECORDS {
+            self.consider_relaxing(end);
+        }
+    }
+
+    #[cold]
+    fn consider_relaxing(&mut self, end: &Attached) {
+        self.records = 0;
+        if self.doorbell.can_relax()
+            && self.last_sleep.elapsed() >= AWAKE
+            && self.last_barrier.is_none_or(|barrier| barrier.elapsed() >= BARRIER_EVERY)
+        {
+            self.doorbell.relax(&end.ring);
+        }
+    }
+
+    /// Waits until there may be a record at `head`, or other departures than those `known`.
+    pub(super) fn wait(
+        &mut self,
+        end: &Attached,
+        head: u64,
+        known: Option<u32>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let is_there = || look(&end.ring, head) == Look::Something;
+        let has_news = || is_there() || Some(end.watch.departures()) != known;
+        if self.spin.until(deadline, has_news) {
+            return Ok(());
+        }
+        let armed = self.arm(end, head);
+        if let Ok(Some(sleep)) = armed
+            && end.sleep_for_record(sleep, known, deadline) == Ended::Perhaps
+            && !is_there()
+        {
+            end.count_spurious();
+        }
+        self.disarm(end);
+        armed.map(drop)
+    }
+
+    /// Arms and looks once more: how to sleep, or `None` where there is something to do. Disarm
+    /// afterwards, either way.
+    pub(super) fn arm(&mut self, end: &Attached, head: u64) -> Result<Option<Sleep>, Error> {
+        if !self.doorbell.is_fenced() {
+            self.last_barrier = Some(Instant::now());
+        }
+        let Armed { word, trust } = self.doorbell.arm(&end.ring);
+        let limit = match look_until_free(end, head) {
+            Look::Something => None,
+            Look::Nothing => Some(SLEEP_MAX),
+            Look::LockedBy(holder) => self.limit_behind(end, head, holder)?,
+        };
+        let trusted = if trust == Trust::Short { SHORT } else { SLEEP_MAX };
+        Ok(limit.map(|limit| Sleep { word, limit: limit.min(trusted) }))
+    }
+
+    pub(super) fn disarm(&mut self, end: &Attached) {
+        self.doorbell.disarm(&end.ring);
+        (self.records, self.last_sleep) = (0, Instant::now());
+    }
+
+    /// How long to sleep while `holder` has the lock; `None` where there is a record. A dead holder
+    /// is no reason not to sleep: whoever takes the lock from it will see the arming.
+    fn limit_behind(
+        &mut self,
+        end: &Attached,
+        head: u64,
+        holder: LockWord,
+    ) -> Result<Option<Duration>, Error> {
+        if !end.entry.tx_slots().contains(&holder.slot) {
+            return Ok(Some(SHORT)); // damage, which the next producer will find
+        }
+        let if_nothing = |look| (look == Look::Nothing).then_some(SLEEP_MAX);
+        if !end.slot.is_alive(holder)? {
+            return Ok(if_nothing(look(&end.ring, head)));
+        }
+        let before = self.behind.filter(|behind| behind.holder == holder);
+        let sleeps = before.map_or(0, |behind| behind.sleeps);
+        self.behind = Some(Behind { holder, sleeps: sleeps + 1 });
+        let Some(doublings) = sleeps.checked_sub(SHORT_SLEEPS) else { return Ok(Some(SHORT)) };
+        if is_reached(end, holder)
+            && let Some(look) = look_past_holder(&end.ring, head)
+        {
+            return Ok(if_nothing(look));
+        }
+        Ok(Some(SHORT * (1 << doublings.min(DOUBLINGS))))
+    }
+}
+
+fn is_locked(end: &Attached) -> bool {
+    end.entry.ring_kind() == Some(RingKind::Mpsc)
+}
+
+/// Looks until there is a record, or the lock is free, or has been held for long.
+fn look_until_free(end: &Attached, head: u64) -> Look {
+    if !is_locked(end) {
+        return look(&end.ring, head);
+    }
+    let mut found = look_locked(&end.ring, head);
+    for _ in 0..LOOKS_AT_LOCK {
+        if !matches!(found, Look::LockedBy(_)) {
+            break;
+        }
+        hint::spin_loop();
+        found = look_locked(&end.ring, head);
+    }
+    found
+}
+
+/// Whether a barrier reaches the holder of the lock.
+fn is_reached(end: &Attached, holder: LockWord) -> bool {
+    let flags = slot_u32(end.slot.region(), holder.slot, offset_of!(Slot, flags)).load(Relaxed);
+    flags & slot_flags::MEMBARRIER_OK != 0
+}

@@ -1,0 +1,108 @@
+//! Sleeping of both sides: on which word, and what is counted.
+
+use std::mem::offset_of;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tombolo_abi::{RingControl, Slot};
+
+use super::Deadline;
+use super::attached::Attached;
+use super::bell::Sleep;
+use crate::os::futex::{self, Moment, Woken};
+use crate::ring::doorbell::arm_for_room;
+use crate::ring::{NoRoom, Wakes};
+
+/// The longest sleep: under all that wakes a sleeper, it looks by itself now and then.
+pub(super) const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Wake-ups not needed that are counted in private before the slot says so.
+const ELIDED_MAX: u32 = 1024;
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Somebody on the other side is gone.
+    ByDeparture,
+    /// Something else may have happened.
+    Perhaps,
+    /// It was time.
+    TimedOut,
+}
+
+impl Attached {
+    /// Sleeps as a consumer that has armed, unless there were other departures than `known` in
+    /// the meantime.
+    pub(super) fn sleep_for_record(
+        &self,
+        Sleep { word, limit }: Sleep,
+        known: Option<u32>,
+        deadline: Deadline,
+    ) -> Ended {
+        self.count_control(offset_of!(RingControl, sleeps));
+        self.sleep_on(self.rx_wake(), word, known, deadline.moment_within(limit))
+    }
+
+    /// Sleeps as a producer until there is room for `wanted`, where there is none yet and there were
+    /// no other departures than `known`.
+    pub(crate) fn sleep_for_room(&self, wanted: &NoRoom, known: Option<u32>, deadline: Deadline) {
+        // An arming that is not slept on stays: it costs the consumer one system call.
+        if let Some(word) = arm_for_room(&self.ring, wanted) {
+            self.sleep_on(self.tx_wake(), word, known, deadline.moment_within(SLEEP_MAX));
+        }
+    }
+
+    fn sleep_on(
+        &self,
+        doorbell: &AtomicU32,
+        word: u32,
+        known: Option<u32>,
+        until: Option<Moment>,
+    ) -> Ended {
+        // Behind the fence of arming, edge `departure`.
+        if Some(self.watch.departures()) != known {
+            return Ended::ByDeparture;
+        }
+        self.slot.count(offset_of!(Slot, sleeps));
+        let woken = futex::wait(doorbell, word, until);
+        if Some(self.watch.departures()) != known {
+            self.slot.count(offset_of!(Slot, woken_by_death));
+            return Ended::ByDeparture;
+        }
+        if woken == Woken::TimedOut { Ended::TimedOut } else { Ended::Perhaps }
+    }
+
+    /// Counts a wake-up of the consumer that found nothing.
+    pub(crate) fn count_spurious(&self) {
+        self.count_control(offset_of!(RingControl, spurious));
+    }
+
+    /// Stores what `wakes` has counted, now and then.
+    #[inline]
+    pub(crate) fn settle_now_and_then(&self, wakes: &Wakes) {
+        if wakes.sent.get() > 0 || wakes.elided.get() >= ELIDED_MAX {
+            self.settle(wakes);
+        }
+    }
+
+    /// Stores what `wakes` has counted.
+    #[cold]
+    pub(crate) fn settle(&self, wakes: &Wakes) {
+        if self.ring.memory.is_ours() && self.slot.check_kept().is_ok() {
+            self.slot.add(offset_of!(Slot, wakes_sent), wakes.sent.take().into());
+            self.slot.add(offset_of!(Slot, wakes_elided), wakes.elided.take().into());
+        }
+    }
+
+    fn count_control(&self, offset: usize) {
+        self.ring.memory.control_u64(offset).fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn rx_wake(&self) -> &AtomicU32 {
+        self.ring.memory.control_u32(offset_of!(RingControl, rx_wake))
+    }
+
+    fn tx_wake(&self) -> &AtomicU32 {
+        self.ring.memory.control_u32(offset_of!(RingControl, tx_wake))
+    }
+}

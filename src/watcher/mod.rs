@@ -1,0 +1,260 @@
+//! The thread by which a process learns of the death of others, and they of its own.
+//!
+//! Each process that owns endpoints has one such thread, parked in the kernel.
+//!
+//! * *They of ours.* The thread's robust list holds the liveness words of our endpoints: when the
+//!   process is gone, the kernel marks them and wakes who sleeps there.
+//! * *We of theirs.* The thread sleeps on the liveness words of the other side of each of our
+//!   endpoints, and on each region's count of changed slots.
+//!
+//! **A wake-up is a hint; the lock byte decides.** The kernel marks the words when the watcher's thread
+//! goes, while others of the process may still store. So the thread asks after the byte until that is
+//! free, then counts a departure and notifies whoever of ours may be waiting. Waiting endpoints look
+//! at that count between arming and sleeping, so that none misses it.
+//!
+//! A slow tick stands under all of this: peers whose kernel told nothing, words that a peer
+//! overwrote, more words than the kernel takes at once, locks lost.
+//!
+//! | edge | release side | acquire side | carries |
+//! |---|---|---|---|
+//! | `departure` | watcher: count, fence, wake word | endpoint: wake word, fence, load count | one of the two sees the other |
+//!
+//! A forked child has none of this; it gets a watcher of its own with its first endpoint.
+
+mod peers;
+mod scan;
+mod thread;
+
+use std::io;
+use std::mem::offset_of;
+use std::ops::Range;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
+use std::sync::atomic::{AtomicU32, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use tombolo_abi::{LockWord, Slot, slot_flags};
+
+use self::peers::Peers;
+use crate::Error;
+use crate::mem::RobustList;
+use crate::os::{fork, futex, membarrier};
+use crate::region::Region;
+use crate::region::slot_table::{slot_offset, slot_u32};
+
+/// A process's watcher.
+#[derive(Debug)]
+struct Watcher {
+    owner: fork::Owner,
+    table: Mutex<Table>,
+    /// Told when the thread has its robust list.
+    started: Condvar,
+    /// Changes when the table has, for the thread to look at it.
+    kick: AtomicU32,
+    /// The watcher that a forked child of `owner` made.
+    child: OnceLock<&'static Watcher>,
+}
+
+/// What the thread looks after.
+#[derive(Debug, Default)]
+struct Table {
+    start: Start,
+    /// Endpoints of ours that others watch.
+    lives: Vec<Life>,
+    /// Endpoints of ours that watch others.
+    watched: Vec<Watched>,
+    next_tick: Option<Instant>,
+    next_id: u64,
+}
+
+#[derive(Debug, Default)]
+enum Start {
+    #[default]
+    Pending,
+    /// `None` where the kernel refuses robust lists: others find out by their tick.
+    Done(Option<RobustList>),
+}
+
+/// An endpoint of ours.
+#[derive(Debug)]
+struct Life {
+    id: u64,
+    region: Arc<Region>,
+    slot: u16,
+}
+
+/// The other side of an endpoint of ours.
+#[derive(Debug)]
+struct Watched {
+    id: u64,
+    region: Arc<Region>,
+    own: LockWord,
+    peers: Peers,
+    /// Offset of the wake word that our side sleeps on.
+    doorbell: u64,
+    departures: Arc<AtomicU32>,
+}
+
+impl Watched {
+    /// Tells who waits that somebody is gone, or that something is to be looked at.
+    fn tell(&self) {
+        self.departures.fetch_add(1, AcqRel);
+        fence(SeqCst); // edge `departure`: the count, the wake word
+        futex::disarm_and_wake(self.region.mapping().word_u32(self.doorbell), i32::MAX as u32);
+    }
+}
+
+/// Keeps an endpoint of this process on its robust list.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    watcher: &'static Watcher,
+    id: u64,
+}
+
+impl Pulse {
+    /// Makes the kernel mark the liveness word of `slot` when this process is gone, but not where
+    /// others than this user have the region: they could cut the list, and would learn addresses.
+    ///
+    /// # Errors
+    /// Where the thread cannot be started.
+    pub(crate) fn start(region: &Arc<Region>, slot: u16) -> Result<Self, Error> {
+        let watcher = running().map_err(|error| region.io_error("watch the peers of", error))?;
+        let mut table = watcher.lock();
+        let id = table.new_id();
+        let life = Life { id, region: region.clone(), slot };
+        if let (Start::Done(Some(list)), true) = (&mut table.start, region.is_private()) {
+            list.link(region.mapping(), slot_offset(region, slot, 0));
+            life.flag(slot_flags::ROBUST_LIVENESS);
+        }
+        if membarrier::is_registered() {
+            life.flag(slot_flags::MEMBARRIER_OK);
+        }
+        table.lives.push(life);
+        Ok(Self { watcher, id })
+    }
+}
+
+/// In the process that started it only: the slot must not be touched elsewhere.
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        if !self.watcher.owner.is_here() {
+            return;
+        }
+        let mut table = self.watcher.lock();
+        let Some(index) = table.lives.iter().position(|life| life.id == self.id) else { return };
+        let Life { region, slot, .. } = table.lives.remove(index);
+        if let Start::Done(Some(list)) = &mut table.start {
+            list.unlink(region.mapping(), slot_offset(&region, slot, 0));
+        }
+    }
+}
+
+impl Life {
+    fn flag(&self, flag: u32) {
+        slot_u32(&self.region, self.slot, offset_of!(Slot, flags)).fetch_or(flag, AcqRel);
+    }
+}
+
+/// Watches the other side of an endpoint of this process.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    watcher: &'static Watcher,
+    id: u64,
+    departures: Arc<AtomicU32>,
+}
+
+impl Watch {
+    /// Watches the owners of `peers` for the endpoint `own`, which sleeps on the wake word at offset
+    /// `doorbell`.
+    ///
+    /// # Errors
+    /// Where the thread cannot be started.
+    pub(crate) fn start(
+        region: &Arc<Region>,
+        own: LockWord,
+        peers: Range<u16>,
+        doorbell: u64,
+    ) -> Result<Self, Error> {
+        let watcher = running().map_err(|error| region.io_error("watch the peers of", error))?;
+        let departures = Arc::<AtomicU32>::default();
+        let mut table = watcher.lock();
+        let id = table.new_id();
+        table.watched.push(Watched {
+            id,
+            region: region.clone(),
+            own,
+            peers: Peers::new(peers),
+            doorbell,
+            departures: departures.clone(),
+        });
+        drop(table);
+        watcher.kick();
+        Ok(Self { watcher, id, departures })
+    }
+
+    /// A count that changes when one of the peers is gone, or when there is another reason to ask
+    /// the kernel about them.
+    #[inline]
+    pub(crate) fn departures(&self) -> u32 {
+        self.departures.load(Acquire) // edge `departure`
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.watcher.owner.is_here() {
+            return;
+        }
+        let mut table = self.watcher.lock();
+        let index = table.watched.iter().position(|watched| watched.id == self.id);
+        let watched = index.map(|index| table.watched.swap_remove(index));
+        drop(table);
+        drop(watched); // perhaps the last user of the region
+        self.watcher.kick();
+    }
+}
+
+impl Watcher {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kick(&self) {
+        self.kick.fetch_add(1, AcqRel);
+        futex::wake_all(&self.kick);
+    }
+}
+
+impl Table {
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+/// The watcher of this process, which is started where there is none.
+fn running() -> io::Result<&'static Watcher> {
+    if let Ok(watcher) = present() {
+        return Ok(watcher);
+    }
+    let _no_forks = fork::hold_off()?; // and one thread at a time
+    present().or_else(|place| {
+        let watcher = thread::start()?;
+        Ok(place.get_or_init(|| watcher))
+    })
+}
+
+/// The watcher of this process, or where to put it. A child inherits its parent's, which is not its
+/// own.
+fn present() -> Result<&'static Watcher, &'static OnceLock<&'static Watcher>> {
+    static FIRST: OnceLock<&'static Watcher> = OnceLock::new();
+
+    let mut place = &FIRST;
+    while let Some(watcher) = place.get() {
+        if watcher.owner.is_here() {
+            return Ok(watcher);
+        }
+        place = &watcher.child;
+    }
+    Err(place)
+}

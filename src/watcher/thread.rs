@@ -1,0 +1,81 @@
+//! The thread itself: starting it, and what it does for ever.
+
+use std::io;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+use tombolo_abi::slot_flags;
+
+use super::scan::Found;
+use super::{Start, Table, Watcher};
+use crate::mem::RobustList;
+use crate::os::futex::{self, Moment, Sleeping, Woken};
+use crate::os::{fork, membarrier};
+
+/// Wake-ups in a row that led to nothing, before the thread takes a rest. Peers can wake it at will.
+const FRUITLESS_MAX: u32 = 64;
+/// That rest.
+const REST: Duration = Duration::from_millis(1);
+
+/// Starts the thread and waits until it has its robust list. Called with forks held off, so with
+/// signals blocked, as they then are in the thread.
+pub(super) fn start() -> io::Result<&'static Watcher> {
+    let watcher: &'static Watcher = Box::leak(Box::new(Watcher {
+        owner: fork::Owner::current()?,
+        table: Mutex::default(),
+        started: Condvar::new(),
+        kick: AtomicU32::new(0),
+        child: OnceLock::new(),
+    }));
+    let builder = Builder::new().name("tombolo-watch".to_owned()).stack_size(128 << 10);
+    builder.spawn(move || watcher.run())?;
+    let is_pending = |table: &mut Table| matches!(table.start, Start::Pending);
+    let waited = watcher.started.wait_while(watcher.lock(), is_pending);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
+    Ok(watcher)
+}
+
+impl Watcher {
+    fn run(&'static self) {
+        self.lock().start = Start::Done(RobustList::install().ok());
+        self.started.notify_all();
+        self.register();
+        let mut fruitless = 0;
+        loop {
+            let kick = self.kick.load(Acquire);
+            let found = self.lock().scan(Instant::now());
+            fruitless = if found.has_news { 0 } else { fruitless + 1 };
+            if self.sleep(kick, found) == Woken::TimedOut {
+                fruitless = 0;
+            }
+            if fruitless > FRUITLESS_MAX {
+                futex::wait(&self.kick, kick, Moment::after(REST));
+                fruitless = 0;
+            }
+        }
+    }
+
+    /// Sleeps until something is to be looked at.
+    fn sleep(&self, kick: u32, found: Found) -> Woken {
+        let Found { mut words, next, .. } = found;
+        let until = Moment::after(next.saturating_duration_since(Instant::now()));
+        words.push(Sleeping::on(&self.kick, kick));
+        match futex::wait_any(&words, until) {
+            Ok(woken) => woken,
+            // No such call here, or a region that was cut short: the tick finds out.
+            Err(_) => futex::wait(&self.kick, kick, until),
+        }
+    }
+
+    /// Lets the process be reached by barriers, here where nobody waits for it.
+    fn register(&self) {
+        let flag = match membarrier::register() {
+            Ok(()) => slot_flags::MEMBARRIER_OK,
+            Err(_) => slot_flags::FENCES_ALWAYS,
+        };
+        self.lock().lives.iter().for_each(|life| life.flag(flag));
+    }
+}
