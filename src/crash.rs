@@ -1,10 +1,11 @@
-//! Named places at which a test makes the process kill itself.
+//! Named places at which a test makes the process kill or stop itself.
 //!
 //! With the feature `crash-points`, the environment variable `TOMBOLO_CRASH=point:n` kills the
-//! process at its `n`-th passage of `point` (`n` is 1 where it is left out). Without the feature
-//! there is no code at all.
+//! process at its `n`-th passage of `point` (`n` is 1 where it is left out). `point:n:stop` stops
+//! it there instead, until somebody sends it SIGCONT; `point:n:kill` is `point:n`. Without the
+//! feature there is no code at all.
 
-/// Kills the process here if it was told to.
+/// Kills or stops the process here if it was told to.
 macro_rules! crash_point {
     ($point:literal) => {
         #[cfg(feature = "crash-points")]
@@ -80,24 +81,37 @@ mod armed {
         i == a.len() && i == b.len()
     }
 
-    /// Kills the process if this is the passage of `point` that it was told to die at.
+    /// What to do to the process, and where.
+    struct Wanted {
+        point: String,
+        nth: u32,
+        signal: Signal,
+    }
+
+    /// Kills or stops the process if this is the passage of `point` that it was told. A signal to
+    /// oneself takes effect before the call returns.
     pub(crate) fn pass(point: &str) {
         static PASSED: AtomicU32 = AtomicU32::new(0);
-        let Some((wanted, nth)) = wanted() else { return };
-        if wanted == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth {
-            let _ = kill_process(getpid(), Signal::KILL);
+        let Some(wanted) = wanted() else { return };
+        if wanted.point == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == wanted.nth {
+            let _ = kill_process(getpid(), wanted.signal);
         }
     }
 
-    fn wanted() -> Option<&'static (String, u32)> {
-        static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    fn wanted() -> Option<&'static Wanted> {
+        static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
         WANTED.get_or_init(|| parse(&std::env::var("TOMBOLO_CRASH").ok()?)).as_ref()
     }
 
-    fn parse(text: &str) -> Option<(String, u32)> {
-        match text.split_once(':') {
-            Some((point, nth)) => Some((point.to_owned(), nth.parse().ok()?)),
-            None => Some((text.to_owned(), 1)),
-        }
+    fn parse(text: &str) -> Option<Wanted> {
+        let mut parts = text.split(':');
+        let point = parts.next()?.to_owned();
+        let nth = parts.next().map_or(Some(1), |nth| nth.parse().ok())?;
+        let signal = match parts.next() {
+            None | Some("kill") => Signal::KILL,
+            Some("stop") => Signal::STOP,
+            Some(_) => return None,
+        };
+        Some(Wanted { point, nth, signal })
     }
 }
