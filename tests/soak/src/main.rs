@@ -69,5 +69,5 @@ fn run(name: &str, arguments: &Arguments) -> Result<(), Failure> {
 
 fn list() {
     println!("Runs: cargo run --release -p tombolo-soak -- NAME [--seed S]");
-    RUNS.iter().for_each(|run| println!("  {:<14} {}", run.name, run.about));
+    RUNS.iter().for_each(|run| println!("  {:<16} {}", run.name, run.about));
 }

@@ -2,12 +2,13 @@
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::{Failure, Run, creation, fuzz, kills, openers, stream, stream_mpsc};
+use crate::{Failure, Run, creation, fuzz, kills, openers, order, stream, stream_mpsc};
 
 /// All runs, in the order in which they are listed.
 pub const RUNS: &[Run] = &[
     stream::RUN,
     stream_mpsc::RUN,
+    order::RUN,
     kills::RUN,
     fuzz::RUN,
     creation::SYSCALLS,
