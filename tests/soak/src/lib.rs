@@ -16,6 +16,7 @@ mod kills;
 mod openers;
 mod order;
 mod process;
+mod producer_kills;
 mod registry;
 mod report;
 mod rng;

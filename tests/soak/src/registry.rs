@@ -2,7 +2,9 @@
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::{Failure, Run, creation, fuzz, kills, openers, order, stream, stream_mpsc};
+use crate::{
+    Failure, Run, creation, fuzz, kills, openers, order, producer_kills, stream, stream_mpsc,
+};
 
 /// All runs, in the order in which they are listed.
 pub const RUNS: &[Run] = &[
@@ -10,6 +12,7 @@ pub const RUNS: &[Run] = &[
     stream_mpsc::RUN,
     order::RUN,
     kills::RUN,
+    producer_kills::RUN,
     fuzz::RUN,
     creation::SYSCALLS,
     creation::SPREAD,

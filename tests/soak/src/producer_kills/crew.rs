@@ -1,0 +1,156 @@
+//! The producers at work, and what is left of those that were.
+
+use std::mem;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use tombolo::EventsRegion;
+
+use super::notes::{Life, Notes, Phase, now_ns};
+use super::waits::Waits;
+use crate::sending::PATIENCE;
+use crate::stream::settled_ring;
+use crate::{Failure, Process, Report, Rng, Setting, scratch};
+
+/// Producers at any time.
+const SEATS: u64 = 4;
+
+/// All processes of the run.
+#[derive(Debug)]
+pub(super) struct Crew {
+    setting: Setting,
+    directory: TempDir,
+    notes: Notes,
+    waits: Waits,
+    /// The producers, each with its life.
+    seats: Vec<(u64, Process)>,
+    receiver: Process,
+    /// The life started last.
+    last_life: u64,
+    killed: u64,
+    /// Lives killed inside a send.
+    sending: u64,
+}
+
+impl Crew {
+    /// Makes a region, and starts the receiver and the first producers. There will be `kills`
+    /// kills.
+    ///
+    /// # Errors
+    /// The system's refusals.
+    pub(super) fn start(setting: &Setting, kills: u64) -> Result<Self, Failure> {
+        let directory = scratch()?;
+        let at = |name| directory.path().join(name).to_string_lossy().into_owned();
+        let lives = kills + SEATS;
+        drop(EventsRegion::open_path(at("region"))?);
+        let notes = Notes::create(at("notes").as_ref(), lives)?;
+        let waits = Waits::create(at("waits").as_ref())?;
+        let (seed, lives) = (setting.seed.to_string(), lives.to_string());
+        let arguments = [&*at("region"), &*seed, &*at("notes"), &*lives];
+        let receiver = Process::start(setting, "producer-kills.receive", &arguments)?;
+        let (setting, seats, last_life) = (setting.clone(), Vec::new(), 0);
+        let (killed, sending) = (0, 0);
+        let mut crew =
+            Self { setting, directory, notes, waits, seats, receiver, last_life, killed, sending };
+        (0..SEATS).try_for_each(|_| crew.start_one())?;
+        Ok(crew)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn start_one(&mut self) -> Result<(), Failure> {
+        self.last_life += 1;
+        let paths = ["region", "notes", "waits"].map(|name| self.path(name));
+        let [region, notes, waits] = paths.each_ref().map(|path| path.to_string_lossy());
+        let (seed, life) = (self.setting.seed.to_string(), self.last_life.to_string());
+        let arguments = [&*region, &*seed, &*notes, &*waits, &*life];
+        let process = Process::start(&self.setting, "producer-kills.send", &arguments)?;
+        self.seats.push((self.last_life, process));
+        Ok(())
+    }
+
+    /// Kills one of the producers and starts another one.
+    ///
+    /// # Errors
+    /// Where it had ended by itself.
+    pub(super) fn replace_one(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let index = rng.below(self.seats.len() as u64) as usize;
+        let (life, process) = self.seats.swap_remove(index);
+        if !process.kill()? {
+            return Err(format!("life {life} ended before it was killed").into());
+        }
+        self.killed += 1;
+        let Life { since_ns, .. } = self.notes.life(life);
+        if since_ns != 0 {
+            self.sending += 1;
+            self.waits.add(now_ns() - since_ns); // so long at least had it waited
+        }
+        self.start_one()
+    }
+
+    /// Ends the producers that are left, and compares what each life noted with what was received.
+    ///
+    /// # Errors
+    /// What is missing, or too much, or damaged.
+    pub(super) fn finish(mut self) -> Result<(Report, Waits), Failure> {
+        self.notes.reach(Phase::Ending);
+        let survivors = mem::take(&mut self.seats);
+        let surviving: Vec<_> = survivors.iter().map(|(life, _)| *life).collect();
+        for (_, process) in survivors {
+            process.finish(PATIENCE)?;
+        }
+        self.notes.reach(Phase::Ended);
+        self.receiver.finish(PATIENCE)?;
+        let (control, entry) = settled_ring(&self.directory.path().join("region"), 1)?;
+        let mut tally = Tally::default();
+        for life in 1..=self.last_life {
+            let (notes, survived) = (self.notes.life(life), surviving.contains(&life));
+            let judged = if survived { tally.add_survivor(notes) } else { tally.add_killed(notes) };
+            judged.map_err(|error| format!("life {life}: {error}: {notes:?}"))?;
+        }
+        let mut report = Report::new();
+        report.count("producers killed", self.killed);
+        report.count("of these, inside a send or just around it", self.sending);
+        report.count("of these, with messages received whose send never returned", tally.more);
+        report.note("killed before the first send", tally.idle);
+        report.count("locks taken over", control.lock_breaks);
+        report.count("messages", tally.messages);
+        report.count("times that the ring was full", control.full_events);
+        report.count("laps of the ring", control.tail / entry.capacity);
+        Ok((report, self.waits))
+    }
+}
+
+/// What became of the lives.
+#[derive(Debug, Default)]
+struct Tally {
+    messages: u64,
+    /// Killed lives of which more was received than their sends said.
+    more: u64,
+    /// Killed lives that never began to send.
+    idle: u64,
+}
+
+impl Tally {
+    /// All came whose send returned, and perhaps those whose send was under way.
+    fn add_killed(&mut self, life: Life) -> Result<(), &'static str> {
+        if !(life.returned..=life.began).contains(&life.received) {
+            return Err("killed, and what came is not what it sent");
+        }
+        self.messages += life.received;
+        self.more += u64::from(life.received > life.returned);
+        self.idle += u64::from(life.began == 0);
+        Ok(())
+    }
+
+    /// All came.
+    fn add_survivor(&mut self, life: Life) -> Result<(), &'static str> {
+        if (life.began, life.returned) != (life.received, life.received) || life.received == 0 {
+            return Err("survived, and what came is not what it sent");
+        }
+        self.messages += life.received;
+        Ok(())
+    }
+}

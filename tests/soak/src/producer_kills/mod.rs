@@ -1,0 +1,66 @@
+//! SIGKILL of producers of one ring at random moments, while others go on: nobody waits long, each
+//! message comes once and whole, and all come whose sends returned.
+//!
+//! A *life* is one producer process. Each notes in shared words which messages it is about to send
+//! and which sends have returned, so what it left unsaid is one send at the most. The receiver
+//! notes how many of each life it received. Who dies inside a send leaves the ring's lock held; the
+//! next sender takes it over, and the run fails where the others had to wait for that.
+
+mod consumer;
+mod crew;
+mod notes;
+mod plan;
+mod producer;
+mod waits;
+
+use std::thread;
+use std::time::Duration;
+
+use crate::{Failure, Report, Rng, Role, Run, Setting, Size};
+use crew::Crew;
+use waits::Waits;
+
+/// Of a thousand sends, 999 must take less, in full size.
+const WAIT_USUAL: Duration = Duration::from_millis(50);
+/// All sends must take less.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The run.
+pub(crate) const RUN: Run = Run {
+    name: "producer-kills",
+    about: "SIGKILL of producers at 5,000 moments while others send: nobody waits, nothing is lost",
+    body,
+    roles: &[
+        Role { name: "producer-kills.send", body: producer::send },
+        Role { name: "producer-kills.receive", body: consumer::receive },
+    ],
+};
+
+fn body(setting: &Setting) -> Result<Report, Failure> {
+    let mut rng = Rng::new(setting.seed);
+    let kills = setting.count(5000, 50);
+    let mut crew = Crew::start(setting, kills)?;
+    for _ in 0..kills {
+        thread::sleep(pause(&mut rng));
+        crew.replace_one(&mut rng)?;
+    }
+    let (mut report, waits) = crew.finish()?;
+    judge(&waits, setting.size)?;
+    waits.describe(&mut report);
+    Ok(report)
+}
+
+/// A while, often shorter than a producer needs to start.
+fn pause(rng: &mut Rng) -> Duration {
+    let longest = rng.choose(&[200, 1000, 4000]);
+    Duration::from_micros(rng.below(longest))
+}
+
+/// Nobody waited too long.
+fn judge(waits: &Waits, size: Size) -> Result<(), Failure> {
+    let (usual, max) = (waits.quantile(999), waits.max());
+    if max > WAIT_MAX || size == Size::Full && usual > WAIT_USUAL {
+        return Err(format!("999 of 1000 sends took up to {usual:?}, one {max:?}").into());
+    }
+    Ok(())
+}
