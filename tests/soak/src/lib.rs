@@ -13,6 +13,7 @@ mod creation;
 mod figures;
 mod fuzz;
 mod kills;
+mod lock_look;
 mod openers;
 mod order;
 mod process;

@@ -8,12 +8,24 @@ use tombolo::EventsRegion;
 
 use super::notes::{Life, Notes, Phase, now_ns};
 use super::waits::Waits;
+use crate::lock_look::LockLook;
 use crate::sending::PATIENCE;
 use crate::stream::settled_ring;
 use crate::{Failure, Process, Report, Rng, Setting, scratch};
 
 /// Producers at any time.
 const SEATS: u64 = 4;
+/// Looks at the lock until the search for its holder is given up: about a tenth of a second.
+const LOOKS: usize = 100_000;
+
+/// Who is killed next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Any producer, whatever it does.
+    Anybody,
+    /// Who holds the lock right now, and perhaps no longer when the signal arrives.
+    Holder,
+}
 
 /// All processes of the run.
 #[derive(Debug)]
@@ -22,6 +34,7 @@ pub(super) struct Crew {
     directory: TempDir,
     notes: Notes,
     waits: Waits,
+    lock: LockLook,
     /// The producers, each with its life.
     seats: Vec<(u64, Process)>,
     receiver: Process,
@@ -45,13 +58,24 @@ impl Crew {
         drop(EventsRegion::open_path(at("region"))?);
         let notes = Notes::create(at("notes").as_ref(), lives)?;
         let waits = Waits::create(at("waits").as_ref())?;
+        let lock = LockLook::new(at("region").as_ref())?;
         let (seed, lives) = (setting.seed.to_string(), lives.to_string());
         let arguments = [&*at("region"), &*seed, &*at("notes"), &*lives];
         let receiver = Process::start(setting, "producer-kills.receive", &arguments)?;
         let (setting, seats, last_life) = (setting.clone(), Vec::new(), 0);
         let (killed, sending) = (0, 0);
-        let mut crew =
-            Self { setting, directory, notes, waits, seats, receiver, last_life, killed, sending };
+        let mut crew = Self {
+            setting,
+            directory,
+            notes,
+            waits,
+            lock,
+            seats,
+            receiver,
+            last_life,
+            killed,
+            sending,
+        };
         (0..SEATS).try_for_each(|_| crew.start_one())?;
         Ok(crew)
     }
@@ -75,8 +99,12 @@ impl Crew {
     ///
     /// # Errors
     /// Where it had ended by itself.
-    pub(super) fn replace_one(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let index = rng.below(self.seats.len() as u64) as usize;
+    pub(super) fn replace_one(&mut self, aim: Aim, rng: &mut Rng) -> Result<(), Failure> {
+        let anybody = rng.below(self.seats.len() as u64) as usize;
+        let index = match aim {
+            Aim::Anybody => anybody,
+            Aim::Holder => self.find_holder()?.unwrap_or(anybody),
+        };
         let (life, process) = self.seats.swap_remove(index);
         if !process.kill()? {
             return Err(format!("life {life} ended before it was killed").into());
@@ -88,6 +116,19 @@ impl Crew {
             self.waits.add(now_ns() - since_ns); // so long at least had it waited
         }
         self.start_one()
+    }
+
+    /// The seat of whoever holds the lock; `None` where nobody was met who did.
+    fn find_holder(&self) -> Result<Option<usize>, Failure> {
+        for _ in 0..LOOKS {
+            if let Some(pid) = self.lock.pid(self.lock.word()?)? {
+                let found = self.seats.iter().position(|(_, process)| process.id() == pid);
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Ends the producers that are left, and compares what each life noted with what was received.

@@ -17,11 +17,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::{Failure, Report, Rng, Role, Run, Setting, Size};
-use crew::Crew;
+use crew::{Aim, Crew};
 use waits::Waits;
 
 /// Of a thousand sends, 999 must take less, in full size.
 const WAIT_USUAL: Duration = Duration::from_millis(50);
+/// Of a hundred kills, how many are aimed at whoever holds the lock.
+const HOLDER_PERCENT: u64 = 40;
 /// All sends must take less.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -42,7 +44,8 @@ fn body(setting: &Setting) -> Result<Report, Failure> {
     let mut crew = Crew::start(setting, kills)?;
     for _ in 0..kills {
         thread::sleep(pause(&mut rng));
-        crew.replace_one(&mut rng)?;
+        let aim = if rng.percent(HOLDER_PERCENT) { Aim::Holder } else { Aim::Anybody };
+        crew.replace_one(aim, &mut rng)?;
     }
     let (mut report, waits) = crew.finish()?;
     judge(&waits, setting.size)?;
