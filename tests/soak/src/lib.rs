@@ -24,6 +24,8 @@ mod rng;
 mod run;
 mod sending;
 mod shared_words;
+#[cfg(feature = "crash-points")]
+mod stopped_producer;
 mod stream;
 mod stream_mpsc;
 mod trace;

@@ -257,19 +257,26 @@ impl Incoming {
             }
             self.batched += 1;
         }
-        for other in (0..PRODUCERS).filter(|other| *other != own) {
+        self.compare(&stamp, &previous).map_err(|error| context(error.to_string()))?;
+        self.received[own] = number;
+        self.bytes += message.len() as u64;
+        self.changes += u64::from(own != std::mem::replace(&mut self.last, own));
+        Ok(())
+    }
+
+    /// Whether as many have come of each other producer as `stamp` says; `previous` is the one
+    /// before, of the same producer.
+    fn compare(&mut self, stamp: &Stamp, previous: &Stamp) -> Result<(), Failure> {
+        for other in (0..PRODUCERS).filter(|other| *other != stamp.producer) {
             let (received, returned) = (self.received[other], stamp.returned[other]);
             if received < returned {
                 let error = format!("only {received} of producer {other} have come before it");
-                return Err(context(error).into());
+                return Err(error.into());
             }
             let is_news = returned > previous.returned[other];
             self.news += u64::from(is_news);
             self.tight += u64::from(is_news && received == returned);
         }
-        self.received[own] = number;
-        self.bytes += message.len() as u64;
-        self.changes += u64::from(own != std::mem::replace(&mut self.last, own));
         Ok(())
     }
 

@@ -20,6 +20,8 @@ pub const RUNS: &[Run] = &[
     openers::RUN,
     #[cfg(feature = "crash-points")]
     crate::crash_points::RUN,
+    #[cfg(feature = "crash-points")]
+    crate::stopped_producer::RUN,
 ];
 
 /// The run called `name`.
