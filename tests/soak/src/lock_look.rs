@@ -39,9 +39,20 @@ impl LockLook {
     /// # Errors
     /// Where the file cannot be read.
     pub(crate) fn word(&self) -> Result<u64, Failure> {
+        self.control_word(offset_of!(RingControl, lock))
+    }
+
+    /// How often the lock was taken over from a dead holder.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub(crate) fn breaks(&self) -> Result<u64, Failure> {
+        self.control_word(offset_of!(RingControl, lock_breaks))
+    }
+
+    fn control_word(&self, offset: usize) -> Result<u64, Failure> {
         let mut bytes = [0; 8];
-        let offset = self.control_offset + offset_of!(RingControl, lock) as u64;
-        self.file.read_exact_at(&mut bytes, offset)?;
+        self.file.read_exact_at(&mut bytes, self.control_offset + offset as u64)?;
         Ok(u64::from_le_bytes(bytes))
     }
 

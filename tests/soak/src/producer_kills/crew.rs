@@ -46,8 +46,8 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Makes a region, and starts the receiver and the first producers. There will be `kills`
-    /// kills.
+    /// Makes a region, and starts the receiver and the first producers. There will be at most
+    /// `kills` kills.
     ///
     /// # Errors
     /// The system's refusals.
@@ -116,6 +116,14 @@ impl Crew {
             self.waits.add(now_ns() - since_ns); // so long at least had it waited
         }
         self.start_one()
+    }
+
+    /// Whether somebody has taken the lock over from a dead holder.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub(super) fn has_met_dead_holder(&self) -> Result<bool, Failure> {
+        Ok(self.lock.breaks()? > 0)
     }
 
     /// The seat of whoever holds the lock; `None` where nobody was met who did.

@@ -41,8 +41,11 @@ pub(crate) const RUN: Run = Run {
 fn body(setting: &Setting) -> Result<Report, Failure> {
     let mut rng = Rng::new(setting.seed);
     let kills = setting.count(5000, 50);
-    let mut crew = Crew::start(setting, kills)?;
-    for _ in 0..kills {
+    let mut crew = Crew::start(setting, 2 * kills)?;
+    for kill in 0..2 * kills {
+        if kill >= kills && crew.has_met_dead_holder()? {
+            break; // else a few kills more: what all this is about has not happened yet
+        }
         thread::sleep(pause(&mut rng));
         let aim = if rng.percent(HOLDER_PERCENT) { Aim::Holder } else { Aim::Anybody };
         crew.replace_one(aim, &mut rng)?;
