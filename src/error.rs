@@ -243,6 +243,14 @@ pub enum Error {
         /// Bytes of the buffer.
         room: usize,
     },
+    /// *Yours*: too many receivers to wait for at once, or none.
+    #[error("{found} receivers cannot be waited for at once; wait for 1 to {limit}")]
+    WaitCount {
+        /// Receivers given.
+        found: usize,
+        /// The most that the kernel waits for at once.
+        limit: usize,
+    },
     /// *Yours*: the region has no such ring.
     #[error("the region has no {kind} ring")]
     NoSuchRing {

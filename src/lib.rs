@@ -23,6 +23,7 @@
 //! | receive into a buffer of one's own | [`recv_into`](Receiver::recv_into) | [`recv_into_deadline`](Receiver::recv_into_deadline) | [`try_recv_into`](Receiver::try_recv_into) |
 //! | look at a message in place, take it afterwards | [`recv_ref`](Receiver::recv_ref) | [`recv_ref_deadline`](Receiver::recv_ref_deadline) | [`try_recv_ref`](Receiver::try_recv_ref) |
 //! | take what is there | | | [`drain`](Receiver::drain) |
+//! | wait for several receivers | | [`wait_any`] | |
 //!
 //! A [`Deadline`] is made from a `Duration` or an `Instant`. Errors of regions are [`Error`]; those
 //! of sending and receiving have the shapes of `std::sync::mpsc`. [`inspect`] looks into any
@@ -69,7 +70,7 @@ mod watcher;
 pub use endpoint::{
     Claim, Deadline, Discipline, Iter, MessagePacket, Mpsc, MpscConsumer, MpscProducer, Receiver,
     RecordRef, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, Spsc,
-    SpscReceiver, SpscSender, TryRecvError, TrySendError,
+    SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
 };
 pub use error::{Damage, Error};
 pub use mem::Payload;

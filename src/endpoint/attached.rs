@@ -20,6 +20,8 @@ use crate::watcher::Watch;
 pub struct Attached {
     /// The slot.
     pub(crate) slot: OwnedSlot,
+    /// As what.
+    pub(crate) role: Role,
     /// The ring, mapped.
     pub(crate) ring: Ring<RingSpan>,
     /// Its index in the directory.
@@ -56,7 +58,7 @@ impl Attached {
         let doorbell = entry.control_offset + doorbell as u64;
         let watch = Watch::start(region, slot.identity(), others, doorbell)?;
         let ring = map_ring(region, &entry).ok_or(Error::NoSuchRing { kind: "mapped" })?;
-        let end = Self { slot, ring, index, entry, meeting, watch };
+        let end = Self { slot, role, ring, index, entry, meeting, watch };
         end.check_usable()?;
         Ok(end)
     }

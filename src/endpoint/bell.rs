@@ -38,7 +38,7 @@ const DOUBLINGS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Bell {
     doorbell: RxDoorbell,
-    spin: Spin,
+    pub(super) spin: Spin,
     behind: Option<Behind>,
     /// Records taken since the last sleep, or since that was last looked into.
     records: u32,
@@ -105,7 +105,7 @@ impl Bell {
         deadline: Deadline,
     ) -> Result<(), Error> {
         let is_there = || look(&end.ring, head) == Look::Something;
-        let has_news = || is_there() || Some(end.watch.departures()) != known;
+        let has_news = || is_there() || end.has_departures(known);
         if self.spin.until(deadline, has_news) {
             return Ok(());
         }

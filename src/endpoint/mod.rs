@@ -17,6 +17,7 @@ mod sleep;
 mod slot;
 mod spin;
 mod split;
+mod wait_any;
 
 pub use claim::Claim;
 pub use deadline::Deadline;
@@ -29,6 +30,7 @@ pub use message::MessagePacket;
 pub use receiver::Receiver;
 pub use record_ref::RecordRef;
 pub use sender::Sender;
+pub use wait_any::{Waitable, wait_any};
 
 /// The sender of a ring with one producer.
 pub type SpscSender = Sender<Spsc>;

@@ -56,19 +56,19 @@ impl Meeting {
 pub(crate) struct Peer {
     /// The departure told last.
     told: Option<u64>,
-    /// The watcher's count when the kernel was last asked.
+    /// The watcher's count when the kernel was last asked and there was nothing to tell.
     known: Option<u32>,
 }
 
 impl Peer {
-    /// The watcher's count of departures that has been looked into.
+    /// The watcher's count of departures, where all of them have been looked into and told.
     #[inline]
     pub(crate) fn known(&self) -> Option<u32> {
         self.known
     }
 
-    /// A departure that was not told yet. Asks the kernel only where the watcher has counted one
-    /// since the last time. Look at the ring once more before telling it: what was sent or freed
+    /// A departure that was not told yet. Asks the kernel only where the watcher has counted
+    /// something since there was none. Look at the ring once more before telling it: what was sent or freed
     /// before comes first.
     ///
     /// # Errors
@@ -85,11 +85,12 @@ impl Peer {
     #[cold]
     fn ask(&mut self, end: &Attached, count: u32) -> Result<Option<u64>, Error> {
         let departure = end.meeting.departure(&end.slot)?;
-        self.known = Some(count);
-        Ok(departure.filter(|departure| self.told != Some(*departure)))
+        let untold = departure.filter(|departure| self.told != Some(*departure));
+        self.known = untold.is_none().then_some(count);
+        Ok(untold)
     }
 
-    /// Notes that `departure` was told.
+    /// Notes that `departure` was told. Until then it is found again each time.
     pub(crate) fn tell(&mut self, departure: u64) {
         self.told = Some(departure);
     }

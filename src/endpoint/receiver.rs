@@ -7,7 +7,7 @@ use std::time::Duration;
 use tombolo_abi::Role;
 
 use super::attached::Attached;
-use super::bell::Bell;
+use super::bell::{Bell, Sleep};
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
 use super::peer::Peer;
@@ -35,12 +35,14 @@ pub struct Receiver<K: Discipline> {
 
 /// What a receiver has once it owns its endpoint.
 #[derive(Debug)]
-struct Claimed {
-    end: Attached,
+pub struct Claimed {
+    pub(super) end: Attached,
     consumer: Consumer,
     wakes: Wakes,
     peer: Peer,
-    bell: Bell,
+    pub(super) bell: Bell,
+    /// When [`wait_any`](super::wait_any) last named this receiver, as a count of all it named.
+    pub(super) named: u64,
 }
 
 impl<K: Discipline> Receiver<K> {
@@ -268,7 +270,7 @@ impl<K: Discipline> Receiver<K> {
     }
 
     #[inline]
-    fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error> {
+    pub(super) fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error> {
         if self.claimed.is_none() {
             self.claimed = Some(self.claim_until(deadline)?);
         }
@@ -284,7 +286,8 @@ impl<K: Discipline> Receiver<K> {
         let end = Attached::claim(&self.region, self.index, Role::Receiver, deadline)?;
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end)?;
-        Ok(Claimed { end, consumer, wakes: Wakes::default(), peer: Peer::default(), bell })
+        let (wakes, peer) = <_>::default();
+        Ok(Claimed { end, consumer, wakes, peer, bell, named: 0 })
     }
 }
 
@@ -321,9 +324,37 @@ impl Claimed {
 
     /// Waits until there may be something to do.
     fn wait(&mut self, deadline: Deadline) -> Result<(), Error> {
-        let Self { end, consumer, wakes, peer, bell } = self;
+        let Self { end, consumer, wakes, peer, bell, .. } = self;
         end.settle(wakes);
         bell.wait(end, consumer.head(), peer.known(), deadline)
+    }
+
+    /// Whether receiving would not wait: there is a message, a departure to tell, or an error.
+    pub(super) fn is_ready(&mut self) -> bool {
+        let usable = self.end.check_usable().and_then(|()| self.front());
+        match usable {
+            Ok(None) => !matches!(self.peer.departure(&self.end), Ok(None)),
+            Ok(Some(_)) | Err(_) => true,
+        }
+    }
+
+    /// Arms for a sleep on several receivers; `None` where this one is no reason to sleep. Disarm
+    /// afterwards, either way.
+    pub(super) fn arm(&mut self) -> Option<Sleep> {
+        let Self { end, consumer, wakes, peer, bell, .. } = self;
+        end.settle(wakes);
+        let sleep = bell.arm(end, consumer.head()).ok()?; // an error is told by the next receive
+        sleep.filter(|_| !end.has_departures(peer.known()))
+    }
+
+    /// Disarms after a sleep, or after none.
+    pub(super) fn disarm(&mut self) {
+        self.bell.disarm(&self.end);
+    }
+
+    /// Counts it where the sleep was ended by a departure.
+    pub(super) fn count_departure(&self) {
+        self.end.count_departure(self.peer.known());
     }
 }
 

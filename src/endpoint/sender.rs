@@ -332,7 +332,7 @@ impl<K: Discipline> Claimed<K> {
     fn wait_for_room(&mut self, wanted: &NoRoom, deadline: Deadline) {
         let Self { end, wakes, peer, spin, .. } = self;
         let known = peer.known();
-        let has_news = || has_come(&end.ring, wanted) || Some(end.watch.departures()) != known;
+        let has_news = || has_come(&end.ring, wanted) || end.has_departures(known);
         if !spin.until(deadline, has_news) {
             end.settle(wakes);
             end.sleep_for_room(wanted, known, deadline);

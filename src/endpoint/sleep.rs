@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tombolo_abi::{RingControl, Slot};
+use tombolo_abi::{RingControl, Role, Slot};
 
 use super::Deadline;
 use super::attached::Attached;
@@ -21,7 +21,7 @@ const ELIDED_MAX: u32 = 1024;
 
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(super) enum Ended {
     /// Somebody on the other side is gone.
     ByDeparture,
     /// Something else may have happened.
@@ -31,15 +31,14 @@ pub(crate) enum Ended {
 }
 
 impl Attached {
-    /// Sleeps as a consumer that has armed, unless there were other departures than `known` in
-    /// the meantime.
+    /// Sleeps as a consumer that has armed, unless there were other departures than `known` in the
+    /// meantime.
     pub(super) fn sleep_for_record(
         &self,
         Sleep { word, limit }: Sleep,
         known: Option<u32>,
         deadline: Deadline,
     ) -> Ended {
-        self.count_control(offset_of!(RingControl, sleeps));
         self.sleep_on(self.rx_wake(), word, known, deadline.moment_within(limit))
     }
 
@@ -59,17 +58,38 @@ impl Attached {
         known: Option<u32>,
         until: Option<Moment>,
     ) -> Ended {
-        // Behind the fence of arming, edge `departure`.
-        if Some(self.watch.departures()) != known {
+        if self.has_departures(known) {
             return Ended::ByDeparture;
+        }
+        self.count_sleep();
+        match futex::wait(doorbell, word, until) {
+            _ if self.count_departure(known) => Ended::ByDeparture,
+            Woken::Perhaps => Ended::Perhaps,
+            Woken::TimedOut => Ended::TimedOut,
+        }
+    }
+
+    /// Whether there were other departures than `known`. To be asked behind the fence of arming: edge
+    /// `departure`.
+    pub(crate) fn has_departures(&self, known: Option<u32>) -> bool {
+        Some(self.watch.departures()) != known
+    }
+
+    /// Counts a sleep that is about to begin.
+    pub(crate) fn count_sleep(&self) {
+        if self.role == Role::Receiver {
+            self.count_control(offset_of!(RingControl, sleeps));
         }
         self.slot.count(offset_of!(Slot, sleeps));
-        let woken = futex::wait(doorbell, word, until);
-        if Some(self.watch.departures()) != known {
+    }
+
+    /// Counts it where a sleep was ended by another departure than those `known`, and says so.
+    pub(crate) fn count_departure(&self, known: Option<u32>) -> bool {
+        let by_departure = self.has_departures(known);
+        if by_departure {
             self.slot.count(offset_of!(Slot, woken_by_death));
-            return Ended::ByDeparture;
         }
-        if woken == Woken::TimedOut { Ended::TimedOut } else { Ended::Perhaps }
+        by_departure
     }
 
     /// Counts a wake-up of the consumer that found nothing.
