@@ -110,11 +110,12 @@ impl Bell {
             return Ok(());
         }
         let armed = self.arm(end, head);
-        if let Ok(Some(sleep)) = armed
-            && end.sleep_for_record(sleep, known, deadline) == Ended::Perhaps
-            && !is_there()
-        {
-            end.count_spurious();
+        if let Ok(Some(sleep)) = armed {
+            match (end.sleep_for_record(sleep, known, deadline), is_there()) {
+                (_, true) => self.spin.note_end_of_sleep(),
+                (Ended::Perhaps, false) => end.count_spurious(),
+                _ => {}
+            }
         }
         self.disarm(end);
         armed.map(drop)

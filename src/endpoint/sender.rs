@@ -336,6 +336,9 @@ impl<K: Discipline> Claimed<K> {
         if !spin.until(deadline, has_news) {
             end.settle(wakes);
             end.sleep_for_room(wanted, known, deadline);
+            if has_come(&end.ring, wanted) {
+                spin.note_end_of_sleep();
+            }
         }
     }
 

@@ -15,11 +15,25 @@ const LOOKS_A_CLOCK: u32 = 32;
 /// How often to ask how many processors may be used.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// Most short sleeps between two trials of a long spin.
+const TRIAL_EVERY_MAX: u32 = 1024;
+/// How short a sleep is one that a long spin may have saved: it is over later than what ended it.
+const SHORT_SLEEP: Duration = Duration::from_micros(100);
+
 /// How long an endpoint spins before it sleeps: half as long after a spin that ended in sleep, twice
 /// as long after one that paid, and not at all where only one processor may be used.
+///
+/// That alone would keep two sides asleep that once began to sleep: neither answers as fast as a
+/// short spin asks for. So after short sleeps a long spin is tried now and then, and more and more
+/// seldom where it doesn't pay, as on a processor that both share.
 #[derive(Clone, Debug)]
 pub(crate) struct Spin {
     budget: Duration,
+    /// When the last spin began.
+    began: Option<Instant>,
+    /// Short sleeps until a trial, and from that one to the next where it fails.
+    until_trial: u32,
+    trial_every: u32,
     /// When the processors were counted, and whether there was one only.
     asked: Option<(Instant, Processors)>,
 }
@@ -32,7 +46,7 @@ enum Processors {
 
 impl Default for Spin {
     fn default() -> Self {
-        Self { budget: BUDGET_MAX, asked: None }
+        Self { budget: BUDGET_MAX, began: None, until_trial: 1, trial_every: 1, asked: None }
     }
 }
 
@@ -41,22 +55,44 @@ impl Spin {
     /// it came.
     pub(crate) fn until(&mut self, deadline: Deadline, mut has_come: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
+        self.began = Some(start);
         if self.processors(start) == Processors::One {
             return has_come();
         }
-        let budget = deadline.remaining().map_or(self.budget, |left| left.min(self.budget));
+        let budget = if self.until_trial == 0 { BUDGET_MAX } else { self.budget };
+        let limit = deadline.remaining().map_or(budget, |left| left.min(budget));
         loop {
             for _ in 0..LOOKS_A_CLOCK {
                 if has_come() {
-                    self.budget = (self.budget * 2).min(BUDGET_MAX);
+                    self.note_paid(budget);
                     return true;
                 }
                 hint::spin_loop();
             }
-            if start.elapsed() >= budget {
-                self.budget = (self.budget / 2).max(BUDGET_MIN);
+            if start.elapsed() >= limit {
+                self.note_in_vain();
                 return false;
             }
+        }
+    }
+
+    fn note_paid(&mut self, budget: Duration) {
+        self.budget = (budget * 2).min(BUDGET_MAX);
+        (self.until_trial, self.trial_every) = (1, 1);
+    }
+
+    fn note_in_vain(&mut self) {
+        self.budget = (self.budget / 2).max(BUDGET_MIN);
+        if self.until_trial == 0 {
+            self.trial_every = (self.trial_every * 2).min(TRIAL_EVERY_MAX);
+            self.until_trial = self.trial_every;
+        }
+    }
+
+    /// To be told after a sleep that was ended by what the spin had waited for.
+    pub(crate) fn note_end_of_sleep(&mut self) {
+        if self.began.is_some_and(|began| began.elapsed() < SHORT_SLEEP) {
+            self.until_trial = self.until_trial.saturating_sub(1);
         }
     }
 
@@ -102,6 +138,41 @@ mod tests {
         assert_eq!(spin.budget, BUDGET_MIN * 2);
         assert!((0..20).all(|_| spin.until(Deadline::NEVER, || true)));
         assert_eq!(spin.budget, BUDGET_MAX);
+    }
+
+    /// The machine may be slow, so the spin is told that it began just now.
+    fn end_a_short_sleep(spin: &mut Spin) {
+        spin.began = Some(Instant::now());
+        spin.note_end_of_sleep();
+    }
+
+    #[test]
+    fn after_short_sleeps_a_long_spin_is_tried_and_seldom_where_it_fails() {
+        let mut spin = on(Processors::Several);
+        let mut trials = 0;
+        for _ in 0..10_000 {
+            trials += u32::from(spin.until_trial == 0);
+            assert!(!spin.until(Deadline::PAST, || false));
+            end_a_short_sleep(&mut spin);
+        }
+        println!("{trials} trials");
+        assert!((10..30).contains(&trials));
+        while spin.until_trial > 0 {
+            end_a_short_sleep(&mut spin);
+        }
+        assert!(spin.until(Deadline::NEVER, || true));
+        assert_eq!((spin.budget, spin.until_trial), (BUDGET_MAX, 1));
+    }
+
+    #[test]
+    fn long_sleeps_lead_to_no_trial() {
+        let mut spin = on(Processors::Several);
+        for _ in 0..20 {
+            assert!(!spin.until(Deadline::PAST, || false));
+            spin.began = Instant::now().checked_sub(SHORT_SLEEP);
+            spin.note_end_of_sleep();
+        }
+        assert_eq!((spin.budget, spin.until_trial), (BUDGET_MIN, 1));
     }
 
     #[test]

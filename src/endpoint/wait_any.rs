@@ -113,9 +113,12 @@ fn wait(receivers: &mut [&mut dyn Waitable], deadline: Deadline) -> Result<(), E
             receiver.claimed(Deadline::PAST).is_ok_and(|claimed| claimed.is_ready())
         })
     };
-    let has_come = spin.until(deadline, any_ready);
+    if !spin.until(deadline, any_ready) {
+        sleep(receivers, deadline)?;
+        spin.note_end_of_sleep();
+    }
     receivers[0].claimed(Deadline::PAST)?.bell.spin = spin;
-    if has_come { Ok(()) } else { sleep(receivers, deadline) }
+    Ok(())
 }
 
 /// Arms all, looks at each once more, and sleeps where none is ready.
