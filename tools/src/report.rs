@@ -250,8 +250,22 @@ fn write_endpoints(image: &Image, out: &mut impl Write) -> io::Result<()> {
         return writeln!(out, "  none yet");
     }
     let mut table = Columns::new(&[
-        "SLOT", "RING", "ROLE", "ALIVE", ">PID", "COMMAND", "STATE", ">SENT", ">BYTES", ">WAKES",
-        ">ELIDED", ">WAITS", "ATTACHED",
+        "SLOT",
+        "RING",
+        "ROLE",
+        "ALIVE",
+        ">PID",
+        "COMMAND",
+        "STATE",
+        ">SENT",
+        ">BYTES",
+        ">WAKES",
+        ">ELIDED",
+        ">WAITS",
+        ">SLEEPS",
+        ">BY DEATH",
+        ">BREAKS",
+        "ATTACHED",
     ]);
     for endpoint in image.endpoints() {
         let fields = &endpoint.fields;
@@ -269,6 +283,9 @@ fn write_endpoints(image: &Image, out: &mut impl Write) -> io::Result<()> {
             count(fields.wakes_sent),
             count(fields.wakes_elided),
             count(fields.full_waits),
+            count(fields.sleeps),
+            count(fields.woken_by_death),
+            count(fields.lock_breaks),
             age(fields.attach_ns),
         ]);
     }
