@@ -1,7 +1,9 @@
 //! Waiting: for messages, for room, for any of several receivers, and for nobody who is gone.
 
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,20 @@ fn peer_process() {
             report("ready");
             wait_for_parent();
             return tx.send(b"late").unwrap();
+        }
+        "another program" => {
+            tx.claim().unwrap();
+            report("ready");
+            wait_for_parent();
+            panic!("{}", Command::new("sleep").arg("60").exec());
+        }
+        "parent" => {
+            tx.claim().unwrap();
+            report("ready");
+            let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
+            report(&child.id().to_string());
+            wait_for_parent();
+            return drop(child.wait().unwrap());
         }
         other => panic!("no such role: {other}"),
     }
@@ -219,6 +235,67 @@ fn a_sleeping_sender_learns_of_its_receivers_death() {
         assert!(start.elapsed() < SOON);
         assert_eq!(slot(&path, own).unwrap().woken_by_death, 1);
     }
+}
+
+#[test]
+fn a_process_that_becomes_another_program_is_gone() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path).split_spsc().unwrap();
+    let mut sender = peer("another program", &path);
+    let waiting = thread::spawn(move || rx.recv_timeout(SOON * 5).unwrap_err());
+    until_asleep(&path, 0);
+    sender.let_go();
+    assert!(matches!(waiting.join().unwrap(), RecvTimeoutError::Disconnected));
+    sender.kill(); // the other program
+}
+
+#[test]
+fn a_program_that_was_started_holds_nothing_of_its_parents() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path).split_spsc().unwrap();
+    // SAFETY: makes this process the parent of children whose parent died, to reap the one below.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0);
+    let mut sender = peer("parent", &path);
+    let child: i32 = sender.next_report().parse().unwrap();
+    let waiting = thread::spawn(move || rx.recv_timeout(SOON * 5).unwrap_err());
+    until_asleep(&path, 0);
+    sender.kill();
+    let error = waiting.join().unwrap();
+    // SAFETY: only sends a signal, to a process that the one above started and nobody has reaped.
+    assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0, "it should still run");
+    // SAFETY: no place for a status is given.
+    assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+    assert!(matches!(error, RecvTimeoutError::Disconnected));
+}
+
+/// A child of a fork has no watcher, so it starts its own.
+#[test]
+fn a_forked_child_may_open_a_region_of_its_own_and_wait() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
+    rx.claim().unwrap();
+    // SAFETY: the child uses what is made for children of processes with threads: memory is sound,
+    // as glibc takes its locks around the fork. It leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let told = matches!(rx.recv(), Err(RecvError::Failed { source: Error::ForkedChild }));
+        drop(rx);
+        let (mut tx, _) = open(&path).split_spsc().unwrap();
+        let sent = tx.send(b"from a child").is_ok();
+        // SAFETY: ends the child without running what the parent registered.
+        unsafe { libc::_exit(i32::from(!(told && sent))) };
+    }
+    assert_eq!(rx.recv_timeout(SOON * 5).unwrap().data, b"from a child");
+    assert!(matches!(rx.recv_timeout(SOON * 5), Err(RecvTimeoutError::Disconnected)));
+    let mut status = -1;
+    // SAFETY: `status` is a valid place for the child's status.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    assert_eq!(status, 0);
+    tx.send(b"the parent's").unwrap();
+    assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"the parent's");
 }
 
 /// What the departed sent is delivered before its departure is told, also where it is found first.

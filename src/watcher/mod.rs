@@ -31,11 +31,11 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
 
 use tombolo_abi::{LockWord, Slot, slot_flags};
 
 use self::peers::Peers;
+use self::scan::Tick;
 use crate::Error;
 use crate::mem::RobustList;
 use crate::os::{fork, futex, membarrier};
@@ -63,7 +63,10 @@ struct Table {
     lives: Vec<Life>,
     /// Endpoints of ours that watch others.
     watched: Vec<Watched>,
-    next_tick: Option<Instant>,
+    /// Asking the kernel about peers.
+    tick: Tick,
+    /// Asking it about ourselves.
+    long_tick: Tick,
     next_id: u64,
 }
 

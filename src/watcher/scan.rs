@@ -15,6 +15,27 @@ const TICK: Duration = Duration::from_secs(1);
 /// And where not.
 const TICK_UNCOVERED: Duration = Duration::from_millis(250);
 
+/// Something to be done every so often.
+#[derive(Debug, Default)]
+pub(super) struct Tick {
+    /// When it is due; at once where that was never said.
+    due: Option<Instant>,
+}
+
+impl Tick {
+    /// Whether it is due, which it then no longer is.
+    fn is_due(&mut self, now: Instant) -> bool {
+        self.due.take_if(|due| *due <= now);
+        self.due.is_none()
+    }
+
+    /// When it is due next: `every` so often, or sooner where that was said before.
+    fn next(&mut self, now: Instant, every: Duration) -> Instant {
+        let latest = now + every;
+        *self.due.insert(self.due.map_or(latest, |due| due.min(latest)))
+    }
+}
+
 /// What a look found.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -50,17 +71,18 @@ impl Table {
             // Before the slots are looked at: whatever changes from here on ends the sleep.
             found.sleep_on(Sleeping::at_present(region.membership()));
         });
-        let is_tick = self.next_tick.is_none_or(|tick| tick <= now);
+        let (is_tick, is_long_tick) = (self.tick.is_due(now), self.long_tick.is_due(now));
         for watched in self.watched.iter_mut().filter(|watched| !watched.is_cut()) {
             watched.scan(now, &mut found);
             if is_tick {
-                watched.tick(&mut found);
+                watched.ask_after_all(&mut found);
+            }
+            if is_long_tick {
+                watched.ask_after_self();
             }
         }
-        let tick = now + if found.has_uncovered { TICK_UNCOVERED } else { TICK };
-        let tick = self.next_tick.filter(|_| !is_tick).map_or(tick, |next| next.min(tick));
-        self.next_tick = Some(tick);
-        found.next = found.next.min(tick);
+        let every = if found.has_uncovered { TICK_UNCOVERED } else { TICK };
+        found.next = found.next.min(self.tick.next(now, every)).min(self.long_tick.next(now, TICK));
         found
     }
 
@@ -107,22 +129,28 @@ impl Watched {
         }
     }
 
-    /// Asks the kernel about all peers at once, and about ourselves.
-    fn tick(&mut self, found: &mut Found) {
-        if !self.is_self_seen() {
-            self.tell(); // our own lock is lost, as whoever waits will find
-        } else if self.peers.is_anybody_there() && self.is_free(self.peers.slots.clone()) {
+    /// Asks the kernel about all peers at once.
+    fn ask_after_all(&mut self, found: &mut Found) {
+        if self.peers.is_anybody_there() && self.is_free(self.peers.slots.clone()) {
             self.peers.all_gone();
             found.has_news = true;
             self.tell();
         }
     }
 
-    /// Whether the kernel says, and can be believed, that nobody holds a byte of `slots`.
+    /// Asks the kernel whether it still shows our own lock. Where it doesn't, whoever waits will find
+    /// that out, too.
+    fn ask_after_self(&self) {
+        if !self.is_self_seen() {
+            self.tell();
+        }
+    }
+
+    /// Whether the kernel says that nobody holds a byte of `slots`, and can be believed: that is asked
+    /// only where it does.
     fn is_free(&self, slots: Range<u16>) -> bool {
-        self.is_self_seen()
-            && byte_is_held(&self.region, slots).is_ok_and(|is_held| !is_held)
-            && self.is_self_seen()
+        let is_free = || byte_is_held(&self.region, slots.clone()).is_ok_and(|is_held| !is_held);
+        is_free() && self.is_self_seen() && is_free() && self.is_self_seen()
     }
 
     fn is_self_seen(&self) -> bool {

@@ -63,9 +63,14 @@ impl Peer {
         self.child.wait().unwrap();
     }
 
+    /// Lets it go on.
+    pub(crate) fn let_go(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// Lets it go on to its end.
     pub(crate) fn finish(mut self) {
-        drop(self.child.stdin.take());
+        self.let_go();
         assert!(self.child.wait().unwrap().success());
     }
 }
