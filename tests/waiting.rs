@@ -54,7 +54,8 @@ fn peer_process() {
             let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
             report(&child.id().to_string());
             wait_for_parent();
-            return drop(child.wait().unwrap());
+            child.wait().unwrap();
+            return;
         }
         other => panic!("no such role: {other}"),
     }
