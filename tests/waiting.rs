@@ -1,5 +1,6 @@
 //! Waiting: for messages, for room, for any of several receivers, and for nobody who is gone.
 
+use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use tombolo::inspect::Image;
 use tombolo::{
-    Deadline, Error, EventsRegion, OpenOptions, RecvError, RecvTimeoutError, SendError,
+    Damage, Deadline, Error, EventsRegion, OpenOptions, RecvError, RecvTimeoutError, SendError,
     SendTimeoutError, SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
 };
-use tombolo_abi::Slot;
+use tombolo_abi::{LockWord, RingControl, Slot};
 
 mod support;
 use support::process::{Peer, report, role, wait_for_parent};
@@ -283,11 +284,12 @@ fn a_forked_child_may_open_a_region_of_its_own_and_wait() {
     let child = unsafe { libc::fork() };
     if child == 0 {
         let told = matches!(rx.recv(), Err(RecvError::Failed { source: Error::ForkedChild }));
-        drop(rx);
+        drop((tx, rx));
+        let kept = dir.open_fds();
         let (mut tx, _) = open(&path).split_spsc().unwrap();
         let sent = tx.send(b"from a child").is_ok();
         // SAFETY: ends the child without running what the parent registered.
-        unsafe { libc::_exit(i32::from(!(told && sent))) };
+        unsafe { libc::_exit(i32::from(!(told && sent && kept == 0))) };
     }
     assert_eq!(rx.recv_timeout(SOON * 5).unwrap().data, b"from a child");
     assert!(matches!(rx.recv_timeout(SOON * 5), Err(RecvTimeoutError::Disconnected)));
@@ -339,6 +341,41 @@ fn a_sleeper_is_notified_where_somebody_finds_damage() {
     let error = sender.join().unwrap();
     assert!(matches!(error, SendError::Failed { source: Error::Poisoned { ring: 1, .. }, .. }));
     assert!(start.elapsed() < Duration::from_millis(900), "it slept until it looked by itself");
+}
+
+#[test]
+fn a_lock_that_names_no_producer_ends_the_consumers_wait() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = open(&path).split_mpsc().unwrap();
+    tx.claim().unwrap();
+    rx.claim().unwrap();
+    let control = Image::open(&path).unwrap().rings()[1].entry.control_offset;
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let foreign = LockWord { slot: 0, incarnation: 1 }.to_word();
+    file.write_all_at(&foreign.to_le_bytes(), control + offset_of!(RingControl, lock) as u64)
+        .unwrap();
+    let error = rx.recv_timeout(SOON).unwrap_err();
+    let RecvTimeoutError::Failed { source: Error::Poisoned { reason, .. } } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(reason, Damage::LockOwner { slot: 0 });
+}
+
+/// Ends have one user at a time; what they lend may be looked at by several threads.
+#[test]
+fn ends_may_be_sent_to_another_thread() {
+    fn is_send<T: Send>() {}
+    fn is_sync<T: Sync>() {}
+    is_send::<SpscSender>();
+    is_send::<SpscReceiver>();
+    is_send::<tombolo::MpscProducer>();
+    is_send::<tombolo::MpscConsumer>();
+    is_send::<tombolo::Claim<'_>>();
+    is_send::<tombolo::RecordRef<'_>>();
+    is_sync::<tombolo::RecordRef<'_>>();
+    is_send::<EventsRegion>();
+    is_sync::<EventsRegion>();
 }
 
 #[test]

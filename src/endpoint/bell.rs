@@ -12,7 +12,7 @@ use super::Deadline;
 use super::attached::Attached;
 use super::sleep::{Ended, SLEEP_MAX};
 use super::spin::Spin;
-use crate::error::Error;
+use crate::error::{Damage, Error};
 use crate::os::random;
 use crate::region::slot_table::slot_u32;
 use crate::ring::doorbell::{
@@ -128,10 +128,12 @@ impl Bell {
             self.last_barrier = Some(Instant::now());
         }
         let Armed { word, trust } = self.doorbell.arm(&end.ring);
-        let limit = match look_until_free(end, head) {
+        let found = look_until_free(end, head);
+        let before = self.behind.take(); // of no meaning once the lock was seen free
+        let limit = match found {
             Look::Something => None,
             Look::Nothing => Some(SLEEP_MAX),
-            Look::LockedBy(holder) => self.limit_behind(end, head, holder)?,
+            Look::LockedBy(holder) => self.limit_behind(end, head, holder, before)?,
         };
         let trusted = if trust == Trust::Short { SHORT } else { SLEEP_MAX };
         Ok(limit.map(|limit| Sleep { word, limit: limit.min(trusted) }))
@@ -149,16 +151,18 @@ impl Bell {
         end: &Attached,
         head: u64,
         holder: LockWord,
+        before: Option<Behind>,
     ) -> Result<Option<Duration>, Error> {
-        if !end.entry.tx_slots().contains(&holder.slot) {
-            return Ok(Some(SHORT)); // damage, which the next producer will find
+        let slot = holder.slot;
+        if !end.entry.tx_slots().contains(&slot) {
+            return Err(end.damaged(Damage::LockOwner { slot }));
         }
         let if_nothing = |look| (look == Look::Nothing).then_some(SLEEP_MAX);
         if !end.slot.is_alive(holder)? {
             return Ok(if_nothing(look(&end.ring, head)));
         }
-        let before = self.behind.filter(|behind| behind.holder == holder);
-        let sleeps = before.map_or(0, |behind| behind.sleeps);
+        let sleeps = before.filter(|behind| behind.holder == holder);
+        let sleeps = sleeps.map_or(0, |behind| behind.sleeps);
         self.behind = Some(Behind { holder, sleeps: sleeps + 1 });
         let Some(doublings) = sleeps.checked_sub(SHORT_SLEEPS) else { return Ok(Some(SHORT)) };
         if is_reached(end, holder)

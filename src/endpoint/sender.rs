@@ -1,5 +1,7 @@
 //! The sending end of a ring.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::mem::{offset_of, replace};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct Sender<K: Discipline> {
     /// The endpoint, shared by clones once one of them has claimed it.
     shared: Arc<Mutex<Option<Arc<Attached>>>>,
     claimed: Option<Claimed<K>>,
+    /// An end has one user at a time: it may be sent, not shared.
+    not_shared: PhantomData<Cell<()>>,
 }
 
 /// Messages of a batch that are looked at in one attempt.
@@ -52,7 +56,7 @@ pub(super) struct Claimed<K: Discipline> {
 
 impl<K: Discipline> Sender<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
-        Self { region, index, shared: Arc::default(), claimed: None }
+        Self { region, index, shared: Arc::default(), claimed: None, not_shared: PhantomData }
     }
 
     /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
@@ -64,7 +68,7 @@ impl<K: Discipline> Sender<K> {
     /// longer the one to use, [`Error::Poisoned`] where the ring is damaged.
     ///
     /// # Cost
-    /// About a dozen system calls.
+    /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
     pub fn claim(&mut self) -> Result<(), Error> {
         self.usable().map(drop)
     }
@@ -75,7 +79,8 @@ impl<K: Discipline> Sender<K> {
     /// [`SendError::Disconnected`] where the ring is full and its receiver has come and gone.
     ///
     /// # Cost
-    /// No system call and no allocation while there is room; one copy of the message.
+    /// No system call and no allocation while there is room and the receiver doesn't sleep; one copy
+    /// of the message.
     ///
     /// # Examples
     /// ```
@@ -391,6 +396,7 @@ impl Clone for Sender<Mpsc> {
             index: self.index,
             shared: self.shared.clone(),
             claimed: None,
+            not_shared: PhantomData,
         }
     }
 }

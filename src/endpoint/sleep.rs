@@ -61,6 +61,9 @@ impl Attached {
         if self.has_departures(known) {
             return Ended::ByDeparture;
         }
+        if self.ring.check_open().is_err() {
+            return Ended::Perhaps; // edge `poison`: marked before the arming, told by the next look
+        }
         self.count_sleep();
         match futex::wait(doorbell, word, until) {
             _ if self.count_departure(known) => Ended::ByDeparture,
@@ -100,7 +103,7 @@ impl Attached {
     /// Stores what `wakes` has counted, now and then.
     #[inline]
     pub(crate) fn settle_now_and_then(&self, wakes: &Wakes) {
-        if wakes.sent.get() > 0 || wakes.elided.get() >= ELIDED_MAX {
+        if wakes.sent() > 0 || wakes.elided() >= ELIDED_MAX {
             self.settle(wakes);
         }
     }
@@ -109,8 +112,9 @@ impl Attached {
     #[cold]
     pub(crate) fn settle(&self, wakes: &Wakes) {
         if self.ring.memory.is_ours() && self.slot.check_kept().is_ok() {
-            self.slot.add(offset_of!(Slot, wakes_sent), wakes.sent.take().into());
-            self.slot.add(offset_of!(Slot, wakes_elided), wakes.elided.take().into());
+            let (sent, elided) = wakes.take();
+            self.slot.add(offset_of!(Slot, wakes_sent), sent.into());
+            self.slot.add(offset_of!(Slot, wakes_elided), elided.into());
         }
     }
 

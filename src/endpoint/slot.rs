@@ -171,6 +171,8 @@ impl OwnedSlot {
             }
             _ => return Err(Error::RegionPoisoned { path: self.region.path().to_owned() }),
         }
+        // First what a dead predecessor's watchers would take for ours.
+        self.word_u32(offset_of!(Slot, liveness)).store(0, Release);
         self.set_state(SlotState::Attaching);
         self.fill(wanted);
         self.pulse = Some(Pulse::start(&self.region, self.slot)?);
@@ -189,7 +191,6 @@ impl OwnedSlot {
         let by_descriptor = matches!(self.lock, Some(Lock::Descriptor(_)));
         let flags = if by_descriptor { slot_flags::LOCK_BY_FD } else { 0 };
         for (offset, value) in [
-            (offset_of!(Slot, liveness), 0), // a dead predecessor's mark
             (offset_of!(Slot, pid), identity.pid),
             (offset_of!(Slot, role), wanted.role as u32),
             (offset_of!(Slot, ring), wanted.ring),

@@ -13,7 +13,10 @@
 use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Release};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Relaxed, Release},
+};
 
 use rustix::thread::{futex, gettid};
 use tombolo_abi::Slot;
@@ -106,7 +109,9 @@ impl RobustList {
         };
         before.store(next, Release);
         let node = self.nodes.remove(index);
-        node.word().store(0, Release); // nobody's
+        // Nobody's, unless it is somebody else's already.
+        let own = self.thread | futex::WAITERS;
+        let _ = node.word().compare_exchange(own, 0, Release, Relaxed);
     }
 
     /// Takes off what lies in mappings that were cut short: their nodes are gone, and the kernel

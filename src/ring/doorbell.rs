@@ -28,9 +28,8 @@
 //! biased Dekker; the order of looking at lock and header is that of crossbeam's array queue, whose
 //! receivers look at the tail.
 
-use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-use std::sync::atomic::compiler_fence;
+use std::sync::atomic::{AtomicU32, compiler_fence};
 
 use tombolo_abi::{LockWord, wake};
 
@@ -44,15 +43,40 @@ const COUNT: u32 = !(wake::COUNT_ONE - 1);
 #[derive(Debug, Default)]
 pub struct Wakes {
     /// Somebody slept and was notified.
-    pub(crate) sent: Cell<u32>,
+    sent: AtomicU32,
     /// Nobody slept.
-    pub(crate) elided: Cell<u32>,
+    elided: AtomicU32,
 }
 
 impl Wakes {
+    /// Somebody slept and was notified.
+    #[inline]
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent.load(Relaxed) // ours, as all accesses here: borrowed by one who sends or receives
+    }
+
+    /// Nobody slept.
+    #[inline]
+    pub(crate) fn elided(&self) -> u32 {
+        self.elided.load(Relaxed)
+    }
+
+    /// Both, to be stored elsewhere: they start from 0 again.
+    pub(crate) fn take(&self) -> (u32, u32) {
+        let taken = (self.sent(), self.elided());
+        self.sent.store(0, Relaxed);
+        self.elided.store(0, Relaxed);
+        taken
+    }
+
+    #[inline]
+    fn send(&self) {
+        self.sent.store(self.sent().wrapping_add(1), Relaxed);
+    }
+
     #[inline]
     fn elide(&self) {
-        self.elided.set(self.elided.get().wrapping_add(1));
+        self.elided.store(self.elided().wrapping_add(1), Relaxed);
     }
 }
 
@@ -105,7 +129,7 @@ fn notify_armed<M: Memory>(
     if word & u64::from(wake::ARMED_FUTEX) == 0 {
         wakes.elide();
     } else {
-        wakes.sent.set(wakes.sent.get().wrapping_add(1));
+        wakes.send();
         ring.memory.notify(doorbell, sleepers);
     }
 }

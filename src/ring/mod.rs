@@ -52,7 +52,7 @@ pub(crate) use mpsc::{Held, Locked, transfer, try_lock};
 pub(crate) use spsc::{Claimed, SpscProducer};
 pub(crate) use window::{NoRoom, Place, Refusal, Window};
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use tombolo_abi::{LINE_LEN, RecordRules, RingEntry, RingState};
 
@@ -105,6 +105,7 @@ impl<M: Memory> Ring<M> {
         if self.check_open().is_ok() {
             self.memory.store(Word::Reason, damage.code().into(), Relaxed);
             self.memory.store(Word::State, RingState::Poisoned as u64, Release);
+            self.memory.fence(SeqCst); // the mark, and the wake words of who looks after arming
             for doorbell in [Word::RxWake, Word::TxWake] {
                 self.memory.notify(doorbell, Sleepers::All);
             }

@@ -30,7 +30,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tombolo_abi::{LockWord, Slot, slot_flags};
 
@@ -38,7 +38,7 @@ use self::peers::Peers;
 use self::scan::Tick;
 use crate::Error;
 use crate::mem::RobustList;
-use crate::os::{fork, futex, membarrier};
+use crate::os::{fork, futex};
 use crate::region::Region;
 use crate::region::slot_table::{slot_offset, slot_u32};
 
@@ -52,13 +52,21 @@ struct Watcher {
     /// Changes when the table has, for the thread to look at it.
     kick: AtomicU32,
     /// The watcher that a forked child of `owner` made.
-    child: OnceLock<&'static Watcher>,
+    child: Place,
 }
 
+/// Where a process's watcher is kept once it has started.
+type Place = OnceLock<Arc<Watcher>>;
+
 /// What the thread looks after.
+///
+/// It keeps no region alive: a forked child inherits it and must not keep what it has dropped.
 #[derive(Debug, Default)]
 struct Table {
     start: Start,
+    /// What our slots say of barriers; no flag while that is not known.
+    barrier_flag: u32,
+    coverage: Coverage,
     /// Endpoints of ours that others watch.
     lives: Vec<Life>,
     /// Endpoints of ours that watch others.
@@ -78,11 +86,20 @@ enum Start {
     Done(Option<RobustList>),
 }
 
+/// Whether the thread can sleep on more than one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Coverage {
+    #[default]
+    ByWords,
+    /// No: everything is left to the tick.
+    ByTick,
+}
+
 /// An endpoint of ours.
 #[derive(Debug)]
 struct Life {
     id: u64,
-    region: Arc<Region>,
+    region: Weak<Region>,
     slot: u16,
 }
 
@@ -90,7 +107,7 @@ struct Life {
 #[derive(Debug)]
 struct Watched {
     id: u64,
-    region: Arc<Region>,
+    region: Weak<Region>,
     own: LockWord,
     peers: Peers,
     /// Offset of the wake word that our side sleeps on.
@@ -100,17 +117,18 @@ struct Watched {
 
 impl Watched {
     /// Tells who waits that somebody is gone, or that something is to be looked at.
-    fn tell(&self) {
+    fn tell(&self, region: &Region) {
         self.departures.fetch_add(1, AcqRel);
         fence(SeqCst); // edge `departure`: the count, the wake word
-        futex::disarm_and_wake(self.region.mapping().word_u32(self.doorbell), i32::MAX as u32);
+        futex::disarm_and_wake(region.mapping().word_u32(self.doorbell), i32::MAX as u32);
     }
 }
 
 /// Keeps an endpoint of this process on its robust list.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    watcher: &'static Watcher,
+    watcher: Arc<Watcher>,
+    region: Arc<Region>,
     id: u64,
 }
 
@@ -124,16 +142,16 @@ impl Pulse {
         let watcher = running().map_err(|error| region.io_error("watch the peers of", error))?;
         let mut table = watcher.lock();
         let id = table.new_id();
-        let life = Life { id, region: region.clone(), slot };
+        let life = Life { id, region: Arc::downgrade(region), slot };
+        let mut flags = table.barrier_flag;
         if let (Start::Done(Some(list)), true) = (&mut table.start, region.is_private()) {
             list.link(region.mapping(), slot_offset(region, slot, 0));
-            life.flag(slot_flags::ROBUST_LIVENESS);
+            flags |= slot_flags::ROBUST_LIVENESS;
         }
-        if membarrier::is_registered() {
-            life.flag(slot_flags::MEMBARRIER_OK);
-        }
+        life.flag(flags);
         table.lives.push(life);
-        Ok(Self { watcher, id })
+        drop(table);
+        Ok(Self { watcher, region: region.clone(), id })
     }
 }
 
@@ -145,23 +163,25 @@ impl Drop for Pulse {
         }
         let mut table = self.watcher.lock();
         let Some(index) = table.lives.iter().position(|life| life.id == self.id) else { return };
-        let Life { region, slot, .. } = table.lives.remove(index);
+        let Life { slot, .. } = table.lives.remove(index);
         if let Start::Done(Some(list)) = &mut table.start {
-            list.unlink(region.mapping(), slot_offset(&region, slot, 0));
+            list.unlink(self.region.mapping(), slot_offset(&self.region, slot, 0));
         }
     }
 }
 
 impl Life {
-    fn flag(&self, flag: u32) {
-        slot_u32(&self.region, self.slot, offset_of!(Slot, flags)).fetch_or(flag, AcqRel);
+    fn flag(&self, flags: u32) {
+        if let Some(region) = self.region.upgrade() {
+            slot_u32(&region, self.slot, offset_of!(Slot, flags)).fetch_or(flags, AcqRel);
+        }
     }
 }
 
 /// Watches the other side of an endpoint of this process.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    watcher: &'static Watcher,
+    watcher: Arc<Watcher>,
     id: u64,
     departures: Arc<AtomicU32>,
 }
@@ -184,7 +204,7 @@ impl Watch {
         let id = table.new_id();
         table.watched.push(Watched {
             id,
-            region: region.clone(),
+            region: Arc::downgrade(region),
             own,
             peers: Peers::new(peers),
             doorbell,
@@ -209,10 +229,8 @@ impl Drop for Watch {
             return;
         }
         let mut table = self.watcher.lock();
-        let index = table.watched.iter().position(|watched| watched.id == self.id);
-        let watched = index.map(|index| table.watched.swap_remove(index));
+        table.watched.retain(|watched| watched.id != self.id);
         drop(table);
-        drop(watched); // perhaps the last user of the region
         self.watcher.kick();
     }
 }
@@ -236,21 +254,24 @@ impl Table {
 }
 
 /// The watcher of this process, which is started where there is none.
-fn running() -> io::Result<&'static Watcher> {
+fn running() -> io::Result<Arc<Watcher>> {
     if let Ok(watcher) = present() {
-        return Ok(watcher);
+        return Ok(watcher.clone());
     }
     let _no_forks = fork::hold_off()?; // and one thread at a time
-    present().or_else(|place| {
-        let watcher = thread::start()?;
-        Ok(place.get_or_init(|| watcher))
-    })
+    match present() {
+        Ok(watcher) => Ok(watcher.clone()),
+        Err(place) => {
+            let watcher = thread::start()?;
+            Ok(place.get_or_init(|| watcher).clone())
+        }
+    }
 }
 
 /// The watcher of this process, or where to put it. A child inherits its parent's, which is not its
 /// own.
-fn present() -> Result<&'static Watcher, &'static OnceLock<&'static Watcher>> {
-    static FIRST: OnceLock<&'static Watcher> = OnceLock::new();
+fn present() -> Result<&'static Arc<Watcher>, &'static Place> {
+    static FIRST: Place = OnceLock::new();
 
     let mut place = &FIRST;
     while let Some(watcher) = place.get() {

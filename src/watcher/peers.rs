@@ -77,6 +77,10 @@ impl Peers {
     ) -> Step<'a> {
         let word = |offset| slot_u32(region, slot, offset);
         let incarnation = word(offset_of!(Slot, incarnation)).load(Acquire);
+        let liveness = word(offset_of!(Slot, liveness));
+        let mark = liveness.load(Acquire);
+        let state = word(offset_of!(Slot, state)).load(Acquire);
+        let has_left = [SlotState::Free as u32, SlotState::Detaching as u32].contains(&state);
         let known = self.of(slot);
         if incarnation != known.incarnation {
             if !matches!(known.phase, Phase::Gone) {
@@ -84,25 +88,26 @@ impl Peers {
             }
             *known = Known { incarnation, phase: Phase::Alive };
         }
+        if matches!(known.phase, Phase::Gone) {
+            return Step::Nothing;
+        }
+        if mark & OWNER_DIED == 0 && !has_left {
+            // Also where it looked otherwise before: a slot shows its last owner's words for a moment
+            // after the next one has come.
+            known.phase = Phase::Alive;
+            return if mark == 0 { Step::Uncovered } else { Step::Wait(liveness, mark) };
+        }
         match known.phase {
-            Phase::Gone => Step::Nothing,
-            Phase::Lingering => Step::Uncovered,
-            Phase::Going { next, .. } if next > now => Step::ProbeAt(next),
-            Phase::Going { .. } => Step::Probe,
             Phase::Alive => {
-                let state = word(offset_of!(Slot, state)).load(Acquire);
-                let liveness = word(offset_of!(Slot, liveness));
-                let mark = liveness.load(Acquire);
-                let has_left =
-                    [SlotState::Free as u32, SlotState::Detaching as u32].contains(&state);
                 if mark & OWNER_DIED != 0 {
                     futex::wake_all(liveness); // the kernel woke one of those who sleep here
-                } else if !has_left {
-                    return if mark == 0 { Step::Uncovered } else { Step::Wait(liveness, mark) };
                 }
                 known.phase = Phase::Going { probes: 0, next: now };
                 Step::Probe
             }
+            Phase::Going { next, .. } if next > now => Step::ProbeAt(next),
+            Phase::Going { .. } => Step::Probe,
+            Phase::Lingering | Phase::Gone => Step::Uncovered,
         }
     }
 
@@ -132,6 +137,17 @@ impl Peers {
         self.known.iter().any(|known| !matches!(known.phase, Phase::Gone))
     }
 
+    /// Those whom the kernel may say nothing of.
+    pub(super) fn uncovered(&self, region: &Region) -> Vec<u16> {
+        let is_uncovered = |slot: &u16| match self.known[usize::from(slot - self.slots.start)].phase
+        {
+            Phase::Gone | Phase::Going { .. } => false,
+            Phase::Lingering => true,
+            Phase::Alive => slot_u32(region, *slot, offset_of!(Slot, liveness)).load(Acquire) == 0,
+        };
+        self.slots.clone().filter(is_uncovered).collect()
+    }
+
     /// Notes that all are gone.
     pub(super) fn all_gone(&mut self) {
         self.known.iter_mut().for_each(|known| known.phase = Phase::Gone);
@@ -139,5 +155,54 @@ impl Peers {
 
     fn of(&mut self, slot: u16) -> &mut Known {
         &mut self.known[usize::from(slot - self.slots.start)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::{EventsRegion, OpenOptions};
+
+    const MARK: u32 = 0x8000_1234;
+
+    fn look(peers: &mut Peers, region: &Region, now: Instant) -> &'static str {
+        match peers.look(region, 1, now, &mut || ()) {
+            Step::Nothing => "nothing",
+            Step::Wait(_, MARK) => "wait",
+            Step::Wait(..) => "wait for another",
+            Step::Uncovered => "uncovered",
+            Step::Probe => "probe",
+            Step::ProbeAt(_) => "probe later",
+        }
+    }
+
+    /// A new owner has the byte and the incarnation before it has written the rest of its slot.
+    #[test]
+    fn an_owner_is_not_taken_for_gone_for_good_because_of_its_predecessors_words() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let set = |offset, value| slot_u32(region, 1, offset).store(value, Relaxed);
+        let attached = SlotState::Attached as u32;
+        for (died, state) in [(MARK | OWNER_DIED, attached), (0, SlotState::Free as u32)] {
+            let (mut peers, now) = (Peers::new(1..2), Instant::now());
+            set(offset_of!(Slot, incarnation), 2);
+            set(offset_of!(Slot, liveness), died);
+            set(offset_of!(Slot, state), state);
+            assert_eq!(look(&mut peers, region, now), "probe");
+            while peers.still_held(1, now).is_some() {
+                assert_eq!(look(&mut peers, region, now), "probe later");
+            }
+            assert_eq!(look(&mut peers, region, now), "uncovered");
+            assert_eq!(peers.uncovered(region), [1]);
+            set(offset_of!(Slot, liveness), MARK);
+            set(offset_of!(Slot, state), attached);
+            assert_eq!(look(&mut peers, region, now), "wait");
+            set(offset_of!(Slot, liveness), MARK | OWNER_DIED);
+            assert_eq!(look(&mut peers, region, now), "probe");
+            peers.gone(1);
+            assert_eq!(look(&mut peers, region, now), "nothing");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::peers::Step;
-use super::{Start, Table, Watched};
+use super::{Coverage, Start, Table, Watched};
 use crate::os::futex::{Sleeping, WORDS_MAX};
 use crate::region::Region;
 use crate::region::slot_table::{byte_is_held, is_seen_as};
@@ -13,7 +13,7 @@ use crate::region::slot_table::{byte_is_held, is_seen_as};
 /// How long at the most until the next look, where a liveness word covers every peer.
 const TICK: Duration = Duration::from_secs(1);
 /// And where not.
-const TICK_UNCOVERED: Duration = Duration::from_millis(250);
+pub(super) const TICK_UNCOVERED: Duration = Duration::from_millis(250);
 
 /// Something to be done every so often.
 #[derive(Debug, Default)]
@@ -65,51 +65,56 @@ impl Table {
         if let Start::Done(Some(list)) = &mut self.start {
             list.unlink_cut();
         }
+        let has_uncovered = self.coverage == Coverage::ByTick;
         let mut found =
-            Found { words: Vec::new(), next: now + TICK, has_news: false, has_uncovered: false };
-        self.regions().for_each(|region| {
+            Found { words: Vec::new(), next: now + TICK, has_news: false, has_uncovered };
+        let present = |watched: &Watched| watched.region.upgrade();
+        let regions: Vec<_> = self.watched.iter().map(present).collect();
+        distinct(&regions).for_each(|region| {
             // Before the slots are looked at: whatever changes from here on ends the sleep.
             found.sleep_on(Sleeping::at_present(region.membership()));
         });
         let (is_tick, is_long_tick) = (self.tick.is_due(now), self.long_tick.is_due(now));
-        for watched in self.watched.iter_mut().filter(|watched| !watched.is_cut()) {
-            watched.scan(now, &mut found);
+        for (watched, region) in self.watched.iter_mut().zip(&regions) {
+            let Some(region) = region.as_deref().filter(|region| !region.mapping().is_cut()) else {
+                continue;
+            };
+            watched.scan(region, now, &mut found);
             if is_tick {
-                watched.ask_after_all(&mut found);
+                watched.ask_after_all(region, &mut found);
             }
             if is_long_tick {
-                watched.ask_after_self();
+                watched.ask_after_each(region, &mut found);
             }
         }
         let every = if found.has_uncovered { TICK_UNCOVERED } else { TICK };
         found.next = found.next.min(self.tick.next(now, every)).min(self.long_tick.next(now, TICK));
         found
     }
+}
 
-    /// The regions watched, each once.
-    fn regions(&self) -> impl Iterator<Item = &Region> {
-        let is_first = |index: usize| {
-            let region = &self.watched[index].region;
-            self.watched[..index].iter().all(|other| !Arc::ptr_eq(&other.region, region))
-        };
-        let whole = self.watched.iter().enumerate().filter(|(_, watched)| !watched.is_cut());
-        whole.filter(move |(index, _)| is_first(*index)).map(|(_, watched)| &*watched.region)
-    }
+/// The regions, each once, but for those that were cut short.
+fn distinct(regions: &[Option<Arc<Region>>]) -> impl Iterator<Item = &Region> {
+    let is_other = |region: &Arc<Region>, other: &Option<Arc<Region>>| {
+        other.as_ref().is_none_or(|other| !Arc::ptr_eq(other, region))
+    };
+    let all = regions.iter().enumerate();
+    let all = all.filter_map(|(index, region)| Some((index, region.as_ref()?)));
+    all.filter(|(_, region)| !region.mapping().is_cut())
+        .filter(move |(index, region)| {
+            regions[..*index].iter().all(|other| is_other(region, other))
+        })
+        .map(|(_, region)| &**region)
 }
 
 impl Watched {
-    fn is_cut(&self) -> bool {
-        self.region.mapping().is_cut()
-    }
-
-    fn scan(&mut self, now: Instant, found: &mut Found) {
+    fn scan(&mut self, region: &Region, now: Instant, found: &mut Found) {
         let mut departed = false;
-        let region = self.region.clone();
         for slot in self.peers.slots.clone() {
-            let mut step = self.peers.look(&region, slot, now, &mut || departed = true);
+            let mut step = self.peers.look(region, slot, now, &mut || departed = true);
             if matches!(step, Step::Probe) {
                 found.has_news = true;
-                if self.is_free(slot..slot + 1) {
+                if self.is_free(region, slot..slot + 1) {
                     self.peers.gone(slot);
                     departed = true;
                     continue;
@@ -125,35 +130,42 @@ impl Watched {
         }
         if departed {
             found.has_news = true;
-            self.tell();
+            self.tell(region);
         }
     }
 
     /// Asks the kernel about all peers at once.
-    fn ask_after_all(&mut self, found: &mut Found) {
-        if self.peers.is_anybody_there() && self.is_free(self.peers.slots.clone()) {
+    fn ask_after_all(&mut self, region: &Region, found: &mut Found) {
+        if self.peers.is_anybody_there() && self.is_free(region, self.peers.slots.clone()) {
             self.peers.all_gone();
             found.has_news = true;
-            self.tell();
+            self.tell(region);
         }
     }
 
-    /// Asks the kernel whether it still shows our own lock. Where it doesn't, whoever waits will find
-    /// that out, too.
-    fn ask_after_self(&self) {
-        if !self.is_self_seen() {
-            self.tell();
+    /// Asks the kernel about each peer of whom no word tells, and whether it still shows our own lock:
+    /// where it doesn't, whoever waits will find that out, too.
+    fn ask_after_each(&mut self, region: &Region, found: &mut Found) {
+        let mut departed = !self.is_self_seen(region);
+        for slot in self.peers.uncovered(region) {
+            if self.is_free(region, slot..slot + 1) {
+                self.peers.gone(slot);
+                (departed, found.has_news) = (true, true);
+            }
+        }
+        if departed {
+            self.tell(region);
         }
     }
 
     /// Whether the kernel says that nobody holds a byte of `slots`, and can be believed: that is asked
     /// only where it does.
-    fn is_free(&self, slots: Range<u16>) -> bool {
-        let is_free = || byte_is_held(&self.region, slots.clone()).is_ok_and(|is_held| !is_held);
-        is_free() && self.is_self_seen() && is_free() && self.is_self_seen()
+    fn is_free(&self, region: &Region, slots: Range<u16>) -> bool {
+        let is_free = || byte_is_held(region, slots.clone()).is_ok_and(|is_held| !is_held);
+        is_free() && self.is_self_seen(region) && is_free() && self.is_self_seen(region)
     }
 
-    fn is_self_seen(&self) -> bool {
-        is_seen_as(&self.region, self.own).unwrap_or(false)
+    fn is_self_seen(&self, region: &Region) -> bool {
+        is_seen_as(region, self.own).unwrap_or(false)
     }
 }

@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use tombolo_abi::slot_flags;
 
-use super::scan::Found;
-use super::{Start, Table, Watcher};
+use super::scan::{Found, TICK_UNCOVERED};
+use super::{Coverage, Start, Table, Watcher};
 use crate::mem::RobustList;
 use crate::os::futex::{self, Moment, Sleeping, Woken};
 use crate::os::{fork, membarrier};
@@ -22,16 +22,17 @@ const REST: Duration = Duration::from_millis(1);
 
 /// Starts the thread and waits until it has its robust list. Called with forks held off, so with
 /// signals blocked, as they then are in the thread.
-pub(super) fn start() -> io::Result<&'static Watcher> {
-    let watcher: &'static Watcher = Box::leak(Box::new(Watcher {
+pub(super) fn start() -> io::Result<Arc<Watcher>> {
+    let watcher = Arc::new(Watcher {
         owner: fork::Owner::current()?,
         table: Mutex::default(),
         started: Condvar::new(),
         kick: AtomicU32::new(0),
         child: OnceLock::new(),
-    }));
+    });
     let builder = Builder::new().name("tombolo-watch".to_owned()).stack_size(128 << 10);
-    builder.spawn(move || watcher.run())?;
+    let threads_own = watcher.clone();
+    builder.spawn(move || threads_own.run())?;
     let is_pending = |table: &mut Table| matches!(table.start, Start::Pending);
     let waited = watcher.started.wait_while(watcher.lock(), is_pending);
     drop(waited.unwrap_or_else(PoisonError::into_inner));
@@ -39,7 +40,7 @@ pub(super) fn start() -> io::Result<&'static Watcher> {
 }
 
 impl Watcher {
-    fn run(&'static self) {
+    fn run(&self) {
         self.lock().start = Start::Done(RobustList::install().ok());
         self.started.notify_all();
         self.register();
@@ -65,8 +66,12 @@ impl Watcher {
         words.push(Sleeping::on(&self.kick, kick));
         match futex::wait_any(&words, until) {
             Ok(woken) => woken,
-            // No such call here, or a region that was cut short: the tick finds out.
-            Err(_) => futex::wait(&self.kick, kick, until),
+            Err(error) => {
+                if error.raw_os_error() != Some(libc::EFAULT) {
+                    self.lock().coverage = Coverage::ByTick; // there is no such call here
+                }
+                futex::wait(&self.kick, kick, Moment::after(TICK_UNCOVERED))
+            }
         }
     }
 
@@ -76,6 +81,8 @@ impl Watcher {
             Ok(()) => slot_flags::MEMBARRIER_OK,
             Err(_) => slot_flags::FENCES_ALWAYS,
         };
-        self.lock().lives.iter().for_each(|life| life.flag(flag));
+        let mut table = self.lock();
+        table.barrier_flag = flag;
+        table.lives.iter().for_each(|life| life.flag(flag));
     }
 }
