@@ -2,6 +2,7 @@
 
 mod exhaustive;
 mod heap;
+mod processes;
 mod property;
 mod recording;
 mod replay;

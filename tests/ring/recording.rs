@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::memory::Sleepers;
 use super::super::{Memory, Word};
+use super::processes::Call;
 
 /// One access to a shared word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +17,8 @@ pub(super) enum Access {
     Barrier,
     AskReached,
     Notify(Word, Sleepers),
+    /// Nothing of the ring's: asked of the kernel, or of the slot table.
+    Call(Call),
 }
 
 /// `Ordering`, with the traits that the search needs.

@@ -8,9 +8,11 @@
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use super::super::memory::Sleepers;
 use super::super::{Memory, Word};
+use super::processes::Call;
 use super::recording::Access;
 
 /// Answers accesses from a log and stops at its end.
@@ -37,18 +39,26 @@ pub(super) enum Reached<T> {
 pub(super) fn replay<T>(log: &[u64], operation: impl FnOnce(&Replay<'_>) -> T) -> Reached<T> {
     let replay = Replay { log, answered: Cell::new(0), next: RefCell::new(None) };
     match catch_unwind(AssertUnwindSafe(|| operation(&replay))) {
+        Ok(_) if replay.next.borrow().is_some() => Reached::Step(stopped_at(&replay)),
         Ok(result) => {
             assert_eq!(replay.answered.get(), log.len(), "the operation is not deterministic");
             Reached::End(result)
         }
-        Err(thrown) if thrown.is::<Stopped>() => {
-            Reached::Step(replay.next.take().expect("stopped at an access"))
-        }
+        Err(thrown) if thrown.is::<Stopped>() => Reached::Step(stopped_at(&replay)),
         Err(panic) => resume_unwind(panic),
     }
 }
 
+fn stopped_at(replay: &Replay<'_>) -> Access {
+    replay.next.take().expect("stopped at an access")
+}
+
 impl Replay<'_> {
+    /// Asks for what no ring has: a step like any other.
+    pub(super) fn call(&self, call: Call) -> u64 {
+        self.answer(Access::Call(call))
+    }
+
     fn answer(&self, access: Access) -> u64 {
         if self.next.borrow().is_some() {
             return 0; // unwinding: what destructors do is not part of a process that is stopped
@@ -58,6 +68,9 @@ impl Replay<'_> {
             return *value;
         }
         self.next.replace(Some(access));
+        if thread::panicking() {
+            return 0; // an operation that unwinds by itself: its destructors' accesses are its steps
+        }
         resume_unwind(Box::new(Stopped))
     }
 }

@@ -94,6 +94,7 @@ fn perform(heap: &Heap, access: Access) -> u64 {
             heap.notify(word, sleepers);
             0
         }
+        Access::Call(call) => unreachable!("{call:?}: no ring asks for it"),
     }
 }
 
@@ -126,6 +127,7 @@ fn written(access: &Access) -> String {
         Access::Barrier => "barrier".to_owned(),
         Access::AskReached => "ask whether barriers reach this process".to_owned(),
         Access::Notify(word, sleepers) => format!("notify {word:?} {sleepers:?}"),
+        Access::Call(call) => format!("{call:?}"),
     }
 }
 

@@ -1,0 +1,90 @@
+//! The processes: what each does next, on the real code.
+
+use tombolo_abi::LockWord;
+
+use super::super::replay::Replay;
+use super::locked::Locked;
+use super::receiver::Receiver;
+use super::setup::Setup;
+use super::single::Single;
+
+/// What a producer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Job {
+    /// Sends a message of so many bytes.
+    Send(u32),
+    /// Two of so many bytes, at once.
+    Batch(u32),
+    /// Starts to send so many bytes, and unwinds out of copying them.
+    Abort(u32),
+}
+
+/// What a producer does that finds no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum WhenFull {
+    Polls,
+    Sleeps,
+    /// Sleeps, but may give up.
+    MayGiveUp,
+}
+
+/// A process between two operations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Actor {
+    /// A producer of an MPSC ring.
+    Locked(Locked),
+    /// The producer of an SPSC ring.
+    Single(Single),
+    /// The consumer of either.
+    Receiver(Receiver),
+    /// It does nothing more.
+    Done,
+}
+
+/// What an operation that returned has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// It has sent so many messages in all.
+    Sent(u8),
+    /// It copied this message, from this position.
+    Took(u64, u8),
+    /// It found no room.
+    Refused,
+    /// It unwound.
+    Unwound,
+    /// It let the producer go on without fences.
+    Relaxed,
+    Nothing,
+}
+
+pub(super) type Ran = Result<(Actor, Event), String>;
+
+impl Actor {
+    /// Runs its next operation.
+    pub(super) fn run(&self, replay: &Replay<'_>, setup: &Setup) -> Ran {
+        match self {
+            Self::Locked(locked) => locked.run(replay, setup),
+            Self::Single(single) => single.run(replay, setup),
+            Self::Receiver(receiver) => receiver.run(replay, setup),
+            Self::Done => unreachable!("it does nothing more"),
+        }
+    }
+
+    /// The slot whose lock byte it holds from the start.
+    pub(super) fn held_from_start(&self) -> Option<u16> {
+        match self {
+            Self::Locked(locked) => locked.held_from_start(),
+            _ => None,
+        }
+    }
+}
+
+/// The owner of `slot` in `incarnation`.
+pub(super) fn id(slot: u16, incarnation: u32) -> LockWord {
+    LockWord { slot, incarnation }
+}
+
+/// The payload of message `number`.
+pub(super) fn fill(number: u8, len: u32) -> Vec<u8> {
+    vec![number; len as usize]
+}

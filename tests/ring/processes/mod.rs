@@ -1,0 +1,44 @@
+//! Every interleaving of several processes on one ring, with a kill before every step.
+//!
+//! They run the real code (see `replay`) over stores that arrive late (see `memory`), and ask for
+//! what no ring has: lock bytes, incarnations, sleep (see `call`). A killed process stops where it
+//! is; its stores still arrive, and its lock byte is free only then.
+
+mod actor;
+mod call;
+mod locked;
+mod memory;
+mod mutant;
+mod receiver;
+mod recovery;
+mod reuse;
+mod room;
+mod search;
+mod setup;
+mod single;
+mod sleep;
+mod sleep_locked;
+mod state;
+mod step;
+mod words;
+
+pub(super) use call::Call;
+
+use setup::Setup;
+use state::Seen;
+
+/// Asserts that the search finds what `problem` describes, and nothing before it.
+fn assert_caught(setup: &Setup, problem: &str) {
+    let found = search::search(setup).expect_err("the mutant must be caught");
+    let line = found.lines().next().unwrap_or_default();
+    println!("{line}, after {} steps", found.lines().count() - 1);
+    assert!(line.contains(problem), "caught for another reason: {found}");
+}
+
+/// Searches, and gives what was gone through; all of it is printed.
+fn assert_sound(setup: &Setup) -> Seen {
+    let seen = search::search(setup).unwrap_or_else(|problem| panic!("{problem}"));
+    println!("{seen:?}");
+    assert!(seen.states > 0 && seen.ends > 0);
+    seen
+}

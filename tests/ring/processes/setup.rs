@@ -1,0 +1,129 @@
+//! What a search explores: the processes, their ring, what may happen to them, and what is broken
+//! on purpose.
+
+use super::super::super::Ring;
+use super::super::replay::Replay;
+use super::actor::Actor;
+use super::words::Words;
+use tombolo_abi::RecordRules;
+
+/// What is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    None,
+    /// Whoever takes a lock over goes on at the stored tail.
+    NoRoll,
+    /// No zero is ever stored to the data area.
+    NoZeroing,
+    /// A transfer believes the zeros of the dead holder.
+    TransferKeepsZeros,
+    /// Unwinding out of a send believes zeros that were written over.
+    AbortKeepsZeros,
+    /// What a dead holder published is not told of.
+    SilentTransfer,
+    /// An attacher recovers in the name of the slot's dead owner.
+    RecoversInPlace,
+    /// An attacher uses its new name before the slot knows it.
+    NameBeforeIncarnation,
+    /// Whoever probes takes the byte for a moment.
+    ProbeTakesByte,
+    /// A producer asked to fence doesn't.
+    NoProducerFence,
+    /// A consumer doesn't fence after arming.
+    NoArmingFence,
+    /// A request for fences found in the word is taken for one's own.
+    BelievesRequest,
+    /// A consumer looks at the header before it looks at the lock.
+    HeaderBeforeLock,
+    /// Armings of blocked producers are not counted.
+    NoArmCount,
+    /// A consumer has nothing to tell before it has freed something itself.
+    SuccessorWithoutNews,
+    /// A consumer doesn't fence between freeing and looking after blocked producers.
+    NoFreeingFence,
+    /// A blocked producer's look at the room overtakes its arming.
+    LookBeforeArming,
+}
+
+/// What becomes of a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Barriers {
+    Work,
+    /// The kernel says no.
+    Refused,
+    /// The kernel says yes and does nothing.
+    Pretended,
+}
+
+/// Where processes are killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Killed {
+    Anywhere,
+    /// Between taking the lock and storing that it is free.
+    UnderLock,
+}
+
+/// What a search explores.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) capacity: u64,
+    pub(super) prezero_len: u64,
+    pub(super) actors: Vec<Actor>,
+    /// Which of them may be killed, and how many all in all.
+    pub(super) killable: &'static [usize],
+    pub(super) kills: u8,
+    pub(super) killed: Killed,
+    pub(super) barriers: Barriers,
+    /// Which of them barriers don't reach.
+    pub(super) unregistered: &'static [usize],
+    /// Whether the consumer's process watches for deaths.
+    pub(super) is_watched: bool,
+    /// How many short sleeps end by themselves although somebody else could go on.
+    pub(super) naps: u8,
+    /// How often producers may arm, all in all; where they would more often, a run is cut off.
+    pub(super) armings: u8,
+    pub(super) mutant: Mutant,
+}
+
+impl Setup {
+    pub(super) fn new(capacity: u64, actors: Vec<Actor>) -> Self {
+        Self {
+            capacity,
+            prezero_len: 64,
+            actors,
+            killable: &[],
+            kills: 0,
+            killed: Killed::Anywhere,
+            barriers: Barriers::Work,
+            unregistered: &[],
+            is_watched: true,
+            naps: 1,
+            armings: 6,
+            mutant: Mutant::None,
+        }
+    }
+
+    pub(super) fn kill(self, kills: u8, killable: &'static [usize]) -> Self {
+        Self { kills, killable, ..self }
+    }
+
+    pub(super) fn mutant(self, mutant: Mutant) -> Self {
+        Self { mutant, ..self }
+    }
+
+    pub(super) fn rules(&self) -> RecordRules {
+        let max_message = self.capacity as u32;
+        RecordRules {
+            capacity: self.capacity,
+            align_shift: 3,
+            max_message,
+            max_handles: 0,
+            key: 0x5eed,
+        }
+    }
+
+    /// The ring, over the words that `replay` answers for.
+    pub(super) fn ring<'a>(&self, replay: &'a Replay<'a>) -> Ring<Words<'a>> {
+        Ring { memory: Words::new(replay), rules: self.rules(), prezero_len: self.prezero_len }
+    }
+}

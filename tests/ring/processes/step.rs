@@ -1,0 +1,355 @@
+//! What a step does: to memory, to sleepers, and to what the search knows of messages.
+
+use tombolo_abi::{LockWord, RecordKind, wake};
+
+use super::super::super::Word;
+use super::super::recording::{Access, Order};
+use super::actor::Actor;
+use super::call::{Call, Ends, TIMED_OUT, WOKEN};
+use super::memory::{Cell, EPOCH, Store, cell, incarnation};
+use super::mutant::{Altered, alter};
+use super::setup::{Barriers, Setup};
+use super::state::{Life, Seen, State};
+
+/// Takes steps.
+#[derive(Debug)]
+pub(super) struct Stepper<'a> {
+    pub(super) setup: &'a Setup,
+    pub(super) seen: Seen,
+}
+
+/// Every state that a step may lead to.
+pub(super) type Outcomes = Result<Vec<State>, String>;
+
+impl Stepper<'_> {
+    /// Takes `index`'s next step.
+    pub(super) fn step(&mut self, state: &State, index: usize) -> Outcomes {
+        let thread = &state.threads[index];
+        let mut state = state.clone();
+        let access = thread.next.expect("a step");
+        match alter(self.setup, &mut state, index, access) {
+            Altered::Answer(value) => self.answer(state, index, value),
+            Altered::Access(access) => self.access(state, index, access),
+        }
+    }
+
+    fn answer(&mut self, state: State, index: usize, value: u64) -> Outcomes {
+        Ok(vec![state.answer(index, value, self.setup, &mut self.seen)?])
+    }
+
+    fn answer_all(
+        &mut self,
+        states: Vec<State>,
+        index: usize,
+        mut act: impl FnMut(&mut Self, &mut State) -> Result<u64, String>,
+    ) -> Outcomes {
+        let mut outcomes = vec![];
+        for mut state in states {
+            let value = act(self, &mut state)?;
+            outcomes.push(state.answer(index, value, self.setup, &mut self.seen)?);
+        }
+        Ok(outcomes)
+    }
+
+    fn cell(&self, word: Word) -> Option<Cell> {
+        cell(word, self.setup.capacity)
+    }
+
+    fn access(&mut self, mut state: State, index: usize, access: Access) -> Outcomes {
+        match access {
+            Access::Load(word, _) => self.load(state, index, word),
+            Access::Store(word, value, order) => {
+                self.store(&mut state, index, word, value, order);
+                self.answer(state, index, 0)
+            }
+            Access::CompareExchange(word, current, new) => {
+                self.compare_exchange(state, index, word, current, new)
+            }
+            Access::Fence(_) => {
+                state.drain(index);
+                self.answer(state, index, 0)
+            }
+            Access::Barrier => self.barrier(state, index),
+            Access::AskReached => {
+                let is_reached = !self.setup.unregistered.contains(&index);
+                self.answer(state, index, is_reached.into())
+            }
+            Access::Notify(word, _) => {
+                let cell = self.cell(word).expect("a wake word");
+                let woken = self.notify(state, Some(index), cell)?;
+                self.answer_all(woken, index, |_, _| Ok(0))
+            }
+            Access::Call(call) => self.call(state, index, call),
+        }
+    }
+
+    fn load(&mut self, state: State, index: usize, word: Word) -> Outcomes {
+        let Some(cell) = self.cell(word) else { return self.answer(state, index, 0) };
+        self.look(state, index, cell)
+    }
+
+    /// One state for each outcome that a load may have.
+    fn look(&mut self, state: State, index: usize, cell: Cell) -> Outcomes {
+        if state.threads[index].buffer.iter().any(|store| store.to == cell) {
+            let own = state.read(index, cell);
+            return self.answer(state, index, own);
+        }
+        let settled = state.settled(Some(index), cell);
+        self.answer_all(settled, index, |_, state| Ok(state.shared.get(cell)))
+    }
+
+    fn store(&mut self, state: &mut State, index: usize, word: Word, value: u64, order: Order) {
+        let Some(to) = self.cell(word) else { return };
+        let is_release = order == Order::Release;
+        state.threads[index].buffer.push(Store { to, value, is_release });
+        match word {
+            Word::Lock => state.threads[index].is_inside = false,
+            Word::Data(position) if is_release && value != 0 => {
+                self.publish(state, index, position);
+            }
+            Word::Head => {
+                let before = state.unfreed.len();
+                state.unfreed.retain(|(position, _)| *position >= value);
+                state.is_taken &= state.unfreed.len() == before;
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes what a store at `position` publishes: every message from there on, as whoever sees all
+    /// of this process's stores finds them.
+    fn publish(&mut self, state: &mut State, index: usize, mut position: u64) {
+        let (rules, capacity) = (self.setup.rules(), self.setup.capacity);
+        let read = |state: &State, position| {
+            state.read(index, cell(Word::Data(position), capacity).expect("a cell"))
+        };
+        while let Ok(Some(record)) = rules.decode(read(state, position), position) {
+            if record.kind == RecordKind::Data {
+                let number = read(state, position + record.payload_offset()) as u8;
+                state.unfreed.push((position, number));
+                state.threads[index].published += 1;
+            } else {
+                self.seen.paddings += 1;
+            }
+            position += rules.record_len(&record);
+        }
+    }
+
+    fn compare_exchange(
+        &mut self,
+        mut state: State,
+        index: usize,
+        word: Word,
+        current: u64,
+        new: u64,
+    ) -> Outcomes {
+        let cell = self.cell(word).expect("a cell");
+        arrive_own(&mut state, index, cell);
+        let settled = state.settled(Some(index), cell);
+        self.answer_all(settled, index, |stepper, state| {
+            let found = state.shared.get(cell);
+            if found == current {
+                stepper.seen.transfers += u64::from(word == Word::Lock && found != 0);
+                state.drain(index);
+                state.shared.set(cell, new);
+                if word == Word::Lock {
+                    enter(state, index)?;
+                }
+                state.armings += u8::from(word == Word::TxWake);
+            }
+            Ok(found)
+        })
+    }
+
+    fn barrier(&mut self, mut state: State, index: usize) -> Outcomes {
+        self.seen.barriers += 1;
+        if self.setup.barriers == Barriers::Work {
+            for reached in 0..state.threads.len() {
+                if reached == index || !self.setup.unregistered.contains(&reached) {
+                    state.drain(reached);
+                }
+            }
+        }
+        self.answer(state, index, (self.setup.barriers != Barriers::Refused).into())
+    }
+
+    /// Clears the armed bit and wakes everybody who sleeps on it.
+    pub(super) fn notify(
+        &mut self,
+        mut state: State,
+        index: Option<usize>,
+        cell: Cell,
+    ) -> Outcomes {
+        self.seen.notified += 1;
+        if let Some(index) = index {
+            arrive_own(&mut state, index, cell);
+        }
+        let mut outcomes = state.settled(index, cell);
+        for state in &mut outcomes {
+            let word = state.shared.get(cell);
+            state.shared.set(cell, word & !u64::from(wake::ARMED_FUTEX));
+            for sleeper in 0..state.threads.len() {
+                if state.threads[sleeper].asleep.is_some_and(|(on, _)| on == cell) {
+                    self.seen.wakes += 1;
+                    state.threads[sleeper].asleep = None;
+                    state.threads[sleeper].log.push(WOKEN);
+                    state.advance(sleeper, self.setup, &mut self.seen)?;
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// A sleep ends by itself.
+    pub(super) fn time_out(&mut self, state: &State, index: usize) -> Result<State, String> {
+        let mut state = state.clone();
+        self.seen.timed_out += 1;
+        if let Some((_, Ends::Soon)) = state.threads[index].asleep.take() {
+            (0..state.threads.len()).for_each(|other| state.drain(other));
+        }
+        state.answer(index, TIMED_OUT, self.setup, &mut self.seen)
+    }
+
+    fn call(&mut self, mut state: State, index: usize, call: Call) -> Outcomes {
+        match call {
+            Call::Incarnation(slot) => self.look(state, index, incarnation(slot)),
+            Call::SetIncarnation(slot, value) => {
+                let store = Store { to: incarnation(slot), value: value.into(), is_release: true };
+                state.threads[index].buffer.push(store);
+                self.answer(state, index, 0)
+            }
+            Call::TakeByte(slot) | Call::TryByte(slot) => self.take_byte(state, index, slot),
+            Call::DropByte(slot) => {
+                state.bytes[usize::from(slot)] = None;
+                self.answer(state, index, 0)
+            }
+            Call::Probe(slot) => {
+                let is_held = state.bytes[usize::from(slot)].is_some();
+                self.answer(state, index, is_held.into())
+            }
+            Call::Wait(word, expected, ends) => self.wait(state, index, word, expected, ends),
+            Call::Epoch => {
+                let epoch = state.shared.get(EPOCH);
+                self.answer(state, index, epoch)
+            }
+            Call::Choose(count) => {
+                let mut outcomes = vec![];
+                for value in 0..count {
+                    outcomes.extend(self.answer(state.clone(), index, value)?);
+                }
+                Ok(outcomes)
+            }
+            Call::UntilLock(_) | Call::UntilRecord(_) | Call::UntilRoom(..) => {
+                self.answer(state, index, 0)
+            }
+        }
+    }
+
+    fn take_byte(&mut self, mut state: State, index: usize, slot: u16) -> Outcomes {
+        let byte = &mut state.bytes[usize::from(slot)];
+        if let Some(holder) = *byte {
+            // Who holds a byte that is not its own is only looking.
+            let looks = !matches!(&self.setup.actors[usize::from(holder)],
+                Actor::Locked(locked) if locked.me.slot == slot);
+            if looks {
+                return Err(format!("slot {slot} has no owner, but its byte is held by {holder}"));
+            }
+            return self.answer(state, index, 0);
+        }
+        *byte = Some(index as u8);
+        self.answer(state, index, 1)
+    }
+
+    fn wait(
+        &mut self,
+        state: State,
+        index: usize,
+        word: Word,
+        expected: u32,
+        ends: Ends,
+    ) -> Outcomes {
+        let cell = self.cell(word).expect("a wake word");
+        let is_own = state.threads[index].buffer.iter().any(|store| store.to == cell);
+        let settled = if is_own { vec![state] } else { state.settled(Some(index), cell) };
+        let mut outcomes = vec![];
+        for mut next in settled {
+            if next.read(index, cell) == u64::from(expected) {
+                self.seen.sleeps += 1;
+                next.threads[index].asleep = Some((cell, ends));
+                outcomes.push(next);
+            } else {
+                outcomes.extend(self.answer(next, index, 0)?);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Whether polling for this could find something now, or when more has arrived.
+    pub(super) fn is_worth_polling(&self, state: &State, call: Call) -> bool {
+        let values = |word| state.possible(self.cell(word).expect("a cell"));
+        match call {
+            Call::TakeByte(slot) => state.bytes[usize::from(slot)].is_none(),
+            Call::UntilLock(word) => {
+                let holder = LockWord::from_word(word).expect("a holder");
+                let byte = state.bytes[usize::from(holder.slot)];
+                let incarnation = u64::from(holder.incarnation);
+                values(Word::Lock).any(|value| value != word)
+                    || byte.is_none()
+                    || state.possible(self::incarnation(holder.slot)).any(|it| it != incarnation)
+            }
+            Call::UntilRecord(position) => values(Word::Data(position)).any(|value| value != 0),
+            Call::UntilRoom(tail, needed) => values(Word::Head).any(|head| {
+                tail.wrapping_sub(head) as i64 <= self.setup.capacity.wrapping_sub(needed) as i64
+            }),
+            _ => true,
+        }
+    }
+
+    /// Whether nobody else can see the step, nor change what it finds.
+    pub(super) fn is_unseen(&self, state: &State, index: usize, access: Access) -> bool {
+        let thread = &state.threads[index];
+        match access {
+            Access::Load(word, _) => match self.cell(word) {
+                None => true,
+                Some(cell) => {
+                    thread.buffer.iter().any(|store| store.to == cell)
+                        || is_private(&thread.actor, word)
+                }
+            },
+            Access::Store(..) | Access::AskReached => true,
+            Access::Fence(_) => thread.buffer.is_empty(),
+            Access::Call(Call::SetIncarnation(..)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// All own stores to `cell` arrive: whoever replaces a word replaces its own last value of it.
+fn arrive_own(state: &mut State, index: usize, cell: Cell) {
+    let State { shared, threads, .. } = state;
+    while shared.arrive(&mut threads[index].buffer, cell) {}
+}
+
+/// `index` has taken the lock.
+fn enter(state: &mut State, index: usize) -> Result<(), String> {
+    let inside = state.threads.iter().position(|thread| thread.is_inside);
+    if let Some(other) = inside
+        && state.threads[other].life != Life::Gone
+    {
+        return Err(format!("{other} and {index} hold the lock"));
+    }
+    state.threads[index].is_inside = true;
+    Ok(())
+}
+
+/// Whether nobody but `actor` stores the word, or only under a lock that it holds.
+fn is_private(actor: &Actor, word: Word) -> bool {
+    match actor {
+        Actor::Locked(_) => {
+            matches!(word, Word::Tail | Word::ZeroedTo | Word::HeadCache | Word::Data(_))
+        }
+        Actor::Single(_) => matches!(word, Word::Tail | Word::Data(_)),
+        Actor::Receiver(_) => matches!(word, Word::Head),
+        Actor::Done => false,
+    }
+}

@@ -1,0 +1,63 @@
+//! Replayed words that can fail under a copy, as the pages of a truncated file do.
+
+use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::sync::atomic::Ordering;
+
+use super::super::super::memory::Sleepers;
+use super::super::super::{Memory, Word};
+use super::super::replay::Replay;
+
+/// A ring's words, replayed.
+#[derive(Debug)]
+pub(super) struct Words<'a> {
+    pub(super) replay: &'a Replay<'a>,
+    /// Whether the next copy of payload is left half way.
+    pub(super) is_faulty: Cell<bool>,
+}
+
+/// Thrown out of a copy that is left half way.
+pub(super) struct Fault;
+
+impl<'a> Words<'a> {
+    pub(super) fn new(replay: &'a Replay<'a>) -> Self {
+        Self { replay, is_faulty: Cell::new(false) }
+    }
+}
+
+impl Memory for Words<'_> {
+    fn load(&self, word: Word, order: Ordering) -> u64 {
+        self.replay.load(word, order)
+    }
+
+    fn store(&self, word: Word, value: u64, order: Ordering) {
+        self.replay.store(word, value, order);
+    }
+
+    fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64> {
+        self.replay.compare_exchange(word, current, new)
+    }
+
+    fn fence(&self, order: Ordering) {
+        self.replay.fence(order);
+    }
+
+    fn barrier(&self) -> bool {
+        self.replay.barrier()
+    }
+
+    fn is_reached_by_barriers(&self) -> bool {
+        self.replay.is_reached_by_barriers()
+    }
+
+    fn notify(&self, word: Word, sleepers: Sleepers) {
+        self.replay.notify(word, sleepers);
+    }
+
+    fn copy_in(&self, position: u64, bytes: &[u8]) {
+        self.replay.copy_in(position, bytes);
+        if self.is_faulty.replace(false) {
+            resume_unwind(Box::new(Fault));
+        }
+    }
+}
