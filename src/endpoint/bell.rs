@@ -44,6 +44,8 @@ pub(super) struct Bell {
     records: u32,
     last_sleep: Instant,
     last_barrier: Option<Instant>,
+    /// Since when it has been armed, where the sleep must be short.
+    armed_for_short: Option<Instant>,
 }
 
 /// The holder of the lock behind whom the receiver sleeps, and how often it has.
@@ -73,6 +75,7 @@ impl Bell {
             records: 0,
             last_sleep: Instant::now(),
             last_barrier: None,
+            armed_for_short: None,
         })
     }
 
@@ -111,7 +114,11 @@ impl Bell {
         }
         let armed = self.arm(end, head);
         if let Ok(Some(sleep)) = armed {
-            match (end.sleep_for_record(sleep, known, deadline), is_there()) {
+            let ended = end.sleep_for_record(sleep, known, deadline);
+            if ended == Ended::TimedOut {
+                self.note_time_out();
+            }
+            match (ended, is_there()) {
                 (_, true) => self.spin.note_end_of_sleep(),
                 (Ended::Perhaps, false) => end.count_spurious(),
                 _ => {}
@@ -124,7 +131,7 @@ impl Bell {
     /// Arms and looks once more: how to sleep, or `None` where there is something to do. Disarm
     /// afterwards, either way.
     pub(super) fn arm(&mut self, end: &Attached, head: u64) -> Result<Option<Sleep>, Error> {
-        if !self.doorbell.is_fenced() {
+        if self.doorbell.needs_barrier() {
             self.last_barrier = Some(Instant::now());
         }
         let Armed { word, trust } = self.doorbell.arm(&end.ring);
@@ -135,8 +142,17 @@ impl Bell {
             Look::Nothing => Some(SLEEP_MAX),
             Look::LockedBy(holder) => self.limit_behind(end, head, holder, before)?,
         };
+        self.armed_for_short = (trust == Trust::Short).then(Instant::now);
         let trusted = if trust == Trust::Short { SHORT } else { SLEEP_MAX };
         Ok(limit.map(|limit| Sleep { word, limit: limit.min(trusted) }))
+    }
+
+    /// To be told after a sleep that was ended by time alone.
+    pub(super) fn note_time_out(&mut self) {
+        // The caller's deadline may have come before a short sleep's end.
+        if self.armed_for_short.is_some_and(|armed| armed.elapsed() >= SHORT) {
+            self.doorbell.slept_out();
+        }
     }
 
     pub(super) fn disarm(&mut self, end: &Attached) {

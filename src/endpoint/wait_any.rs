@@ -12,7 +12,7 @@ use super::errors::RecvTimeoutError;
 use super::sleep::SLEEP_MAX;
 use super::{Deadline, Receiver};
 use crate::Error;
-use crate::os::futex::{self, Moment, Sleeping, WORDS_MAX};
+use crate::os::futex::{self, Moment, Sleeping, WORDS_MAX, Woken};
 
 /// What [`wait_any`] waits for: a [`Receiver`] of either kind.
 pub trait Waitable: sealed::Sealed {}
@@ -154,7 +154,11 @@ fn sleep_on(
     }
     let slept = futex::wait_any(words, until);
     for receiver in &mut *receivers {
-        receiver.claimed(Deadline::PAST)?.count_departure();
+        let claimed = receiver.claimed(Deadline::PAST)?;
+        claimed.count_departure();
+        if matches!(slept, Ok(Woken::TimedOut)) {
+            claimed.bell.note_time_out();
+        }
     }
     match slept {
         Err(source) if is_missing(&source) => {

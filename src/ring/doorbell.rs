@@ -152,7 +152,9 @@ pub(crate) enum Fences {
     Requested,
     /// All do: the request has been followed by a barrier of this consumer's own.
     On,
-    /// All do, for good: they take a lock, or the kernel refuses barriers.
+    /// Asked to, but the kernel refuses barriers: only time tells that all do.
+    Refused,
+    /// All do, for good: they take a lock, or the request was long ago.
     Always,
 }
 
@@ -204,17 +206,12 @@ impl RxDoorbell {
 
     /// Arms. Look at the ring before sleeping.
     pub(crate) fn arm<M: Memory>(&mut self, ring: &Ring<M>) -> Armed {
-        let mut trust = Trust::Full;
-        if !self.is_fenced() {
+        if self.needs_barrier() {
             self.fences = Fences::Requested;
             self.disarm(ring);
-            if ring.memory.barrier() {
-                self.fences = Fences::On;
-            } else {
-                self.fences = Fences::Always;
-                trust = Trust::Short;
-            }
+            self.fences = if ring.memory.barrier() { Fences::On } else { Fences::Refused };
         }
+        let trust = if self.fences == Fences::Refused { Trust::Short } else { Trust::Full };
         self.count = self.count.wrapping_add(wake::COUNT_ONE);
         let word = self.idle_word() | wake::ARMED_FUTEX;
         ring.memory.store(Word::RxWake, word.into(), Relaxed); // ours
@@ -227,9 +224,18 @@ impl RxDoorbell {
         ring.memory.store(Word::RxWake, self.idle_word().into(), Relaxed); // ours
     }
 
-    /// Whether producers are known to fence, so that arming takes no barrier.
-    pub(crate) fn is_fenced(&self) -> bool {
-        matches!(self.fences, Fences::On | Fences::Always)
+    /// Whether the next arming executes a barrier.
+    pub(crate) fn needs_barrier(&self) -> bool {
+        matches!(self.fences, Fences::Off | Fences::Requested)
+    }
+
+    /// A sleep that was to be trusted for a short time has lasted all of it. What was published
+    /// before the request for fences is visible now. No other end of a sleep says that, and neither
+    /// does a message found while arming.
+    pub(crate) fn slept_out(&mut self) {
+        if self.fences == Fences::Refused {
+            self.fences = Fences::Always;
+        }
     }
 
     /// Whether producers were asked to fence, and could be let go on without.

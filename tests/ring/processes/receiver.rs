@@ -10,7 +10,7 @@ use super::super::super::doorbell::{
 use super::super::super::{Consumer, Memory, Ring, Wakes, Word};
 use super::super::replay::Replay;
 use super::actor::{Actor, Event, Ran, id};
-use super::call::{Call, Ends};
+use super::call::{Call, Ends, TIMED_OUT};
 use super::setup::{Mutant, Setup};
 use super::words::Words;
 
@@ -71,7 +71,7 @@ impl Receiver {
             Stage::Attach => unreachable!("attached"),
             Stage::Take => self.take(ring, consumer, doorbell),
             Stage::Free => self.free(ring, consumer, doorbell),
-            Stage::Idle => Ok(self.idle(ring, &consumer, doorbell)),
+            Stage::Idle => Ok(self.idle(ring, &consumer, doorbell, setup)),
             Stage::Look(armed) => Ok(self.look(ring, consumer.head(), armed, setup)),
             Stage::Judge(armed, holder) => Ok(self.judge(ring, consumer.head(), armed, holder)),
             Stage::Past(armed) => Ok(match look_past_holder(ring, consumer.head()) {
@@ -147,12 +147,16 @@ impl Receiver {
         ring: &Ring<Words<'_>>,
         consumer: &Consumer,
         mut doorbell: RxDoorbell,
+        setup: &Setup,
     ) -> (Actor, Event) {
         if self.idles == Idles::Polls {
             ring.memory.replay.call(Call::UntilRecord(consumer.head()));
             return self.to(Stage::Take);
         }
         let armed = doorbell.arm(ring);
+        if setup.mutant == Mutant::TrustsAtOnce {
+            doorbell.slept_out();
+        }
         self.keep(consumer.clone(), doorbell, Stage::Look(armed))
     }
 
@@ -220,11 +224,16 @@ impl Receiver {
     fn sleep(&self, ring: &Ring<Words<'_>>, armed: Armed, ends: Ends) -> (Actor, Event) {
         let replay = ring.memory.replay;
         let epoch = replay.call(Call::Epoch);
+        let mut kept = self.kept.clone();
+        let (_, doorbell) = kept.as_mut().expect("attached");
         if epoch == self.epoch {
-            replay.call(Call::Wait(Word::RxWake, armed.word, ends));
+            let ended = replay.call(Call::Wait(Word::RxWake, armed.word, ends));
+            if ended == TIMED_OUT && ends == Ends::Soon {
+                doorbell.slept_out();
+            }
         }
-        self.kept.as_ref().expect("attached").1.disarm(ring);
-        let next = Self { epoch, stage: Stage::Take, ..self.clone() };
+        doorbell.disarm(ring);
+        let next = Self { kept, epoch, stage: Stage::Take, ..self.clone() };
         (Actor::Receiver(next), Event::Nothing)
     }
 }

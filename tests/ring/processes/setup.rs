@@ -31,6 +31,8 @@ pub(super) enum Mutant {
     NoProducerFence,
     /// A consumer doesn't fence after arming.
     NoArmingFence,
+    /// Where the kernel refuses barriers, only the first arming is taken for untrustworthy.
+    TrustsAtOnce,
     /// A request for fences found in the word is taken for one's own.
     BelievesRequest,
     /// A consumer looks at the header before it looks at the lock.

@@ -48,6 +48,18 @@ fn no_message_is_left_behind_by_a_producer_killed_before_it_notifies() {
     assert!(seen.kills > 0 && seen.death_wakes > 0);
 }
 
+#[test]
+fn no_message_is_left_behind_where_the_kernel_refuses_barriers() {
+    let seen = assert_sound(&Setup { barriers: Barriers::Refused, ..pair(THREE) });
+    assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.timed_out > 0);
+}
+
+#[test]
+fn no_message_is_left_behind_where_a_successor_is_refused_barriers() {
+    let seen = assert_sound(&Setup { barriers: Barriers::Refused, ..with_successor(TWO) });
+    assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.kills > 0 && seen.timed_out > 0);
+}
+
 const LOST: &str = "nobody to wake its consumer";
 
 #[test]
@@ -74,4 +86,12 @@ fn another_consumers_request_taken_for_ones_own_leaves_a_message_behind() {
 fn without_a_watcher_a_death_before_notifying_leaves_a_message_behind() {
     let setup = pair(TWO).kill(1, &[0]);
     assert_caught(&Setup { is_watched: false, ..setup }, LOST);
+}
+
+/// The message found while arming was published before the request for fences, and so may be one
+/// behind it that is not visible yet.
+#[test]
+fn trust_after_an_arming_that_found_something_leaves_a_message_behind() {
+    let setup = Setup { barriers: Barriers::Refused, ..pair(THREE) };
+    assert_caught(&setup.mutant(Mutant::TrustsAtOnce), LOST);
 }
