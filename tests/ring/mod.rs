@@ -7,6 +7,7 @@ mod property;
 mod recording;
 mod replay;
 mod steps;
+mod wake_steps;
 
 use tombolo_abi::RecordRules;
 

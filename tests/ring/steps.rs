@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use tombolo_abi::LockWord;
 
-use super::super::{Consumer, Memory, Ring, SpscProducer, Wakes, Word, try_lock};
+use super::super::doorbell::{Fences, Look, RxDoorbell, arm_for_room, look, look_locked};
+use super::super::{Consumer, Memory, NoRoom, Ring, SpscProducer, Wakes, Word};
+use super::super::{transfer, try_lock};
 use super::heap::Heap;
 use super::recording::{Access, Order, Recording};
 use super::replay::{Reached, replay};
@@ -13,15 +15,28 @@ use super::ring;
 
 const CAPACITY: u64 = 256;
 const ME: LockWord = LockWord { slot: 3, incarnation: 9 };
+const DEAD: LockWord = LockWord { slot: 4, incarnation: 2 };
 
 /// What is done to a ring whose every access counts.
 #[derive(Clone, Copy, Debug)]
-enum Scenario {
+pub(super) enum Scenario {
     Send,
     SendTwo,
     SendUntilFull,
     Receive,
+    /// Attaches and finds nothing.
+    FindEmpty,
     SendLocked,
+    /// Publishes under the lock and dies.
+    DieLocked,
+    Transfer,
+    /// Arms as the consumer of an SPSC ring, and looks.
+    Arm,
+    /// The same twice.
+    ArmTwice,
+    /// Arms as the consumer of an MPSC ring, and looks.
+    ArmLocked,
+    ArmForRoom,
 }
 
 /// Does it, and gives a number that tells how it went.
@@ -46,11 +61,44 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
             consumer.free(ring, front, wakes);
             room.len()
         }
+        Scenario::FindEmpty => {
+            let mut consumer = Consumer::attach(ring).unwrap();
+            usize::from(consumer.front(ring, wakes).unwrap().is_none())
+        }
         Scenario::SendLocked => {
             let mut locked = try_lock(ring, ME, wakes).ok().unwrap();
             usize::from(locked.try_send(message).is_ok())
         }
+        Scenario::DieLocked => {
+            let mut locked = try_lock(ring, DEAD, wakes).ok().unwrap();
+            locked.try_send(message).unwrap();
+            std::mem::forget(locked);
+            1
+        }
+        Scenario::Transfer => usize::from(transfer(ring, DEAD, ME, wakes).unwrap().is_some()),
+        Scenario::Arm | Scenario::ArmTwice | Scenario::ArmLocked => arm(scenario, ring),
+        Scenario::ArmForRoom => {
+            let wanted = NoRoom { tail: 224, needed: 64, comfortable: 64 };
+            usize::from(arm_for_room(ring, &wanted).is_some())
+        }
     }
+}
+
+/// Arms the consumer's doorbell and looks, and gives how often.
+fn arm<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
+    let is_locked = matches!(scenario, Scenario::ArmLocked);
+    let fences = if is_locked { Fences::Always } else { Fences::Requested };
+    let mut doorbell = RxDoorbell::attach(ring, ME, 0, fences);
+    let mut look_once = || {
+        doorbell.arm(ring);
+        if is_locked { look_locked(ring, 0) } else { look(ring, 0) }
+    };
+    assert_eq!(look_once(), Look::Nothing);
+    if matches!(scenario, Scenario::ArmTwice) {
+        assert_eq!(look_once(), Look::Nothing);
+        return 2;
+    }
+    1
 }
 
 /// Runs on memory and gives the accesses made.
@@ -133,7 +181,7 @@ fn written(access: &Access) -> String {
 
 /// Asserts that the code, on memory and stepped, makes exactly the accesses of `protocol` in a ring
 /// that starts at `base` and holds what `before` sent.
-fn assert_steps(base: u64, before: &[Scenario], scenario: Scenario, protocol: &str) {
+pub(super) fn assert_steps(base: u64, before: &[Scenario], scenario: Scenario, protocol: &str) {
     let prepared = || {
         let heap = Heap::new(CAPACITY, base);
         for scenario in before {

@@ -28,7 +28,7 @@ fn nothing_published_is_lost_when_a_holder_is_killed_anywhere() {
 fn nothing_published_is_lost_when_who_takes_over_is_killed_too() {
     let jobs: [&[_]; 3] = [&[Job::Send(16)], &[Job::Send(8)], &[Job::Send(8)]];
     let seen = assert_sound(&crew(&jobs, AfterTransfer::Sends).kill(2, &[0, 1]));
-    assert!(seen.kills > 0 && seen.transfers > 0);
+    assert!(seen.kills > 0 && seen.transfers > 0 && seen.transfers_again > 0);
 }
 
 #[test]

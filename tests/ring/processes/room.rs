@@ -58,6 +58,23 @@ fn a_producer_is_woken_for_room_by_the_consumer_after_one_that_was_killed() {
     assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.kills > 0);
 }
 
+#[test]
+fn neither_is_left_asleep_where_both_sides_sleep() {
+    let mut setup = single(&[Job::Send(24), Job::Send(24), Job::Send(8)]);
+    setup.actors[1] = Actor::Receiver(Receiver::new(Idles::Sleeps));
+    let seen = assert_sound(&setup);
+    assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.refused > 0 && seen.barriers > 0);
+}
+
+/// The crew of the tests above with a third producer, whose consumer may be killed too. Prints what
+/// was gone through.
+#[test]
+#[ignore = "takes minutes"]
+fn three_producers_are_woken_for_room_though_anybody_is_killed() {
+    let seen = assert_sound(&with_successor(crew(&[ONE, ONE, ONE]), &[1, 2, 3]));
+    assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.kills > 0 && seen.transfers > 0);
+}
+
 const LOST: &str = "nobody to wake its producer";
 
 #[test]

@@ -226,15 +226,14 @@ impl Search<'_> {
 
     /// From every state an end can be come to, without anybody being killed for it.
     fn check_no_livelock(&mut self) -> Found {
-        let mut back = vec![vec![]; self.from.len()];
-        for (from, to) in &self.edges {
-            back[*to as usize].push(*from);
-        }
+        self.edges.sort_unstable_by_key(|(_, to)| *to);
         let mut reaches = vec![false; self.from.len()];
         let mut open = self.ends.clone();
         while let Some(id) = open.pop() {
             if !std::mem::replace(&mut reaches[id as usize], true) {
-                open.extend(&back[id as usize]);
+                let first = self.edges.partition_point(|(_, to)| *to < id);
+                let into = self.edges[first..].iter().take_while(|(_, to)| *to == id);
+                open.extend(into.map(|(from, _)| from));
             }
         }
         match reaches.iter().position(|reaches| !reaches) {

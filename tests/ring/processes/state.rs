@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) unfreed: Vec<(u64, u8)>,
     /// Whether the first of them was copied out before.
     pub(super) is_taken: bool,
+    /// Whether the lock was taken over and has not been given back since.
+    pub(super) is_taken_over: bool,
     pub(super) kills: u8,
     pub(super) naps: u8,
     pub(super) armings: u8,
@@ -65,6 +67,8 @@ pub(super) struct Seen {
     pub(super) cut: u64,
     pub(super) kills: u64,
     pub(super) transfers: u64,
+    /// Those from a holder that had taken over itself.
+    pub(super) transfers_again: u64,
     pub(super) refused: u64,
     pub(super) unwound: u64,
     pub(super) relaxed: u64,
@@ -98,6 +102,7 @@ impl State {
             bytes: [None; SLOTS],
             unfreed: vec![],
             is_taken: false,
+            is_taken_over: false,
             kills: 0,
             naps: 0,
             armings: 0,

@@ -9,7 +9,7 @@ use super::call::{Call, Ends, TIMED_OUT, WOKEN};
 use super::memory::{Cell, EPOCH, Store, cell, incarnation};
 use super::mutant::{Altered, alter};
 use super::setup::{Barriers, Setup};
-use super::state::{Life, Seen, State};
+use super::state::{Seen, State};
 
 /// Takes steps.
 #[derive(Debug)]
@@ -103,7 +103,9 @@ impl Stepper<'_> {
         let is_release = order == Order::Release;
         state.threads[index].buffer.push(Store { to, value, is_release });
         match word {
-            Word::Lock => state.threads[index].is_inside = false,
+            Word::Lock => {
+                (state.threads[index].is_inside, state.is_taken_over) = (false, false);
+            }
             Word::Data(position) if is_release && value != 0 => {
                 self.publish(state, index, position);
             }
@@ -149,16 +151,27 @@ impl Stepper<'_> {
         self.answer_all(settled, index, |stepper, state| {
             let found = state.shared.get(cell);
             if found == current {
-                stepper.seen.transfers += u64::from(word == Word::Lock && found != 0);
                 state.drain(index);
                 state.shared.set(cell, new);
                 if word == Word::Lock {
-                    enter(state, index)?;
+                    stepper.enter(state, index, found)?;
                 }
                 state.armings += u8::from(word == Word::TxWake);
             }
             Ok(found)
         })
+    }
+
+    /// `index` has taken the lock, which was `found`.
+    fn enter(&mut self, state: &mut State, index: usize, found: u64) -> Result<(), String> {
+        if let Some(other) = state.threads.iter().position(|thread| thread.is_inside) {
+            return Err(format!("{other} and {index} hold the lock"));
+        }
+        let is_transfer = found != LockWord::FREE;
+        self.seen.transfers += u64::from(is_transfer);
+        self.seen.transfers_again += u64::from(state.is_taken_over);
+        (state.threads[index].is_inside, state.is_taken_over) = (true, is_transfer);
+        Ok(())
     }
 
     fn barrier(&mut self, mut state: State, index: usize) -> Outcomes {
@@ -309,13 +322,7 @@ impl Stepper<'_> {
     pub(super) fn is_unseen(&self, state: &State, index: usize, access: Access) -> bool {
         let thread = &state.threads[index];
         match access {
-            Access::Load(word, _) => match self.cell(word) {
-                None => true,
-                Some(cell) => {
-                    thread.buffer.iter().any(|store| store.to == cell)
-                        || is_private(&thread.actor, word)
-                }
-            },
+            Access::Load(word, _) => self.cell(word).is_none() || is_private(&thread.actor, word),
             Access::Store(..) | Access::AskReached => true,
             Access::Fence(_) => thread.buffer.is_empty(),
             Access::Call(Call::SetIncarnation(..)) => true,
@@ -328,18 +335,6 @@ impl Stepper<'_> {
 fn arrive_own(state: &mut State, index: usize, cell: Cell) {
     let State { shared, threads, .. } = state;
     while shared.arrive(&mut threads[index].buffer, cell) {}
-}
-
-/// `index` has taken the lock.
-fn enter(state: &mut State, index: usize) -> Result<(), String> {
-    let inside = state.threads.iter().position(|thread| thread.is_inside);
-    if let Some(other) = inside
-        && state.threads[other].life != Life::Gone
-    {
-        return Err(format!("{other} and {index} hold the lock"));
-    }
-    state.threads[index].is_inside = true;
-    Ok(())
 }
 
 /// Whether nobody but `actor` stores the word, or only under a lock that it holds.
