@@ -271,7 +271,8 @@ pub(crate) fn look_locked<M: Memory>(ring: &Ring<M>, head: u64) -> Look {
 }
 
 /// Looks past a live holder of the lock: executes a barrier, behind which the holder has either
-/// published visibly or will see the arming. `None` where the kernel refuses.
+/// published visibly or will see the arming. `None` where the kernel refuses. Not for a holder that
+/// barriers don't reach: behind that one only short sleeps are safe.
 pub(crate) fn look_past_holder<M: Memory>(ring: &Ring<M>, head: u64) -> Option<Look> {
     ring.memory.barrier().then(|| look(ring, head))
 }

@@ -11,7 +11,7 @@ use super::single::Single;
 /// What a producer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Job {
-    /// Sends a message of so many bytes.
+    /// Sends a message of so many bytes, with its number in each.
     Send(u32),
     /// Two of so many bytes, at once.
     Batch(u32),

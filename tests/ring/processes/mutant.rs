@@ -8,6 +8,7 @@ use super::actor::{Actor, Job};
 use super::call::Call;
 use super::locked::Stage;
 use super::memory::cell;
+use super::receiver;
 use super::setup::{Mutant, Setup};
 use super::state::State;
 
@@ -35,6 +36,11 @@ pub(super) fn alter(setup: &Setup, state: &mut State, index: usize, access: Acce
             (Mutant::NoFreeingFence, Access::Fence(_)) => Altered::Answer(0),
             (Mutant::SuccessorWithoutNews, Access::Load(Word::TxWake, _))
                 if !receiver.has_freed =>
+            {
+                Altered::Answer(0)
+            }
+            (Mutant::SilentWhenEmpty, Access::Load(Word::TxWake, _))
+                if receiver.stage == receiver::Stage::Take =>
             {
                 Altered::Answer(0)
             }

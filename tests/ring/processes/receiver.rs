@@ -120,11 +120,14 @@ impl Receiver {
         let mut bytes = vec![0; front.payload_len()];
         Consumer::copy_out(ring, front, &mut bytes);
         match bytes.split_first() {
-            Some((number, rest)) if rest.iter().all(|byte| byte == number) && *number != 0 => {
-                let (next, _) = self.keep(consumer, doorbell, Stage::Free);
-                Ok((next, Event::Took(front.position, *number)))
+            Some((number, rest)) if *number == 0 || rest.iter().any(|byte| byte != number) => {
+                Err(format!("torn: {bytes:x?} at {}", front.position))
             }
-            _ => Err(format!("torn: {bytes:x?} at {}", front.position)),
+            first => {
+                let number = first.map_or(0, |(number, _)| *number);
+                let (next, _) = self.keep(consumer, doorbell, Stage::Free);
+                Ok((next, Event::Took(front.position, number)))
+            }
         }
     }
 

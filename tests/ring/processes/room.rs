@@ -58,6 +58,17 @@ fn a_producer_is_woken_for_room_by_the_consumer_after_one_that_was_killed() {
     assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.kills > 0);
 }
 
+/// A message of 8 bytes that crosses no eighth of the ring, and behind it one that needs its room.
+fn freed_within_an_eighth() -> Setup {
+    Setup { capacity: 128, ..single(&[Job::Send(0), Job::Send(112)]) }
+}
+
+#[test]
+fn a_producer_is_woken_for_room_that_ends_within_an_eighth() {
+    let seen = assert_sound(&freed_within_an_eighth());
+    assert!(seen.sleeps > 0 && seen.wakes > 0);
+}
+
 #[test]
 fn neither_is_left_asleep_where_both_sides_sleep() {
     let mut setup = single(&[Job::Send(24), Job::Send(24), Job::Send(8)]);
@@ -96,4 +107,9 @@ fn a_consumer_that_does_not_fence_after_freeing_leaves_a_producer_asleep() {
 #[test]
 fn a_look_that_overtakes_the_arming_leaves_a_producer_asleep() {
     assert_caught(&single(TWO).mutant(Mutant::LookBeforeArming), LOST);
+}
+
+#[test]
+fn a_consumer_that_tells_nobody_of_an_empty_ring_leaves_a_producer_asleep() {
+    assert_caught(&freed_within_an_eighth().mutant(Mutant::SilentWhenEmpty), LOST);
 }

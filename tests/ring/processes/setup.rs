@@ -41,6 +41,8 @@ pub(super) enum Mutant {
     NoArmCount,
     /// A consumer has nothing to tell before it has freed something itself.
     SuccessorWithoutNews,
+    /// A consumer that finds the ring empty tells nobody.
+    SilentWhenEmpty,
     /// A consumer doesn't fence between freeing and looking after blocked producers.
     NoFreeingFence,
     /// A blocked producer's look at the room overtakes its arming.

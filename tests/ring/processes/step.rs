@@ -127,7 +127,9 @@ impl Stepper<'_> {
         };
         while let Ok(Some(record)) = rules.decode(read(state, position), position) {
             if record.kind == RecordKind::Data {
-                let number = read(state, position + record.payload_offset()) as u8;
+                let is_empty = record.payload_len == 0;
+                let first = read(state, position + record.payload_offset()) as u8;
+                let number = if is_empty { 0 } else { first };
                 state.unfreed.push((position, number));
                 state.threads[index].published += 1;
             } else {
