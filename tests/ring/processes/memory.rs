@@ -46,6 +46,8 @@ pub(super) struct Store {
     pub(super) to: Cell,
     pub(super) value: u64,
     pub(super) is_release: bool,
+    /// Whether it was stored since its process's last step that others can see.
+    pub(super) is_marked: bool,
 }
 
 /// The words themselves.
@@ -78,6 +80,7 @@ impl Shared {
         } else {
             buffer.remove(index);
             self.set(cell, store.value);
+            buffer[..index].iter_mut().for_each(|before| before.is_marked = false);
         }
         true
     }

@@ -5,6 +5,7 @@
 //! is; its stores still arrive, and its lock byte is free only then.
 
 mod actor;
+mod barrier;
 mod call;
 mod locked;
 mod memory;
@@ -24,7 +25,7 @@ mod words;
 
 pub(super) use call::Call;
 
-use setup::Setup;
+use setup::{Order, Setup};
 use state::Seen;
 
 /// Asserts that the search finds what `problem` describes, and nothing before it.
@@ -33,6 +34,14 @@ fn assert_caught(setup: &Setup, problem: &str) {
     let line = found.lines().next().unwrap_or_default();
     println!("{line}, after {} steps", found.lines().count() - 1);
     assert!(line.contains(problem), "caught for another reason: {found}");
+}
+
+/// Asserts that trying unseen steps first loses no end.
+fn assert_order_is_sound(setup: &Setup) {
+    let first = assert_sound(setup);
+    let any = assert_sound(&Setup { order: Order::Any, ..setup.clone() });
+    assert_eq!(first.ends, any.ends);
+    assert!(first.states < any.states);
 }
 
 /// Searches, and gives what was gone through; all of it is printed.

@@ -5,7 +5,7 @@ use super::actor::{Actor, Job, id};
 use super::locked::{AfterTransfer, Locked};
 use super::receiver::{Idles, Receiver};
 use super::setup::{Mutant, Setup};
-use super::{assert_caught, assert_sound};
+use super::{assert_caught, assert_order_is_sound, assert_sound};
 
 /// Producers with these jobs in a ring of 64 bytes, which they lap, and its consumer.
 fn crew(jobs: &[&'static [Job]], then: AfterTransfer) -> Setup {
@@ -74,4 +74,10 @@ fn with_an_unwinding_that_keeps_zeroed_to_the_search_finds_stale_payload() {
     let jobs: [&[_]; 1] = [&[Job::Abort(24), Job::Send(8)]];
     let setup = crew(&jobs, AfterTransfer::Sends);
     assert_caught(&setup.mutant(Mutant::AbortKeepsZeros), "record tag 0x1414");
+}
+
+#[test]
+fn the_order_of_unseen_steps_changes_no_end() {
+    let jobs: [&[_]; 2] = [&[Job::Send(8)], &[Job::Send(8)]];
+    assert_order_is_sound(&crew(&jobs, AfterTransfer::Sends).kill(1, &[0]));
 }

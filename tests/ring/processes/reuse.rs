@@ -5,7 +5,7 @@ use super::actor::{Actor, Job, id};
 use super::locked::{Locked, Stage};
 use super::receiver::{Idles, Receiver};
 use super::setup::{Mutant, Setup};
-use super::{assert_caught, assert_sound};
+use super::{assert_caught, assert_order_is_sound, assert_sound};
 
 const ONE: &[Job] = &[Job::Send(8)];
 
@@ -52,4 +52,9 @@ fn a_probe_that_takes_the_byte_makes_a_dead_owner_look_alive() {
     let mut setup = slot_taken_again(2);
     setup.actors[1] = Actor::Done;
     assert_caught(&setup.mutant(Mutant::ProbeTakesByte), "has no owner");
+}
+
+#[test]
+fn the_order_of_unseen_steps_changes_no_end() {
+    assert_order_is_sound(&slot_taken_again(1));
 }

@@ -5,7 +5,7 @@ use super::locked::Locked;
 use super::receiver::{Idles, Receiver};
 use super::setup::{Mutant, Setup};
 use super::single::Single;
-use super::{assert_caught, assert_sound};
+use super::{assert_caught, assert_order_is_sound, assert_sound};
 
 const TWO: &[Job] = &[Job::Send(24), Job::Send(24)];
 const ONE: &[Job] = &[Job::Send(24)];
@@ -112,4 +112,9 @@ fn a_look_that_overtakes_the_arming_leaves_a_producer_asleep() {
 #[test]
 fn a_consumer_that_tells_nobody_of_an_empty_ring_leaves_a_producer_asleep() {
     assert_caught(&freed_within_an_eighth().mutant(Mutant::SilentWhenEmpty), LOST);
+}
+
+#[test]
+fn the_order_of_unseen_steps_changes_no_end() {
+    assert_order_is_sound(&with_successor(single(TWO), &[1]));
 }

@@ -7,7 +7,7 @@ use super::super::recording::Access;
 use super::actor::Actor;
 use super::call::{Call, Ends};
 use super::memory::{EPOCH, cell};
-use super::setup::{Killed, Setup};
+use super::setup::{Killed, Order, Setup};
 use super::state::{Life, Seen, State, Thread};
 use super::step::Stepper;
 
@@ -77,11 +77,11 @@ impl Search<'_> {
         }
     }
 
-    /// Adds every state that one step leads to. A step that nobody else can see goes first, alone:
-    /// it commutes with all of theirs.
+    /// Adds every state that one step leads to.
     fn expand(&mut self, id: u32, state: &State) -> Found {
         for (index, thread) in state.threads.iter().enumerate() {
-            if let Some(access) = thread.next
+            if self.stepper.setup.order == Order::UnseenFirst
+                && let Some(access) = thread.next
                 && self.stepper.is_unseen(state, index, access)
             {
                 self.kill(id, state, index);
@@ -108,11 +108,18 @@ impl Search<'_> {
             (_, _, Some((_, ends)))
                 if ends != Ends::Never && state.naps < self.stepper.setup.naps =>
             {
-                let mut next = self.stepper.time_out(state, index)?;
-                next.naps += 1;
-                self.add(id, Did::TimedOut(index), next);
+                let mut state = state.clone();
+                state.naps += 1;
+                self.time_out(id, state, index)?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn time_out(&mut self, id: u32, state: State, index: usize) -> Found {
+        for next in self.stepper.time_out(state, index)? {
+            self.add(id, Did::TimedOut(index), next);
         }
         Ok(())
     }
@@ -146,6 +153,7 @@ impl Search<'_> {
         thread.life = Life::Dead;
         (thread.actor, thread.next, thread.asleep) = (Actor::Done, None, None);
         thread.log.clear();
+        next.unmark(index);
         self.add(id, Did::Killed(index), next);
     }
 
@@ -203,9 +211,7 @@ impl Search<'_> {
             };
             let mut next = state.clone();
             (0..next.threads.len()).for_each(|index| next.drain(index));
-            let next = self.stepper.time_out(&next, *index)?;
-            self.add(id, Did::TimedOut(*index), next);
-            return Ok(());
+            return self.time_out(id, next, *index);
         }
         let waits =
             |thread: &Thread| !matches!(thread.next, None | Some(Access::Call(Call::TakeByte(_))));

@@ -87,6 +87,16 @@ pub(super) struct Setup {
     /// How often producers may arm, all in all; where they would more often, a run is cut off.
     pub(super) armings: u8,
     pub(super) mutant: Mutant,
+    pub(super) order: Order,
+}
+
+/// Which steps are tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Steps that nobody else can see go first, alone: they commute with all others.
+    UnseenFirst,
+    /// All steps, in every order.
+    Any,
 }
 
 impl Setup {
@@ -104,6 +114,7 @@ impl Setup {
             naps: 1,
             armings: 6,
             mutant: Mutant::None,
+            order: Order::UnseenFirst,
         }
     }
 

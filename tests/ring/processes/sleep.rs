@@ -5,7 +5,7 @@ use super::actor::{Actor, Job};
 use super::receiver::{Idles, Receiver};
 use super::setup::{Barriers, Mutant, Setup};
 use super::single::Single;
-use super::{assert_caught, assert_sound};
+use super::{assert_caught, assert_order_is_sound, assert_sound};
 
 const THREE: &[Job] = &[Job::Send(8), Job::Send(8), Job::Send(8)];
 const TWO: &[Job] = &[Job::Send(8), Job::Send(8)];
@@ -94,4 +94,11 @@ fn without_a_watcher_a_death_before_notifying_leaves_a_message_behind() {
 fn trust_after_an_arming_that_found_something_leaves_a_message_behind() {
     let setup = Setup { barriers: Barriers::Refused, ..pair(THREE) };
     assert_caught(&setup.mutant(Mutant::TrustsAtOnce), LOST);
+}
+
+#[test]
+fn the_order_of_unseen_steps_changes_no_end() {
+    assert_order_is_sound(&with_successor(TWO));
+    assert_order_is_sound(&Setup { barriers: Barriers::Refused, ..pair(TWO) });
+    assert_order_is_sound(&pair(TWO).kill(1, &[0]));
 }

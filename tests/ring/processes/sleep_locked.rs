@@ -5,7 +5,7 @@ use super::actor::{Actor, Job, id};
 use super::locked::{AfterTransfer, Locked, Stage};
 use super::receiver::{Idles, Receiver};
 use super::setup::{Barriers, Killed, Mutant, Setup};
-use super::{assert_caught, assert_sound};
+use super::{assert_caught, assert_order_is_sound, assert_sound};
 
 const ONE: &[Job] = &[Job::Send(8)];
 const TWO: &[Job] = &[Job::Send(8), Job::Send(8)];
@@ -98,4 +98,10 @@ fn no_message_is_left_behind_by_a_transfer_that_sends_nothing() {
 #[test]
 fn a_transfer_that_tells_nobody_leaves_a_message_behind() {
     assert_caught(&taken_over_without_sending().mutant(Mutant::SilentTransfer), LOST);
+}
+
+#[test]
+fn the_order_of_unseen_steps_changes_no_end() {
+    assert_order_is_sound(&crew(&[ONE], AfterTransfer::Sends).kill(1, &[0]));
+    assert_order_is_sound(&taken_over_without_sending());
 }

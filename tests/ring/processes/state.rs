@@ -217,6 +217,11 @@ impl State {
         on_the_way.chain([self.shared.get(cell)])
     }
 
+    /// `index` takes a step that others can see.
+    pub(super) fn unmark(&mut self, index: usize) {
+        self.threads[index].buffer.iter_mut().for_each(|store| store.is_marked = false);
+    }
+
     /// Everything that `index` has stored arrives.
     pub(super) fn drain(&mut self, index: usize) {
         self.shared.drain(&mut self.threads[index].buffer);

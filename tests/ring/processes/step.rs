@@ -5,10 +5,10 @@ use tombolo_abi::{LockWord, RecordKind, wake};
 use super::super::super::Word;
 use super::super::recording::{Access, Order};
 use super::actor::Actor;
-use super::call::{Call, Ends, TIMED_OUT, WOKEN};
+use super::call::{Call, Ends, WOKEN};
 use super::memory::{Cell, EPOCH, Store, cell, incarnation};
 use super::mutant::{Altered, alter};
-use super::setup::{Barriers, Setup};
+use super::setup::Setup;
 use super::state::{Seen, State};
 
 /// Takes steps.
@@ -27,6 +27,9 @@ impl Stepper<'_> {
         let thread = &state.threads[index];
         let mut state = state.clone();
         let access = thread.next.expect("a step");
+        if !self.is_unseen(&state, index, access) {
+            state.unmark(index);
+        }
         match alter(self.setup, &mut state, index, access) {
             Altered::Answer(value) => self.answer(state, index, value),
             Altered::Access(access) => self.access(state, index, access),
@@ -37,7 +40,7 @@ impl Stepper<'_> {
         Ok(vec![state.answer(index, value, self.setup, &mut self.seen)?])
     }
 
-    fn answer_all(
+    pub(super) fn answer_all(
         &mut self,
         states: Vec<State>,
         index: usize,
@@ -101,7 +104,12 @@ impl Stepper<'_> {
     fn store(&mut self, state: &mut State, index: usize, word: Word, value: u64, order: Order) {
         let Some(to) = self.cell(word) else { return };
         let is_release = order == Order::Release;
-        state.threads[index].buffer.push(Store { to, value, is_release });
+        state.threads[index].buffer.push(Store {
+            to,
+            value,
+            is_release,
+            is_marked: self.marks_stores(),
+        });
         match word {
             Word::Lock => {
                 (state.threads[index].is_inside, state.is_taken_over) = (false, false);
@@ -176,18 +184,6 @@ impl Stepper<'_> {
         Ok(())
     }
 
-    fn barrier(&mut self, mut state: State, index: usize) -> Outcomes {
-        self.seen.barriers += 1;
-        if self.setup.barriers == Barriers::Work {
-            for reached in 0..state.threads.len() {
-                if reached == index || !self.setup.unregistered.contains(&reached) {
-                    state.drain(reached);
-                }
-            }
-        }
-        self.answer(state, index, (self.setup.barriers != Barriers::Refused).into())
-    }
-
     /// Clears the armed bit and wakes everybody who sleeps on it.
     pub(super) fn notify(
         &mut self,
@@ -215,21 +211,13 @@ impl Stepper<'_> {
         Ok(outcomes)
     }
 
-    /// A sleep ends by itself.
-    pub(super) fn time_out(&mut self, state: &State, index: usize) -> Result<State, String> {
-        let mut state = state.clone();
-        self.seen.timed_out += 1;
-        if let Some((_, Ends::Soon)) = state.threads[index].asleep.take() {
-            (0..state.threads.len()).for_each(|other| state.drain(other));
-        }
-        state.answer(index, TIMED_OUT, self.setup, &mut self.seen)
-    }
-
     fn call(&mut self, mut state: State, index: usize, call: Call) -> Outcomes {
         match call {
             Call::Incarnation(slot) => self.look(state, index, incarnation(slot)),
             Call::SetIncarnation(slot, value) => {
-                let store = Store { to: incarnation(slot), value: value.into(), is_release: true };
+                let (to, value) = (incarnation(slot), value.into());
+                let is_marked = self.marks_stores();
+                let store = Store { to, value, is_release: true, is_marked };
                 state.threads[index].buffer.push(store);
                 self.answer(state, index, 0)
             }
