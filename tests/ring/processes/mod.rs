@@ -3,6 +3,24 @@
 //! They run the real code (see `replay`) over stores that arrive late (see `memory`), and ask for
 //! what no ring has: lock bytes, incarnations, sleep (see `call`). A killed process stops where it
 //! is; its stores still arrive, and its lock byte is free only then.
+//!
+//! Loads happen in program order, a fence makes a process's own stores arrive, a replacing access
+//! that succeeds does too. What a missing Acquire would do is found by `steps` and `wake_steps`. A
+//! sleep is woken or ends by itself; how often the latter, and how often blocked producers arm, is
+//! bounded (see `setup`).
+//!
+//! | tests | promise |
+//! |---|---|
+//! | `recovery` | what a killed producer of an MPSC ring published is delivered, once and in order |
+//! | `reuse` | a dead owner's slot changes hands, and never do two hold the lock |
+//! | `sleep`, `sleep_locked` | no message is left in a ring whose consumer sleeps |
+//! | `room` | no producer is left asleep before an empty ring |
+//!
+//! Each search prints what it went through. Larger ones take minutes:
+//!
+//! ```text
+//! cargo test -p tombolo --lib -- --ignored --nocapture --test-threads 1 processes::
+//! ```
 
 mod actor;
 mod barrier;

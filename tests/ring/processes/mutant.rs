@@ -3,7 +3,7 @@
 use tombolo_abi::wake;
 
 use super::super::super::Word;
-use super::super::recording::Access;
+use super::super::recording::{Access, Order};
 use super::actor::{Actor, Job};
 use super::call::Call;
 use super::locked::Stage;
@@ -61,6 +61,9 @@ fn alter_locked(
     match (setup.mutant, access) {
         (Mutant::NoRoll, Access::Load(Word::Data(_), _)) => Altered::Answer(0),
         (Mutant::NoZeroing, Access::Store(Word::Data(_), 0, _)) => Altered::Answer(0),
+        (Mutant::PlainUnlock, Access::Store(Word::Lock, value, _)) => {
+            Altered::Access(Access::Store(Word::Lock, value, Order::Relaxed))
+        }
         (Mutant::TransferKeepsZeros, Access::Store(Word::ZeroedTo, value, order))
             if is_transfer =>
         {

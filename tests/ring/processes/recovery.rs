@@ -63,6 +63,13 @@ fn without_zeroing_ahead_the_search_finds_stale_bytes_taken_for_a_header() {
 }
 
 #[test]
+fn without_the_release_the_search_finds_a_lock_that_is_free_too_early() {
+    let jobs: [&[_]; 2] = [&[Job::Send(8)], &[Job::Send(8)]];
+    let setup = crew(&jobs, AfterTransfer::Sends);
+    assert_caught(&setup.mutant(Mutant::PlainUnlock), "published and is not there");
+}
+
+#[test]
 fn with_a_transfer_that_keeps_zeroed_to_the_search_finds_stale_payload() {
     let jobs: [&[_]; 2] = [&[Job::Send(24)], &[Job::Send(8)]];
     let setup = crew(&jobs, AfterTransfer::LetsGo).kill(1, &[0]);

@@ -8,7 +8,7 @@ use super::actor::Actor;
 use super::call::{Call, Ends};
 use super::memory::{EPOCH, cell};
 use super::setup::{Killed, Order, Setup};
-use super::state::{Life, Seen, State, Thread};
+use super::state::{Life, Seen, State};
 use super::step::Stepper;
 
 /// How a state was come to first.
@@ -197,27 +197,16 @@ impl Search<'_> {
     /// Nobody can do anything more. Once everything that was stored has arrived, everybody who lives
     /// must be done, or rightly asleep.
     fn end(&mut self, id: u32, state: &State) -> Found {
-        let is_receiver =
-            |index: usize| matches!(self.stepper.setup.actors[index], Actor::Receiver(_));
-        let alive = |index: usize| state.threads[index].life == Life::Alive;
-        let receivers: Vec<_> =
-            (0..state.threads.len()).filter(|it| is_receiver(*it) && alive(*it)).collect();
+        let receivers = self.alive(state, |actor| matches!(actor, Actor::Receiver(_)));
         if !state.unfreed.is_empty() && !receivers.is_empty() {
-            let short = |it: &&usize| {
-                state.threads[**it].asleep.is_some_and(|(_, ends)| ends != Ends::Never)
-            };
-            let Some(index) = receivers.iter().find(short) else {
-                return Err("a record in the ring, and nobody to wake its consumer".to_owned());
-            };
-            let mut next = state.clone();
-            (0..next.threads.len()).for_each(|index| next.drain(index));
-            return self.time_out(id, next, *index);
+            return self.wake_in_time(id, state, &receivers);
         }
-        let waits =
-            |thread: &Thread| !matches!(thread.next, None | Some(Access::Call(Call::TakeByte(_))));
-        let stuck = (0..state.threads.len())
-            .find(|it| alive(*it) && !is_receiver(*it) && waits(&state.threads[*it]));
-        if let Some(index) = stuck
+        let waits = |index: &usize| {
+            let next = state.threads[*index].next;
+            !matches!(next, None | Some(Access::Call(Call::TakeByte(_))))
+        };
+        let producers = self.alive(state, |actor| !matches!(actor, Actor::Receiver(_)));
+        if let Some(index) = producers.into_iter().find(waits)
             && !receivers.is_empty()
         {
             return Err(match state.threads[index].asleep {
@@ -228,6 +217,31 @@ impl Search<'_> {
         self.stepper.seen.ends += 1;
         self.ends.push(id);
         Ok(())
+    }
+
+    /// Who lives, of those that were set up as `is_meant` says.
+    fn alive(&self, state: &State, is_meant: impl Fn(&Actor) -> bool) -> Vec<usize> {
+        let actors = self.stepper.setup.actors.iter().enumerate();
+        let lives = |index: &usize| state.threads[*index].life == Life::Alive;
+        actors.filter(|(_, actor)| is_meant(actor)).map(|(index, _)| index).filter(lives).collect()
+    }
+
+    /// There is a record, and nobody does anything: a short sleep ends.
+    fn wake_in_time(&mut self, id: u32, state: &State, receivers: &[usize]) -> Found {
+        let is_short = |index: &&usize| {
+            state.threads[**index].asleep.is_some_and(|(_, ends)| ends != Ends::Never)
+        };
+        let Some(index) = receivers.iter().find(is_short) else {
+            let sleeps = receivers.iter().any(|index| state.threads[*index].asleep.is_some());
+            return Err(if sleeps {
+                "a record in the ring, and nobody to wake its consumer".to_owned()
+            } else {
+                "a message was published and is not there".to_owned()
+            });
+        };
+        let mut next = state.clone();
+        (0..next.threads.len()).for_each(|index| next.drain(index));
+        self.time_out(id, next, *index)
     }
 
     /// From every state an end can be come to, without anybody being killed for it.

@@ -15,6 +15,8 @@ pub(super) enum Mutant {
     NoRoll,
     /// No zero is ever stored to the data area.
     NoZeroing,
+    /// The lock is given back by a plain store.
+    PlainUnlock,
     /// A transfer believes the zeros of the dead holder.
     TransferKeepsZeros,
     /// Unwinding out of a send believes zeros that were written over.

@@ -82,10 +82,9 @@ pub(super) struct Seen {
     pub(super) death_wakes: u64,
 }
 
-impl State {
-    /// A fresh ring; nobody has done anything.
-    pub(super) fn new(setup: &Setup, seen: &mut Seen) -> Result<Self, String> {
-        let thread = |actor: &Actor| Thread {
+impl Thread {
+    fn new(actor: &Actor) -> Self {
+        Self {
             actor: actor.clone(),
             log: vec![],
             next: None,
@@ -95,10 +94,16 @@ impl State {
             is_inside: false,
             published: 0,
             early: None,
-        };
+        }
+    }
+}
+
+impl State {
+    /// A fresh ring; nobody has done anything.
+    pub(super) fn new(setup: &Setup, seen: &mut Seen) -> Result<Self, String> {
         let mut state = Self {
             shared: Shared([0; CELLS]),
-            threads: setup.actors.iter().map(thread).collect(),
+            threads: setup.actors.iter().map(Thread::new).collect(),
             bytes: [None; SLOTS],
             unfreed: vec![],
             is_taken: false,
