@@ -16,7 +16,7 @@
 //! | `sleep`, `sleep_locked` | no message is left in a ring whose consumer sleeps |
 //! | `room` | no producer is left asleep before an empty ring |
 //!
-//! Each search prints what it went through. Larger ones take minutes:
+//! Each search prints what it went through. Larger ones take a minute each:
 //!
 //! ```text
 //! cargo test -p tombolo --lib -- --ignored --nocapture --test-threads 1 processes::
