@@ -31,8 +31,9 @@ pub struct Receiver<K: Discipline> {
     region: Arc<Region>,
     index: u32,
     claimed: Option<Claimed>,
+    discipline: PhantomData<fn() -> K>,
     /// An end has one user at a time: it may be sent, not shared.
-    discipline: PhantomData<(fn() -> K, Cell<()>)>,
+    not_shared: PhantomData<Cell<()>>,
 }
 
 /// What a receiver has once it owns its endpoint.
@@ -49,7 +50,8 @@ pub struct Claimed {
 
 impl<K: Discipline> Receiver<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
-        Self { region, index, claimed: None, discipline: PhantomData }
+        let (discipline, not_shared) = (PhantomData, PhantomData);
+        Self { region, index, claimed: None, discipline, not_shared }
     }
 
     /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
