@@ -6,10 +6,13 @@
 //!
 //! Whatever can be drawn from the seed is; what the scheduler decides differs from run to run.
 
+mod calls;
 mod content;
+mod counters;
 #[cfg(feature = "crash-points")]
 mod crash_points;
 mod creation;
+mod ends;
 mod figures;
 mod fuzz;
 mod kills;

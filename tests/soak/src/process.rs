@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,10 +44,31 @@ impl Process {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Result<Self, Failure> {
-        let program: &Path = &setting.program;
-        let mut command = Command::new(program);
-        command.arg("child").arg(role).args(arguments);
-        command.envs(variables.iter().copied()).stdin(Stdio::null());
+        let mut command = Command::new(&setting.program);
+        command.envs(variables.iter().copied());
+        Self::spawn(command, role, arguments)
+    }
+
+    /// As [`Self::start`], by the program `wrapper[0]`, which takes ours for the last of its own
+    /// arguments. It is the wrapper that is killed, and the child with it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start_under(
+        setting: &Setting,
+        wrapper: &[&str],
+        role: &str,
+        arguments: &[&str],
+    ) -> Result<Self, Failure> {
+        let (first, rest) = wrapper.split_first().ok_or("no wrapper")?;
+        let mut command = Command::new(first);
+        command.args(rest).arg(&setting.program);
+        Self::spawn(command, role, arguments)
+    }
+
+    fn spawn(mut command: Command, role: &str, arguments: &[&str]) -> Result<Self, Failure> {
+        command.arg("child").arg(role).args(arguments).stdin(Stdio::null());
+        let program = command.get_program().to_owned();
         let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
         Ok(Self { child, role: role.to_owned() })
     }

@@ -1,0 +1,158 @@
+//! The ends of either ring, where a run does the same with both.
+
+use std::str::FromStr;
+
+use tombolo::{
+    EventsRegion, MpscConsumer, MpscProducer, RecvError, SendError, SpscReceiver, SpscSender,
+    TryRecvError, TrySendError,
+};
+use tombolo_abi::RingKind;
+
+use crate::Failure;
+
+/// Both kinds of ring, in the order in which they lie in a region.
+pub(crate) const KINDS: [RingKind; 2] = [RingKind::Spsc, RingKind::Mpsc];
+
+/// A side of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Its receiver or consumer.
+    Receiving,
+    /// Its sender, or its first producer.
+    Sending,
+}
+
+/// Both sides.
+pub(crate) const SIDES: [Side; 2] = [Side::Receiving, Side::Sending];
+
+/// One end of one of a region's rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) kind: RingKind,
+    pub(crate) side: Side,
+}
+
+impl End {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [
+        Self { kind: RingKind::Spsc, side: Side::Receiving },
+        Self { kind: RingKind::Spsc, side: Side::Sending },
+        Self { kind: RingKind::Mpsc, side: Side::Receiving },
+        Self { kind: RingKind::Mpsc, side: Side::Sending },
+    ];
+
+    /// What people and children call it.
+    pub(crate) fn name(self) -> &'static str {
+        match (self.kind, self.side) {
+            (RingKind::Mpsc, Side::Receiving) => "mpsc-consumer",
+            (RingKind::Mpsc, Side::Sending) => "mpsc-producer",
+            (_, Side::Receiving) => "spsc-receiver",
+            (_, Side::Sending) => "spsc-sender",
+        }
+    }
+
+    /// The other end of the same ring.
+    pub(crate) fn other(self) -> Self {
+        let side = match self.side {
+            Side::Receiving => Side::Sending,
+            Side::Sending => Side::Receiving,
+        };
+        Self { side, ..self }
+    }
+}
+
+impl FromStr for End {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|end| end.name() == name).ok_or(())
+    }
+}
+
+/// A sender of either ring.
+#[derive(Debug)]
+pub(crate) enum AnySender {
+    Spsc(SpscSender),
+    Mpsc(MpscProducer),
+}
+
+impl AnySender {
+    /// Claims the sending end of the ring of `kind`.
+    pub(crate) fn claim(region: &mut EventsRegion, kind: RingKind) -> Result<Self, Failure> {
+        let mut sender = match kind {
+            RingKind::Mpsc => Self::Mpsc(region.split_mpsc()?.0),
+            _ => Self::Spsc(region.split_spsc()?.0),
+        };
+        match &mut sender {
+            Self::Spsc(sender) => sender.claim()?,
+            Self::Mpsc(sender) => sender.claim()?,
+        }
+        Ok(sender)
+    }
+
+    #[inline]
+    pub(crate) fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        match self {
+            Self::Spsc(sender) => sender.send(message),
+            Self::Mpsc(sender) => sender.send(message),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
+        match self {
+            Self::Spsc(sender) => sender.try_send(message),
+            Self::Mpsc(sender) => sender.try_send(message),
+        }
+    }
+
+    /// Sends `message` until the ring is full, and gives how often that was.
+    pub(crate) fn fill(&mut self, message: &[u8]) -> Result<u64, Failure> {
+        let mut count = 0;
+        loop {
+            match self.try_send(message) {
+                Ok(()) => count += 1,
+                Err(TrySendError::Full(())) => return Ok(count),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A receiver of either ring.
+#[derive(Debug)]
+pub(crate) enum AnyReceiver {
+    Spsc(SpscReceiver),
+    Mpsc(MpscConsumer),
+}
+
+impl AnyReceiver {
+    /// Claims the receiving end of the ring of `kind`.
+    pub(crate) fn claim(region: &mut EventsRegion, kind: RingKind) -> Result<Self, Failure> {
+        let mut receiver = match kind {
+            RingKind::Mpsc => Self::Mpsc(region.split_mpsc()?.1),
+            _ => Self::Spsc(region.split_spsc()?.1),
+        };
+        match &mut receiver {
+            Self::Spsc(receiver) => receiver.claim()?,
+            Self::Mpsc(receiver) => receiver.claim()?,
+        }
+        Ok(receiver)
+    }
+
+    #[inline]
+    pub(crate) fn recv_into(&mut self, room: &mut [u8]) -> Result<usize, RecvError> {
+        match self {
+            Self::Spsc(receiver) => receiver.recv_into(room),
+            Self::Mpsc(receiver) => receiver.recv_into(room),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn try_recv_into(&mut self, room: &mut [u8]) -> Result<usize, TryRecvError> {
+        match self {
+            Self::Spsc(receiver) => receiver.try_recv_into(room),
+            Self::Mpsc(receiver) => receiver.try_recv_into(room),
+        }
+    }
+}
