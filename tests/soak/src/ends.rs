@@ -1,10 +1,11 @@
 //! The ends of either ring, where a run does the same with both.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use tombolo::{
-    EventsRegion, MpscConsumer, MpscProducer, RecvError, SendError, SpscReceiver, SpscSender,
-    TryRecvError, TrySendError,
+    EventsRegion, MpscConsumer, MpscProducer, OpenOptions, RecvError, SendError, SpscReceiver,
+    SpscSender, TryRecvError, TrySendError,
 };
 use tombolo_abi::RingKind;
 
@@ -12,6 +13,20 @@ use crate::Failure;
 
 /// Both kinds of ring, in the order in which they lie in a region.
 pub(crate) const KINDS: [RingKind; 2] = [RingKind::Spsc, RingKind::Mpsc];
+
+/// Bytes of a small ring.
+pub(crate) const SMALL: u64 = 4096;
+
+/// Bytes of a message whose record is an eighth of a small ring: a blocked sender is notified of the
+/// room of each.
+pub(crate) const EIGHTH_LEN: usize = 504;
+
+/// Makes a region of two small rings at `path`.
+pub(crate) fn create_small(path: &Path) -> Result<(), Failure> {
+    let options = OpenOptions::new().spsc_capacity(SMALL).mpsc_capacity(SMALL);
+    EventsRegion::open_path_with(path, options)?;
+    Ok(())
+}
 
 /// A side of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +36,6 @@ pub(crate) enum Side {
     /// Its sender, or its first producer.
     Sending,
 }
-
-/// Both sides.
-pub(crate) const SIDES: [Side; 2] = [Side::Receiving, Side::Sending];
 
 /// One end of one of a region's rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

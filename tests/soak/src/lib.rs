@@ -7,6 +7,7 @@
 //! Whatever can be drawn from the seed is; what the scheduler decides differs from run to run.
 
 mod calls;
+mod clock;
 mod content;
 mod counters;
 #[cfg(feature = "crash-points")]
@@ -19,6 +20,7 @@ mod kills;
 mod lock_look;
 mod openers;
 mod order;
+mod peer_death;
 mod process;
 mod producer_kills;
 mod registry;

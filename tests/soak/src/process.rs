@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tempfile::TempDir;
 
 use crate::{Failure, Setting};
@@ -16,6 +17,15 @@ use crate::{Failure, Setting};
 /// Where none can be made.
 pub fn scratch() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("soak-").tempdir()
+}
+
+/// Lets no core be dumped of this process: the kernel would take its time over it.
+///
+/// # Errors
+/// The system's refusal.
+pub(crate) fn leave_no_core() -> io::Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    Ok(setrlimit(Resource::Core, none)?)
 }
 
 /// A child process; killed and reaped when dropped.

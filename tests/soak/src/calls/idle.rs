@@ -1,16 +1,17 @@
 //! Ends that wait while nothing happens: how seldom they look up, and what that costs.
 
+use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tombolo::EventsRegion;
 use tombolo_abi::SlotState;
 
 use super::proc::Used;
 use super::strace;
+use crate::clock::until;
 use crate::counters::Counters;
 use crate::ends::{AnyReceiver, AnySender, End, Side};
-use crate::sending::PATIENCE;
 use crate::stream::join;
 use crate::{Failure, Process, Report, Setting, Size, required, scratch};
 
@@ -44,9 +45,9 @@ fn idle(setting: &Setting, end: End, seconds: u64, report: &mut Report) -> Resul
     let path = path.to_string_lossy();
     let _attending = Process::start(setting, ATTEND, &[&path, end.other().name()])?;
     let is_there = |state| state == SlotState::Attached as u32;
-    until(|| Ok(is_there(counters.slot(end.other().side)?.state)))?;
+    until("the other end is taken", || Ok(is_there(counters.slot(end.other().side)?.state)))?;
     let blocked = Process::start(setting, BLOCK, &[&path, end.name()])?;
-    until(|| Ok(counters.slot(end.side)?.sleeps > 0))?;
+    until("the end sleeps", || Ok(counters.slot(end.side)?.sleeps > 0))?;
     thread::sleep(Duration::from_millis(300)); // what a new process does beside it is done then
     watch(&blocked, &counters, end, seconds, report)?;
     if setting.size == Size::Full && strace::is_there() {
@@ -80,12 +81,7 @@ fn watch(
 }
 
 /// Judges the system calls of `blocked`.
-fn trace(
-    blocked: &Process,
-    end: End,
-    found: &std::path::Path,
-    report: &mut Report,
-) -> Result<(), Failure> {
+fn trace(blocked: &Process, end: End, found: &Path, report: &mut Report) -> Result<(), Failure> {
     let Some(calls) = strace::watch(blocked.id(), Duration::from_secs(TRACED_SECONDS), found)?
     else {
         report.note(&format!("calls of an idle {}", end.name()), "not counted, tracing is refused");
@@ -95,18 +91,6 @@ fn trace(
     report.note(&format!("calls of an idle {}", end.name()), &described);
     if calls.values().sum::<u64>() >= CALLS_A_SECOND * TRACED_SECONDS {
         return Err(described.into());
-    }
-    Ok(())
-}
-
-/// Waits until `is_so`.
-fn until(is_so: impl Fn() -> Result<bool, Failure>) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so()? {
-        if Instant::now() > deadline {
-            return Err("a child does not come to what it is for".into());
-        }
-        thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

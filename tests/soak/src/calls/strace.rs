@@ -81,9 +81,12 @@ impl Drop for Attached {
     }
 }
 
-/// `calls`, the most frequent first.
+/// The most frequent of `calls`.
 pub(super) fn describe(calls: &Calls) -> String {
     let mut calls: Vec<_> = calls.iter().collect();
     calls.sort_by(|one, other| other.1.cmp(one.1));
-    calls.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+    let (first, rest) = calls.split_at(calls.len().min(4));
+    let mut parts: Vec<_> = first.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    parts.push(format!("{} others", rest.iter().map(|(_, count)| **count).sum::<u64>()));
+    parts.join(", ")
 }

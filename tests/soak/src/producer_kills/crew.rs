@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 use tombolo::EventsRegion;
 
-use super::notes::{Life, Notes, Phase, now_ns};
+use super::notes::{Life, Notes, Phase};
 use super::waits::Waits;
+use crate::clock::now_ns;
 use crate::lock_look::LockLook;
 use crate::sending::PATIENCE;
 use crate::stream::settled_ring;

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use crate::Failure;
+use crate::clock::now_ns;
 use crate::shared_words::SharedWords;
 
 /// Words of a life. The receiver's lies apart.
@@ -110,10 +109,4 @@ impl Notes {
     fn of(&self, life: u64, index: usize) -> &AtomicU64 {
         self.words.word(life as usize, index)
     }
-}
-
-/// Nanoseconds of a clock that all processes share and nobody sets.
-pub(super) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

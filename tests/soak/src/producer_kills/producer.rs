@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use tombolo::MpscProducer;
 
-use super::notes::{Notes, Phase, now_ns};
+use super::notes::{Notes, Phase};
 use super::plan;
 use super::waits::Waits;
+use crate::clock::now_ns;
 use crate::content::Content;
 use crate::sending::Batch;
 use crate::stream::join;
