@@ -18,6 +18,7 @@ mod figures;
 mod fuzz;
 mod kills;
 mod lock_look;
+mod no_membarrier;
 mod openers;
 mod order;
 mod peer_death;
@@ -34,6 +35,7 @@ mod stopped_producer;
 mod stream;
 mod stream_mpsc;
 mod trace;
+mod wakes;
 
 pub use process::{Process, scratch};
 pub use registry::{RUNS, find, serve};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tombolo_abi::wake;
+use tombolo_abi::{slot_flags, wake};
 
 use super::notes::Notes;
 use super::{victim, waiter};
@@ -27,6 +27,8 @@ pub(super) enum Way {
     Zombie,
     /// It is stopped for a while, and then killed.
     Stopped,
+    /// It is killed while it may still be registering for barriers.
+    Young,
 }
 
 impl Way {
@@ -35,6 +37,7 @@ impl Way {
             Self::Reaped => "killed",
             Self::Zombie => "killed and left a zombie",
             Self::Stopped => "stopped and then killed",
+            Self::Young => "killed when young",
         }
     }
 }
@@ -76,7 +79,10 @@ impl Bench {
     pub(super) fn kill_one(&mut self, way: Way, rng: &mut Rng) -> Result<Duration, Failure> {
         until("the waiter sleeps", || self.has_armed())?;
         let victim = self.start_victim()?;
-        thread::sleep(Duration::from_micros(2000 + rng.below(10_000))); // until it really sleeps
+        if way != Way::Young {
+            until("the victim is registered, or refused", || self.has_registered())?;
+        }
+        thread::sleep(Duration::from_micros(1000 + rng.below(5000))); // until it really sleeps
         for process in [&self.waiter, &victim] {
             check_memory(process.id())?;
         }
@@ -145,6 +151,12 @@ impl Bench {
             Side::Sending => control.tx_wake,
         };
         Ok(word & wake::ARMED_FUTEX != 0)
+    }
+
+    /// Whether the victim is through with registering for barriers.
+    fn has_registered(&self) -> Result<bool, Failure> {
+        let flags = self.counters.slot(self.end.other().side)?.flags;
+        Ok(flags & (slot_flags::MEMBARRIER_OK | slot_flags::FENCES_ALWAYS) != 0)
     }
 
     fn woken_by_death(&self) -> Result<u64, Failure> {

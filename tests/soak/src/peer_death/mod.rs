@@ -4,6 +4,10 @@
 //! other end, passes one message, and is killed while the waiter sleeps. The waiter notes when its
 //! wait ended with `Disconnected`; its slot says whether a sleep was ended by a death. Some victims
 //! are stopped for a while first, which is no death, and some stay zombies.
+//!
+//! A process that has just taken its first end registers for barriers, for 10 to 20 ms in which
+//! the kernel lets it die no more than it lets it run. Most victims have come through that; some
+//! are killed in it, and judged mildly.
 
 mod bench;
 mod latencies;
@@ -45,6 +49,7 @@ fn body(setting: &Setting) -> Result<Report, Failure> {
         (Way::Reaped, setting.count(1000, 8 * ends) / ends),
         (Way::Zombie, few),
         (Way::Stopped, few),
+        (Way::Young, setting.count(100, 1)),
     ];
     let mut all = ways.map(|_| Latencies::default());
     for end in End::ALL {
@@ -66,17 +71,18 @@ fn body(setting: &Setting) -> Result<Report, Failure> {
     }
     for ((way, _), all) in ways.iter().zip(&all) {
         all.describe(&mut report, way.name());
-        judge(all, setting.size).map_err(|error| format!("{}: {error}", way.name()))?;
+        judge(*way, all, setting.size).map_err(|error| format!("{}: {error}", way.name()))?;
     }
     Ok(report)
 }
 
 /// Nobody learned of it too late.
-fn judge(latencies: &Latencies, size: Size) -> Result<(), Failure> {
+fn judge(way: Way, latencies: &Latencies, size: Size) -> Result<(), Failure> {
     // Of a few, one that met a busy machine must not decide.
     let usual = if latencies.count() >= 100 { 99 } else { 50 };
     let (usual, max) = (latencies.quantile(usual), latencies.quantile(100));
-    if max > MAX || size == Size::Full && usual > USUAL {
+    let is_strict = size == Size::Full && way != Way::Young;
+    if max > MAX || is_strict && usual > USUAL {
         return Err(format!("waits ended {usual:?} after the kill, one {max:?}").into());
     }
     Ok(())
