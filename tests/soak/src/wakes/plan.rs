@@ -10,8 +10,8 @@ use crate::ends::{End, Side};
 /// Messages of a burst: more than enough of them come without a sleep for the receiver to let its
 /// sender go on without fences.
 pub(super) const BURST: u64 = 1000;
-/// The wait of the actor between two of them: half of them take more than a millisecond.
-pub(super) const BURST_PAUSE: Pause = Pause::Spins(80);
+/// The wait of the actor between two of them: all together take a few milliseconds.
+pub(super) const BURST_PAUSE: Pause = Pause::Spins(200);
 /// Of a hundred rounds, how many begin with a burst.
 const BURST_PERCENT: u64 = 1;
 /// The longest delays, in looks of a spinning thread, of 10 to 60 ns each.
