@@ -21,8 +21,9 @@ use crate::{Failure, Process, Report, Setting, Size, required, scratch};
 
 /// Messages to one system call, at the least, of an undisturbed stream.
 const MESSAGES_A_CALL: u64 = 10_000;
-/// And of any: an eighth of the ring, after which a sleeping sender is notified, is 1820 messages.
-const MESSAGES_A_CALL_DISTURBED: u64 = 250;
+/// And of any. A sleeping sender is notified after an eighth of the ring, which is 1820 messages, but a
+/// receiver as often as the scheduler lets it run dry.
+const MESSAGES_A_CALL_DISTURBED: u64 = 50;
 /// Of a thousand nanoseconds, how many an end may wait for a processor in an undisturbed stream.
 const DISTURBED_PERMILLE: u64 = 20;
 /// Streams until one was undisturbed.
