@@ -43,7 +43,7 @@ pub(super) struct Combination {
 }
 
 impl Combination {
-    /// All that there are of one place or the other.
+    /// All that there are.
     const BARRIERS: [Barriers; 2] = [Barriers::Usable, Barriers::Refused];
     const PLACES: [Place; 2] = [Place::Apart, Place::Together];
 
