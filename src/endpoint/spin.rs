@@ -25,7 +25,8 @@ const SHORT_SLEEP: Duration = Duration::from_micros(100);
 ///
 /// That alone would keep two sides asleep that once began to sleep: neither answers as fast as a
 /// short spin asks for. So after short sleeps a long spin is tried now and then, and more and more
-/// seldom where it doesn't pay, as on a processor that both share.
+/// seldom where it doesn't pay, as on a processor that both share. One that pays also shows that the
+/// other side has a processor of its own, where this one may use one only.
 #[derive(Clone, Debug)]
 pub(crate) struct Spin {
     budget: Duration,
@@ -36,8 +37,11 @@ pub(crate) struct Spin {
     trial_every: u32,
     /// When the processors were counted, and whether there was one only.
     asked: Option<(Instant, Processors)>,
+    /// Whether a spin has paid, and not so many since then were in vain that the budget is spent.
+    pays: bool,
 }
 
+/// What this thread may run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Processors {
     One,
@@ -46,7 +50,8 @@ enum Processors {
 
 impl Default for Spin {
     fn default() -> Self {
-        Self { budget: BUDGET_MAX, began: None, until_trial: 1, trial_every: 1, asked: None }
+        let (began, asked) = (None, None);
+        Self { budget: BUDGET_MAX, began, until_trial: 1, trial_every: 1, asked, pays: false }
     }
 }
 
@@ -56,7 +61,7 @@ impl Spin {
     pub(crate) fn until(&mut self, deadline: Deadline, mut has_come: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
         self.began = Some(start);
-        if self.processors(start) == Processors::One {
+        if self.processors(start) == Processors::One && !self.pays && self.until_trial > 0 {
             return has_come();
         }
         let budget = if self.until_trial == 0 { BUDGET_MAX } else { self.budget };
@@ -79,10 +84,12 @@ impl Spin {
     fn note_paid(&mut self, budget: Duration) {
         self.budget = (budget * 2).min(BUDGET_MAX);
         (self.until_trial, self.trial_every) = (1, 1);
+        self.pays = true;
     }
 
     fn note_in_vain(&mut self) {
         self.budget = (self.budget / 2).max(BUDGET_MIN);
+        self.pays &= self.budget > BUDGET_MIN;
         if self.until_trial == 0 {
             self.trial_every = (self.trial_every * 2).min(TRIAL_EVERY_MAX);
             self.until_trial = self.trial_every;
@@ -184,5 +191,27 @@ mod tests {
             false
         }));
         assert_eq!((looks, spin.budget), (1, BUDGET_MAX));
+        end_a_short_sleep(&mut spin);
+        assert!(!spin.until(Deadline::PAST, || false), "a trial");
+        assert_eq!((spin.until_trial, spin.pays), (2, false));
+    }
+
+    /// As where each side is pinned to a processor of its own.
+    #[test]
+    fn where_one_processor_may_be_used_a_trial_that_pays_shows_that_the_other_side_has_another() {
+        let mut spin = on(Processors::One);
+        assert!(!spin.until(Deadline::NEVER, || false));
+        end_a_short_sleep(&mut spin);
+        let mut looks = 0;
+        let mut at_the_tenth = || {
+            looks += 1;
+            looks == 10
+        };
+        assert!(spin.until(Deadline::NEVER, &mut at_the_tenth));
+        looks = 0;
+        assert!(spin.until(Deadline::NEVER, || {
+            looks += 1;
+            looks == 10
+        }));
     }
 }

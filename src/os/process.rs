@@ -27,13 +27,19 @@ impl ProcessId {
 }
 
 fn start_ticks() -> Option<u64> {
-    parse_start_ticks(&fs::read_to_string("/proc/self/stat").ok()?)
+    parse_field(&fs::read_to_string("/proc/self/stat").ok()?, 22)
 }
 
-/// Field 22. Field 2, the command's name, may hold spaces and parentheses, so count from its end.
-fn parse_start_ticks(stat: &str) -> Option<u64> {
+/// How many threads the calling process has; `None` where `/proc` is not mounted.
+pub(crate) fn thread_count() -> Option<u64> {
+    parse_field(&fs::read_to_string("/proc/self/stat").ok()?, 20)
+}
+
+/// A field behind the second, the command's name, which may hold spaces and parentheses: so they are
+/// counted from its end.
+fn parse_field(stat: &str, number: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    after_name.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// The number of this boot, or zeros where `/proc` is not mounted.
@@ -55,10 +61,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_time_is_found_behind_any_command_name() {
-        let stat = "7 (a) b) c) S 1 7 7 0 -1 4 100 0 0 0 1 2 3 4 20 0 1 0 4242 9 9";
-        assert_eq!(parse_start_ticks(stat), Some(4242));
-        assert_eq!(parse_start_ticks("7 (cut"), None);
+    fn fields_are_found_behind_any_command_name() {
+        let stat = "7 (a) b) c) S 1 7 7 0 -1 4 100 0 0 0 1 2 3 4 20 0 5 0 4242 9 9";
+        assert_eq!((parse_field(stat, 20), parse_field(stat, 22)), (Some(5), Some(4242)));
+        assert_eq!(parse_field("7 (cut", 22), None);
+        assert!(thread_count().is_some_and(|count| count > 1), "the test has one of its own");
         assert_ne!(ProcessId::current().start_ticks, 0);
     }
 

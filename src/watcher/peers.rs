@@ -15,8 +15,9 @@ use crate::region::slot_table::slot_u32;
 /// Times that the byte of somebody who seems to be gone is asked after, before that is left to the
 /// tick: a core dump may take minutes, and a word may lie.
 const PROBES_MAX: u32 = 20;
-/// The longest pause between two of them.
-const PROBE_PAUSE_MAX: u32 = 10;
+/// The first pause between two of them, and the longest.
+const PROBE_PAUSE: Duration = Duration::from_micros(100);
+const PROBE_PAUSE_MAX: Duration = Duration::from_millis(10);
 
 /// The owners of a range of slots.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ impl Peers {
             known.phase = Phase::Lingering;
             return None;
         }
-        let next = now + Duration::from_millis(probes.min(PROBE_PAUSE_MAX).into());
+        let next = now + (PROBE_PAUSE * (1 << (probes - 1).min(10))).min(PROBE_PAUSE_MAX);
         known.phase = Phase::Going { probes, next };
         Some(next)
     }

@@ -13,7 +13,7 @@ use super::scan::{Found, TICK_UNCOVERED};
 use super::{Coverage, Start, Table, Watcher};
 use crate::mem::RobustList;
 use crate::os::futex::{self, Moment, Sleeping, Woken};
-use crate::os::{fork, membarrier};
+use crate::os::{fork, membarrier, process};
 
 /// Wake-ups in a row that led to nothing, before the thread takes a rest. Peers can wake it at will.
 const FRUITLESS_MAX: u32 = 64;
@@ -30,6 +30,9 @@ pub(super) fn start() -> io::Result<Arc<Watcher>> {
         kick: AtomicU32::new(0),
         child: OnceLock::new(),
     });
+    if process::thread_count() == Some(1) {
+        watcher.register(); // as fast as any call, and nothing needs a fence for each message at first
+    }
     let builder = Builder::new().name("tombolo-watch".to_owned()).stack_size(128 << 10);
     let threads_own = watcher.clone();
     builder.spawn(move || threads_own.run())?;
@@ -43,7 +46,9 @@ impl Watcher {
     fn run(&self) {
         self.lock().start = Start::Done(RobustList::install().ok());
         self.started.notify_all();
-        self.register();
+        if self.lock().barrier_flag == 0 {
+            self.register();
+        }
         let mut fruitless = 0;
         loop {
             let kick = self.kick.load(Acquire);
@@ -75,7 +80,9 @@ impl Watcher {
         }
     }
 
-    /// Lets the process be reached by barriers, here where nobody waits for it.
+    /// Lets the process be reached by barriers. Takes 10 to 20 ms in a process with more threads than
+    /// one, so then it is done where nobody waits for it. One that is killed meanwhile dies so much
+    /// later.
     fn register(&self) {
         let flag = match membarrier::register() {
             Ok(()) => slot_flags::MEMBARRIER_OK,
