@@ -63,14 +63,14 @@ pub(super) struct Sleep {
 }
 
 impl Bell {
-    pub(super) fn attach(end: &Attached) -> Result<Self, Error> {
+    pub(super) fn attach(end: &Attached, spin: Spin) -> Result<Self, Error> {
         let random = random::bytes()
             .map_err(|error| end.slot.region().io_error("draw a number for", error))?;
         let count = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
         let fences = if is_locked(end) { Fences::Always } else { Fences::Requested };
         Ok(Self {
             doorbell: RxDoorbell::attach(&end.ring, end.slot.identity(), count, fences),
-            spin: Spin::default(),
+            spin,
             behind: None,
             records: 0,
             last_sleep: Instant::now(),

@@ -12,6 +12,7 @@ use super::bell::{Bell, Sleep};
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
 use super::peer::Peer;
+use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
 use crate::Error;
 use crate::region::Region;
@@ -31,6 +32,7 @@ pub struct Receiver<K: Discipline> {
     region: Arc<Region>,
     index: u32,
     claimed: Option<Claimed>,
+    spin_max: Duration,
     discipline: PhantomData<fn() -> K>,
     /// An end has one user at a time: it may be sent, not shared.
     not_shared: PhantomData<Cell<()>>,
@@ -51,7 +53,8 @@ pub struct Claimed {
 impl<K: Discipline> Receiver<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
         let (discipline, not_shared) = (PhantomData, PhantomData);
-        Self { region, index, claimed: None, discipline, not_shared }
+        let spin_max = SPIN_MAX;
+        Self { region, index, claimed: None, spin_max, discipline, not_shared }
     }
 
     /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
@@ -237,6 +240,28 @@ impl<K: Discipline> Receiver<K> {
         Iter::new(self)
     }
 
+    /// Sets how long a wait spins at most before it sleeps: 50 µs where nobody said otherwise. How long
+    /// it does is up to what paid lately. Zero: it looks once more and sleeps, so that no processor is
+    /// busy with waiting, at the price of a wake-up for each wait.
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// let mut region = tombolo::EventsRegion::open_path(path)?;
+    /// let (mut tx, mut rx) = region.split_spsc()?;
+    /// rx.set_spin_max(std::time::Duration::ZERO);
+    /// # tx.send(b"x")?;
+    /// # rx.recv()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_spin_max(&mut self, longest: Duration) {
+        self.spin_max = longest;
+        if let Some(claimed) = &mut self.claimed {
+            claimed.bell.spin = Spin::new(longest);
+        }
+    }
+
     /// Longest message, in bytes.
     #[must_use]
     pub fn max_message(&self) -> usize {
@@ -292,7 +317,7 @@ impl<K: Discipline> Receiver<K> {
         self.region.check_ours()?;
         let end = Attached::claim(&self.region, self.index, Role::Receiver, deadline)?;
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
-        let bell = Bell::attach(&end)?;
+        let bell = Bell::attach(&end, Spin::new(self.spin_max))?;
         let (wakes, peer) = <_>::default();
         Ok(Claimed { end, consumer, wakes, peer, bell, named: 0 })
     }

@@ -14,7 +14,7 @@ use super::discipline::{Discipline, Mpsc};
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use super::peer::Peer;
 use super::slot::claim_deadline;
-use super::spin::Spin;
+use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, MessagePacket};
 use crate::Error;
 use crate::region::Region;
@@ -37,6 +37,7 @@ pub struct Sender<K: Discipline> {
     /// The endpoint, shared by clones once one of them has claimed it.
     shared: Arc<Mutex<Option<Arc<Attached>>>>,
     claimed: Option<Claimed<K>>,
+    spin_max: Duration,
     /// An end has one user at a time: it may be sent, not shared.
     not_shared: PhantomData<Cell<()>>,
 }
@@ -56,7 +57,8 @@ pub(super) struct Claimed<K: Discipline> {
 
 impl<K: Discipline> Sender<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
-        Self { region, index, shared: Arc::default(), claimed: None, not_shared: PhantomData }
+        let (shared, spin_max) = (Arc::default(), SPIN_MAX);
+        Self { region, index, shared, claimed: None, spin_max, not_shared: PhantomData }
     }
 
     /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
@@ -220,6 +222,28 @@ impl<K: Discipline> Sender<K> {
         self.attempt_batch(messages).map_err(|error| error.into_try_error(()))
     }
 
+    /// Sets how long a wait spins at most before it sleeps: 50 µs where nobody said otherwise. How long
+    /// it does is up to what paid lately. Zero: it looks once more and sleeps, so that no processor is
+    /// busy with waiting, at the price of a wake-up for each wait.
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// let mut region = tombolo::EventsRegion::open_path(path)?;
+    /// let (mut tx, mut rx) = region.split_spsc()?;
+    /// tx.set_spin_max(std::time::Duration::ZERO);
+    /// # tx.send(b"x")?;
+    /// # rx.recv()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_spin_max(&mut self, longest: Duration) {
+        self.spin_max = longest;
+        if let Some(claimed) = &mut self.claimed {
+            claimed.spin = Spin::new(longest);
+        }
+    }
+
     /// Longest message, in bytes.
     #[must_use]
     pub fn max_message(&self) -> usize {
@@ -281,7 +305,8 @@ impl<K: Discipline> Sender<K> {
         };
         let producer = K::attach(&end)?;
         *shared = Some(end.clone());
-        let (wakes, peer, spin) = <_>::default();
+        let (wakes, peer) = <_>::default();
+        let spin = Spin::new(self.spin_max);
         Ok(Claimed { end, producer, wakes, peer, spin })
     }
 
@@ -396,6 +421,7 @@ impl Clone for Sender<Mpsc> {
             index: self.index,
             shared: self.shared.clone(),
             claimed: None,
+            spin_max: self.spin_max,
             not_shared: PhantomData,
         }
     }

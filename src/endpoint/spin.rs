@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Deadline;
 
-/// How long to spin at first, and at most: about what a sleep and a wake-up across processors cost.
-/// Longer would cost more than it can save.
-const BUDGET_MAX: Duration = Duration::from_micros(50);
+/// How long to spin at first, and at most where nobody said otherwise: about what a sleep and a
+/// wake-up across processors cost. Longer would cost more than it can save.
+pub(crate) const SPIN_MAX: Duration = Duration::from_micros(50);
 /// How long to spin at the least, so that a peer that has become fast is noticed.
 const BUDGET_MIN: Duration = Duration::from_micros(1);
 /// Looks between two looks at the clock.
@@ -29,6 +29,7 @@ const SHORT_SLEEP: Duration = Duration::from_micros(100);
 /// other side has a processor of its own, where this one may use one only.
 #[derive(Clone, Debug)]
 pub(crate) struct Spin {
+    max: Duration,
     budget: Duration,
     /// When the last spin began.
     began: Option<Instant>,
@@ -48,23 +49,22 @@ enum Processors {
     Several,
 }
 
-impl Default for Spin {
-    fn default() -> Self {
-        let (began, asked) = (None, None);
-        Self { budget: BUDGET_MAX, began, until_trial: 1, trial_every: 1, asked, pays: false }
-    }
-}
-
 impl Spin {
+    /// Spins for `max` at most.
+    pub(crate) fn new(max: Duration) -> Self {
+        let (began, asked) = (None, None);
+        Self { max, budget: max, began, until_trial: 1, trial_every: 1, asked, pays: false }
+    }
+
     /// Looks until `has_come` or the budget is spent, no longer than to the deadline. Gives whether
     /// it came.
     pub(crate) fn until(&mut self, deadline: Deadline, mut has_come: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
         self.began = Some(start);
-        if self.processors(start) == Processors::One && !self.pays && self.until_trial > 0 {
+        if self.max.is_zero() || self.may_be_alone(start) {
             return has_come();
         }
-        let budget = if self.until_trial == 0 { BUDGET_MAX } else { self.budget };
+        let budget = if self.until_trial == 0 { self.max } else { self.budget };
         let limit = deadline.remaining().map_or(budget, |left| left.min(budget));
         loop {
             for _ in 0..LOOKS_A_CLOCK {
@@ -81,14 +81,19 @@ impl Spin {
         }
     }
 
+    /// Whether this processor may be the only one for both sides, and it is no time for a trial.
+    fn may_be_alone(&mut self, now: Instant) -> bool {
+        self.processors(now) == Processors::One && !self.pays && self.until_trial > 0
+    }
+
     fn note_paid(&mut self, budget: Duration) {
-        self.budget = (budget * 2).min(BUDGET_MAX);
+        self.budget = (budget * 2).min(self.max);
         (self.until_trial, self.trial_every) = (1, 1);
         self.pays = true;
     }
 
     fn note_in_vain(&mut self) {
-        self.budget = (self.budget / 2).max(BUDGET_MIN);
+        self.budget = (self.budget / 2).max(BUDGET_MIN.min(self.max));
         self.pays &= self.budget > BUDGET_MIN;
         if self.until_trial == 0 {
             self.trial_every = (self.trial_every * 2).min(TRIAL_EVERY_MAX);
@@ -129,7 +134,7 @@ mod tests {
 
     fn on(processors: Processors) -> Spin {
         let asked = Some((Instant::now() + ASK_EVERY * 60, processors)); // and never again
-        Spin { asked, ..Spin::default() }
+        Spin { asked, ..Spin::new(SPIN_MAX) }
     }
 
     #[test]
@@ -144,7 +149,7 @@ mod tests {
         assert!(spin.until(Deadline::NEVER, || true));
         assert_eq!(spin.budget, BUDGET_MIN * 2);
         assert!((0..20).all(|_| spin.until(Deadline::NEVER, || true)));
-        assert_eq!(spin.budget, BUDGET_MAX);
+        assert_eq!(spin.budget, SPIN_MAX);
     }
 
     /// The machine may be slow, so the spin is told that it began just now.
@@ -168,7 +173,7 @@ mod tests {
             end_a_short_sleep(&mut spin);
         }
         assert!(spin.until(Deadline::NEVER, || true));
-        assert_eq!((spin.budget, spin.until_trial), (BUDGET_MAX, 1));
+        assert_eq!((spin.budget, spin.until_trial), (SPIN_MAX, 1));
     }
 
     #[test]
@@ -183,6 +188,20 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_to_spin_looks_once() {
+        let mut spin = Spin::new(Duration::ZERO);
+        let mut looks = 0;
+        for _ in 0..10 {
+            assert!(!spin.until(Deadline::NEVER, || {
+                looks += 1;
+                false
+            }));
+            end_a_short_sleep(&mut spin);
+        }
+        assert_eq!(looks, 10);
+    }
+
+    #[test]
     fn where_one_processor_may_be_used_there_is_one_look() {
         let mut spin = on(Processors::One);
         let mut looks = 0;
@@ -190,7 +209,7 @@ mod tests {
             looks += 1;
             false
         }));
-        assert_eq!((looks, spin.budget), (1, BUDGET_MAX));
+        assert_eq!((looks, spin.budget), (1, SPIN_MAX));
         end_a_short_sleep(&mut spin);
         assert!(!spin.until(Deadline::PAST, || false), "a trial");
         assert_eq!((spin.until_trial, spin.pays), (2, false));
