@@ -246,6 +246,29 @@ impl RecordRules {
         if word == 0 {
             return Ok(None);
         }
+        match self.plain_len(word, position) {
+            Some(payload_len) => Ok(Some(Record::data(payload_len))),
+            None => self.decode_any(word, position),
+        }
+    }
+
+    /// The payload bytes of a plain message, one without handles, extension and flags, whose header
+    /// word is `word`, read once at `position`. Most are: what is left of such a word without kind
+    /// and tag is its length. `None` for all else, 0 included, of which [`Self::decode`] tells.
+    #[must_use]
+    #[inline]
+    pub const fn plain_len(&self, word: u64, position: u64) -> Option<u32> {
+        let rest = word ^ self.encode(&Record::data(0), position);
+        if rest > self.max_message as u64 || rest > PAYLOAD_LEN_BITS as u64 {
+            return None;
+        }
+        let fits = self.record_len(&Record::data(rest as u32)) <= self.len_to_end(position);
+        if fits { Some(rest as u32) } else { None }
+    }
+
+    /// As [`Self::decode`], for all that is not plain.
+    #[cold]
+    const fn decode_any(&self, word: u64, position: u64) -> Result<Option<Record>, RecordError> {
         let kind_bits = (word >> 28) as u8 & 0xf;
         let Some(kind) = RecordKind::from_bits(kind_bits) else {
             return Err(RecordError::Kind { found: kind_bits });
@@ -267,11 +290,15 @@ impl RecordRules {
         }
     }
 
+    /// Bytes from `position` to the end of the data area.
     #[inline]
+    const fn len_to_end(&self, position: u64) -> u64 {
+        self.capacity.saturating_sub(position & self.capacity.wrapping_sub(1))
+    }
+
     const fn check(&self, record: &Record, position: u64) -> Result<(), RecordError> {
         let found = record.payload_len;
-        let index = position & self.capacity.wrapping_sub(1);
-        let to_end = self.capacity.saturating_sub(index);
+        let to_end = self.len_to_end(position);
         if matches!(record.kind, RecordKind::Pad) {
             let plain = record.handle_count == 0 && !record.ext && record.flags == 0;
             let fills = RECORD_HEADER_LEN + found as u64 == to_end && to_end != self.capacity;

@@ -67,6 +67,18 @@ impl Attached {
     /// where the ring is poisoned.
     #[inline]
     pub(crate) fn check_usable(&self) -> Result<(), Error> {
+        if self.is_sound() { Ok(()) } else { self.what_is_wrong() }
+    }
+
+    /// Whether there is nothing wrong: four loads of words that don't change.
+    #[inline]
+    pub(super) fn is_sound(&self) -> bool {
+        let memory = &self.ring.memory;
+        memory.is_ours() && !memory.is_cut() && self.slot.is_surely_kept() && self.ring.is_open()
+    }
+
+    #[cold]
+    fn what_is_wrong(&self) -> Result<(), Error> {
         if !self.ring.memory.is_ours() {
             return Err(Error::ForkedChild);
         }
@@ -79,7 +91,13 @@ impl Attached {
     /// not have been the region. Asked after each operation, before it says that it succeeded.
     #[inline]
     pub(crate) fn check_whole(&self) -> Result<(), Error> {
-        if self.ring.memory.is_cut() { Err(self.slot.region().cut_error()) } else { Ok(()) }
+        if self.is_whole() { Ok(()) } else { Err(self.slot.region().cut_error()) }
+    }
+
+    /// As [`Self::check_whole`].
+    #[inline]
+    pub(super) fn is_whole(&self) -> bool {
+        !self.ring.memory.is_cut()
     }
 
     /// Marks the ring as poisoned and gives the error that says so.

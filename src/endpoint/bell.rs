@@ -79,17 +79,18 @@ impl Bell {
         })
     }
 
-    /// Counts a record, and lets producers go on without fences where many came without a sleep.
-    #[inline]
-    pub(super) fn note_record(&mut self, end: &Attached) {
+    /// Counts a record; whether enough have come since something was looked into.
+    #[inline(always)]
+    pub(super) fn is_time_to_look_around(&mut self) -> bool {
         self.records += 1;
-        if self.records >= RECORDS {
-            self.consider_relaxing(end);
-        }
+        self.records >= RECORDS
     }
 
-    #[cold]
-    fn consider_relaxing(&mut self, end: &Attached) {
+    /// Lets producers go on without fences where many records came without a sleep.
+    pub(super) fn look_around(&mut self, end: &Attached) {
+        if !self.is_time_to_look_around() {
+            return;
+        }
         self.records = 0;
         if self.doorbell.can_relax()
             && self.last_sleep.elapsed() >= AWAKE

@@ -45,6 +45,15 @@ pub(crate) mod sealed {
         /// Where the ring is damaged.
         fn attach(end: &Attached) -> Result<Self::Producer, Error>;
 
+        /// Sends one message where nothing stands in the way, and gives whether it did. Where it
+        /// didn't, nothing was sent, and [`Self::try_send`] tells why.
+        fn send_at_once(
+            end: &Attached,
+            producer: &mut Self::Producer,
+            wakes: &Wakes,
+            payload: &[u8],
+        ) -> bool;
+
         /// Attempts to send one message.
         ///
         /// # Errors
@@ -77,7 +86,16 @@ impl sealed::Sealed for Spsc {
         SpscProducer::attach(&end.ring).map_err(|damage| end.damaged(damage))
     }
 
-    #[inline]
+    #[inline(always)]
+    fn send_at_once(
+        end: &Attached,
+        producer: &mut SpscProducer,
+        wakes: &Wakes,
+        payload: &[u8],
+    ) -> bool {
+        producer.send_at_once(&end.ring, payload, wakes)
+    }
+
     fn try_send(
         end: &Attached,
         producer: &mut SpscProducer,
@@ -105,7 +123,17 @@ impl sealed::Sealed for Mpsc {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
+    fn send_at_once(end: &Attached, (): &mut (), wakes: &Wakes, payload: &[u8]) -> bool {
+        touch(payload);
+        let Ok(mut locked) = try_lock(&end.ring, end.slot.identity(), wakes) else { return false };
+        let sent = locked.send_at_once(payload);
+        if sent {
+            end.slot.count_sent(1, payload.len());
+        }
+        sent
+    }
+
     fn try_send(end: &Attached, (): &mut (), wakes: &Wakes, payload: &[u8]) -> Result<(), NotSent> {
         touch(payload);
         let mut locked = lock(end, wakes)?;
@@ -133,6 +161,7 @@ const TOUCH_MIN: usize = 4096;
 
 /// Reads a byte of each page of a long payload, so that a page fault happens before the lock is
 /// taken and stalls nobody else.
+#[inline]
 fn touch(payload: &[u8]) {
     if payload.len() > TOUCH_MIN {
         payload.iter().step_by(TOUCH_MIN).chain(payload.last()).for_each(|byte| {
@@ -142,7 +171,6 @@ fn touch(payload: &[u8]) {
 }
 
 /// Takes the lock, also over from a dead holder; or tells which live one does not let go.
-#[inline]
 fn lock<'a>(end: &'a Attached, wakes: &'a Wakes) -> Result<Locked<'a, RingSpan>, NotSent> {
     match try_lock(&end.ring, end.slot.identity(), wakes) {
         Ok(locked) => Ok(locked),

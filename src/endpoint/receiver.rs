@@ -16,7 +16,7 @@ use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
 use crate::Error;
 use crate::region::Region;
-use crate::ring::{Consumer, Front, Wakes};
+use crate::ring::{Consumer, Front, Nothing, Wakes};
 
 /// The receiving end of a ring: [`SpscReceiver`](crate::SpscReceiver) or
 /// [`MpscConsumer`](crate::MpscConsumer).
@@ -133,18 +133,35 @@ impl<K: Discipline> Receiver<K> {
     /// assert_eq!(&room[..len], b"four");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn recv_into(&mut self, room: &mut [u8]) -> Result<usize, RecvError> {
-        Ok(self.recv_into_deadline(room, Deadline::NEVER)?)
+        if let Ok(Some(len)) = self.take_at_once(room) {
+            return Ok(len);
+        }
+        Ok(self.recv_into_waiting(room, Deadline::NEVER)?)
     }
 
     /// Takes the next message into `room`, waiting for it until `deadline`, and gives its length.
     ///
     /// # Errors
     /// As [`Self::recv_deadline`] and [`Self::recv_into`].
+    #[inline]
     pub fn recv_into_deadline(
         &mut self,
         room: &mut [u8],
         deadline: impl Into<Deadline>,
+    ) -> Result<usize, RecvTimeoutError> {
+        if let Ok(Some(len)) = self.take_at_once(room) {
+            return Ok(len);
+        }
+        self.recv_into_waiting(room, deadline.into())
+    }
+
+    #[cold]
+    fn recv_into_waiting(
+        &mut self,
+        room: &mut [u8],
+        deadline: Deadline,
     ) -> Result<usize, RecvTimeoutError> {
         let record = self.recv_ref_deadline(deadline)?;
         record.take_into(room).map_err(RecvTimeoutError::from)
@@ -154,7 +171,17 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::try_recv`] and [`Self::recv_into`].
+    #[inline]
     pub fn try_recv_into(&mut self, room: &mut [u8]) -> Result<usize, TryRecvError> {
+        match self.take_at_once(room) {
+            Ok(Some(len)) => Ok(len),
+            Err(Nothing) => Err(TryRecvError::Empty),
+            Ok(None) => self.try_recv_into_carefully(room),
+        }
+    }
+
+    #[cold]
+    fn try_recv_into_carefully(&mut self, room: &mut [u8]) -> Result<usize, TryRecvError> {
         let record = self.try_recv_ref()?;
         record.take_into(room).map_err(TryRecvError::from)
     }
@@ -274,6 +301,23 @@ impl<K: Discipline> Receiver<K> {
         self.index
     }
 
+    /// Takes the next message into `room` where nothing stands in the way, and gives its length.
+    /// `Err` where the ring is empty and there is nothing to tell; `None` where something is to be
+    /// looked into.
+    #[inline(always)]
+    fn take_at_once(&mut self, room: &mut [u8]) -> Result<Option<usize>, Nothing> {
+        let Some(claimed) = &mut self.claimed else { return Ok(None) };
+        let Some(front) = claimed.front_at_once()? else { return Ok(None) };
+        let Claimed { end, consumer, wakes, .. } = claimed;
+        let Some(room) = room.get_mut(..front.payload_len()) else { return Ok(None) };
+        Consumer::copy_out(&end.ring, front, room);
+        if !end.is_whole() {
+            return Ok(None); // zeros may have been read; nothing was freed
+        }
+        consumer.free(&end.ring, front, wakes);
+        Ok(Some(front.payload_len()))
+    }
+
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         let Claimed { end, consumer, wakes, .. } = self.claimed_until(Deadline::PAST)?;
         Ok(RecordRef::new(end, consumer, wakes, front))
@@ -324,14 +368,26 @@ impl<K: Discipline> Receiver<K> {
 }
 
 impl Claimed {
-    #[inline]
+    /// The next message where nothing stands in the way, as [`Receiver::take_at_once`].
+    #[inline(always)]
+    fn front_at_once(&mut self) -> Result<Option<Front>, Nothing> {
+        let Self { end, consumer, peer, bell, .. } = self;
+        if !end.is_sound() {
+            return Ok(None);
+        }
+        match consumer.front_at_once(&end.ring) {
+            Err(Nothing) if end.has_departures(peer.known()) || !end.is_whole() => Ok(None),
+            Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
+            found => found,
+        }
+    }
+
     fn front(&mut self) -> Result<Option<Front>, Error> {
         let Self { end, consumer, wakes, bell, .. } = self;
         match consumer.front(&end.ring, wakes) {
             Ok(Some(front)) => {
-                end.meeting.note();
-                bell.note_record(end);
-                end.settle_now_and_then(wakes);
+                bell.look_around(end);
+                end.settle(wakes);
                 Ok(Some(front))
             }
             Ok(None) => Ok(None),
@@ -339,11 +395,20 @@ impl Claimed {
         }
     }
 
+    /// A departure that is to be told.
+    fn departure(&mut self) -> Result<Option<u64>, Error> {
+        let Self { end, consumer, peer, .. } = self;
+        if consumer.has_taken() {
+            end.meeting.note();
+        }
+        peer.departure(end)
+    }
+
     /// What to say of an empty ring. Where a sender is gone, the ring is looked at once more: what
     /// it sent before is delivered first.
     fn empty(&mut self) -> Result<Front, TryRecvError> {
         self.end.check_whole()?; // bytes that are missing look like an empty ring
-        let Some(departure) = self.peer.departure(&self.end)? else {
+        let Some(departure) = self.departure()? else {
             return Err(TryRecvError::Empty);
         };
         if let Some(front) = self.front()? {
@@ -365,7 +430,7 @@ impl Claimed {
     pub(super) fn is_ready(&mut self) -> bool {
         let usable = self.end.check_usable().and_then(|()| self.front());
         match usable {
-            Ok(None) => !matches!(self.peer.departure(&self.end), Ok(None)),
+            Ok(None) => !matches!(self.departure(), Ok(None)),
             Ok(Some(_)) | Err(_) => true,
         }
     }
@@ -376,7 +441,7 @@ impl Claimed {
         let Self { end, consumer, wakes, peer, bell, .. } = self;
         end.settle(wakes);
         let sleep = bell.arm(end, consumer.head()).ok()?; // an error is told by the next receive
-        sleep.filter(|_| !end.has_departures(peer.known()) && end.ring.check_open().is_ok())
+        sleep.filter(|_| !end.has_departures(peer.known()) && end.ring.is_open())
     }
 
     /// Disarms after a sleep, or after none.

@@ -94,8 +94,12 @@ impl<K: Discipline> Sender<K> {
     /// assert_eq!(rx.recv()?.data, b"one");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        Ok(self.send_deadline(message, Deadline::NEVER)?)
+        if self.send_at_once(message) {
+            return Ok(());
+        }
+        Ok(self.send_waiting(message, Deadline::NEVER)?)
     }
 
     /// Sends `message`, waiting no longer than `timeout` for room.
@@ -114,13 +118,22 @@ impl<K: Discipline> Sender<K> {
     ///
     /// # Errors
     /// [`SendTimeoutError::Timeout`] where there was no room until then; else as [`Self::send`].
+    #[inline]
     pub fn send_deadline(
         &mut self,
         message: &[u8],
         deadline: impl Into<Deadline>,
     ) -> Result<(), SendTimeoutError> {
+        if self.send_at_once(message) {
+            return Ok(());
+        }
+        self.send_waiting(message, deadline.into())
+    }
+
+    #[cold]
+    fn send_waiting(&mut self, message: &[u8], deadline: Deadline) -> Result<(), SendTimeoutError> {
         let index = self.index;
-        self.until(deadline.into(), |sender| sender.attempt(message))
+        self.until(deadline, |sender| sender.attempt(message))
             .map_err(|error| error.into_timeout_error((), index))
     }
 
@@ -130,7 +143,11 @@ impl<K: Discipline> Sender<K> {
     /// # Errors
     /// [`TrySendError::Full`] where there is none, [`TrySendError::Contended`] where a live process
     /// stopped while it was sending.
+    #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
+        if self.send_at_once(message) {
+            return Ok(());
+        }
         self.attempt(message).map_err(|error| error.into_try_error(()))
     }
 
@@ -256,7 +273,22 @@ impl<K: Discipline> Sender<K> {
         self.index
     }
 
-    #[inline]
+    /// Sends `message` where nothing stands in the way, and gives whether it did. Where it didn't,
+    /// nothing was sent, and [`Self::attempt`] tells why; but a region that was cut short meanwhile
+    /// may have taken it, and then takes no more.
+    #[inline(always)]
+    fn send_at_once(&mut self, message: &[u8]) -> bool {
+        let Some(Claimed { end, producer, wakes, .. }) = &mut self.claimed else { return false };
+        let sent = end.is_sound()
+            && message.len() <= end.entry.max_message as usize
+            && K::send_at_once(end, producer, wakes, message);
+        if sent {
+            end.settle_now_and_then(wakes);
+        }
+        sent && end.is_whole()
+    }
+
+    #[cold]
     fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
         let claimed = self.usable()?;
         claimed.check_len(message.len())?;

@@ -16,8 +16,6 @@ use crate::ring::{NoRoom, Wakes};
 
 /// The longest sleep: under all that wakes a sleeper, it looks by itself now and then.
 pub(super) const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Wake-ups not needed that are counted in private before the slot says so.
-const ELIDED_MAX: u32 = 1024;
 
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +59,7 @@ impl Attached {
         if self.has_departures(known) {
             return Ended::ByDeparture;
         }
-        if self.ring.check_open().is_err() {
+        if !self.ring.is_open() {
             return Ended::Perhaps; // edge `poison`: marked before the arming, told by the next look
         }
         self.count_sleep();
@@ -103,7 +101,7 @@ impl Attached {
     /// Stores what `wakes` has counted, now and then.
     #[inline]
     pub(crate) fn settle_now_and_then(&self, wakes: &Wakes) {
-        if wakes.sent() > 0 || wakes.elided() >= ELIDED_MAX {
+        if wakes.is_due() {
             self.settle(wakes);
         }
     }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
@@ -48,8 +48,8 @@ pub(crate) struct OwnedSlot {
     /// Tells others when this process is gone.
     pulse: Option<Pulse>,
     owner: fork::Owner,
-    /// The kernel was seen not to show the lock any more. For good: somebody else may own the slot.
-    is_lost: AtomicBool,
+    /// One of [`Kept`].
+    kept: AtomicU8,
 }
 
 /// What keeps the locked description.
@@ -59,6 +59,18 @@ enum Lock {
     Mapping(#[expect(dead_code, reason = "held for its drop")] LockMapping),
     /// A descriptor, on file systems whose mappings keep another description.
     Descriptor(OwnedFd),
+}
+
+/// Whether the lock is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kept {
+    /// Nothing in this process can drop it.
+    Surely,
+    /// Anything in the process may close its descriptor, so the kernel is asked each time.
+    Perhaps,
+    /// The kernel was seen not to show it. For good: somebody else may own the slot.
+    Lost,
 }
 
 /// What to claim.
@@ -124,10 +136,10 @@ impl OwnedSlot {
         };
         crash_point!("claim.locked");
         let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
-        let is_lost = AtomicBool::new(false);
+        let kept = AtomicU8::new(Kept::Surely as u8);
         let region_too = region.clone();
         let mut claimed =
-            Self { region: region_too, slot, incarnation, lock, pulse: None, owner, is_lost };
+            Self { region: region_too, slot, incarnation, lock, pulse: None, owner, kept };
         drop(description);
         drop(no_forks);
         let is_kept = match byte_is_held(region, slot..slot + 1) {
@@ -154,6 +166,7 @@ impl OwnedSlot {
         };
         self.incarnation = incarnation;
         self.lock = Some(Lock::Descriptor(description));
+        *self.kept.get_mut() = Kept::Perhaps as u8;
         Ok(true)
     }
 
@@ -282,23 +295,30 @@ impl OwnedSlot {
     /// anything in the process may close, is looked at each time.
     #[inline]
     pub(crate) fn check_kept(&self) -> Result<(), Error> {
-        if self.is_lost.load(Relaxed) || matches!(self.lock, Some(Lock::Descriptor(_))) {
-            return self.check_held();
-        }
-        Ok(())
+        if self.is_surely_kept() { Ok(()) } else { self.check_held() }
+    }
+
+    /// Whether there is nothing to ask the kernel.
+    #[inline]
+    pub(crate) fn is_surely_kept(&self) -> bool {
+        self.kept.load(Relaxed) == Kept::Surely as u8
+    }
+
+    fn is_lost(&self) -> bool {
+        self.kept.load(Relaxed) == Kept::Lost as u8
     }
 
     /// An error unless the kernel shows this endpoint's own byte as held, and the slot names nobody
     /// after it. Once lost, it stays lost.
     #[cold]
     fn check_held(&self) -> Result<(), Error> {
-        if !self.is_lost.load(Relaxed) && is_seen_as(&self.region, self.identity())? {
+        if !self.is_lost() && is_seen_as(&self.region, self.identity())? {
             return Ok(());
         }
         if self.region.mapping().is_cut() {
             return Err(self.region.cut_error()); // what the slot says is not the slot's
         }
-        self.is_lost.store(true, Relaxed);
+        self.kept.store(Kept::Lost as u8, Relaxed);
         Err(Error::LockLost { slot: self.slot })
     }
 
@@ -330,7 +350,7 @@ impl Drop for OwnedSlot {
         if !self.owner.is_here() || self.lock.is_none() {
             return; // in a forked child, or never claimed: nothing here is ours
         }
-        if *self.is_lost.get_mut() {
+        if self.is_lost() {
             return self.abandon();
         }
         self.set_state(SlotState::Detaching);

@@ -1,8 +1,7 @@
 //! Copies between private bytes and words that somebody else may be writing.
 //!
-//! A racing peer makes the result of a copy arbitrary bytes, never undefined behaviour: short
-//! copies go word by word through relaxed atomics, long ones through one machine instruction that
-//! the compiler cannot see into. Either way each byte is copied once, and whoever reads it judges
+//! A racing peer makes the result of a copy arbitrary bytes, never undefined behaviour: a few words go
+//! through relaxed atomics, more by machine instructions that the compiler cannot see into. Either way each byte is copied once, and whoever reads it judges
 //! the copy.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -82,6 +81,13 @@ pub(crate) fn copy_out_at(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) 
     copy_out(&words[usize::from(skip > 0)..], rest);
 }
 
+/// Stores zeros to `words`.
+#[inline]
+pub(crate) fn zero(words: &[AtomicU64]) {
+    let rest = zero_blocks(words);
+    rest.iter().for_each(|word| word.store(0, Relaxed));
+}
+
 #[inline]
 fn write_whole(words: &[AtomicU64], bytes: &[u8]) {
     debug_assert_eq!(words.len() * 8, bytes.len());
@@ -91,7 +97,10 @@ fn write_whole(words: &[AtomicU64], bytes: &[u8]) {
         // split; one is a mapping or a slice of atomics, the other private, so they don't overlap.
         return unsafe { string_copy(words.as_ptr() as *mut u8, bytes.as_ptr(), words.len() * 8) };
     }
-    for (word, chunk) in words.iter().zip(bytes.as_chunks::<8>().0) {
+    let blocks = words.len() / BLOCK_WORDS * BLOCK_WORDS;
+    // SAFETY: as above, for the first `blocks` words of both.
+    unsafe { copy_blocks(words.as_ptr() as *mut u8, bytes.as_ptr(), blocks * 8) };
+    for (word, chunk) in words[blocks..].iter().zip(bytes[blocks * 8..].as_chunks::<8>().0) {
         word.store(u64::from_le_bytes(*chunk), Relaxed);
     }
 }
@@ -104,9 +113,97 @@ fn read_whole(words: &[AtomicU64], bytes: &mut [u8]) {
         // SAFETY: as in `write_whole`, with the roles of the two exchanged.
         return unsafe { string_copy(bytes.as_mut_ptr(), words.as_ptr().cast(), bytes.len()) };
     }
-    for (word, chunk) in words.iter().zip(bytes.as_chunks_mut::<8>().0) {
+    let blocks = words.len() / BLOCK_WORDS * BLOCK_WORDS;
+    // SAFETY: as above, for the first `blocks` words of both.
+    unsafe { copy_blocks(bytes.as_mut_ptr(), words.as_ptr().cast(), blocks * 8) };
+    for (word, chunk) in words[blocks..].iter().zip(bytes[blocks * 8..].as_chunks_mut::<8>().0) {
         *chunk = word.load(Relaxed).to_le_bytes();
     }
+}
+
+/// Words that are copied or zeroed by one round of wide instructions; none where there are none.
+#[cfg(target_arch = "x86_64")]
+const BLOCK_WORDS: usize = 8;
+#[cfg(not(target_arch = "x86_64"))]
+const BLOCK_WORDS: usize = usize::MAX;
+
+/// Copies `len` bytes, a multiple of a block, by instructions that move 16 bytes each.
+///
+/// # Safety
+/// As [`string_copy`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn copy_blocks(to: *mut u8, from: *const u8, len: usize) {
+    if len == 0 {
+        return;
+    }
+    // SAFETY:
+    // - the loop reads and writes exactly the ranges that the caller vouches for, as `len` is a
+    //   multiple of 64 and not 0;
+    // - no alignment is asked for; of words that lie at multiples of 8, none is torn, though others
+    //   may see the words of one instruction at different times;
+    // - all registers changed are declared; there is no stack.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "movups {a}, [{from}]",
+            "movups {b}, [{from} + 16]",
+            "movups {c}, [{from} + 32]",
+            "movups {d}, [{from} + 48]",
+            "movups [{to}], {a}",
+            "movups [{to} + 16], {b}",
+            "movups [{to} + 32], {c}",
+            "movups [{to} + 48], {d}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "sub {len}, 64",
+            "jnz 2b",
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            len = inout(reg) len => _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack)
+        );
+    }
+}
+
+/// Elsewhere there are no blocks.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_blocks(_: *mut u8, _: *const u8, _: usize) {}
+
+/// Zeroes as many words as make whole blocks, and gives the others.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn zero_blocks(words: &[AtomicU64]) -> &[AtomicU64] {
+    let (blocks, rest) = words.split_at(words.len() / BLOCK_WORDS * BLOCK_WORDS);
+    for block in blocks.chunks_exact(BLOCK_WORDS) {
+        // SAFETY:
+        // - the instructions write exactly the 64 bytes of `block`, which are words that others may
+        //   write at the same time and that are accessed by nobody of this program but atomically;
+        // - no alignment is asked for, and no word is torn, as in `copy_blocks`;
+        // - the one register changed is declared; there is no stack, and no flag is changed.
+        unsafe {
+            std::arch::asm!(
+                "xorps {zero}, {zero}",
+                "movups [{to}], {zero}",
+                "movups [{to} + 16], {zero}",
+                "movups [{to} + 32], {zero}",
+                "movups [{to} + 48], {zero}",
+                to = in(reg) block.as_ptr(),
+                zero = out(xmm_reg) _,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+    rest
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn zero_blocks(words: &[AtomicU64]) -> &[AtomicU64] {
+    words
 }
 
 /// Copies `len` bytes with the processor's own instruction for it.
@@ -155,6 +252,17 @@ mod tests {
             lengths += 1;
         }
         println!("{lengths} lengths");
+    }
+
+    #[test]
+    fn any_number_of_words_is_zeroed_and_no_other() {
+        for len in 0..40 {
+            let words: Vec<_> = (0..42).map(|_| AtomicU64::new(u64::MAX)).collect();
+            zero(&words[1..1 + len]);
+            let zeros: Vec<_> = words.iter().map(|word| word.load(Relaxed) == 0).collect();
+            let wanted: Vec<_> = (0..42).map(|index| (1..1 + len).contains(&index)).collect();
+            assert_eq!(zeros, wanted);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::guard::Guard;
+use super::guard::{CutMark, Guard};
 use crate::os::fork::Owner;
 
 /// A shared mapping of a whole region.
@@ -89,6 +89,16 @@ impl Mapping {
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
         self.guard.is_cut()
+    }
+
+    /// Where it is noted that the file was cut short. Of no meaning once the mapping is gone.
+    pub(super) fn cut_mark(&self) -> CutMark {
+        self.guard.mark()
+    }
+
+    /// The process that made the mapping.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// The address of `len` bytes at `offset`, aligned to `len`.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use tombolo_abi::{CONTROL_LEN, ISOLATION_LEN};
 
 use super::Mapping;
+use super::guard::CutMark;
+use crate::os::fork::Owner;
 
 /// One ring in a mapping.
 ///
@@ -20,6 +22,10 @@ pub(crate) struct RingSpan {
     control: NonNull<u8>,
     area: NonNull<AtomicU64>,
     mask: u64,
+    /// The mapping's, here so that asking takes one load.
+    owner: Owner,
+    cut: CutMark,
+    #[expect(dead_code, reason = "keeps what the pointers lead to")]
     mapping: Arc<Mapping>,
 }
 
@@ -50,19 +56,20 @@ impl RingSpan {
         }
         let control = NonNull::new(mapping.base().wrapping_add(control_offset as usize))?;
         let area = NonNull::new(mapping.base().wrapping_add(data_offset as usize))?.cast();
-        Some(Self { control, area, mask: capacity - 1, mapping })
+        let (owner, cut) = (mapping.owner(), mapping.cut_mark());
+        Some(Self { control, area, mask: capacity - 1, owner, cut, mapping })
     }
 
     /// Whether this process made the mapping, and is no forked child of the one that did.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
-        self.mapping.is_ours()
+        self.owner.is_here()
     }
 
     /// Whether the file was cut short and some of the bytes are no longer the region's.
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
-        self.mapping.is_cut()
+        self.cut.is_set()
     }
 
     /// The 64-bit word at `offset` bytes of the control block.
@@ -116,7 +123,21 @@ impl RingSpan {
     /// The words of the data area from the one that holds `position` to the end.
     #[inline]
     pub(crate) fn words_from(&self, position: u64) -> &[AtomicU64] {
-        &self.area()[((position & self.mask) >> 3) as usize..]
+        let (index, area) = (((position & self.mask) >> 3) as usize, self.area());
+        // SAFETY: `position & mask` is a byte of the area, so its word's index is below the length.
+        unsafe { area.get_unchecked(index..) }
+    }
+
+    /// The `count` words of the data area from the one that holds `position` on.
+    ///
+    /// # Panics
+    /// Where they reach beyond the end of the area.
+    #[inline]
+    pub(crate) fn words(&self, position: u64, count: usize) -> &[AtomicU64] {
+        let words = self.words_from(position);
+        assert!(count <= words.len(), "a record beyond the end of the area");
+        // SAFETY: the assertion above.
+        unsafe { words.get_unchecked(..count) }
     }
 
     /// The address of `position` in the data area.

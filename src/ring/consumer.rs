@@ -26,6 +26,8 @@ pub(crate) struct Consumer {
     skipped: u64,
     /// Whether something was freed since the producers were last looked after.
     news: News,
+    /// Where the first record was that this consumer could take.
+    first: u64,
 }
 
 /// Whether blocked producers may not have been told yet of what was freed.
@@ -35,6 +37,10 @@ enum News {
     /// Freed here, or perhaps by a predecessor who did not come to telling.
     Some,
 }
+
+/// There is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nothing;
 
 /// The record at the head, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +89,7 @@ impl Consumer {
             received_bytes: ours(Word::ReceivedBytes),
             skipped: ours(Word::Skipped),
             news: News::Some,
+            first: head,
         })
     }
 
@@ -91,13 +98,31 @@ impl Consumer {
         self.head
     }
 
+    /// Whether it has freed anything.
+    pub(crate) fn has_taken(&self) -> bool {
+        self.head != self.first
+    }
+
+    /// The next message where it is a plain one that is there: as [`Self::front`], which tells what
+    /// else there is. `Err` where there is nothing at all, and nobody to be told of what was freed.
+    #[inline(always)]
+    pub(crate) fn front_at_once<M: Memory>(
+        &self,
+        ring: &Ring<M>,
+    ) -> Result<Option<Front>, Nothing> {
+        let word = ring.memory.load(Word::Data(self.head), Acquire); // edge `commit`
+        let Some(payload_len) = ring.rules.plain_len(word, self.head) else {
+            return if word == 0 && self.news == News::None { Err(Nothing) } else { Ok(None) };
+        };
+        Ok(Some(Front { position: self.head, record: Record::data(payload_len) }))
+    }
+
     /// The next message, which stays until it is freed. Padding and records of unknown kinds are
     /// passed over, at most one capacity of them a call. Where there is none, producers that are
     /// blocked learn of what was freed.
     ///
     /// # Errors
     /// Where the header is none that an honest producer writes.
-    #[inline]
     pub(crate) fn front<M: Memory>(
         &mut self,
         ring: &Ring<M>,
@@ -130,7 +155,7 @@ impl Consumer {
     }
 
     /// Frees `front`: its room is the producer's again, and it is never delivered again.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
         self.received_msgs = self.received_msgs.wrapping_add(1);
         self.received_bytes = self.received_bytes.wrapping_add(front.record.payload_len.into());
@@ -148,7 +173,7 @@ impl Consumer {
         self.advance(ring, front, wakes);
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
         self.head = front.position.wrapping_add(ring.rules.record_len(&front.record));
         ring.memory.store(Word::Head, self.head, Release); // edge `free`

@@ -44,45 +44,44 @@ const COUNT: u32 = !(wake::COUNT_ONE - 1);
 pub struct Wakes {
     /// Somebody slept and was notified.
     sent: AtomicU32,
-    /// Nobody slept.
+    /// Nobody slept; [`URGENT`] where somebody did.
     elided: AtomicU32,
 }
 
+/// Wake-ups not needed that are counted in private before they are stored.
+const ELIDED_MAX: u32 = 1024;
+/// The bit that makes the count of those as much as that at once.
+const URGENT: u32 = 1 << 31;
+
 impl Wakes {
-    /// Somebody slept and was notified.
+    /// Whether it is time to store them: now and then, and at once after a wake-up.
     #[inline]
-    pub(crate) fn sent(&self) -> u32 {
-        self.sent.load(Relaxed) // ours, as all accesses here: borrowed by one who sends or receives
+    pub(crate) fn is_due(&self) -> bool {
+        self.elided.load(Relaxed) >= ELIDED_MAX // ours, as all accesses here
     }
 
-    /// Nobody slept.
-    #[inline]
-    pub(crate) fn elided(&self) -> u32 {
-        self.elided.load(Relaxed)
-    }
-
-    /// Both, to be stored elsewhere: they start from 0 again.
+    /// Wake-ups sent and not needed, to be stored elsewhere: they start from 0 again.
     pub(crate) fn take(&self) -> (u32, u32) {
-        let taken = (self.sent(), self.elided());
+        let taken = (self.sent.load(Relaxed), self.elided.load(Relaxed) & !URGENT);
         self.sent.store(0, Relaxed);
         self.elided.store(0, Relaxed);
         taken
     }
 
-    #[inline]
     fn send(&self) {
-        self.sent.store(self.sent().wrapping_add(1), Relaxed);
+        self.sent.store(self.sent.load(Relaxed).wrapping_add(1), Relaxed);
+        self.elided.store(self.elided.load(Relaxed) | URGENT, Relaxed);
     }
 
     #[inline]
     fn elide(&self) {
-        self.elided.store(self.elided().wrapping_add(1), Relaxed);
+        self.elided.store(self.elided.load(Relaxed).wrapping_add(1), Relaxed);
     }
 }
 
 /// Notifies the consumer of an SPSC ring of what was just published, if it sleeps.
 /// `relies_on_barriers` is the producer's: whether it may go without a fence.
-#[inline]
+#[inline(always)]
 pub(crate) fn notify_consumer<M: Memory>(
     ring: &Ring<M>,
     relies_on_barriers: &mut bool,
@@ -93,10 +92,17 @@ pub(crate) fn notify_consumer<M: Memory>(
         wakes.elide(); // the consumer polls; edge `wake` is its barrier's business
         return;
     }
+    *relies_on_barriers = notify_consumer_fenced(ring, wakes);
+}
+
+/// As [`notify_consumer`], where it takes a fence. Gives whether the next time may go without.
+#[cold]
+fn notify_consumer_fenced<M: Memory>(ring: &Ring<M>, wakes: &Wakes) -> bool {
     ring.memory.fence(SeqCst); // edge `wake`: record header, `rx_wake`
-    *relies_on_barriers = ring.memory.is_reached_by_barriers();
+    let may_rely_on_barriers = ring.memory.is_reached_by_barriers();
     let word = ring.memory.load(Word::RxWake, Relaxed);
     notify_armed(ring, Word::RxWake, word, Sleepers::One, wakes);
+    may_rely_on_barriers
 }
 
 /// Notifies the consumer of an MPSC ring of what was published under the lock just given back, if

@@ -68,12 +68,24 @@ impl Memory for RingSpan {
     }
 
     #[inline]
+    fn zero(&self, from: u64, to: u64) {
+        let count = (to.wrapping_sub(from) / 8) as usize;
+        let to_end = self.words_from(from);
+        if count <= to_end.len() {
+            copy::zero(self.words(from, count));
+        } else {
+            copy::zero(to_end);
+            copy::zero(&self.words_from(0)[..count - to_end.len()]);
+        }
+    }
+
+    #[inline]
     fn copy_in(&self, position: u64, bytes: &[u8]) {
-        copy::copy_in(self.words_from(position), bytes);
+        copy::copy_in(self.words(position, bytes.len().div_ceil(8)), bytes);
     }
 
     #[inline]
     fn copy_out(&self, position: u64, bytes: &mut [u8]) {
-        copy::copy_out(self.words_from(position), bytes);
+        copy::copy_out(self.words(position, bytes.len().div_ceil(8)), bytes);
     }
 }

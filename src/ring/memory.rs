@@ -117,6 +117,15 @@ pub(crate) trait Memory {
     /// cut in two.
     fn notify(&self, word: Word, sleepers: Sleepers);
 
+    /// Stores zeros, Relaxed, to every word of `[from, to)`, positions of at most one lap. The range
+    /// may wrap.
+    #[inline]
+    fn zero(&self, from: u64, to: u64) {
+        for offset in (0..to.wrapping_sub(from)).step_by(8) {
+            self.store(Word::Data(from.wrapping_add(offset)), 0, Ordering::Relaxed);
+        }
+    }
+
     /// Copies `bytes` to `position`, a multiple of 8, and zeros to the end of the last word. The
     /// range does not wrap.
     fn copy_in(&self, position: u64, bytes: &[u8]) {

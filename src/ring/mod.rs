@@ -45,7 +45,7 @@ mod mpsc;
 mod spsc;
 mod window;
 
-pub(crate) use consumer::{Consumer, Front};
+pub(crate) use consumer::{Consumer, Front, Nothing};
 pub(crate) use doorbell::Wakes;
 pub(crate) use memory::{Memory, Sleepers, Word};
 pub(crate) use mpsc::{Held, Locked, transfer, try_lock};
@@ -82,14 +82,15 @@ impl<M: Memory> Ring<M> {
         Self { memory, rules, prezero_len: u64::from(entry.prezero_lines) * LINE_LEN }
     }
 
-    /// An error where somebody has marked the ring as poisoned. One load of a line that nobody
-    /// writes.
+    /// Whether nobody has marked the ring as poisoned. One load of a line that nobody writes.
     #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.memory.load(Word::State, Acquire) != RingState::Poisoned as u64
+    }
+
+    /// An error where somebody has marked the ring as poisoned.
     pub(crate) fn check_open(&self) -> Result<(), Damage> {
-        if self.memory.load(Word::State, Acquire) == RingState::Poisoned as u64 {
-            return Err(self.marked());
-        }
-        Ok(())
+        if self.is_open() { Ok(()) } else { Err(self.marked()) }
     }
 
     #[cold]

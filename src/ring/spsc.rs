@@ -60,17 +60,34 @@ impl SpscProducer {
         })
     }
 
+    /// Sends one record where nothing stands in the way, as [`Window::send_at_once`].
+    #[inline(always)]
+    pub(crate) fn send_at_once<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payload: &[u8],
+        wakes: &Wakes,
+    ) -> bool {
+        let sent = self.window.send_at_once(ring, payload);
+        if sent {
+            self.finish(ring, 1, payload.len(), wakes);
+        }
+        sent
+    }
+
     /// Sends one record.
     ///
     /// # Errors
     /// [`Refusal`].
-    #[inline]
     pub(crate) fn try_send<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         payload: &[u8],
         wakes: &Wakes,
     ) -> Result<(), Refusal> {
+        if self.send_at_once(ring, payload, wakes) {
+            return Ok(());
+        }
         let sent = self.window.send(ring, &Record::data(payload.len() as u32), payload);
         sent.inspect_err(|refusal| self.note(ring, refusal))?;
         self.finish(ring, 1, payload.len(), wakes);
@@ -138,7 +155,7 @@ impl SpscProducer {
     }
 
     /// What follows publishing, off the path of the message just sent.
-    #[inline]
+    #[inline(always)]
     fn finish<M: Memory>(
         &mut self,
         ring: &Ring<M>,

@@ -69,7 +69,7 @@ fn ahead(position: u64, from: u64) -> i64 {
 
 impl Window {
     /// Where `record` would go behind `start`, without asking whether there is room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place_at<M>(ring: &Ring<M>, start: u64, record: &Record) -> Place {
         let len = ring.rules.record_len(record);
         let to_end = ring.rules.capacity - (start & (ring.rules.capacity - 1));
@@ -82,7 +82,7 @@ impl Window {
     ///
     /// # Errors
     /// Where the consumer's position is impossible.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_room<M: Memory>(&mut self, ring: &Ring<M>, end: u64) -> Result<bool, Damage> {
         let limit = end.wrapping_add(RECORD_HEADER_LEN);
         if limit.wrapping_sub(self.head) <= ring.rules.capacity {
@@ -115,13 +115,13 @@ impl Window {
     /// up to which all is zero behind `end`, for `publish`.
     ///
     /// There must be room up to `end`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prepare<M: Memory>(&mut self, ring: &Ring<M>, end: u64) -> u64 {
         let mut zeroed_end = self.zeroed_to;
         if ahead(zeroed_end, end) <= 0 {
             let line_end = (end | (LINE_LEN - 1)).wrapping_add(1);
             zeroed_end = self.bounded(ring, line_end);
-            zero(ring, end, zeroed_end);
+            ring.memory.zero(end, zeroed_end);
         }
         self.zeroed_to = self.tail.wrapping_add(RECORD_HEADER_LEN); // rule Z
         zeroed_end
@@ -130,7 +130,7 @@ impl Window {
     /// Publishes what was written at `place`: one store makes the record, its padding and all
     /// records behind it visible at once. `header` is the (first) record's header word and
     /// `zeroed_end` what `prepare` gave.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish<M: Memory>(
         &mut self,
         ring: &Ring<M>,
@@ -155,7 +155,6 @@ impl Window {
     ///
     /// # Errors
     /// [`Refusal`]; nothing was stored.
-    #[inline]
     pub(crate) fn send<M: Memory>(
         &mut self,
         ring: &Ring<M>,
@@ -166,13 +165,32 @@ impl Window {
         if !self.has_room(ring, place.end)? {
             return Err(self.no_room(ring, place.end));
         }
+        self.write(ring, place, record, payload);
+        Ok(())
+    }
+
+    /// Sends one plain record where nothing stands in the way: no padding, no lack of room, no
+    /// damage. Gives whether it did; nothing was stored where it didn't, and [`Self::send`] tells why.
+    #[inline(always)]
+    pub(crate) fn send_at_once<M: Memory>(&mut self, ring: &Ring<M>, payload: &[u8]) -> bool {
+        let record = Record::data(payload.len() as u32);
+        let place = Self::place_at(ring, self.tail, &record);
+        let fits = place.record == place.start && self.has_room(ring, place.end).unwrap_or(false);
+        if fits {
+            self.write(ring, place, &record, payload);
+        }
+        fits
+    }
+
+    /// Prepares, writes and publishes a record at `place`, where there is room for it.
+    #[inline(always)]
+    fn write<M: Memory>(&mut self, ring: &Ring<M>, place: Place, record: &Record, payload: &[u8]) {
         let zeroed_end = self.prepare(ring, place.end);
         crash_point!("send.before-payload");
         ring.memory.copy_in(place.record.wrapping_add(record.payload_offset()), payload);
         crash_point!("send.before-commit");
         self.publish(ring, place, ring.rules.encode(record, place.record), zeroed_end);
         crash_point!("send.after-commit");
-        Ok(())
     }
 
     /// Sends as many of `payloads` as there is room for, in one piece: the consumer sees all of
@@ -221,18 +239,18 @@ impl Window {
     }
 
     /// Zeroes the words that the next records will need, off the path of the one just published.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_ahead<M: Memory>(&mut self, ring: &Ring<M>) {
         let goal = self.tail.wrapping_add(ring.prezero_len) & !(LINE_LEN - 1);
         let goal = self.bounded(ring, goal);
         if ahead(goal, self.zeroed_to) > 0 {
-            zero(ring, self.zeroed_to, goal);
+            ring.memory.zero(self.zeroed_to, goal);
             self.zeroed_to = goal;
         }
     }
 
     /// `position`, but never beyond what the consumer has freed.
-    #[inline]
+    #[inline(always)]
     fn bounded<M>(&self, ring: &Ring<M>, position: u64) -> u64 {
         let limit = self.head.wrapping_add(ring.rules.capacity);
         if ahead(position, limit) > 0 { limit } else { position }
@@ -320,16 +338,6 @@ fn write_unpublished<M: Memory>(ring: &Ring<M>, start: u64, payload: &[u8]) -> u
     let header = ring.rules.encode(&record, place.record);
     ring.memory.store(Word::Data(place.record), header, Relaxed);
     place.end
-}
-
-/// Stores zeros to every word of `[from, to)`, at most a few lines.
-#[inline]
-fn zero<M: Memory>(ring: &Ring<M>, from: u64, to: u64) {
-    let mut position = from;
-    while ahead(to, position) > 0 {
-        ring.memory.store(Word::Data(position), 0, Relaxed);
-        position = position.wrapping_add(8);
-    }
 }
 
 #[cold]

@@ -7,7 +7,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tombolo_abi::{LockWord, Record, RecordKind};
 
-use super::super::{Consumer, Locked, Memory, Refusal, Ring, SpscProducer, Wakes, Window, Word};
+use super::super::{
+    Consumer, Locked, Memory, Nothing, Refusal, Ring, SpscProducer, Wakes, Window, Word,
+};
 use super::super::{transfer, try_lock};
 use super::heap::Heap;
 use super::ring;
@@ -147,7 +149,15 @@ impl<'a> Pair<'a> {
     }
 
     fn front(&mut self) -> Option<Vec<u8>> {
-        let front = self.consumer.front(&self.ring, &self.wakes).unwrap()?;
+        let at_once = self.consumer.front_at_once(&self.ring);
+        let before = self.consumer.head();
+        let front = self.consumer.front(&self.ring, &self.wakes).unwrap();
+        match at_once {
+            Ok(Some(found)) => assert_eq!(front, Some(found)),
+            Ok(None) => assert!(front.is_none_or(|front| front.position != before)),
+            Err(Nothing) => assert_eq!(front, None),
+        }
+        let front = front?;
         assert_eq!(front.record.kind, RecordKind::Data);
         let mut bytes = vec![0xaa; front.payload_len()];
         Consumer::copy_out(&self.ring, front, &mut bytes);
