@@ -202,6 +202,7 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::recv_deadline`].
+    #[inline]
     pub fn recv_ref_deadline(
         &mut self,
         deadline: impl Into<Deadline>,
@@ -214,6 +215,7 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::try_recv`].
+    #[inline]
     pub fn try_recv_ref(&mut self) -> Result<RecordRef<'_>, TryRecvError> {
         let front = self.try_front()?;
         Ok(self.lend(front)?)
@@ -239,6 +241,7 @@ impl<K: Discipline> Receiver<K> {
     /// assert_eq!(bytes, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn drain(
         &mut self,
         limit: usize,
@@ -246,19 +249,33 @@ impl<K: Discipline> Receiver<K> {
     ) -> Result<usize, Error> {
         let mut count = 0;
         while count < limit {
-            let claimed = self.claimed_until(Deadline::PAST)?;
-            let front = match claimed.end.check_usable().and_then(|()| claimed.front()) {
+            let front = match self.front_now() {
                 Ok(Some(front)) => front,
                 Ok(None) => break,
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break, // told by the next call
             };
             take(&self.lend(front)?);
-            self.claimed_until(Deadline::PAST)?.end.check_whole()?;
             count += 1;
         }
         self.claimed_until(Deadline::PAST)?.end.check_whole()?;
         Ok(count)
+    }
+
+    /// The next message if there is one now; of departures nothing is said.
+    #[inline(always)]
+    fn front_now(&mut self) -> Result<Option<Front>, Error> {
+        match self.claimed.as_mut().map(Claimed::front_at_once) {
+            Some(Ok(Some(front))) => Ok(Some(front)),
+            _ => self.front_carefully(),
+        }
+    }
+
+    #[cold]
+    fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
+        let claimed = self.claimed_until(Deadline::PAST)?;
+        claimed.end.check_usable()?;
+        claimed.front()
     }
 
     /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone.
@@ -318,6 +335,7 @@ impl<K: Discipline> Receiver<K> {
         Ok(Some(front.payload_len()))
     }
 
+    #[inline(always)]
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         let Claimed { end, consumer, wakes, .. } = self.claimed_until(Deadline::PAST)?;
         Ok(RecordRef::new(end, consumer, wakes, front))
@@ -335,8 +353,17 @@ impl<K: Discipline> Receiver<K> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_front(&mut self) -> Result<Front, TryRecvError> {
+        match self.claimed.as_mut().map(Claimed::front_at_once) {
+            Some(Ok(Some(front))) => Ok(front),
+            Some(Err(Nothing)) => Err(TryRecvError::Empty),
+            _ => self.try_front_carefully(),
+        }
+    }
+
+    #[cold]
+    fn try_front_carefully(&mut self) -> Result<Front, TryRecvError> {
         let claimed = self.claimed_until(Deadline::PAST)?;
         claimed.end.check_usable()?;
         match claimed.front()? {

@@ -42,7 +42,7 @@ enum OnDrop {
 
 impl<'a> RecordRef<'a> {
     /// Lends `front` of the ring at `end`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(
         end: &'a Attached,
         consumer: &'a mut Consumer,
@@ -115,10 +115,11 @@ impl<'a> std::ops::Deref for RecordRef<'a> {
 }
 
 impl Drop for RecordRef<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let is_taken = self.on_drop == OnDrop::Free && !std::thread::panicking();
         // What is another's by now, the mapping or the endpoint, is left alone.
-        if is_taken && self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok() {
+        let is_ours = || self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
+        if self.on_drop == OnDrop::Free && !std::thread::panicking() && is_ours() {
             self.consumer.free(&self.end.ring, self.front, self.wakes);
         }
     }

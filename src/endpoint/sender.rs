@@ -300,7 +300,7 @@ impl<K: Discipline> Sender<K> {
 
     fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
         let claimed = self.usable()?;
-        messages.iter().try_for_each(|message| claimed.check_len(message.len()))?;
+        claimed.check_len(messages.iter().map(|message| message.len()).max().unwrap_or(0))?;
         let Claimed { end, producer, wakes, peer, .. } = claimed;
         let sent = unless_gone(end, peer, || K::try_send_batch(end, producer, wakes, messages))?;
         end.settle_now_and_then(wakes);

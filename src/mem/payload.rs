@@ -18,6 +18,7 @@ pub struct Payload<'a> {
 
 impl<'a> Payload<'a> {
     /// `len` bytes from `position` on, a multiple of 8, which don't wrap.
+    #[inline]
     pub(crate) fn new(span: &'a RingSpan, position: u64, len: usize) -> Self {
         Self { span, position, len }
     }

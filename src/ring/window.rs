@@ -327,6 +327,7 @@ impl Window {
 
 /// Writes a record of a batch, header and padding included, behind one that is not published yet.
 /// Gives where it ends.
+#[inline]
 fn write_unpublished<M: Memory>(ring: &Ring<M>, start: u64, payload: &[u8]) -> u64 {
     let record = Record::data(payload.len() as u32);
     let place = Window::place_at(ring, start, &record);
