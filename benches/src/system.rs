@@ -1,0 +1,143 @@
+//! What a system must offer to be measured: two ends, and where they meet.
+//!
+//! The workloads are generic over these traits and compiled for each system, so nothing is called
+//! through a table inside the timed part.
+
+use std::path::Path;
+
+/// Anything that went wrong in a system.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How an end waits for room, or for a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// It looks again and again, and gives the processor to nobody.
+    Busy,
+    /// As the system does it of its own accord, usually looking for a while and then sleeping.
+    SpinSleep,
+    /// It sleeps at once.
+    Sleep,
+}
+
+/// Where the two sides of one direction meet. Both sides get the same one.
+#[derive(Debug, Clone, Copy)]
+pub struct Meeting<'a> {
+    /// A directory on tmpfs that only this measurement uses; it is removed afterwards.
+    pub directory: &'a Path,
+    /// A file name without a dot, different for each direction. For systems with names of their
+    /// own, `unique` tells runs apart.
+    pub name: &'a str,
+    /// Different for each direction of each run on this machine.
+    pub unique: &'a str,
+    /// Bytes of every message.
+    pub size: usize,
+    /// Bytes of data that the ring between the two should hold, a power of two.
+    pub capacity: usize,
+    /// How many senders there will be.
+    pub producers: usize,
+    /// How both sides wait.
+    pub waiting: Waiting,
+}
+
+/// The end that messages go in at.
+pub trait Transmit {
+    /// Sends a copy of these bytes, waiting while there is no room.
+    fn send(&mut self, payload: &[u8]) -> Result<(), Failure>;
+
+    /// Sends all of them, in order, at what it costs to send many.
+    fn send_batch(&mut self, payloads: &[&[u8]]) -> Result<(), Failure> {
+        payloads.iter().try_for_each(|payload| self.send(payload))
+    }
+
+    /// Makes visible what is still held back.
+    fn flush(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// The end that messages come out of.
+pub trait Receive {
+    /// Waits for a message and shows it.
+    fn receive(&mut self, look: &mut impl Look) -> Result<(), Failure>;
+
+    /// Waits for a message, and shows up to `limit` of those that are there. Gives how many.
+    fn receive_batch(&mut self, limit: usize, look: &mut impl Look) -> Result<usize, Failure> {
+        let _ = limit;
+        self.receive(look)?;
+        Ok(1)
+    }
+}
+
+/// What the harness does with a message: either touch each of its cache lines, or compare it.
+pub trait Look {
+    /// Looks at a message in a slice: where it lies, if the system lends it soundly, or where it
+    /// was copied to.
+    fn at_slice(&mut self, message: &[u8]);
+
+    /// Looks at a message of `len` bytes where it lies, through a function that copies the bytes
+    /// from an offset on: for systems that lend no slice.
+    fn in_place(&mut self, len: usize, read_at: impl FnMut(usize, &mut [u8]));
+}
+
+/// A system between processes.
+pub trait ProcessSystem: 'static {
+    /// Its name in tables and files.
+    const NAME: &'static str;
+    /// How many may send at once.
+    const PRODUCERS_MAX: usize;
+    /// The end that messages go in at.
+    type Sender: Transmit;
+    /// The end that messages come out of.
+    type Receiver: Receive;
+
+    /// Whether it can do this at all. Several types may share a name and take different sizes.
+    fn takes(meeting: &Meeting) -> bool {
+        let _ = meeting;
+        true
+    }
+
+    /// Whether `send_batch` and `receive_batch` are more than one at a time.
+    const BATCHES: bool = false;
+
+    /// Comes before both ends, in the process that starts them.
+    fn prepare(meeting: &Meeting) -> Result<(), Failure> {
+        let _ = meeting;
+        Ok(())
+    }
+
+    /// Opens the sending end. The two sides open theirs at the same time, in processes of their
+    /// own, and either may come first: wait for the other where that matters.
+    fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure>;
+
+    /// Opens the receiving end.
+    fn receiver(meeting: &Meeting) -> Result<Self::Receiver, Failure>;
+
+    /// Removes what was left outside the directory. Comes last, in the process that prepared.
+    fn clean_up(meeting: &Meeting) {
+        let _ = meeting;
+    }
+}
+
+/// A system between threads of one process.
+pub trait ThreadSystem: 'static {
+    /// Its name in tables and files.
+    const NAME: &'static str;
+    /// How many may send at once.
+    const PRODUCERS_MAX: usize;
+    /// The end that messages go in at.
+    type Sender: Transmit + Send;
+    /// The end that messages come out of.
+    type Receiver: Receive + Send;
+
+    /// Whether it can do this at all. Several types may share a name and take different sizes.
+    fn takes(meeting: &Meeting) -> bool {
+        let _ = meeting;
+        true
+    }
+
+    /// Whether `send_batch` and `receive_batch` are more than one at a time.
+    const BATCHES: bool = false;
+
+    /// Makes `meeting.producers` sending ends and the receiving end.
+    fn ends(meeting: &Meeting) -> Result<(Vec<Self::Sender>, Self::Receiver), Failure>;
+}
