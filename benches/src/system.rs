@@ -3,7 +3,10 @@
 //! The workloads are generic over these traits and compiled for each system, so nothing is called
 //! through a table inside the timed part.
 
+use std::hint::spin_loop;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Anything that went wrong in a system.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -47,6 +50,13 @@ pub trait Transmit {
     /// Sends all of them, in order, at what it costs to send many.
     fn send_batch(&mut self, payloads: &[&[u8]]) -> Result<(), Failure> {
         payloads.iter().try_for_each(|payload| self.send(payload))
+    }
+
+    /// Sends a message of `size` bytes built in place, of which only the first eight are written:
+    /// what lending costs, without the copy. For systems that say `LENDS`.
+    fn lend(&mut self, size: usize, number: u64) -> Result<(), Failure> {
+        let _ = (size, number);
+        Err("this system lends no room".into())
     }
 
     /// Makes visible what is still held back.
@@ -99,6 +109,9 @@ pub trait ProcessSystem: 'static {
     /// Whether `send_batch` and `receive_batch` are more than one at a time.
     const BATCHES: bool = false;
 
+    /// Whether `Transmit::lend` works, and a message is received where it lies.
+    const LENDS: bool = false;
+
     /// Comes before both ends, in the process that starts them.
     fn prepare(meeting: &Meeting) -> Result<(), Failure> {
         let _ = meeting;
@@ -138,6 +151,28 @@ pub trait ThreadSystem: 'static {
     /// Whether `send_batch` and `receive_batch` are more than one at a time.
     const BATCHES: bool = false;
 
+    /// Whether `Transmit::lend` works, and a message is received where it lies.
+    const LENDS: bool = false;
+
     /// Makes `meeting.producers` sending ends and the receiving end.
     fn ends(meeting: &Meeting) -> Result<(Vec<Self::Sender>, Self::Receiver), Failure>;
+}
+
+/// Whether those who take part have to share a processor.
+static IS_CROWDED: AtomicBool = AtomicBool::new(false);
+
+/// Comes between two looks of a busy wait: a hint to the processor, or a yield where those who take
+/// part outnumber the processors.
+#[inline]
+pub fn relax() {
+    if IS_CROWDED.load(Relaxed) {
+        std::thread::yield_now();
+    } else {
+        spin_loop();
+    }
+}
+
+/// Makes [`relax`] yield.
+pub(crate) fn set_crowded(is_crowded: bool) {
+    IS_CROWDED.store(is_crowded, Relaxed);
 }
