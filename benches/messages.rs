@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
-use tombolo_benches::Registry;
+use tombolo_benches::{Counting, Registry};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
-    tombolo_benches::main(Registry::new())
+    tombolo_benches::main(&Registry::new().floors().ours().kernel().memory())
 }

@@ -1,10 +1,41 @@
 //! The systems that a program measures.
 
-use crate::system::{ProcessSystem, ThreadSystem};
+use crate::actor::{Actor, Role, Side};
+use crate::system::{Failure, Meeting, ProcessSystem, SoloSystem, ThreadSystem};
+use crate::test::Test;
+use crate::workload::{Calls, FanOfThreads, PairOfThreads, Ping, Pong, Sink, Solo, Source, Style};
+use crate::{floor, kernel, ours};
 
 /// The systems that a program measures, in the order of its tables.
 #[derive(Debug, Default)]
-pub struct Registry {}
+pub struct Registry {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) looks_at_memory: bool,
+}
+
+/// Between whom a system works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Processes,
+    Threads,
+    Solo,
+}
+
+/// A system, as functions that were compiled for it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    /// Where it isn't measured in all that it could.
+    tests: Option<&'static [Test]>,
+    producers_max: usize,
+    batches: bool,
+    lends: bool,
+    takes: fn(&Meeting) -> bool,
+    pub(crate) prepare: fn(&Meeting) -> Result<(), Failure>,
+    pub(crate) clean_up: fn(&Meeting),
+    pub(crate) actor: fn(&Role) -> Result<Box<dyn Actor>, Failure>,
+}
 
 impl Registry {
     /// An empty one.
@@ -13,12 +44,187 @@ impl Registry {
     }
 
     /// Adds a system between processes.
+    #[must_use]
     pub fn processes<S: ProcessSystem>(self) -> Self {
+        self.processes_in::<S>(None)
+    }
+
+    /// Adds a system between processes that is measured in some tests only.
+    #[must_use]
+    pub fn processes_for<S: ProcessSystem>(self, tests: &'static [Test]) -> Self {
+        self.processes_in::<S>(Some(tests))
+    }
+
+    fn processes_in<S: ProcessSystem>(mut self, tests: Option<&'static [Test]>) -> Self {
+        self.entries.push(Entry {
+            name: S::NAME,
+            kind: Kind::Processes,
+            tests,
+            producers_max: S::PRODUCERS_MAX,
+            batches: S::BATCHES,
+            lends: S::LENDS,
+            takes: S::takes,
+            prepare: S::prepare,
+            clean_up: S::clean_up,
+            actor: process_actor::<S>,
+        });
         self
     }
 
     /// Adds a system between threads.
-    pub fn threads<S: ThreadSystem>(self) -> Self {
+    #[must_use]
+    pub fn threads<S: ThreadSystem>(mut self) -> Self {
+        self.entries.push(Entry {
+            name: S::NAME,
+            kind: Kind::Threads,
+            tests: None,
+            producers_max: S::PRODUCERS_MAX,
+            batches: S::BATCHES,
+            lends: S::LENDS,
+            takes: S::takes,
+            prepare: |_| Ok(()),
+            clean_up: |_| {},
+            actor: thread_actor::<S>,
+        });
         self
     }
+
+    /// Adds something that one process does alone.
+    #[must_use]
+    pub fn solo<S: SoloSystem>(mut self, tests: &'static [Test]) -> Self {
+        self.entries.push(Entry {
+            name: S::NAME,
+            kind: Kind::Solo,
+            tests: Some(tests),
+            producers_max: 1,
+            batches: false,
+            lends: false,
+            takes: |_| true,
+            prepare: S::prepare,
+            clean_up: S::clean_up,
+            actor: |role| {
+                role.with_meetings(|there, _| Ok(Box::new(Solo::new(S::start(there)?)) as _))
+            },
+        });
+        self
+    }
+
+    /// What the machine asks for.
+    #[must_use]
+    pub fn floors(self) -> Self {
+        use Test::{
+            FanIn, Join, OneWayBusy, PassDescriptors, RoundTripBusy, RoundTripSleep,
+            RoundTripSleepOneCpu,
+        };
+        const STREAM: &[Test] = &[OneWayBusy, FanIn];
+        const SLEEP: &[Test] = &[RoundTripSleep, RoundTripSleepOneCpu];
+        self.processes_for::<floor::Line>(&[RoundTripBusy])
+            .processes_for::<floor::FreshLine>(&[RoundTripBusy])
+            .processes_for::<floor::Stream>(STREAM)
+            .processes_for::<floor::FutexWake>(SLEEP)
+            .processes_for::<floor::FutexWaitvWake>(SLEEP)
+            .processes_for::<floor::EventfdWake>(SLEEP)
+            .solo::<floor::OpenMmap>(&[Join])
+            .solo::<floor::PassDescriptors<1>>(&[PassDescriptors])
+            .solo::<floor::PassDescriptors<16>>(&[PassDescriptors])
+    }
+
+    /// The rings of this crate.
+    #[must_use]
+    pub fn ours(self) -> Self {
+        use Test::{Join, OneWayBusy, RoundTripBusy, RoundTripInPlace};
+        const IN_PLACE: &[Test] = &[RoundTripBusy, RoundTripInPlace, OneWayBusy];
+        self.processes::<ours::Spsc>()
+            .processes_for::<ours::SpscInPlace>(IN_PLACE)
+            .processes::<ours::Mpsc>()
+            .solo::<ours::Join>(&[Join])
+    }
+
+    /// Pipes and sockets.
+    #[must_use]
+    pub fn kernel(self) -> Self {
+        self.processes::<kernel::Pipe>().processes::<kernel::Seqpacket>()
+    }
+
+    /// Also looks at allocations and resident bytes. The program's allocator must be
+    /// [`Counting`](crate::Counting).
+    #[must_use]
+    pub fn memory(mut self) -> Self {
+        self.looks_at_memory = true;
+        self
+    }
+
+    /// The system that a child is to be a side of.
+    pub(crate) fn find(&self, role: &Role) -> Option<&Entry> {
+        let takes = |entry: &Entry| role.with_meetings(|there, _| (entry.takes)(there));
+        self.entries.iter().find(|entry| entry.name == role.system && takes(entry))
+    }
+}
+
+impl Entry {
+    /// Whether it can be measured in that test, apart from sizes.
+    pub(crate) fn is_in(&self, test: Test) -> bool {
+        match self.tests {
+            Some(tests) => tests.contains(&test),
+            None => match test {
+                Test::OneWayBatch => self.batches,
+                Test::RoundTripInPlace => self.lends,
+                Test::Join | Test::PassDescriptors => false,
+                _ => true,
+            },
+        }
+    }
+
+    /// Whether it takes part at that size and with so many producers.
+    pub(crate) fn takes(&self, role: &Role) -> bool {
+        role.producers <= self.producers_max && role.with_meetings(|there, _| (self.takes)(there))
+    }
+}
+
+fn style(test: Test) -> Style {
+    if test == Test::RoundTripInPlace { Style::Lent } else { Style::Copied }
+}
+
+fn calls(test: Test) -> Calls {
+    if test == Test::OneWayBatch { Calls::Batched } else { Calls::Single }
+}
+
+fn process_actor<S: ProcessSystem>(role: &Role) -> Result<Box<dyn Actor>, Failure> {
+    let (size, style, calls) = (role.size, style(role.test), calls(role.test));
+    role.with_meetings(|there, back| {
+        Ok(match (role.test.is_round_trip(), role.side) {
+            (true, Side::Lead) => {
+                let ends = (S::sender(there)?, S::receiver(back)?);
+                Box::new(Ping::new(ends, size, style)) as Box<dyn Actor>
+            }
+            (true, _) => {
+                let receiver = S::receiver(there)?;
+                Box::new(Pong::new((S::sender(back)?, receiver), size, style))
+            }
+            (false, Side::Lead) => {
+                Box::new(Source::new(S::sender(there)?, size, calls, role.index))
+            }
+            (false, _) => Box::new(Sink::new(S::receiver(there)?, size, calls, role.producers)),
+        })
+    })
+}
+
+fn thread_actor<S: ThreadSystem>(role: &Role) -> Result<Box<dyn Actor>, Failure> {
+    let (size, style, calls) = (role.size, style(role.test), calls(role.test));
+    let cpus = (role.cpu, role.other_cpu);
+    role.with_meetings(|there, back| {
+        let (mut senders, receiver) = S::ends(there)?;
+        if !role.test.is_round_trip() {
+            let sources = senders.into_iter().enumerate();
+            let sources = sources.map(|(index, tx)| Source::new(tx, size, calls, index)).collect();
+            let sink = Sink::new(receiver, size, calls, role.producers);
+            return Ok(Box::new(FanOfThreads { sources, sink, cpus }) as Box<dyn Actor>);
+        }
+        let (mut back_senders, back_receiver) = S::ends(back)?;
+        let none = || Failure::from("the system made no sender");
+        let (tx, back_tx) = (senders.pop().ok_or_else(none)?, back_senders.pop().ok_or_else(none)?);
+        let lead = Ping::new((tx, back_receiver), size, style);
+        let follow = Pong::new((back_tx, receiver), size, style);
+        Ok(Box::new(PairOfThreads { lead, follow, cpus }))
+    })
 }

@@ -2,11 +2,15 @@
 //!
 //! The workloads are generic over these traits and compiled for each system, so nothing is called
 //! through a table inside the timed part.
+//!
+//! Every message of a direction has the same size, 8 bytes or more. Its first eight bytes are its
+//! number, little-endian: from 1 on, with the producer in the highest byte.
 
 use std::hint::spin_loop;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// Anything that went wrong in a system.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -156,6 +160,29 @@ pub trait ThreadSystem: 'static {
 
     /// Makes `meeting.producers` sending ends and the receiving end.
     fn ends(meeting: &Meeting) -> Result<(Vec<Self::Sender>, Self::Receiver), Failure>;
+}
+
+/// Something that one process does alone, again and again.
+pub trait SoloSystem: 'static + Sized {
+    /// Its name in tables and files.
+    const NAME: &'static str;
+
+    /// Comes before, in the process that starts the other, and stays in force while it runs.
+    fn prepare(meeting: &Meeting) -> Result<(), Failure> {
+        let _ = meeting;
+        Ok(())
+    }
+
+    /// Comes first in the process that is measured.
+    fn start(meeting: &Meeting) -> Result<Self, Failure>;
+
+    /// Does it once, and gives how long it took without what doesn't count.
+    fn once(&mut self) -> Result<Duration, Failure>;
+
+    /// Removes what was left outside the directory. Comes last, in the process that prepared.
+    fn clean_up(meeting: &Meeting) {
+        let _ = meeting;
+    }
 }
 
 /// Whether those who take part have to share a processor.

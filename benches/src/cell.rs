@@ -1,0 +1,144 @@
+//! What is measured, piece by piece.
+
+use std::collections::BTreeMap;
+
+use crate::actor::{Percentiles, Role, Side};
+use crate::place::Cpus;
+use crate::registry::{Entry, Kind, Registry};
+use crate::stats::Summary;
+use crate::system::{Failure, Waiting};
+use crate::test::Test;
+
+/// One system in one test, at one size, with so many producers.
+#[derive(Debug)]
+pub(crate) struct Cell<'a> {
+    pub(crate) entry: &'a Entry,
+    /// What its children are to be, but for side, index and processors.
+    role: Role,
+    cpus: Cpus,
+}
+
+/// What came out of a cell.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) test: Test,
+    pub(crate) system: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) size: usize,
+    pub(crate) producers: usize,
+    /// Nanoseconds a message or round in each repetition, and of single rounds.
+    pub(crate) result: Result<(Summary, Option<Percentiles>), String>,
+}
+
+/// Tests and systems that are asked for; all where there are none.
+#[derive(Debug, Default)]
+pub(crate) struct Only(Vec<(String, Option<String>)>);
+
+impl Only {
+    /// Each is a test, or a test and a system with a comma between.
+    pub(crate) fn new(wanted: &[String]) -> Result<Self, Failure> {
+        let known: Vec<String> = Test::ALL.iter().map(|test| test.name()).collect();
+        let parse = |text: &String| {
+            let (test, system) = match text.split_once(',') {
+                Some((test, system)) => (test, Some(system.to_owned())),
+                None => (text.as_str(), None),
+            };
+            match known.iter().any(|name| name == test) {
+                true => Ok((test.to_owned(), system)),
+                false => Err(format!("no test '{test}'; there are {}", known.join(", "))),
+            }
+        };
+        Ok(Self(wanted.iter().map(parse).collect::<Result<_, _>>()?))
+    }
+
+    /// Floors are always taken with what is compared with them.
+    fn wants(&self, test: Test, system: &str) -> bool {
+        let wants = |(wanted, only): &(String, Option<String>)| {
+            let is_floor = test.floor() == Some(system);
+            *wanted == test.name() && only.as_ref().is_none_or(|name| name == system || is_floor)
+        };
+        self.0.is_empty() || self.0.iter().any(wants)
+    }
+}
+
+/// All cells, those together that take turns.
+pub(crate) fn plan<'a>(registry: &'a Registry, only: &Only, cpus: Cpus) -> Vec<Vec<Cell<'a>>> {
+    let mut turns: BTreeMap<_, Vec<Cell>> = BTreeMap::new();
+    for test in Test::ALL {
+        for (&size, &producers) in product(test.sizes(), test.producers()) {
+            for entry in registry.entries.iter().filter(|entry| entry.is_in(test)) {
+                let cell = Cell::new(entry, test, (size, producers), cpus);
+                if entry.takes(&cell.role) && only.wants(test, entry.name) {
+                    turns.entry(test.turn(size)).or_default().push(cell);
+                }
+            }
+        }
+    }
+    turns.into_values().collect()
+}
+
+fn product<'a, A, B>(a: &'a [A], b: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B)> {
+    a.iter().flat_map(move |a| b.iter().map(move |b| (a, b)))
+}
+
+impl<'a> Cell<'a> {
+    fn new(entry: &'a Entry, test: Test, (size, producers): (usize, usize), cpus: Cpus) -> Self {
+        let cpus = match test {
+            Test::RoundTripSleepOneCpu => Cpus { follow: cpus.lead, ..cpus },
+            _ => cpus,
+        };
+        let role = Role {
+            system: entry.name.into(),
+            test,
+            size,
+            producers,
+            side: Side::Solo,
+            index: 0,
+            directory: "/".into(),
+            unique: unique(entry.name, test, size, producers),
+            cpu: cpus.lead,
+            other_cpu: cpus.follow,
+            crowded: test.waiting() == Waiting::Busy && (cpus.is_one() || producers > 1),
+        };
+        Self { entry, role, cpus }
+    }
+
+    /// Its children, in a directory of its own: whoever follows first.
+    pub(crate) fn roles(&self, directory: std::path::PathBuf) -> Vec<Role> {
+        let role = Role { directory, ..self.role.clone() };
+        if self.entry.kind != Kind::Processes {
+            return vec![role];
+        }
+        let follow = Role { side: Side::Follow, cpu: self.cpus.follow, ..role.clone() };
+        let lead = |index| Role { side: Side::Lead, index, ..role.clone() };
+        std::iter::once(follow).chain((0..role.producers).map(lead)).collect()
+    }
+
+    pub(crate) fn test(&self) -> Test {
+        self.role.test
+    }
+
+    pub(crate) fn producers(&self) -> usize {
+        self.role.producers
+    }
+
+    pub(crate) fn outcome(
+        &self,
+        result: Result<(Summary, Option<Percentiles>), String>,
+    ) -> Outcome {
+        let Role { test, size, producers, .. } = self.role;
+        Outcome { test, system: self.entry.name, kind: self.entry.kind, size, producers, result }
+    }
+
+    /// What its turn is called.
+    pub(crate) fn describe(&self) -> String {
+        match self.role.size {
+            0 => self.role.test.name(),
+            size => format!("{}, {size} B", self.role.test.name()),
+        }
+    }
+}
+
+fn unique(system: &str, test: Test, size: usize, producers: usize) -> String {
+    format!("b{}-{}-{system}-{size}-{producers}", std::process::id(), test as usize)
+}

@@ -1,0 +1,67 @@
+//! A child process: one side of one cell, told by lines on its standard input what to do.
+//!
+//! It answers `open` once its ends are open, and `done NS` to each order (`done -` where another side
+//! takes the time; `ready` before that from a side that others wait for), `percentiles A B C` to `report`, and `failed WHY` whenever
+//! something went wrong, which is the end of it.
+
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::actor::{Actor, Order, Role, Side};
+use crate::place::pin;
+use crate::registry::Registry;
+use crate::system::{Failure, set_crowded};
+
+/// Runs until standard input ends.
+pub(crate) fn run(registry: &Registry, role: &Role) -> ExitCode {
+    match obey_all(registry, role) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&format!("failed {}", failure.to_string().replace('\n', " ")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey_all(registry: &Registry, role: &Role) -> Result<(), Failure> {
+    // A side whose other side is gone may wait for ever: it goes with the parent at the latest.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    set_crowded(role.crowded);
+    pin(role.cpu)?;
+    let entry = registry.find(role).ok_or("no such system")?;
+    let mut actor = (entry.actor)(role)?;
+    say("open");
+    for line in io::stdin().lock().lines() {
+        answer(&mut *actor, role.side, &line?)?;
+    }
+    Ok(())
+}
+
+fn answer(actor: &mut dyn Actor, side: Side, line: &str) -> Result<(), Failure> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let order = match words[..] {
+        ["check", count] => Order::Check { count: count.parse()? },
+        ["run", count, samples] => Order::Run { count: count.parse()?, samples: samples.parse()? },
+        ["report"] => {
+            let all = actor.percentiles().map(|p| format!(" {} {} {}", p[0], p[1], p[2]));
+            say(&format!("percentiles{}", all.unwrap_or_default()));
+            return Ok(());
+        }
+        _ => return Err(format!("not an order: {line}").into()),
+    };
+    let ns = actor.obey(order, &mut || {
+        if side == Side::Follow {
+            say("ready"); // the others are told to begin when it looks
+        }
+    })?;
+    say(&ns.map_or_else(|| "done -".into(), |ns| format!("done {ns}")));
+    Ok(())
+}
+
+/// The parent reads it, or is gone, and then so are we.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+}

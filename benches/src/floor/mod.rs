@@ -1,0 +1,17 @@
+//! What the machine asks for: the least that could be done, without checks, recovery or waiting for
+//! anybody who has gone.
+
+mod descriptors;
+mod eventfd;
+mod futex;
+mod join;
+mod line;
+mod lines;
+mod shared;
+
+pub use descriptors::PassDescriptors;
+pub use eventfd::EventfdWake;
+pub use futex::{FutexWaitvWake, FutexWake};
+pub use join::OpenMmap;
+pub use line::Line;
+pub use lines::{FreshLine, Stream};

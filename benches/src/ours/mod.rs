@@ -1,0 +1,9 @@
+//! The rings of this crate.
+
+mod ends;
+mod join;
+pub(crate) mod memory;
+
+pub use ends::{Mpsc, Spsc, SpscInPlace};
+pub use join::Join;
+pub(crate) use join::join_region;

@@ -1,0 +1,131 @@
+//! Tables on the terminal.
+
+use std::fs;
+
+use crate::cell::Outcome;
+use crate::measure::Effort;
+use crate::place::Cpus;
+use crate::registry::Kind;
+use crate::stats::Summary;
+use crate::test::Test;
+
+/// What is going to be done, and where.
+pub(crate) fn print_head(effort: Effort, cpus: Cpus) {
+    let machine = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = machine.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    println!("{model}, Linux {}", kernel.trim());
+    if cpus.is_one() {
+        println!(
+            "Only one CPU: both sides share CPU {} and yield. These are no latencies.",
+            cpus.lead
+        );
+    } else {
+        let are = if cpus.are_siblings() { " (two threads of one core)" } else { "" };
+        println!("Senders on CPU {}, receivers on CPU {}{are}.", cpus.lead, cpus.follow);
+    }
+    println!("Medians of {} turns, and the middle half of them.", effort.repetitions);
+}
+
+/// A table for each test.
+pub(crate) fn print(outcomes: &[Outcome]) {
+    for test in Test::ALL {
+        let of_test: Vec<&Outcome> = outcomes.iter().filter(|o| o.test == test).collect();
+        if of_test.is_empty() {
+            continue;
+        }
+        let unit = if test.is_one_way() { "million messages a second" } else { "ns" };
+        println!("\n{}: {}, {unit}", test.name(), test.title());
+        println!("{}", heading(test));
+        let mut last = None;
+        for outcome in sorted(of_test) {
+            let place = (outcome.size, outcome.producers);
+            if last.replace(place).is_some_and(|last| last != place) {
+                println!();
+            }
+            println!("{}", line(outcome, floor_of(outcome, outcomes)).trim_end());
+        }
+    }
+}
+
+/// By size and producers; within them as they were registered.
+fn sorted(mut outcomes: Vec<&Outcome>) -> Vec<&Outcome> {
+    outcomes.sort_by_key(|outcome| (outcome.size, outcome.producers));
+    outcomes
+}
+
+fn heading(test: Test) -> String {
+    let what = if test == Test::FanIn { "senders" } else { "size" };
+    let rest = if test.is_one_way() {
+        format!("{:>9}", "GB/s")
+    } else {
+        format!("{:>9} {:>9} {:>9}", "p50", "p99", "p99.9")
+    };
+    format!(
+        "  {what:>8}  {:<28}{:>10}  {:>19}  {:>8}{rest}",
+        "system", "median", "middle half", "x floor"
+    )
+}
+
+fn line(outcome: &Outcome, floor: Option<f64>) -> String {
+    let size = match outcome.test {
+        Test::FanIn => outcome.producers.to_string(),
+        _ if outcome.size == 0 => String::new(),
+        _ => format!("{} B", outcome.size),
+    };
+    let threads = if outcome.kind == Kind::Threads { " (threads)" } else { "" };
+    let begin = format!("  {size:>8}  {:<28}", format!("{}{threads}", outcome.system));
+    let (summary, percentiles) = match &outcome.result {
+        Ok(result) => result,
+        Err(why) => return format!("{begin} failed: {why}"),
+    };
+    let shown = |ns| if outcome.test.is_one_way() { figure(1e3 / ns) } else { figure(ns) };
+    let ratio = floor.map_or_else(String::new, |floor| match outcome.test.is_one_way() {
+        true => format!("{:.2}", floor / summary.median),
+        false => format!("{:.2}", summary.median / floor),
+    });
+    let ends = ends(outcome.test, summary);
+    let half = format!("{} .. {}", shown(ends.0), shown(ends.1));
+    let rest = if outcome.test.is_one_way() {
+        format!("{:>9.2}", outcome.size as f64 / summary.median)
+    } else {
+        let shown = percentiles.map(|all| all.map(|ns| format!("{:>9}", figure(ns))).join(" "));
+        shown.unwrap_or_default()
+    };
+    format!("{begin}{:>10}  {half:>19}  {ratio:>8}{rest}", shown(summary.median))
+}
+
+/// The quartiles, the one that is shown as the smaller number first.
+fn ends(test: Test, summary: &Summary) -> (f64, f64) {
+    if test.is_one_way() { (summary.upper, summary.lower) } else { (summary.lower, summary.upper) }
+}
+
+/// Nanoseconds of the floor that belongs to it.
+fn floor_of(outcome: &Outcome, outcomes: &[Outcome]) -> Option<f64> {
+    let name = outcome.test.floor()?;
+    let of_floor = || outcomes.iter().filter(|floor| floor.system == name);
+    let same = |floor: &&Outcome| floor.test.turn(floor.size) == outcome.test.turn(outcome.size);
+    let at_size = of_floor().filter(same).find(|floor| floor.size == outcome.size);
+    let found = at_size.or_else(|| of_floor().find(same))?;
+    found.result.as_ref().ok().map(|(summary, _)| summary.median)
+}
+
+/// Three or four digits, with commas.
+fn figure(value: f64) -> String {
+    if value < 10.0 {
+        format!("{value:.2}")
+    } else if value < 100.0 {
+        format!("{value:.1}")
+    } else {
+        let digits = format!("{value:.0}");
+        let mut text = String::new();
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at) % 3 == 0 {
+                text.push(',');
+            }
+            text.push(digit);
+        }
+        text
+    }
+}

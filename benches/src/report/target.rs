@@ -1,0 +1,204 @@
+//! What this crate wants to reach, and whether it did.
+
+use super::row::Row;
+use crate::ours::memory::Memory;
+use crate::test::Test::{self, *};
+
+/// A figure: system, test, size, producers.
+type Place = (&'static str, Test, u64, u64);
+
+/// Which way a ratio has to go.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+use Limit::{AtLeast, AtMost};
+
+/// One figure over another, and its limit.
+struct Target {
+    what: &'static str,
+    of: Place,
+    over: Place,
+    limit: Limit,
+}
+
+const fn target(what: &'static str, of: Place, over: Place, limit: Limit) -> Target {
+    Target { what, of, over, limit }
+}
+
+const SPSC: &str = "tombolo-spsc";
+const IN_PLACE: &str = "tombolo-spsc-in-place";
+const MPSC: &str = "tombolo-mpsc";
+const LINE: &str = "fresh-line";
+const FUTEX: &str = "futex-wake";
+
+/// Latencies: nanoseconds over nanoseconds. One way: messages a second over messages a second.
+const TARGETS: &[Target] = &[
+    target(
+        "round trip 8 B, to a fresh line",
+        at(SPSC, RoundTripBusy, 8),
+        at(LINE, RoundTripBusy, 8),
+        AtMost(1.15),
+    ),
+    target(
+        "round trip 64 B, to a fresh line",
+        at(SPSC, RoundTripBusy, 64),
+        at(LINE, RoundTripBusy, 64),
+        AtMost(1.15),
+    ),
+    target(
+        "one way 4 KiB in place, to a stream",
+        at(IN_PLACE, OneWayBusy, 4096),
+        at("stream", OneWayBusy, 4096),
+        AtLeast(0.9),
+    ),
+    target(
+        "one way 64 KiB in place, to a stream",
+        at(IN_PLACE, OneWayBusy, 65536),
+        at("stream", OneWayBusy, 65536),
+        AtLeast(0.9),
+    ),
+    target(
+        "spin-sleep 8 B, to busy-poll",
+        at(SPSC, OneWaySpinSleep, 8),
+        at(SPSC, OneWayBusy, 8),
+        AtLeast(0.95),
+    ),
+    target(
+        "spin-sleep 64 B, to busy-poll",
+        at(SPSC, OneWaySpinSleep, 64),
+        at(SPSC, OneWayBusy, 64),
+        AtLeast(0.95),
+    ),
+    target(
+        "spin-sleep 4 KiB, to busy-poll",
+        at(SPSC, OneWaySpinSleep, 4096),
+        at(SPSC, OneWayBusy, 4096),
+        AtLeast(0.95),
+    ),
+    target(
+        "in place 64 KiB, to in place 64 B",
+        at(IN_PLACE, RoundTripInPlace, 65536),
+        at(IN_PLACE, RoundTripInPlace, 64),
+        AtMost(1.3),
+    ),
+    target(
+        "both sleep, two CPUs, to a futex",
+        at(SPSC, RoundTripSleep, 8),
+        at(FUTEX, RoundTripSleep, 8),
+        AtMost(1.05),
+    ),
+    target(
+        "both sleep, one CPU, to a futex",
+        at(SPSC, RoundTripSleepOneCpu, 8),
+        at(FUTEX, RoundTripSleepOneCpu, 8),
+        AtMost(1.1),
+    ),
+    target("join, to open and mmap", at("tombolo", Join, 0), at("open-mmap", Join, 0), AtMost(3.0)),
+    target(
+        "one way 64 B, to iceoryx2",
+        at(SPSC, OneWayBusy, 64),
+        at("iceoryx2", OneWayBusy, 64),
+        AtLeast(50.0),
+    ),
+    target(
+        "one way 64 B, to aeron",
+        at(SPSC, OneWayBusy, 64),
+        at("aeron", OneWayBusy, 64),
+        AtLeast(3.0),
+    ),
+    target(
+        "one way 64 B, to rtrb",
+        at(SPSC, OneWayBusy, 64),
+        at("rtrb", OneWayBusy, 64),
+        AtLeast(2.0),
+    ),
+    target(
+        "batched 8 B, to disruptor",
+        at(SPSC, OneWayBatch, 8),
+        at("disruptor", OneWayBatch, 8),
+        AtLeast(0.5),
+    ),
+    target(
+        "batched 64 B, to disruptor",
+        at(SPSC, OneWayBatch, 64),
+        at("disruptor", OneWayBatch, 64),
+        AtLeast(0.8),
+    ),
+    target("1 sender 64 B, to aeron", fan(MPSC, 1), fan("aeron", 1), AtLeast(1.5)),
+    target("2 senders 64 B, to aeron", fan(MPSC, 2), fan("aeron", 2), AtLeast(1.5)),
+    target("4 senders 64 B, to aeron", fan(MPSC, 4), fan("aeron", 4), AtLeast(1.5)),
+    target("1 sender 64 B, to iceoryx2", fan(MPSC, 1), fan("iceoryx2", 1), AtLeast(25.0)),
+    target("2 senders 64 B, to iceoryx2", fan(MPSC, 2), fan("iceoryx2", 2), AtLeast(25.0)),
+    target("4 senders 64 B, to iceoryx2", fan(MPSC, 4), fan("iceoryx2", 4), AtLeast(25.0)),
+    target("1 sender 64 B, to crossbeam", fan(MPSC, 1), fan("crossbeam", 1), AtLeast(1.0)),
+    target("2 senders 64 B, to crossbeam", fan(MPSC, 2), fan("crossbeam", 2), AtLeast(1.0)),
+    target("4 senders 64 B, to crossbeam", fan(MPSC, 4), fan("crossbeam", 4), AtLeast(1.0)),
+];
+
+/// Bytes that an open region may take besides itself.
+const RESIDENT_MAX: i64 = 256 << 10;
+
+const fn at(system: &'static str, test: Test, size: u64) -> Place {
+    (system, test, size, 1)
+}
+
+const fn fan(system: &'static str, producers: u64) -> Place {
+    (system, FanIn, 64, producers)
+}
+
+/// Those targets for which there are figures.
+pub(crate) fn print(rows: &[Row], others: &[Row], memory: Option<Memory>) {
+    let find = |(system, test, size, producers): Place| {
+        let is_it = |row: &&Row| {
+            (&*row.system, row.size, row.producers) == (system, size, producers)
+                && row.test == test.name()
+        };
+        rows.iter().chain(others).find(is_it).map(|row| row.median)
+    };
+    let mut lines = vec![];
+    for Target { what, of, over, limit } in TARGETS {
+        if let (Some(of), Some(over)) = (find(*of), find(*over)) {
+            let ratio = of / over;
+            let (met, limit) = match *limit {
+                AtMost(limit) => (ratio <= limit, format!("at most  {limit:>8.2}")),
+                AtLeast(limit) => (ratio >= limit, format!("at least {limit:>8.2}")),
+            };
+            lines.push(line(what, &format!("{ratio:.2}"), &limit, met));
+        }
+    }
+    lines.extend(memory.into_iter().flat_map(of_memory));
+    if !lines.is_empty() {
+        println!("\nTargets");
+        println!("  {:<44} {:>10}  {:<17}", "", "found", "wanted");
+        lines.iter().for_each(|line| println!("{line}"));
+    }
+}
+
+fn of_memory(memory: Memory) -> [String; 3] {
+    let Memory { by_send, by_receive, resident } = memory;
+    let none = format!("at most  {:>8}", 0);
+    let kib = |bytes: i64| bytes / 1024;
+    let limit = format!("at most  {:>8}", kib(RESIDENT_MAX));
+    [
+        line("allocations a send", &by_send.to_string(), &none, by_send == 0.0),
+        line(
+            "allocations a receive into a buffer",
+            &by_receive.to_string(),
+            &none,
+            by_receive == 0.0,
+        ),
+        line(
+            "resident KiB of a region besides itself",
+            &kib(resident).to_string(),
+            &limit,
+            resident < RESIDENT_MAX,
+        ),
+    ]
+}
+
+fn line(what: &str, found: &str, limit: &str, met: bool) -> String {
+    format!("  {what:<44} {found:>10}  {limit}  {}", if met { "met" } else { "NOT MET" })
+}

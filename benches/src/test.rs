@@ -1,0 +1,119 @@
+//! What is measured.
+
+use clap::ValueEnum;
+
+use crate::system::Waiting;
+
+/// A test. Its name in tables and files is its name here, with dashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
+pub enum Test {
+    /// There and back, both sides looking all the time.
+    RoundTripBusy,
+    /// There and back, both sides sleeping whenever they wait, on two processors.
+    RoundTripSleep,
+    /// The same on one processor.
+    RoundTripSleepOneCpu,
+    /// There and back with messages built in place and not touched.
+    RoundTripInPlace,
+    /// As many as go through, both sides looking all the time.
+    OneWayBusy,
+    /// The same, many messages in one call.
+    OneWayBatch,
+    /// The same one at a time, both sides waiting as the system does it of its own accord.
+    OneWaySpinSleep,
+    /// Several senders on one processor, one receiver on another, all looking all the time.
+    FanIn,
+    /// Opening what another process has made.
+    Join,
+    /// Descriptors through a socket and closing them.
+    PassDescriptors,
+}
+
+use Test::*;
+
+impl Test {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 10] = [
+        RoundTripBusy,
+        RoundTripSleep,
+        RoundTripSleepOneCpu,
+        RoundTripInPlace,
+        OneWayBusy,
+        OneWayBatch,
+        OneWaySpinSleep,
+        FanIn,
+        Join,
+        PassDescriptors,
+    ];
+
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            RoundTripBusy => "there and back, busy-poll",
+            RoundTripSleep => "there and back, both sides always sleep, two CPUs",
+            RoundTripSleepOneCpu => "there and back, both sides always sleep, one CPU",
+            RoundTripInPlace => "there and back, built in place and not touched, busy-poll",
+            OneWayBusy => "one way, busy-poll",
+            OneWayBatch => "one way, many in a call, busy-poll",
+            OneWaySpinSleep => "one way, each side spins and then sleeps",
+            FanIn => "several senders on one CPU, one receiver on another, busy-poll",
+            Join => "opening what another process has made",
+            PassDescriptors => "descriptors through a socket, received and closed",
+        }
+    }
+
+    pub(crate) fn waiting(self) -> Waiting {
+        match self {
+            RoundTripSleep | RoundTripSleepOneCpu => Waiting::Sleep,
+            OneWaySpinSleep => Waiting::SpinSleep,
+            _ => Waiting::Busy,
+        }
+    }
+
+    pub(crate) fn sizes(self) -> &'static [usize] {
+        match self {
+            RoundTripBusy | OneWayBusy | OneWayBatch | OneWaySpinSleep => {
+                &[8, 64, 256, 1024, 4096, 65536]
+            }
+            RoundTripSleep | RoundTripSleepOneCpu => &[8, 64, 4096],
+            RoundTripInPlace => &[64, 65536],
+            FanIn => &[64],
+            Join | PassDescriptors => &[0],
+        }
+    }
+
+    pub(crate) fn producers(self) -> &'static [usize] {
+        if self == FanIn { &[1, 2, 4] } else { &[1] }
+    }
+
+    /// The system that shows what the machine asks for.
+    pub(crate) fn floor(self) -> Option<&'static str> {
+        match self {
+            RoundTripBusy => Some("fresh-line"),
+            RoundTripSleep | RoundTripSleepOneCpu => Some("futex-wake"),
+            OneWayBusy | OneWayBatch | OneWaySpinSleep | FanIn => Some("stream"),
+            Join => Some("open-mmap"),
+            RoundTripInPlace | PassDescriptors => None,
+        }
+    }
+
+    pub(crate) fn is_round_trip(self) -> bool {
+        matches!(self, RoundTripBusy | RoundTripSleep | RoundTripSleepOneCpu | RoundTripInPlace)
+    }
+
+    pub(crate) fn is_one_way(self) -> bool {
+        matches!(self, OneWayBusy | OneWayBatch | OneWaySpinSleep | FanIn)
+    }
+
+    /// Cells with the same key take turns.
+    pub(crate) fn turn(self, size: usize) -> (Self, usize) {
+        match self {
+            RoundTripBusy => (self, size),
+            OneWayBusy | OneWayBatch | OneWaySpinSleep => (OneWayBusy, size),
+            _ => (self, 0),
+        }
+    }
+}

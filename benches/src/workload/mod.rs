@@ -1,0 +1,12 @@
+//! What the two sides do, generic over systems.
+
+mod clock;
+mod one_way;
+mod round_trip;
+mod solo;
+mod threads;
+
+pub(crate) use one_way::{Calls, Sink, Source};
+pub(crate) use round_trip::{Ping, Pong, Style};
+pub(crate) use solo::Solo;
+pub(crate) use threads::{FanOfThreads, PairOfThreads};
