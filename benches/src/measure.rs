@@ -40,8 +40,9 @@ const TURN_MIN: Duration = Duration::from_micros(500);
 const SAMPLED: u64 = 4;
 /// What a turn takes beside its run: telling two processes, the sampled rounds.
 const OVERHEAD: f64 = 1.6;
-/// Messages of the pass that compares every byte.
+/// Most messages, and most bytes, of the pass that compares every byte.
 const CHECKED: u64 = 3000;
+const CHECKED_BYTES: usize = 8 << 20;
 
 /// A cell with its children, while its turns last.
 struct Running<'a> {
@@ -131,8 +132,9 @@ impl<'a> Running<'a> {
         let one_turn = slice.as_nanos() as f64;
         self.count = 8;
         let slow = self.obey(self.order())? * CHECKED as f64 > one_turn * 20.0;
-        let check = Order::Check { count: if slow { CHECKED / 30 } else { CHECKED } };
-        self.obey(check)?;
+        let size = self.roles[0].size.max(1);
+        let most = if slow { CHECKED / 30 } else { CHECKED };
+        self.obey(Order::Check { count: most.min((CHECKED_BYTES / size) as u64) })?;
         let producers = self.cell.producers() as f64;
         for _ in 0..4 {
             let ns = self.obey(self.order())? * producers;

@@ -136,6 +136,7 @@ impl Registry {
         const IN_PLACE: &[Test] = &[RoundTripBusy, RoundTripInPlace, OneWayBusy];
         self.processes::<ours::Spsc>()
             .processes_for::<ours::SpscInPlace>(IN_PLACE)
+            .processes_for::<ours::SpscSlice>(IN_PLACE)
             .processes::<ours::Mpsc>()
             .solo::<ours::Join>(&[Join])
     }
@@ -169,6 +170,7 @@ impl Entry {
             None => match test {
                 Test::OneWayBatch => self.batches,
                 Test::RoundTripInPlace => self.lends,
+                Test::FanIn => self.producers_max > 1,
                 Test::Join | Test::PassDescriptors => false,
                 _ => true,
             },

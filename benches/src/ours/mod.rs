@@ -4,6 +4,6 @@ mod ends;
 mod join;
 pub(crate) mod memory;
 
-pub use ends::{Mpsc, Spsc, SpscInPlace};
+pub use ends::{Mpsc, Spsc, SpscInPlace, SpscSlice};
 pub use join::Join;
 pub(crate) use join::join_region;

@@ -82,7 +82,7 @@ fn line(outcome: &Outcome, floor: Option<f64>) -> String {
     };
     let shown = |ns| if outcome.test.is_one_way() { figure(1e3 / ns) } else { figure(ns) };
     let ratio = floor.map_or_else(String::new, |floor| match outcome.test.is_one_way() {
-        true => format!("{:.2}", floor / summary.median),
+        true => format!("{:.3}", floor / summary.median),
         false => format!("{:.2}", summary.median / floor),
     });
     let ends = ends(outcome.test, summary);
@@ -113,7 +113,9 @@ fn floor_of(outcome: &Outcome, outcomes: &[Outcome]) -> Option<f64> {
 
 /// Three or four digits, with commas.
 fn figure(value: f64) -> String {
-    if value < 10.0 {
+    if value < 1.0 {
+        format!("{value:.3}")
+    } else if value < 10.0 {
         format!("{value:.2}")
     } else if value < 100.0 {
         format!("{value:.1}")

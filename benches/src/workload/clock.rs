@@ -13,7 +13,8 @@ pub(crate) struct Samples(Histogram<u64>);
 
 impl Samples {
     pub(crate) fn new() -> Self {
-        Self(Histogram::new(3).expect("three digits are allowed"))
+        let minute = 60_000_000_000;
+        Self(Histogram::new_with_bounds(1, minute, 3).expect("bounds in order"))
     }
 
     pub(crate) fn note(&mut self, took: Duration) {
