@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::actor::{Percentiles, Role, Side};
+use crate::crew::Turn;
 use crate::place::Cpus;
 use crate::registry::{Entry, Kind, Registry};
 use crate::stats::Summary;
@@ -28,6 +29,16 @@ pub(crate) struct Outcome {
     pub(crate) producers: usize,
     /// Nanoseconds a message or round in each repetition, and of single rounds.
     pub(crate) result: Result<(Summary, Option<Percentiles>), String>,
+    pub(crate) disturbance: Disturbance,
+}
+
+/// How often something else was given one of the processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disturbance {
+    /// So seldom that the turns in which it was are left out.
+    Seldom,
+    /// So often that they are not.
+    Mostly,
 }
 
 /// Tests and systems that are asked for; all where there are none.
@@ -122,12 +133,29 @@ impl<'a> Cell<'a> {
         self.role.producers
     }
 
+    /// Nanoseconds of the turns that count: those in which nobody else was given one of the
+    /// processors, where they are a quarter at least, else all.
+    pub(crate) fn choose(&self, turns: &[Turn]) -> (Vec<f64>, Disturbance) {
+        let all = || turns.iter().map(|turn| turn.ns).collect();
+        if self.role.test.waiting() != Waiting::Busy || self.role.crowded {
+            return (all(), Disturbance::Seldom); // who sleeps or yields loses the processor
+        }
+        let calm = turns.iter().filter(|turn| !turn.was_disturbed);
+        let calm: Vec<f64> = calm.map(|turn| turn.ns).collect();
+        match calm.len() * 4 >= turns.len() {
+            true => (calm, Disturbance::Seldom),
+            false => (all(), Disturbance::Mostly),
+        }
+    }
+
     pub(crate) fn outcome(
         &self,
         result: Result<(Summary, Option<Percentiles>), String>,
+        disturbance: Disturbance,
     ) -> Outcome {
         let Role { test, size, producers, .. } = self.role;
-        Outcome { test, system: self.entry.name, kind: self.entry.kind, size, producers, result }
+        let (system, kind) = (self.entry.name, self.entry.kind);
+        Outcome { test, system, kind, size, producers, result, disturbance }
     }
 
     /// What its turn is called.

@@ -1,9 +1,10 @@
 //! A child process: one side of one cell, told by lines on its standard input what to do.
 //!
-//! It answers `open` once its ends are open, and `done NS` to each order (`done -` where another side
-//! takes the time; `ready` before that from a side that others wait for), `percentiles A B C` to `report`, and `failed WHY` whenever
+//! It answers `open` once its ends are open, and `done NS EVICTIONS` to each order (`-` for NS where
+//! another side takes the time; `ready` before that from a side that others wait for), `percentiles A B C` to `report`, and `failed WHY` whenever
 //! something went wrong, which is the end of it.
 
+use std::fs;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
@@ -51,13 +52,22 @@ fn answer(actor: &mut dyn Actor, side: Side, line: &str) -> Result<(), Failure> 
         }
         _ => return Err(format!("not an order: {line}").into()),
     };
+    let before = evictions()?;
     let ns = actor.obey(order, &mut || {
         if side == Side::Follow {
             say("ready"); // the others are told to begin when it looks
         }
     })?;
-    say(&ns.map_or_else(|| "done -".into(), |ns| format!("done {ns}")));
+    let ns = ns.map_or_else(|| "-".into(), |ns| ns.to_string());
+    say(&format!("done {ns} {}", evictions()? - before));
     Ok(())
+}
+
+/// How often somebody else was given this thread's processor while it could have gone on.
+fn evictions() -> Result<u64, Failure> {
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+    Ok(line.ok_or("no count of context switches")?.trim().parse()?)
 }
 
 /// The parent reads it, or is gone, and then so are we.

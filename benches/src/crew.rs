@@ -75,6 +75,15 @@ impl Drop for Member {
     }
 }
 
+/// What came out of one order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turn {
+    /// Nanoseconds a message, or a round; 0 for a check.
+    pub(crate) ns: f64,
+    /// Whether something else was given the processor of one of them meanwhile.
+    pub(crate) was_disturbed: bool,
+}
+
 /// All children of a cell: whoever follows first, then whoever leads.
 #[derive(Debug)]
 pub(crate) struct Crew {
@@ -93,8 +102,8 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Has them do it, and gives nanoseconds a message or round, or 0 for a check.
-    pub(crate) fn obey(&mut self, order: Order) -> Result<f64, Failure> {
+    /// Has them do it.
+    pub(crate) fn obey(&mut self, order: Order) -> Result<Turn, Failure> {
         let line = match order {
             Order::Check { count } => format!("check {count}"),
             Order::Run { count, samples } => format!("run {count} {samples}"),
@@ -108,7 +117,9 @@ impl Crew {
             member.tell(&line)?;
         }
         let done = self.answers(all, "done")?;
-        Ok(done.iter().find_map(|ns| ns.parse().ok()).unwrap_or_default())
+        let words = || done.iter().filter_map(|line| line.split_once(' '));
+        let ns = words().find_map(|(ns, _)| ns.parse().ok()).unwrap_or_default();
+        Ok(Turn { ns, was_disturbed: words().any(|(_, evictions)| evictions != "0") })
     }
 
     /// Of the rounds that were timed one by one, if this cell does that.

@@ -95,24 +95,25 @@ pub fn main(registry: &Registry) -> ExitCode {
 
 fn run(registry: &Registry, cli: &Cli) -> Result<(), Failure> {
     let start = Instant::now();
-    let others =
+    let files =
         cli.with.iter().map(|path| row::read(&from_call(path))).collect::<Result<Vec<_>, _>>()?;
-    let others: Vec<Row> = others.into_iter().flatten().collect();
     let effort = if cli.quick { Effort::QUICK } else { Effort::FULL };
     let cpus = Cpus::choose()?;
     let turns = plan(registry, &Only::new(&cli.only)?, cpus);
     table::print_head(effort, cpus);
+    // The side that leads is blocked whenever there is something to do here.
+    place::pin(cpus.lead)?;
     let outcomes = measure(&turns, effort)?;
     table::print(&outcomes);
     let rows: Vec<Row> = outcomes.iter().filter_map(Row::new).collect();
     let memory =
         (registry.looks_at_memory && cli.only.is_empty()).then(look_at_memory).transpose()?;
-    target::print(&rows, &others, memory);
+    target::print(&rows, &files, memory);
     if let Some(path) = &cli.json {
         row::write(&from_call(path), &rows)?;
     }
     if let Some(path) = &cli.svg {
-        chart::draw(&from_call(path), &rows, &others)?;
+        chart::draw(&from_call(path), &rows, &files)?;
     }
     println!("\ntook {} s", start.elapsed().as_secs());
     Ok(())

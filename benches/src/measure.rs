@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::actor::{Order, Role};
 use crate::cell::{Cell, Outcome};
-use crate::crew::Crew;
+use crate::crew::{Crew, Turn};
 use crate::place::Directory;
 use crate::registry::Kind;
 use crate::stats::Summary;
@@ -26,12 +26,12 @@ impl Effort {
     pub(crate) const QUICK: Self = Self {
         repetitions: 31,
         total: Duration::from_secs(45),
-        turn_max: Duration::from_millis(4),
+        turn_max: Duration::from_millis(2),
     };
     pub(crate) const FULL: Self = Self {
         repetitions: 101,
         total: Duration::from_secs(8 * 60),
-        turn_max: Duration::from_millis(40),
+        turn_max: Duration::from_millis(20),
     };
 }
 
@@ -50,7 +50,7 @@ struct Running<'a> {
     roles: Vec<Role>,
     crew: Option<Crew>,
     count: u64,
-    taken: Vec<f64>,
+    taken: Vec<Turn>,
     failure: Option<String>,
 }
 
@@ -131,13 +131,13 @@ impl<'a> Running<'a> {
         self.crew = Some(Crew::start(&self.roles)?);
         let one_turn = slice.as_nanos() as f64;
         self.count = 8;
-        let slow = self.obey(self.order())? * CHECKED as f64 > one_turn * 20.0;
+        let slow = self.obey(self.order())?.ns * CHECKED as f64 > one_turn * 20.0;
         let size = self.roles[0].size.max(1);
         let most = if slow { CHECKED / 30 } else { CHECKED };
         self.obey(Order::Check { count: most.min((CHECKED_BYTES / size) as u64) })?;
         let producers = self.cell.producers() as f64;
         for _ in 0..4 {
-            let ns = self.obey(self.order())? * producers;
+            let ns = self.obey(self.order())?.ns * producers;
             let wanted = (one_turn / ns.max(0.1)).clamp(1.0, 1e9) as u64;
             let is_near = wanted < self.count * 2;
             self.count = wanted.min(self.count * 64).max(2);
@@ -149,8 +149,8 @@ impl<'a> Running<'a> {
     }
 
     fn repeat(&mut self) -> Result<(), Failure> {
-        let ns = self.obey(self.order())?;
-        self.taken.push(ns);
+        let turn = self.obey(self.order())?;
+        self.taken.push(turn);
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl<'a> Running<'a> {
         Order::Run { count: self.count, samples }
     }
 
-    fn obey(&mut self, order: Order) -> Result<f64, Failure> {
+    fn obey(&mut self, order: Order) -> Result<Turn, Failure> {
         self.crew.as_mut().ok_or("no children")?.obey(order)
     }
 
@@ -175,11 +175,12 @@ impl<'a> Running<'a> {
                 (self.cell.entry.clean_up)(back);
             }
         });
-        let summary = Summary::of(self.taken).ok_or_else(|| "no repetition".to_owned());
+        let (taken, disturbance) = self.cell.choose(&self.taken);
+        let summary = Summary::of(taken).ok_or_else(|| "no repetition".to_owned());
         let result = match self.failure {
             Some(failure) => Err(failure),
             None => summary.map(|summary| (summary, percentiles)),
         };
-        self.cell.outcome(result)
+        self.cell.outcome(result, disturbance)
     }
 }

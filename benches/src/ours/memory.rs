@@ -4,6 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::str::FromStr;
 
 use tombolo::{Discipline, EventsRegion, Receiver, Sender};
@@ -57,16 +58,17 @@ const ROUNDS: u64 = 10_000;
 
 /// Looks at both rings. The process should have nothing else to do.
 pub(crate) fn look() -> Result<Memory, Failure> {
-    let directory = Directory::create()?;
-    let path = directory.within("memory")?.join("memory.tombolo");
-    resident()?; // whatever reading takes, it has taken by now
-    let before = resident()?;
+    let parent = Directory::create()?;
+    let directory = parent.within("memory")?;
+    let path = directory.join("memory.tombolo");
+    resident(&directory)?; // whatever reading takes, it has taken by now
+    let before = resident(&directory)?;
     let mut region = EventsRegion::open_path(&path)?;
     let (mut tx, mut rx) = region.split_spsc()?;
     let spsc = allocations(&mut tx, &mut rx)?;
     let (mut many_tx, mut many_rx) = region.split_mpsc()?;
     let mpsc = allocations(&mut many_tx, &mut many_rx)?;
-    let resident = resident()? - before - fs::metadata(&path)?.len() as i64;
+    let resident = resident(&directory)? - before - fs::metadata(&path)?.len() as i64;
     Ok(Memory { by_send: spsc.0.max(mpsc.0), by_receive: spsc.1.max(mpsc.1), resident })
 }
 
@@ -90,13 +92,22 @@ fn allocations<K: Discipline>(
     Ok((by_send as f64 / ROUNDS as f64, by_receive as f64 / ROUNDS as f64))
 }
 
-/// Resident bytes of this process.
-fn resident() -> Result<i64, Failure> {
-    let text = fs::read_to_string("/proc/self/smaps_rollup")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
-    let kib =
-        line.and_then(|line| line.trim().strip_suffix("kB")).ok_or("no Rss in smaps_rollup")?;
-    Ok(kib.trim().parse::<i64>()? * 1024)
+/// Resident bytes of this process: of the region, the only file in that directory, all, of everything else what isn't read from a
+/// file, as programs and libraries are.
+fn resident(directory: &Path) -> Result<i64, Failure> {
+    let directory = directory.to_str().ok_or("a path that isn't text")?;
+    let text = fs::read_to_string("/proc/self/smaps")?;
+    let (mut is_region, mut kib) = (false, 0);
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["Rss:", value, "kB"] if is_region => kib += value.parse::<i64>()?,
+            ["Anonymous:", value, "kB"] if !is_region => kib += value.parse::<i64>()?,
+            [range, ..] if !range.ends_with(':') => is_region = line.contains(directory),
+            _ => {}
+        }
+    }
+    Ok(kib * 1024)
 }
 
 /// As one process tells another.

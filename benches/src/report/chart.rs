@@ -31,6 +31,9 @@ const OTHERS: [RGBColor; 8] = [
     RGBColor(160, 160, 40),
 ];
 
+/// It would hide others of ours, which lie where it does.
+const NOT_DRAWN: &str = "tombolo-spsc-in-place";
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, LogCoord<f64>>>;
 /// Values of a system by the place of their size on the axis.
@@ -48,8 +51,8 @@ const PANELS: [Panel; 2] = [
 ];
 
 /// Draws the systems of this run, and of other files those that it doesn't have.
-pub(crate) fn draw(path: &Path, rows: &[Row], others: &[Row]) -> Result<(), Failure> {
-    let panels = PANELS.map(|panel| (lines(&panel, rows, others), panel));
+pub(crate) fn draw(path: &Path, rows: &[Row], files: &[Vec<Row>]) -> Result<(), Failure> {
+    let panels = PANELS.map(|panel| (lines(&panel, rows, files), panel));
     let styles = styles(panels.iter().flat_map(|(lines, _)| lines.keys().copied()));
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
@@ -66,24 +69,23 @@ fn sizes() -> &'static [usize] {
     Test::OneWayBusy.sizes()
 }
 
-fn lines<'a>(panel: &Panel, rows: &'a [Row], others: &'a [Row]) -> Lines<'a> {
+fn lines<'a>(panel: &Panel, rows: &'a [Row], files: &'a [Vec<Row>]) -> Lines<'a> {
     let of_test = |row: &&Row| row.test == panel.test.name();
     let mut lines = Lines::new();
     let is_ours = |row: &&Row| rows.iter().filter(of_test).any(|ours| ours.system == row.system);
-    let others = others.iter().filter(|row| !is_ours(row));
+    let others = files.iter().flatten().filter(|row| !is_ours(row));
     for row in rows.iter().chain(others).filter(of_test) {
         if let Some(place) = sizes().iter().position(|size| *size as u64 == row.size) {
             lines.entry(&*row.system).or_default().push((place as f64, row.median));
         }
     }
     lines.values_mut().for_each(|points| points.sort_by(|a, b| a.0.total_cmp(&b.0)));
-    lines.retain(|_, points| points.len() > 1);
+    lines.retain(|name, points| points.len() > 1 && *name != NOT_DRAWN);
     lines
 }
 
 /// Floors are grey, ours are warm, the others cold.
 fn styles<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(&'a str, ShapeStyle)> {
-    let is_floor = |name: &str| PANELS.iter().any(|panel| panel.test.floor() == Some(name));
     let mut names: Vec<&str> = names.collect();
     names.sort_by_key(|name| (is_floor(name), !name.starts_with("tombolo"), *name));
     names.dedup();
@@ -155,9 +157,14 @@ fn draw_legend(root: &Area, styles: &[(&str, ShapeStyle)]) -> Result<(), Failure
         root.draw(&PathElement::new(vec![(LEGEND_X, y), (LEGEND_X + 22, y)], *style))?;
         root.draw(&Circle::new((LEGEND_X + 11, y), 3, style.filled()))?;
         let font = (FONT, 14).into_font().color(&INK);
-        root.draw(&Text::new(*name, (LEGEND_X + 30, y - 7), font))?;
+        let text = if is_floor(name) { format!("{name} (floor)") } else { name.to_string() };
+        root.draw(&Text::new(text, (LEGEND_X + 30, y - 7), font))?;
     }
     Ok(())
+}
+
+fn is_floor(name: &str) -> bool {
+    PANELS.iter().any(|panel| panel.test.floor() == Some(name))
 }
 
 /// The power of ten next to it.

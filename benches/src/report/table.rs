@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::cell::Outcome;
+use crate::cell::{Disturbance, Outcome};
 use crate::measure::Effort;
 use crate::place::Cpus;
 use crate::registry::Kind;
@@ -25,7 +25,8 @@ pub(crate) fn print_head(effort: Effort, cpus: Cpus) {
         let are = if cpus.are_siblings() { " (two threads of one core)" } else { "" };
         println!("Senders on CPU {}, receivers on CPU {}{are}.", cpus.lead, cpus.follow);
     }
-    println!("Medians of {} turns, and the middle half of them.", effort.repetitions);
+    let count = effort.repetitions;
+    println!("Medians of {count} turns, without those in which something else ran on these CPUs.");
 }
 
 /// A table for each test.
@@ -46,6 +47,12 @@ pub(crate) fn print(outcomes: &[Outcome]) {
             }
             println!("{}", line(outcome, floor_of(outcome, outcomes)).trim_end());
         }
+    }
+    let mostly = |outcome: &&Outcome| outcome.disturbance == Disturbance::Mostly;
+    let count = outcomes.iter().filter(mostly).count();
+    if count > 0 {
+        println!("\n* {count} of {} rows: in nearly all turns something else ran", outcomes.len());
+        println!("  on the same CPUs. Don't believe those rows.");
     }
 }
 
@@ -93,7 +100,8 @@ fn line(outcome: &Outcome, floor: Option<f64>) -> String {
         let shown = percentiles.map(|all| all.map(|ns| format!("{:>9}", figure(ns))).join(" "));
         shown.unwrap_or_default()
     };
-    format!("{begin}{:>10}  {half:>19}  {ratio:>8}{rest}", shown(summary.median))
+    let mark = if outcome.disturbance == Disturbance::Mostly { '*' } else { ' ' };
+    format!("{begin}{:>10}{mark} {half:>19}  {ratio:>8}{rest}", shown(summary.median))
 }
 
 /// The quartiles, the one that is shown as the smaller number first.

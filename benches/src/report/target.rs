@@ -150,32 +150,45 @@ const fn fan(system: &'static str, producers: u64) -> Place {
     (system, FanIn, 64, producers)
 }
 
-/// Those targets for which there are figures.
-pub(crate) fn print(rows: &[Row], others: &[Row], memory: Option<Memory>) {
-    let find = |(system, test, size, producers): Place| {
-        let is_it = |row: &&Row| {
-            (&*row.system, row.size, row.producers) == (system, size, producers)
-                && row.test == test.name()
-        };
-        rows.iter().chain(others).find(is_it).map(|row| row.median)
-    };
+/// Those targets for which there are figures: in this run, or else in one of the files; or else of
+/// one in this run and of another in a file.
+pub(crate) fn print(rows: &[Row], files: &[Vec<Row>], memory: Option<Memory>) {
     let mut lines = vec![];
-    for Target { what, of, over, limit } in TARGETS {
-        if let (Some(of), Some(over)) = (find(*of), find(*over)) {
-            let ratio = of / over;
-            let (met, limit) = match *limit {
-                AtMost(limit) => (ratio <= limit, format!("at most  {limit:>8.2}")),
-                AtLeast(limit) => (ratio >= limit, format!("at least {limit:>8.2}")),
-            };
-            lines.push(line(what, &format!("{ratio:.2}"), &limit, met));
-        }
+    for target in TARGETS {
+        let Some((of, over, note)) = figures(target, rows, files) else { continue };
+        let ratio = of / over;
+        let (met, limit) = match target.limit {
+            AtMost(limit) => (ratio <= limit, format!("at most  {limit:>8.2}")),
+            AtLeast(limit) => (ratio >= limit, format!("at least {limit:>8.2}")),
+        };
+        lines.push(format!("{}{note}", line(target.what, &format!("{ratio:.2}"), &limit, met)));
     }
     lines.extend(memory.into_iter().flat_map(of_memory));
     if !lines.is_empty() {
         println!("\nTargets");
-        println!("  {:<44} {:>10}  {:<17}", "", "found", "wanted");
+        println!("  {:<44} {:>10}  wanted", "", "found");
         lines.iter().for_each(|line| println!("{line}"));
     }
+}
+
+fn figures(target: &Target, rows: &[Row], files: &[Vec<Row>]) -> Option<(f64, f64, &'static str)> {
+    let both = |rows| Some((find(rows, target.of)?, find(rows, target.over)?));
+    if let Some((of, over)) = both(rows) {
+        return Some((of, over, ""));
+    }
+    if let Some((of, over)) = files.iter().find_map(|rows| both(rows)) {
+        return Some((of, over, ", both from a file"));
+    }
+    let over = files.iter().find_map(|rows| find(rows, target.over))?;
+    Some((find(rows, target.of)?, over, ", from two runs"))
+}
+
+fn find(rows: &[Row], (system, test, size, producers): Place) -> Option<f64> {
+    let is_it = |row: &&Row| {
+        (&*row.system, row.size, row.producers) == (system, size, producers)
+            && row.test == test.name()
+    };
+    rows.iter().find(is_it).map(|row| row.median)
 }
 
 fn of_memory(memory: Memory) -> [String; 3] {
