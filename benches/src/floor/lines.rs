@@ -34,6 +34,8 @@ pub struct LinesEnd {
     number: u64,
     /// The last message that there is room for, as far as the sender knows.
     room: u64,
+    /// The message after which the receiver tells what it has freed.
+    next_free: u64,
 }
 
 impl LinesEnd {
@@ -41,7 +43,16 @@ impl LinesEnd {
         let stride = meeting.size.next_multiple_of(align);
         let slots = (ring / stride) as u64;
         let shared = Shared::open(meeting, meeting.name, START + ring)?;
-        Ok(Self { shared, size: meeting.size, stride, slots, slot: 0, number: 1, room: slots })
+        Ok(Self {
+            shared,
+            size: meeting.size,
+            stride,
+            slots,
+            slot: 0,
+            number: 1,
+            room: slots,
+            next_free: (slots / 8).max(1),
+        })
     }
 
     #[inline]
@@ -84,8 +95,9 @@ impl Receive for LinesEnd {
         }
         // SAFETY: the message is there, and its room isn't free before the line below.
         look.at_slice(unsafe { self.shared.slice(offset, len) });
-        if self.number % (self.slots / 8).max(1) == 0 {
+        if self.number == self.next_free {
             self.shared.word(0).store(self.number, Release);
+            self.next_free += (self.slots / 8).max(1);
         }
         self.advance();
         Ok(())

@@ -28,7 +28,7 @@ impl Shared {
     /// The word at a multiple of 8.
     #[inline]
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0 && offset + 8 <= self.len(), "a word in the mapping");
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len(), "a word in the mapping");
         // SAFETY: aligned and in the mapping, which lives as long as the reference, by the line
         // above; both sides use it as an atomic word only.
         unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().wrapping_add(offset).cast()) }
@@ -37,7 +37,7 @@ impl Shared {
     /// The word at a multiple of 4.
     #[inline]
     pub(crate) fn half(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset % 4 == 0 && offset + 4 <= self.len(), "a word in the mapping");
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.len(), "a word in the mapping");
         // SAFETY: as for `word`.
         unsafe { AtomicU32::from_ptr(self.0.as_mut_ptr().wrapping_add(offset).cast()) }
     }

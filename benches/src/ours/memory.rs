@@ -92,8 +92,8 @@ fn allocations<K: Discipline>(
     Ok((by_send as f64 / ROUNDS as f64, by_receive as f64 / ROUNDS as f64))
 }
 
-/// Resident bytes of this process: of the region, the only file in that directory, all, of everything else what isn't read from a
-/// file, as programs and libraries are.
+/// Resident bytes of this process: of the region, the only file in that directory, all; of the rest
+/// what was not read from a file, as programs and libraries are.
 fn resident(directory: &Path) -> Result<i64, Failure> {
     let directory = directory.to_str().ok_or("a path that isn't text")?;
     let text = fs::read_to_string("/proc/self/smaps")?;

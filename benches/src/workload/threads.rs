@@ -23,10 +23,10 @@ impl<L: Actor, F: Actor + Send> Actor for PairOfThreads<L, F> {
         thread::scope(|scope| {
             let other = scope.spawn(|| {
                 pin(cpus.1)?;
-                follow.obey(order, &mut || drop(both_ready.wait()))
+                follow.obey(order, &mut || _ = both_ready.wait())
             });
             pin(cpus.0)?;
-            let ns = lead.obey(order, &mut || drop(both_ready.wait()))?;
+            let ns = lead.obey(order, &mut || _ = both_ready.wait())?;
             other.join().map_err(|_| "the other thread panicked")??;
             Ok(ns)
         })
@@ -54,12 +54,12 @@ impl<S: Actor + Send, R: Actor> Actor for FanOfThreads<S, R> {
             let all_ready = &all_ready;
             let start = |source: &mut S| {
                 pin(cpus.0)?;
-                source.obey(order, &mut || drop(all_ready.wait()))
+                source.obey(order, &mut || _ = all_ready.wait())
             };
             let started: Vec<_> =
                 sources.iter_mut().map(|source| scope.spawn(move || start(source))).collect();
             pin(cpus.1)?;
-            let ns = sink.obey(order, &mut || drop(all_ready.wait()))?;
+            let ns = sink.obey(order, &mut || _ = all_ready.wait())?;
             for source in started {
                 source.join().map_err(|_| "a sending thread panicked")??;
             }
