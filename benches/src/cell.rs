@@ -43,30 +43,29 @@ pub(crate) enum Disturbance {
 
 /// Tests and systems that are asked for; all where there are none.
 #[derive(Debug, Default)]
-pub(crate) struct Only(Vec<(String, Option<String>)>);
+pub(crate) struct Only(Vec<(Test, Option<String>)>);
 
 impl Only {
     /// Each is a test, or a test and a system with a comma between.
     pub(crate) fn new(wanted: &[String]) -> Result<Self, Failure> {
-        let known: Vec<String> = Test::ALL.iter().map(|test| test.name()).collect();
+        let names = || Test::ALL.iter().map(|test| test.name()).collect::<Vec<_>>().join(", ");
         let parse = |text: &String| {
-            let (test, system) = match text.split_once(',') {
-                Some((test, system)) => (test, Some(system.to_owned())),
+            let (name, system) = match text.split_once(',') {
+                Some((name, system)) => (name, Some(system.to_owned())),
                 None => (text.as_str(), None),
             };
-            match known.iter().any(|name| name == test) {
-                true => Ok((test.to_owned(), system)),
-                false => Err(format!("no test '{test}'; there are {}", known.join(", "))),
-            }
+            let test = Test::ALL.into_iter().find(|test| test.name() == name);
+            let test = test.ok_or_else(|| format!("no test '{name}'; there are {}", names()))?;
+            Ok::<_, Failure>((test, system))
         };
         Ok(Self(wanted.iter().map(parse).collect::<Result<_, _>>()?))
     }
 
     /// Floors are always taken with what is compared with them.
     fn wants(&self, test: Test, system: &str) -> bool {
-        let wants = |(wanted, only): &(String, Option<String>)| {
-            let is_floor = test.floor() == Some(system);
-            *wanted == test.name() && only.as_ref().is_none_or(|name| name == system || is_floor)
+        let wants = |(wanted, only): &(Test, Option<String>)| {
+            let is_floor = wanted.floor() == Some(system) && wanted.turn(0) == test.turn(0);
+            is_floor || *wanted == test && only.as_ref().is_none_or(|name| name == system)
         };
         self.0.is_empty() || self.0.iter().any(wants)
     }
@@ -75,7 +74,8 @@ impl Only {
 /// All cells, those together that take turns.
 pub(crate) fn plan<'a>(registry: &'a Registry, only: &Only, cpus: Cpus) -> Vec<Vec<Cell<'a>>> {
     let mut turns: BTreeMap<_, Vec<Cell>> = BTreeMap::new();
-    for test in Test::ALL {
+    let makes_sense = |test: &Test| !(cpus.is_one() && *test == Test::RoundTripSleep);
+    for test in Test::ALL.into_iter().filter(makes_sense) {
         for (&size, &producers) in product(test.sizes(), test.producers()) {
             for entry in registry.entries.iter().filter(|entry| entry.is_in(test)) {
                 let cell = Cell::new(entry, test, (size, producers), cpus);

@@ -44,7 +44,7 @@ pub use test::Test;
 ///
 /// Relative paths start where cargo was called.
 #[derive(Debug, Parser)]
-#[command(name = "cargo bench --")]
+#[command(bin_name = "cargo bench --")]
 struct Cli {
     /// 31 short turns of each instead of 101 longer ones: under a minute instead of under ten
     #[arg(long)]
@@ -100,6 +100,9 @@ fn run(registry: &Registry, cli: &Cli) -> Result<(), Failure> {
     let effort = if cli.quick { Effort::QUICK } else { Effort::FULL };
     let cpus = Cpus::choose()?;
     let turns = plan(registry, &Only::new(&cli.only)?, cpus);
+    if turns.is_empty() {
+        return Err("no such system in that test".into());
+    }
     table::print_head(effort, cpus);
     // The side that leads is blocked whenever there is something to do here.
     place::pin(cpus.lead)?;
@@ -108,7 +111,11 @@ fn run(registry: &Registry, cli: &Cli) -> Result<(), Failure> {
     let rows: Vec<Row> = outcomes.iter().filter_map(Row::new).collect();
     let memory =
         (registry.looks_at_memory && cli.only.is_empty()).then(look_at_memory).transpose()?;
-    target::print(&rows, &files, memory);
+    if cpus.is_one() {
+        println!("\nThe targets are for two CPUs.");
+    } else {
+        target::print(&rows, &files, memory);
+    }
     if let Some(path) = &cli.json {
         row::write(&from_call(path), &rows)?;
     }
