@@ -61,6 +61,11 @@ impl Only {
         Ok(Self(wanted.iter().map(parse).collect::<Result<_, _>>()?))
     }
 
+    /// The systems that are named.
+    pub(crate) fn systems(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|(_, system)| system.as_deref())
+    }
+
     /// Floors are always taken with what is compared with them.
     fn wants(&self, test: Test, system: &str) -> bool {
         let wants = |(wanted, only): &(Test, Option<String>)| {

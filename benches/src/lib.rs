@@ -33,7 +33,7 @@ use measure::{Effort, measure};
 use ours::memory::{self, Memory};
 use place::Cpus;
 use report::row::{self, Row};
-use report::{chart, table, target};
+use report::{chart, say, table, target};
 use system::Failure;
 
 pub use ours::memory::Counting;
@@ -81,7 +81,7 @@ pub fn main(registry: &Registry) -> ExitCode {
             arguments.next();
             return child::run(registry, &Child::parse_from(arguments).role);
         }
-        Some("memory") => memory::look().map(|memory| println!("{memory}")),
+        Some("memory") => memory::look().map(|memory| say(format_args!("{memory}"))),
         _ => run(registry, &Cli::parse()),
     };
     match result {
@@ -99,10 +99,11 @@ fn run(registry: &Registry, cli: &Cli) -> Result<(), Failure> {
         cli.with.iter().map(|path| row::read(&from_call(path))).collect::<Result<Vec<_>, _>>()?;
     let effort = if cli.quick { Effort::QUICK } else { Effort::FULL };
     let cpus = Cpus::choose()?;
-    let turns = plan(registry, &Only::new(&cli.only)?, cpus);
-    if turns.is_empty() {
-        return Err("no such system in that test".into());
+    let only = Only::new(&cli.only)?;
+    if let Some(name) = only.systems().find(|name| !registry.has(name)) {
+        return Err(format!("no system '{name}'").into());
     }
+    let turns = plan(registry, &only, cpus);
     table::print_head(effort, cpus);
     // The side that leads is blocked whenever there is something to do here.
     place::pin(cpus.lead)?;
@@ -112,7 +113,7 @@ fn run(registry: &Registry, cli: &Cli) -> Result<(), Failure> {
     let memory =
         (registry.looks_at_memory && cli.only.is_empty()).then(look_at_memory).transpose()?;
     if cpus.is_one() {
-        println!("\nThe targets are for two CPUs.");
+        say(format_args!("\nThe targets are for two CPUs."));
     } else {
         target::print(&rows, &files, memory);
     }
@@ -122,7 +123,7 @@ fn run(registry: &Registry, cli: &Cli) -> Result<(), Failure> {
     if let Some(path) = &cli.svg {
         chart::draw(&from_call(path), &rows, &files)?;
     }
-    println!("\ntook {} s", start.elapsed().as_secs());
+    say(format_args!("\ntook {} s", start.elapsed().as_secs()));
     Ok(())
 }
 

@@ -155,6 +155,11 @@ impl Registry {
         self
     }
 
+    /// Whether there is a system of that name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.name == name)
+    }
+
     /// The system that a child is to be a side of.
     pub(crate) fn find(&self, role: &Role) -> Option<&Entry> {
         let takes = |entry: &Entry| role.with_meetings(|there, _| (entry.takes)(there));

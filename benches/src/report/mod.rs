@@ -4,3 +4,9 @@ pub(crate) mod chart;
 pub(crate) mod row;
 pub(crate) mod table;
 pub(crate) mod target;
+
+/// Prints a line. Who reads it may have gone; that ends nothing.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{line}").ok();
+}

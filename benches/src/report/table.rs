@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::say;
 use crate::cell::{Disturbance, Outcome};
 use crate::measure::Effort;
 use crate::place::Cpus;
@@ -15,18 +16,20 @@ pub(crate) fn print_head(effort: Effort, cpus: Cpus) {
     let model = machine.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("{model}, Linux {}", kernel.trim());
+    say(format_args!("{model}, Linux {}", kernel.trim()));
     if cpus.is_one() {
-        println!(
+        say(format_args!(
             "Only one CPU: both sides share CPU {} and yield. These are no latencies.",
             cpus.lead
-        );
+        ));
     } else {
         let are = if cpus.are_siblings() { " (two threads of one core)" } else { "" };
-        println!("Senders on CPU {}, receivers on CPU {}{are}.", cpus.lead, cpus.follow);
+        say(format_args!("Senders on CPU {}, receivers on CPU {}{are}.", cpus.lead, cpus.follow));
     }
     let count = effort.repetitions;
-    println!("Medians of {count} turns, without those in which something else ran on these CPUs.");
+    say(format_args!(
+        "Medians of {count} turns, without those in which something else ran on these CPUs."
+    ));
 }
 
 /// A table for each test.
@@ -37,22 +40,25 @@ pub(crate) fn print(outcomes: &[Outcome]) {
             continue;
         }
         let unit = if test.is_one_way() { "million messages a second" } else { "ns" };
-        println!("\n{}: {}, {unit}", test.name(), test.title());
-        println!("{}", heading(test));
+        say(format_args!("\n{}: {}, {unit}", test.name(), test.title()));
+        say(format_args!("{}", heading(test)));
         let mut last = None;
         for outcome in sorted(of_test) {
             let place = (outcome.size, outcome.producers);
             if last.replace(place).is_some_and(|last| last != place) {
-                println!();
+                say("");
             }
-            println!("{}", line(outcome, floor_of(outcome, outcomes)).trim_end());
+            say(format_args!("{}", line(outcome, floor_of(outcome, outcomes)).trim_end()));
         }
     }
     let mostly = |outcome: &&Outcome| outcome.disturbance == Disturbance::Mostly;
     let count = outcomes.iter().filter(mostly).count();
     if count > 0 {
-        println!("\n* {count} of {} rows: in nearly all turns something else ran", outcomes.len());
-        println!("  on the same CPUs. Don't believe those rows.");
+        say(format_args!(
+            "\n* {count} of {} rows: in nearly all turns something else ran",
+            outcomes.len()
+        ));
+        say(format_args!("  on the same CPUs. Don't believe those rows."));
     }
 }
 

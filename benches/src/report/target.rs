@@ -1,6 +1,7 @@
 //! What this crate wants to reach, and whether it did.
 
 use super::row::Row;
+use super::say;
 use crate::ours::memory::Memory;
 use crate::test::Test::{self, *};
 
@@ -165,9 +166,9 @@ pub(crate) fn print(rows: &[Row], files: &[Vec<Row>], memory: Option<Memory>) {
     }
     lines.extend(memory.into_iter().flat_map(of_memory));
     if !lines.is_empty() {
-        println!("\nTargets");
-        println!("  {:<44} {:>10}  wanted", "", "found");
-        lines.iter().for_each(|line| println!("{line}"));
+        say(format_args!("\nTargets"));
+        say(format_args!("  {:<44} {:>10}  wanted", "", "found"));
+        lines.iter().for_each(|line| say(format_args!("{line}")));
     }
 }
 
