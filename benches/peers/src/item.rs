@@ -1,6 +1,7 @@
 //! Messages of one size, for crates whose rings hold values of a type.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use tombolo_benches::system::Meeting;
 
@@ -18,12 +19,24 @@ pub(crate) trait Item: Copy + Send + Sync + 'static {
     /// The same, to be written.
     fn bytes_mut(&mut self) -> &mut [u8];
 
-    /// A copy of these bytes.
+    /// A copy of these bytes, which must be `SIZE`.
+    fn copy_of(payload: &[u8]) -> Self;
+
+    /// Writes it where it is to lie, without a copy on the way.
     #[inline]
-    fn copy_of(payload: &[u8]) -> Self {
-        let mut item = Self::zeros();
-        item.bytes_mut().copy_from_slice(payload);
-        item
+    fn write_to(slot: &mut MaybeUninit<Self>, payload: &[u8]) {
+        assert_eq!(payload.len(), Self::SIZE);
+        // SAFETY: an item is `SIZE` bytes of which any value will do, and the payload has as many.
+        unsafe {
+            slot.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(payload.as_ptr(), Self::SIZE)
+        };
+    }
+
+    /// Writes its first eight bytes where it is to lie.
+    #[inline]
+    fn number(slot: &mut MaybeUninit<Self>, number: u64) {
+        // SAFETY: an item has eight bytes at least, and is aligned for them.
+        unsafe { slot.as_mut_ptr().cast::<u64>().write(number) };
     }
 }
 
@@ -42,6 +55,11 @@ impl Item for Word {
 
     fn zeros() -> Self {
         Self([0; 8])
+    }
+
+    #[inline]
+    fn copy_of(payload: &[u8]) -> Self {
+        Self(payload.try_into().expect("the payload has the item's size"))
     }
 
     #[inline]
@@ -64,6 +82,11 @@ impl<const N: usize> Item for Lines<N> {
     }
 
     #[inline]
+    fn copy_of(payload: &[u8]) -> Self {
+        Self(payload.try_into().expect("the payload has the item's size"))
+    }
+
+    #[inline]
     fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -82,7 +105,8 @@ pub(crate) fn count_in(meeting: &Meeting) -> usize {
     (meeting.capacity / meeting.size).max(2)
 }
 
-/// Adds a system for each size of item. What holds values by the type cannot do others.
+/// Adds a system for each size of item up to a page. What holds values by the type cannot do others,
+/// and nobody hands on larger ones by value.
 macro_rules! add_each_size {
     ($registry:expr, $kind:ident, $system:ident) => {
         $registry

@@ -18,11 +18,7 @@ pub(crate) fn publish<T>(
     fill: impl FnOnce(&File) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let unfinished = path(meeting).with_extension("new");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&unfinished)?;
+    let file = File::options().read(true).write(true).create_new(true).open(&unfinished)?;
     let filled = fill(&file)?;
     fs::rename(unfinished, path(meeting))?;
     Ok(filled)

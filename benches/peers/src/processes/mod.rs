@@ -1,5 +1,22 @@
 //! Peers between processes.
 
+#[cfg(feature = "aeron")]
+mod aeron;
+mod iceoryx2;
+mod ipc_channel;
+mod shaq;
+mod shaq_mpmc;
+mod shmem_ipc;
+
 use tombolo_benches::Registry;
 
-pub(crate) fn register(registry: Registry) -> Registry { registry }
+/// Adds them all.
+pub(crate) fn register(registry: Registry) -> Registry {
+    let registry = iceoryx2::register(registry);
+    #[cfg(feature = "aeron")]
+    let registry = aeron::register(registry);
+    let registry = shmem_ipc::register(registry);
+    let registry = shaq::register(registry);
+    let registry = shaq_mpmc::register(registry);
+    ipc_channel::register(registry)
+}

@@ -17,6 +17,7 @@ use crate::wait;
 /// Adds it for each size of item.
 pub(super) fn register(registry: Registry) -> Registry {
     let registry = item::add_each_size!(registry, threads, Single);
+    let registry = registry.threads::<Single<item::Lines<65536>>>();
     item::add_each_size!(registry, threads, Multi)
 }
 
