@@ -7,5 +7,5 @@ fn main() -> ExitCode {
     if let Some(directory) = tombolo_peers::driver::asked_for() {
         return tombolo_peers::driver::run(&directory);
     }
-    tombolo_benches::main(tombolo_peers::registry())
+    tombolo_benches::main(&tombolo_peers::registry())
 }

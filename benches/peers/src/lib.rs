@@ -11,7 +11,7 @@ mod wait;
 
 use tombolo_benches::Registry;
 
-/// All of them.
+/// All of them, beside what the machine asks for.
 pub fn registry() -> Registry {
-    threads::register(processes::register(Registry::new()))
+    threads::register(processes::register(Registry::new().floors()))
 }
