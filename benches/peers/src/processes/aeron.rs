@@ -53,7 +53,7 @@ impl<P: Publish + 'static> ProcessSystem for System<P> {
 
     fn sender(meeting: &Meeting) -> Result<Sender<P>, Failure> {
         let client = client(meeting)?;
-        let publication = P::add(&client, &channel(meeting)?, stream(meeting))?;
+        let publication = P::add(&client, &channel()?, stream(meeting))?;
         wait::for_peer("the subscription", || publication.is_connected().then_some(()))?;
         Ok(Sender { publication, _client: client })
     }
@@ -61,7 +61,7 @@ impl<P: Publish + 'static> ProcessSystem for System<P> {
     fn receiver(meeting: &Meeting) -> Result<Receiver, Failure> {
         let client = client(meeting)?;
         let subscription = client.add_subscription(
-            &channel(meeting)?,
+            &channel()?,
             stream(meeting),
             Handlers::NONE,
             Handlers::NONE,
@@ -82,11 +82,10 @@ fn client(meeting: &Meeting) -> Result<Aeron, Failure> {
     Ok(Aeron::connect_dir(directory.to_str().ok_or("the directory's name is not text")?)?)
 }
 
-/// Long terms let many small messages wait for the driver; with large messages they would only pass
-/// through more memory than the caches hold.
-fn channel(meeting: &Meeting) -> Result<CString, Failure> {
-    let term_len = if meeting.size <= 1024 { "64m" } else { "16m" };
-    Ok(CString::new(format!("aeron:ipc?term-length={term_len}|mtu={PIECE_LEN_MAX}"))?)
+/// Longer terms than 16 MiB were slower at every size: a stream passes through three of them, and
+/// they should stay in the caches.
+fn channel() -> Result<CString, Failure> {
+    Ok(CString::new(format!("aeron:ipc?term-length=16m|mtu={PIECE_LEN_MAX}"))?)
 }
 
 /// The directory is the cell's own, so that the directions need only differ.
