@@ -5,7 +5,7 @@
 //! yields. Nobody is woken in Aeron, so that sleeping is left out.
 //!
 //! A message goes in with a copy and is looked at in place, unless it is longer than what Aeron
-//! keeps in one piece: then it is put together in a buffer. The driver's directory is below the one
+//! keeps in one piece: then it is put together in a buffer, and cannot be built in place. The driver's directory is below the one
 //! that the harness removes.
 
 use std::ffi::{CStr, CString};
@@ -29,22 +29,26 @@ const PIECE_LEN_MAX: usize = 65504;
 /// Adds it.
 pub(super) fn register(registry: Registry) -> Registry {
     registry
-        .processes::<System<AeronExclusivePublication>>()
-        .processes::<System<AeronPublication>>()
+        .processes::<System<AeronExclusivePublication, true>>()
+        .processes::<System<AeronExclusivePublication, false>>()
+        .processes::<System<AeronPublication, true>>()
+        .processes::<System<AeronPublication, false>>()
 }
 
-struct System<P>(P);
+/// With a kind of publication, and messages that are kept `WHOLE` or not.
+struct System<P, const WHOLE: bool>(P);
 
-impl<P: Publish + 'static> ProcessSystem for System<P> {
+impl<P: Publish + 'static, const WHOLE: bool> ProcessSystem for System<P, WHOLE> {
     const NAME: &'static str = "aeron";
     const PRODUCERS_MAX: usize = 64;
     const BATCHES: bool = true;
-    const LENDS: bool = true;
+    const LENDS: bool = WHOLE;
     type Sender = Sender<P>;
     type Receiver = Receiver;
 
     fn takes(meeting: &Meeting) -> bool {
-        meeting.waiting == Waiting::Busy && P::takes(meeting.producers)
+        let is_whole = meeting.size + 32 <= PIECE_LEN_MAX;
+        meeting.waiting == Waiting::Busy && is_whole == WHOLE && P::takes(meeting.producers)
     }
 
     fn prepare(meeting: &Meeting) -> Result<(), Failure> {
@@ -67,8 +71,7 @@ impl<P: Publish + 'static> ProcessSystem for System<P> {
             Handlers::NONE,
             PATIENCE,
         )?;
-        let is_whole = meeting.size + 32 <= PIECE_LEN_MAX;
-        let assembler = if is_whole { None } else { Some(AeronFragmentClosureAssembler::new()?) };
+        let assembler = if WHOLE { None } else { Some(AeronFragmentClosureAssembler::new()?) };
         Ok(Receiver { subscription, assembler, _client: client })
     }
 

@@ -8,6 +8,7 @@
 //! under a prefix that is the run's own: what the processes of a run left there is removed by name at
 //! its end, or before the next run if it was killed.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::MaybeUninit;
 use std::{fs, path};
 
@@ -91,12 +92,16 @@ impl ProcessSystem for Iceoryx2 {
     }
 }
 
-/// What the names in /dev/shm begin with. The run's own name follows, in which the harness puts the
-/// number of its process first.
-const PREFIX: &str = "tombolo-peers-";
+/// What the names in /dev/shm begin with. It is short, since its sockets have such names too, below
+/// the directory, and a socket's path has but 107 bytes.
+const PREFIX: &str = "tp-";
 
+/// What the run's names begin with. The first part of `unique` tells the harness's process.
 fn prefix(meeting: &Meeting) -> String {
-    format!("{PREFIX}{}-", meeting.unique)
+    let run = meeting.unique.split('-').next().unwrap_or_default();
+    let mut hasher = DefaultHasher::new();
+    meeting.unique.hash(&mut hasher);
+    format!("{PREFIX}{run}-{:08x}-", hasher.finish() as u32)
 }
 
 /// Removes the shared memory whose name is picked.

@@ -5,7 +5,7 @@ mod aeron;
 mod iceoryx2;
 mod ipc_channel;
 mod shaq;
-mod shaq_mpmc;
+mod shaq_lanes;
 mod shmem_ipc;
 
 use tombolo_benches::Registry;
@@ -17,6 +17,6 @@ pub(crate) fn register(registry: Registry) -> Registry {
     let registry = aeron::register(registry);
     let registry = shmem_ipc::register(registry);
     let registry = shaq::register(registry);
-    let registry = shaq_mpmc::register(registry);
+    let registry = shaq_lanes::register(registry);
     ipc_channel::register(registry)
 }

@@ -118,9 +118,15 @@ impl<I: Item> Receive for Receiver<I> {
             first.iter().chain(second).for_each(|item| look.at_slice(item.bytes()));
             batch.len()
         };
-        if self.waiting == Waiting::SpinSleep {
-            return Ok(show(self.consumer.reserve_read_batch_timeout(limit, PATIENCE)?));
+        if self.waiting != Waiting::SpinSleep {
+            return Ok(wait::for_message(|| {
+                self.consumer.try_reserve_read_batch(limit).map(&mut show)
+            }));
         }
-        Ok(wait::for_message(|| self.consumer.try_reserve_read_batch(limit).map(&mut show)))
+        // Its waiting takes the time before it looks.
+        if let Some(count) = self.consumer.try_reserve_read_batch(limit).map(&mut show) {
+            return Ok(count);
+        }
+        Ok(show(self.consumer.reserve_read_batch_timeout(limit, PATIENCE)?))
     }
 }

@@ -37,17 +37,43 @@ struct Sender(Producer<u8>);
 impl Transmit for Sender {
     #[inline]
     fn send(&mut self, payload: &[u8]) -> Result<(), Failure> {
-        wait::for_room(|| {
-            let mut chunk = self.0.write_chunk_uninit(payload.len()).ok()?;
-            let (first, second) = chunk.as_mut_slices();
-            let (head, rest) = payload.split_at(first.len());
-            head.copy_to_uninit(first);
-            rest.copy_to_uninit(second);
-            // SAFETY: both parts, which are all of the chunk, were just written.
-            unsafe { chunk.commit_all() };
-            Some(())
-        });
+        wait::for_room(|| self.write(&[payload], payload.len()));
         Ok(())
+    }
+
+    fn send_batch(&mut self, payloads: &[&[u8]]) -> Result<(), Failure> {
+        let Some(size) = payloads.first().map(|payload| payload.len()) else { return Ok(()) };
+        let mut rest = payloads;
+        while !rest.is_empty() {
+            let count = wait::for_room(|| {
+                let count = (self.0.slots() / size).min(rest.len());
+                self.write(&rest[..count], count * size)?;
+                (count > 0).then_some(count)
+            });
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+}
+
+impl Sender {
+    /// Writes messages of `len` bytes in all, if there is room for them.
+    #[inline]
+    fn write(&mut self, payloads: &[&[u8]], len: usize) -> Option<()> {
+        let mut chunk = self.0.write_chunk_uninit(len).ok()?;
+        let (mut first, mut second) = chunk.as_mut_slices();
+        for payload in payloads {
+            let (head, tail) = payload.split_at(payload.len().min(first.len()));
+            let (to, rest) = first.split_at_mut(head.len());
+            head.copy_to_uninit(to);
+            first = rest;
+            let (to, rest) = second.split_at_mut(tail.len());
+            tail.copy_to_uninit(to);
+            second = rest;
+        }
+        // SAFETY: both parts, which are all of the chunk, were just written.
+        unsafe { chunk.commit_all() };
+        Some(())
     }
 }
 
