@@ -11,12 +11,7 @@ use crate::system::{Failure, Look, Meeting, ProcessSystem, Receive, Transmit, re
 #[derive(Debug)]
 pub struct FreshLine;
 
-/// Messages lie side by side, in a ring of 4 MiB.
-#[derive(Debug)]
-pub struct Stream;
-
 const FRESH_LINE_RING: usize = 1 << 20;
-const STREAM_RING: usize = 4 << 20;
 
 /// Where the ring begins; in front of it, the number up to which room is free.
 const START: usize = 4096;
@@ -116,20 +111,5 @@ impl ProcessSystem for FreshLine {
 
     fn receiver(meeting: &Meeting) -> Result<LinesEnd, Failure> {
         LinesEnd::open(meeting, LINE, FRESH_LINE_RING)
-    }
-}
-
-impl ProcessSystem for Stream {
-    const NAME: &'static str = "stream";
-    const PRODUCERS_MAX: usize = 1;
-    type Sender = LinesEnd;
-    type Receiver = LinesEnd;
-
-    fn sender(meeting: &Meeting) -> Result<LinesEnd, Failure> {
-        LinesEnd::open(meeting, 8, STREAM_RING)
-    }
-
-    fn receiver(meeting: &Meeting) -> Result<LinesEnd, Failure> {
-        LinesEnd::open(meeting, 8, STREAM_RING)
     }
 }

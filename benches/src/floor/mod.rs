@@ -8,10 +8,12 @@ mod join;
 mod line;
 mod lines;
 mod shared;
+mod stream;
 
 pub use descriptors::PassDescriptors;
 pub use eventfd::EventfdWake;
 pub use futex::{FutexWaitvWake, FutexWake};
 pub use join::OpenMmap;
 pub use line::Line;
-pub use lines::{FreshLine, Stream};
+pub use lines::FreshLine;
+pub use stream::Stream;
