@@ -30,6 +30,26 @@ pub(crate) struct Outcome {
     /// Nanoseconds a message or round in each repetition, and of single rounds.
     pub(crate) result: Result<(Summary, Option<Percentiles>), String>,
     pub(crate) disturbance: Disturbance,
+    /// One for each repetition, in their order.
+    turns: Vec<Turn>,
+}
+
+impl Outcome {
+    /// Nanoseconds over those of another: the median of the ratios within each repetition, where
+    /// they took turns. The machine changes between repetitions; within one it seldom does.
+    pub(crate) fn over(&self, other: &Self) -> Option<f64> {
+        if self.test.turn(self.size) != other.test.turn(other.size) {
+            let median = |outcome: &Self| outcome.result.as_ref().ok().map(|(all, _)| all.median);
+            return Some(median(self)? / median(other)?);
+        }
+        let pairs = || self.turns.iter().zip(&other.turns);
+        let ratio = |(of, over): (&Turn, &Turn)| of.ns / over.ns;
+        let calm = pairs().filter(|(of, over)| !of.was_disturbed && !over.was_disturbed);
+        let calm: Vec<f64> = calm.map(ratio).collect();
+        let enough = calm.len() * 4 >= self.turns.len();
+        let ratios = if enough { calm } else { pairs().map(ratio).collect() };
+        Summary::of(ratios).map(|summary| summary.median)
+    }
 }
 
 /// How often something else was given one of the processors.
@@ -157,10 +177,11 @@ impl<'a> Cell<'a> {
         &self,
         result: Result<(Summary, Option<Percentiles>), String>,
         disturbance: Disturbance,
+        turns: Vec<Turn>,
     ) -> Outcome {
         let Role { test, size, producers, .. } = self.role;
         let (system, kind) = (self.entry.name, self.entry.kind);
-        Outcome { test, system, kind, size, producers, result, disturbance }
+        Outcome { test, system, kind, size, producers, result, disturbance, turns }
     }
 
     /// What its turn is called.

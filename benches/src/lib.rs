@@ -115,7 +115,7 @@ fn run(registry: &Registry, cli: &Cli) -> Result<(), Failure> {
     if cpus.is_one() {
         say(format_args!("\nThe targets are for two CPUs."));
     } else {
-        target::print(&rows, &files, memory);
+        target::print(&outcomes, &rows, &files, memory);
     }
     if let Some(path) = &cli.json {
         row::write(&from_call(path), &rows)?;

@@ -181,6 +181,6 @@ impl<'a> Running<'a> {
             Some(failure) => Err(failure),
             None => summary.map(|summary| (summary, percentiles)),
         };
-        self.cell.outcome(result, disturbance)
+        self.cell.outcome(result, disturbance, self.taken)
     }
 }

@@ -81,7 +81,7 @@ fn heading(test: Test) -> String {
     )
 }
 
-fn line(outcome: &Outcome, floor: Option<f64>) -> String {
+fn line(outcome: &Outcome, floor: Option<&Outcome>) -> String {
     let size = match outcome.test {
         Test::FanIn => outcome.producers.to_string(),
         _ if outcome.size == 0 => String::new(),
@@ -94,9 +94,10 @@ fn line(outcome: &Outcome, floor: Option<f64>) -> String {
         Err(why) => return format!("{begin} failed: {why}"),
     };
     let shown = |ns| if outcome.test.is_one_way() { figure(1e3 / ns) } else { figure(ns) };
-    let ratio = floor.map_or_else(String::new, |floor| match outcome.test.is_one_way() {
-        true => format!("{:.3}", floor / summary.median),
-        false => format!("{:.2}", summary.median / floor),
+    let ratio = floor.and_then(|floor| outcome.over(floor));
+    let ratio = ratio.map_or_else(String::new, |ratio| match outcome.test.is_one_way() {
+        true => format!("{:.3}", 1.0 / ratio),
+        false => format!("{ratio:.2}"),
     });
     let ends = ends(outcome.test, summary);
     let half = format!("{} .. {}", shown(ends.0), shown(ends.1));
@@ -115,14 +116,14 @@ fn ends(test: Test, summary: &Summary) -> (f64, f64) {
     if test.is_one_way() { (summary.upper, summary.lower) } else { (summary.lower, summary.upper) }
 }
 
-/// Nanoseconds of the floor that belongs to it.
-fn floor_of(outcome: &Outcome, outcomes: &[Outcome]) -> Option<f64> {
+/// The floor that belongs to it: at its size, if it was measured there.
+fn floor_of<'a>(outcome: &Outcome, outcomes: &'a [Outcome]) -> Option<&'a Outcome> {
     let name = outcome.test.floor()?;
-    let of_floor = || outcomes.iter().filter(|floor| floor.system == name);
-    let same = |floor: &&Outcome| floor.test.turn(floor.size) == outcome.test.turn(outcome.size);
-    let at_size = of_floor().filter(same).find(|floor| floor.size == outcome.size);
-    let found = at_size.or_else(|| of_floor().find(same))?;
-    found.result.as_ref().ok().map(|(summary, _)| summary.median)
+    let same = |floor: &&Outcome| {
+        floor.system == name && floor.test.turn(floor.size) == outcome.test.turn(outcome.size)
+    };
+    let at_size = outcomes.iter().filter(same).find(|floor| floor.size == outcome.size);
+    at_size.or_else(|| outcomes.iter().find(same))
 }
 
 /// Three or four digits, with commas.

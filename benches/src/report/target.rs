@@ -2,6 +2,7 @@
 
 use super::row::Row;
 use super::say;
+use crate::cell::Outcome;
 use crate::ours::memory::Memory;
 use crate::test::Test::{self, *};
 
@@ -153,11 +154,16 @@ const fn fan(system: &'static str, producers: u64) -> Place {
 
 /// Those targets for which there are figures: in this run, or else in one of the files; or else of
 /// one in this run and of another in a file.
-pub(crate) fn print(rows: &[Row], files: &[Vec<Row>], memory: Option<Memory>) {
+pub(crate) fn print(
+    outcomes: &[Outcome],
+    rows: &[Row],
+    files: &[Vec<Row>],
+    memory: Option<Memory>,
+) {
     let mut lines = vec![];
     for target in TARGETS {
-        let Some((of, over, note)) = figures(target, rows, files) else { continue };
-        let ratio = of / over;
+        let own = ratio(target, outcomes).map(|ratio| (ratio, ""));
+        let Some((ratio, note)) = own.or_else(|| from_files(target, rows, files)) else { continue };
         let (met, limit) = match target.limit {
             AtMost(limit) => (ratio <= limit, format!("at most  {limit:>8.2}")),
             AtLeast(limit) => (ratio >= limit, format!("at least {limit:>8.2}")),
@@ -172,16 +178,26 @@ pub(crate) fn print(rows: &[Row], files: &[Vec<Row>], memory: Option<Memory>) {
     }
 }
 
-fn figures(target: &Target, rows: &[Row], files: &[Vec<Row>]) -> Option<(f64, f64, &'static str)> {
-    let both = |rows| Some((find(rows, target.of)?, find(rows, target.over)?));
-    if let Some((of, over)) = both(rows) {
-        return Some((of, over, ""));
-    }
-    if let Some((of, over)) = files.iter().find_map(|rows| both(rows)) {
-        return Some((of, over, ", both from a file"));
+/// Of this run.
+fn ratio(target: &Target, outcomes: &[Outcome]) -> Option<f64> {
+    let find = |(system, test, size, producers): Place| {
+        outcomes.iter().find(|outcome| {
+            let place = (outcome.system, outcome.test);
+            place == (system, test)
+                && (outcome.size as u64, outcome.producers as u64) == (size, producers)
+        })
+    };
+    let ratio = find(target.of)?.over(find(target.over)?)?;
+    Some(if target.of.1.is_one_way() { 1.0 / ratio } else { ratio })
+}
+
+fn from_files(target: &Target, rows: &[Row], files: &[Vec<Row>]) -> Option<(f64, &'static str)> {
+    let both = |rows| Some(find(rows, target.of)? / find(rows, target.over)?);
+    if let Some(ratio) = files.iter().find_map(|rows| both(rows)) {
+        return Some((ratio, ", both from a file"));
     }
     let over = files.iter().find_map(|rows| find(rows, target.over))?;
-    Some((find(rows, target.of)?, over, ", from two runs"))
+    Some((find(rows, target.of)? / over, ", from two runs"))
 }
 
 fn find(rows: &[Row], (system, test, size, producers): Place) -> Option<f64> {
