@@ -194,6 +194,7 @@ impl<K: Discipline> Receiver<K> {
     /// # Cost
     /// No copy and no allocation; no system call while there are messages
     /// and no sender sleeps.
+    #[inline(always)]
     pub fn recv_ref(&mut self) -> Result<RecordRef<'_>, RecvError> {
         Ok(self.recv_ref_deadline(Deadline::NEVER)?)
     }
@@ -202,12 +203,15 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::recv_deadline`].
-    #[inline]
+    #[inline(always)]
     pub fn recv_ref_deadline(
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<RecordRef<'_>, RecvTimeoutError> {
-        let front = self.front_until(deadline.into())?;
+        let front = match self.claimed.as_mut().map(Claimed::front_at_once) {
+            Some(Ok(Some(front))) => front,
+            _ => self.front_until(deadline.into())?,
+        };
         Ok(self.lend(front)?)
     }
 
@@ -215,7 +219,7 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::try_recv`].
-    #[inline]
+    #[inline(always)]
     pub fn try_recv_ref(&mut self) -> Result<RecordRef<'_>, TryRecvError> {
         let front = self.try_front()?;
         Ok(self.lend(front)?)
@@ -337,8 +341,12 @@ impl<K: Discipline> Receiver<K> {
 
     #[inline(always)]
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
-        let Claimed { end, consumer, wakes, .. } = self.claimed_until(Deadline::PAST)?;
-        Ok(RecordRef::new(end, consumer, wakes, front))
+        match &mut self.claimed {
+            Some(Claimed { end, consumer, wakes, .. }) => {
+                Ok(RecordRef::new(end, consumer, wakes, front))
+            }
+            None => Err(Error::ForkedChild), // never: the record came from there
+        }
     }
 
     fn front_until(&mut self, deadline: Deadline) -> Result<Front, RecvTimeoutError> {

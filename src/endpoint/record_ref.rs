@@ -65,6 +65,7 @@ impl<'a> RecordRef<'a> {
     /// # Errors
     /// As [`Payload::copy_to`]; [`Error::RegionTooSmall`] where the file was cut short and the copy
     /// may hold zeros instead of the message.
+    #[inline]
     pub fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
         let len = self.payload.copy_to(room)?;
         self.check()?;
@@ -76,6 +77,7 @@ impl<'a> RecordRef<'a> {
     ///
     /// # Errors
     /// [`Error::RegionTooSmall`].
+    #[inline]
     pub fn check(&self) -> Result<(), Error> {
         self.end.check_whole()
     }
@@ -109,6 +111,7 @@ impl<'a> RecordRef<'a> {
 impl<'a> std::ops::Deref for RecordRef<'a> {
     type Target = Payload<'a>;
 
+    #[inline]
     fn deref(&self) -> &Payload<'a> {
         &self.payload
     }

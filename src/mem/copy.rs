@@ -16,16 +16,15 @@ const STRING_COPY_MIN: usize = 512;
 ///
 /// # Panics
 /// Where `words` are fewer than `bytes` take.
-#[inline]
+#[inline(always)]
 pub(crate) fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
-    let words = &words[..bytes.len().div_ceil(8)];
-    let whole = bytes.len() / 8;
-    let (body, rest) = bytes.split_at(whole * 8);
-    write_whole(&words[..whole], body);
-    if let Some(last) = words.get(whole) {
+    let (body, rest) = bytes.as_chunks::<8>();
+    assert!(words.len() >= body.len() + usize::from(!rest.is_empty()), "{TOO_FEW}");
+    write_whole(&words[..body.len()], body);
+    if !rest.is_empty() {
         let mut word = [0; 8];
         word[..rest.len()].copy_from_slice(rest);
-        last.store(u64::from_le_bytes(word), Relaxed);
+        words[body.len()].store(u64::from_le_bytes(word), Relaxed);
     }
 }
 
@@ -33,16 +32,18 @@ pub(crate) fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
 ///
 /// # Panics
 /// Where `words` hold fewer than `bytes` asks for.
-#[inline]
+#[inline(always)]
 pub(crate) fn copy_out(words: &[AtomicU64], bytes: &mut [u8]) {
-    let words = &words[..bytes.len().div_ceil(8)];
-    let whole = bytes.len() / 8;
-    let (body, rest) = bytes.split_at_mut(whole * 8);
-    read_whole(&words[..whole], body);
-    if let Some(last) = words.get(whole) {
-        rest.copy_from_slice(&last.load(Relaxed).to_le_bytes()[..rest.len()]);
+    let (body, rest) = bytes.as_chunks_mut::<8>();
+    assert!(words.len() >= body.len() + usize::from(!rest.is_empty()), "{TOO_FEW}");
+    read_whole(&words[..body.len()], body);
+    if !rest.is_empty() {
+        let last = words[body.len()].load(Relaxed).to_le_bytes();
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 }
+
+const TOO_FEW: &str = "fewer words than bytes to copy";
 
 /// Writes `bytes` from byte `offset` of `words` on and leaves every other byte as it is. For a range
 /// that nobody else writes: what shares a word with its ends is loaded and stored again.
@@ -88,55 +89,66 @@ pub(crate) fn zero(words: &[AtomicU64]) {
     rest.iter().for_each(|word| word.store(0, Relaxed));
 }
 
-#[inline]
-fn write_whole(words: &[AtomicU64], bytes: &[u8]) {
-    debug_assert_eq!(words.len() * 8, bytes.len());
-    #[cfg(target_arch = "x86_64")]
-    if bytes.len() >= STRING_COPY_MIN {
-        // SAFETY: `words` and `bytes` have the same length in bytes, asserted by the caller's
-        // split; one is a mapping or a slice of atomics, the other private, so they don't overlap.
-        return unsafe { string_copy(words.as_ptr() as *mut u8, bytes.as_ptr(), words.len() * 8) };
-    }
-    let blocks = words.len() / BLOCK_WORDS * BLOCK_WORDS;
-    // SAFETY: as above, for the first `blocks` words of both.
-    unsafe { copy_blocks(words.as_ptr() as *mut u8, bytes.as_ptr(), blocks * 8) };
-    for (word, chunk) in words[blocks..].iter().zip(bytes[blocks * 8..].as_chunks::<8>().0) {
+#[inline(always)]
+fn write_whole(words: &[AtomicU64], bytes: &[[u8; 8]]) {
+    debug_assert_eq!(words.len(), bytes.len());
+    let (to, from) = (words.as_ptr() as *mut u8, bytes.as_ptr().cast());
+    // SAFETY: `words` and `bytes` have the same length in bytes, as the caller made them; one is a
+    // mapping or a slice of atomics, the other private, so they don't overlap.
+    let copied = unsafe { copy_long(to, from, words.len()) };
+    for (word, chunk) in words[copied..].iter().zip(&bytes[copied..]) {
         word.store(u64::from_le_bytes(*chunk), Relaxed);
     }
 }
 
-#[inline]
-fn read_whole(words: &[AtomicU64], bytes: &mut [u8]) {
-    debug_assert_eq!(words.len() * 8, bytes.len());
-    #[cfg(target_arch = "x86_64")]
-    if bytes.len() >= STRING_COPY_MIN {
-        // SAFETY: as in `write_whole`, with the roles of the two exchanged.
-        return unsafe { string_copy(bytes.as_mut_ptr(), words.as_ptr().cast(), bytes.len()) };
-    }
-    let blocks = words.len() / BLOCK_WORDS * BLOCK_WORDS;
-    // SAFETY: as above, for the first `blocks` words of both.
-    unsafe { copy_blocks(bytes.as_mut_ptr(), words.as_ptr().cast(), blocks * 8) };
-    for (word, chunk) in words[blocks..].iter().zip(bytes[blocks * 8..].as_chunks_mut::<8>().0) {
+#[inline(always)]
+fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
+    debug_assert_eq!(words.len(), bytes.len());
+    let (to, from) = (bytes.as_mut_ptr().cast(), words.as_ptr().cast());
+    // SAFETY: as in `write_whole`, with the roles of the two exchanged.
+    let copied = unsafe { copy_long(to, from, words.len()) };
+    for (word, chunk) in words[copied..].iter().zip(&mut bytes[copied..]) {
         *chunk = word.load(Relaxed).to_le_bytes();
     }
 }
 
-/// Words that are copied or zeroed by one round of wide instructions; none where there are none.
+/// Copies as many of `count` words as wide instructions take, and gives how many: at most `count`.
+///
+/// # Safety
+/// As [`string_copy`], for so many words.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn copy_long(to: *mut u8, from: *const u8, count: usize) -> usize {
+    let len = count * 8;
+    if len >= STRING_COPY_MIN {
+        // SAFETY: what the caller vouches for.
+        unsafe { string_copy(to, from, len) };
+        return count;
+    }
+    let blocks = count / BLOCK_WORDS * BLOCK_WORDS;
+    if blocks > 0 {
+        // SAFETY: what the caller vouches for, of the first words.
+        unsafe { copy_blocks(to, from, blocks * 8) };
+    }
+    blocks
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_long(_: *mut u8, _: *const u8, _: usize) -> usize {
+    0
+}
+
+/// Words that are copied or zeroed by one round of wide instructions.
 #[cfg(target_arch = "x86_64")]
 const BLOCK_WORDS: usize = 8;
-#[cfg(not(target_arch = "x86_64"))]
-const BLOCK_WORDS: usize = usize::MAX;
 
-/// Copies `len` bytes, a multiple of a block, by instructions that move 16 bytes each.
+/// Copies `len` bytes, a multiple of a block and not 0, by instructions that move 16 bytes each.
 ///
 /// # Safety
 /// As [`string_copy`].
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn copy_blocks(to: *mut u8, from: *const u8, len: usize) {
-    if len == 0 {
-        return;
-    }
     // SAFETY:
     // - the loop reads and writes exactly the ranges that the caller vouches for, as `len` is a
     //   multiple of 64 and not 0;
@@ -169,10 +181,6 @@ unsafe fn copy_blocks(to: *mut u8, from: *const u8, len: usize) {
         );
     }
 }
-
-/// Elsewhere there are no blocks.
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn copy_blocks(_: *mut u8, _: *const u8, _: usize) {}
 
 /// Zeroes as many words as make whole blocks, and gives the others.
 #[cfg(target_arch = "x86_64")]

@@ -24,12 +24,14 @@ impl<'a> Payload<'a> {
     }
 
     /// Bytes of the message.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether the message has no bytes, which is legal.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -43,6 +45,7 @@ impl<'a> Payload<'a> {
     ///
     /// Where the file was cut short under the mapping, missing bytes read as zeros, see
     /// [`RecordRef::check`](crate::RecordRef::check).
+    #[inline]
     pub fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
         if !self.span.is_ours() {
             return Err(Error::ForkedChild);
@@ -57,6 +60,7 @@ impl<'a> Payload<'a> {
 
     /// Copies bytes from `offset` on to `room`, as many as there are and fit, and gives how many;
     /// none in a forked child, which doesn't have the mapping.
+    #[inline]
     pub fn read_at(&self, offset: usize, room: &mut [u8]) -> usize {
         if !self.span.is_ours() {
             return 0;
@@ -69,6 +73,7 @@ impl<'a> Payload<'a> {
     }
 
     /// Calls `look` with one private copy of 64 bytes after the other; the last may be shorter.
+    #[inline]
     pub fn for_each_chunk(&self, mut look: impl FnMut(&[u8])) {
         let mut chunk = [0; 64];
         for offset in (0..self.len).step_by(chunk.len()) {
@@ -89,6 +94,7 @@ impl<'a> Payload<'a> {
     /// Where the message lies, for building or reading it by other means.
     ///
     /// The address is valid for [`Self::len`] bytes for as long as this value is borrowed.
+    #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         self.span.data_ptr(self.position)
@@ -100,6 +106,7 @@ impl<'a> Payload<'a> {
     /// While the slice lives, nobody may write to the message, in this process or another. A sender
     /// that keeps to the protocol doesn't; one that is hostile or broken may, and then the
     /// behaviour is undefined. So this is for peers that are trusted like one's own code.
+    #[inline]
     #[must_use]
     pub unsafe fn as_slice(&self) -> &[u8] {
         // SAFETY:
@@ -124,6 +131,7 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
+    #[inline]
     fn words(&self) -> &[std::sync::atomic::AtomicU64] {
         self.span.words_from(self.position)
     }
