@@ -326,6 +326,30 @@ fn scribble_on_front(path: &Path) {
     file.write_all_at(&[0xff; 8], ring.entry.data_offset + head).unwrap();
 }
 
+/// Each form of receiving tells it, and none swallows it.
+#[test]
+fn a_departure_is_told_by_whichever_receive_comes_first() {
+    type Form = fn(&mut SpscReceiver) -> bool;
+    let forms: [Form; 6] = [
+        |rx| matches!(rx.recv(), Err(RecvError::Disconnected)),
+        |rx| matches!(rx.recv_ref(), Err(RecvError::Disconnected)),
+        |rx| matches!(rx.recv_ref_deadline(SOON), Err(RecvTimeoutError::Disconnected)),
+        |rx| matches!(rx.recv_into(&mut [0; 9]), Err(RecvError::Disconnected)),
+        |rx| matches!(rx.try_recv_ref(), Err(TryRecvError::Disconnected)),
+        |rx| matches!(rx.try_recv_into(&mut [0; 9]), Err(TryRecvError::Disconnected)),
+    ];
+    let dir = Dir::new();
+    for (index, told_by) in forms.iter().enumerate() {
+        let (mut tx, mut rx) = open(&dir.file(&index.to_string())).split_spsc().unwrap();
+        tx.send(b"x").unwrap();
+        assert_eq!(rx.recv_into(&mut [0; 9]).unwrap(), 1);
+        drop(tx);
+        thread::sleep(SHORT); // the watcher has told by now
+        assert!(told_by(&mut rx), "form {index}");
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)), "form {index}, once more");
+    }
+}
+
 #[test]
 fn a_sleeper_is_notified_where_somebody_finds_damage() {
     let dir = Dir::new();

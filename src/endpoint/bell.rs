@@ -15,6 +15,7 @@ use super::spin::Spin;
 use crate::error::{Damage, Error};
 use crate::os::random;
 use crate::region::slot_table::slot_u32;
+use crate::ring::Wakes;
 use crate::ring::doorbell::{
     Armed, Fences, Look, RxDoorbell, Trust, look, look_locked, look_past_holder,
 };
@@ -105,6 +106,7 @@ impl Bell {
         &mut self,
         end: &Attached,
         head: u64,
+        wakes: &Wakes,
         known: Option<u32>,
         deadline: Deadline,
     ) -> Result<(), Error> {
@@ -113,6 +115,7 @@ impl Bell {
         if self.spin.until(deadline, has_news) {
             return Ok(());
         }
+        end.settle(wakes);
         let armed = self.arm(end, head);
         if let Ok(Some(sleep)) = armed {
             let ended = end.sleep_for_record(sleep, known, deadline);

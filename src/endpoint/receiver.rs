@@ -135,7 +135,7 @@ impl<K: Discipline> Receiver<K> {
     /// ```
     #[inline]
     pub fn recv_into(&mut self, room: &mut [u8]) -> Result<usize, RecvError> {
-        if let Ok(Some(len)) = self.take_at_once(room) {
+        if let Some(len) = self.take_soon(room) {
             return Ok(len);
         }
         Ok(self.recv_into_waiting(room, Deadline::NEVER)?)
@@ -151,7 +151,7 @@ impl<K: Discipline> Receiver<K> {
         room: &mut [u8],
         deadline: impl Into<Deadline>,
     ) -> Result<usize, RecvTimeoutError> {
-        if let Ok(Some(len)) = self.take_at_once(room) {
+        if let Some(len) = self.take_soon(room) {
             return Ok(len);
         }
         self.recv_into_waiting(room, deadline.into())
@@ -339,6 +339,27 @@ impl<K: Discipline> Receiver<K> {
         Ok(Some(front.payload_len()))
     }
 
+    /// As [`Self::take_at_once`], looking a few times where messages come that fast.
+    #[inline(always)]
+    fn take_soon(&mut self, room: &mut [u8]) -> Option<usize> {
+        match self.take_at_once(room) {
+            Ok(taken) => taken,
+            Err(Nothing) => self.take_a_little_later(room),
+        }
+    }
+
+    #[cold]
+    fn take_a_little_later(&mut self, room: &mut [u8]) -> Option<usize> {
+        let looks = self.claimed.as_ref().map_or(0, |claimed| claimed.bell.spin.first_looks());
+        for _ in 0..looks {
+            std::hint::spin_loop();
+            if let Ok(taken) = self.take_at_once(room) {
+                return taken;
+            }
+        }
+        None
+    }
+
     #[inline(always)]
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         match &mut self.claimed {
@@ -457,8 +478,7 @@ impl Claimed {
     /// Waits until there may be something to do.
     fn wait(&mut self, deadline: Deadline) -> Result<(), Error> {
         let Self { end, consumer, wakes, peer, bell, .. } = self;
-        end.settle(wakes);
-        bell.wait(end, consumer.head(), peer.known(), deadline)
+        bell.wait(end, consumer.head(), wakes, peer.known(), deadline)
     }
 
     /// Whether receiving would not wait: there is a message, a departure to tell, or an error.

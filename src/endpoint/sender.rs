@@ -18,7 +18,7 @@ use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, MessagePacket};
 use crate::Error;
 use crate::region::Region;
-use crate::ring::doorbell::has_come;
+use crate::ring::doorbell::{has_come, is_comfortable};
 use crate::ring::{NoRoom, Wakes};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
@@ -41,6 +41,9 @@ pub struct Sender<K: Discipline> {
     /// An end has one user at a time: it may be sent, not shared.
     not_shared: PhantomData<Cell<()>>,
 }
+
+/// Looks after room for which a sender holds out for more than its message needs: some microseconds.
+const PATIENCE: u32 = 256;
 
 /// Messages of a batch that are looked at in one attempt.
 const BATCH_MAX: usize = 256;
@@ -394,7 +397,13 @@ impl<K: Discipline> Claimed<K> {
     fn wait_for_room(&mut self, wanted: &NoRoom, deadline: Deadline) {
         let Self { end, wakes, peer, spin, .. } = self;
         let known = peer.known();
-        let has_news = || has_come(&end.ring, wanted) || end.has_departures(known);
+        let mut patience = PATIENCE;
+        let has_news = || {
+            patience = patience.saturating_sub(1);
+            // One message's room at a time would make both sides look at each other all the time.
+            let has_room = if patience > 0 { is_comfortable } else { has_come };
+            has_room(&end.ring, wanted) || end.has_departures(known)
+        };
         if !spin.until(deadline, has_news) {
             end.settle(wakes);
             end.sleep_for_room(wanted, known, deadline);

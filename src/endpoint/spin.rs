@@ -12,6 +12,8 @@ pub(crate) const SPIN_MAX: Duration = Duration::from_micros(50);
 const BUDGET_MIN: Duration = Duration::from_micros(1);
 /// Looks between two looks at the clock.
 const LOOKS_A_CLOCK: u32 = 32;
+/// Looks without a clock, where spinning pays: less than a microsecond of them.
+const FIRST_LOOKS: u32 = 64;
 /// How often to ask how many processors may be used.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -79,6 +81,12 @@ impl Spin {
                 return false;
             }
         }
+    }
+
+    /// How often to look before even the clock is asked: not at all where spinning doesn't pay.
+    #[inline]
+    pub(crate) fn first_looks(&self) -> u32 {
+        if self.pays { FIRST_LOOKS } else { 0 }
     }
 
     /// Whether this processor may be the only one for both sides, and it is no time for a trial.

@@ -313,6 +313,11 @@ pub(crate) fn has_come<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> bool {
     is_free(ring, wanted.tail, wanted.needed)
 }
 
+/// Whether it would find so much that waiting for more is of no use.
+pub(crate) fn is_comfortable<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> bool {
+    is_free(ring, wanted.tail, wanted.comfortable)
+}
+
 fn is_free<M: Memory>(ring: &Ring<M>, tail: u64, len: u64) -> bool {
     let head = ring.memory.load(Word::Head, Acquire); // edge `free`
     // Where other producers have gone on since, head may be beyond the tail seen.

@@ -79,7 +79,7 @@ fn report(path: &Path, figures: &Figures) -> Result<Report, Failure> {
     let (control, entry) = settled_ring(path, 1)?;
     let mut report = Report::new();
     figures.iter().for_each(|(name, number)| report.count(name, *number));
-    report.count("times that the ring was full", control.full_events);
+    report.note("times that the ring was full", control.full_events);
     report.count("laps of the ring", control.tail / entry.capacity);
     report.note("locks taken over", control.lock_breaks);
     Ok(report)
