@@ -68,12 +68,24 @@ impl Sender<Spsc> {
     ///
     /// # Errors
     /// As [`Self::try_send`].
+    #[inline]
     pub fn try_claim_record(&mut self, len: usize) -> Result<Claim<'_>, TrySendError> {
-        self.attempt_claim(len)
-            .and_then(|room| self.lend(room))
-            .map_err(|error| error.into_try_error(()))
+        let room = match self.claim_at_once(len) {
+            Some(room) => room,
+            None => self.attempt_claim(len).map_err(|error| error.into_try_error(()))?,
+        };
+        self.lend(room).map_err(|error| error.into_try_error(()))
     }
 
+    /// Claims room where nothing stands in the way.
+    #[inline(always)]
+    fn claim_at_once(&mut self, len: usize) -> Option<ring::Claimed> {
+        let sender::Claimed { end, producer, .. } = self.claimed()?;
+        let may_be = end.is_sound() && len <= end.entry.max_message as usize;
+        may_be.then(|| producer.claim_at_once(&end.ring, len as u32)).flatten()
+    }
+
+    #[cold]
     fn attempt_claim(&mut self, len: usize) -> Result<ring::Claimed, NotSent> {
         let claimed = self.usable()?;
         claimed.check_len(len)?;
@@ -82,14 +94,19 @@ impl Sender<Spsc> {
         unless_gone(end, peer, || claim(producer.claim(&end.ring, len as u32)))
     }
 
+    #[inline(always)]
     fn lend(&mut self, room: ring::Claimed) -> Result<Claim<'_>, NotSent> {
-        Ok(Claim { claimed: self.usable()?, room: Some(room) })
+        match self.claimed() {
+            Some(claimed) => Ok(Claim { claimed, room: Some(room) }),
+            None => Err(Error::ForkedChild.into()), // never: the room came from there
+        }
     }
 }
 
 impl Claim<'_> {
     /// Bytes claimed.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.room.as_ref().map_or(0, |room| room.payload_len() as usize)
     }
@@ -104,6 +121,7 @@ impl Claim<'_> {
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] where they reach beyond the claim; nothing was written.
+    #[inline]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
         self.payload().write_at(offset, bytes)
     }
@@ -144,6 +162,7 @@ impl Claim<'_> {
     /// # Errors
     /// [`Error::ForkedChild`] in a forked child, [`Error::Poisoned`], [`Error::LockLost`] or
     /// [`Error::RegionTooSmall`] where the ring or this end of it came to harm; nothing was sent.
+    #[inline]
     pub fn commit(self) -> Result<(), Error> {
         let len = self.len();
         self.commit_len(len)
@@ -153,6 +172,7 @@ impl Claim<'_> {
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] where fewer were claimed; as [`Self::commit`]; nothing was sent.
+    #[inline]
     pub fn commit_len(mut self, len: usize) -> Result<(), Error> {
         if len > self.len() {
             return Err(Error::BufferTooSmall { needed: len, room: self.len() });
@@ -165,6 +185,7 @@ impl Claim<'_> {
         end.check_whole()
     }
 
+    #[inline]
     fn payload(&self) -> Payload<'_> {
         let position = self.room.as_ref().map_or(0, ring::Claimed::payload_position);
         Payload::new(&self.claimed.end.ring.memory, position, self.len())
@@ -173,6 +194,7 @@ impl Claim<'_> {
 
 /// Gives the room back: nothing is sent.
 impl Drop for Claim<'_> {
+    #[inline]
     fn drop(&mut self) {
         if self.room.is_some() && self.claimed.end.ring.memory.is_ours() {
             self.claimed.end.slot.count(offset_of!(Slot, aborts));

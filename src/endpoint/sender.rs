@@ -311,6 +311,12 @@ impl<K: Discipline> Sender<K> {
         Ok(sent)
     }
 
+    /// The endpoint, where it has been claimed.
+    #[inline(always)]
+    pub(super) fn claimed(&mut self) -> Option<&mut Claimed<K>> {
+        self.claimed.as_mut()
+    }
+
     /// The claimed endpoint, in the process that claimed it, of a ring that is in order.
     #[inline]
     pub(super) fn usable(&mut self) -> Result<&mut Claimed<K>, Error> {

@@ -117,6 +117,7 @@ impl<'a> Payload<'a> {
     }
 
     /// Writes `bytes` from `offset` on.
+    #[inline]
     pub(crate) fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
         if !self.span.is_ours() {
             return Err(Error::ForkedChild);

@@ -111,6 +111,25 @@ impl SpscProducer {
         Ok(count)
     }
 
+    /// Lends room where nothing stands in the way; [`Self::claim`] tells why not.
+    #[inline(always)]
+    pub(crate) fn claim_at_once<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payload_len: u32,
+    ) -> Option<Claimed> {
+        let record = Record::data(payload_len);
+        let place = Window::place_at(ring, self.window.tail, &record);
+        let has_room = self.window.has_room(ring, place.end).unwrap_or(false);
+        has_room.then(|| self.lend(ring, place, record))
+    }
+
+    #[inline(always)]
+    fn lend<M: Memory>(&mut self, ring: &Ring<M>, place: Place, record: Record) -> Claimed {
+        let zeroed_end = self.window.prepare(ring, place.end);
+        Claimed { place, record, zeroed_end }
+    }
+
     /// Lends room for a payload of `payload_len` bytes. Giving the claim up takes nothing more than
     /// forgetting it.
     ///
@@ -128,12 +147,12 @@ impl SpscProducer {
             self.note(ring, &refusal);
             return Err(refusal);
         }
-        let zeroed_end = self.window.prepare(ring, place.end);
-        Ok(Claimed { place, record, zeroed_end })
+        Ok(self.lend(ring, place, record))
     }
 
     /// Publishes the first `payload_len` bytes of what was built at `claimed`, at most what was
     /// claimed.
+    #[inline(always)]
     pub(crate) fn commit<M: Memory>(
         &mut self,
         ring: &Ring<M>,
