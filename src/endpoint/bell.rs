@@ -87,10 +87,11 @@ impl Bell {
         self.records >= RECORDS
     }
 
-    /// Lets producers go on without fences where many records came without a sleep.
-    pub(super) fn look_around(&mut self, end: &Attached) {
+    /// Counts a record too; where it is time, lets producers go on without fences if many records came
+    /// without a sleep. Gives whether it was time.
+    pub(super) fn look_around(&mut self, end: &Attached) -> bool {
         if !self.is_time_to_look_around() {
-            return;
+            return false;
         }
         self.records = 0;
         if self.doorbell.can_relax()
@@ -99,6 +100,7 @@ impl Bell {
         {
             self.doorbell.relax(&end.ring);
         }
+        true
     }
 
     /// Waits until there may be a record at `head`, or other departures than those `known`.

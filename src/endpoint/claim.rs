@@ -181,6 +181,7 @@ impl Claim<'_> {
         end.check_usable()?;
         if let Some(room) = self.room.take() {
             producer.commit(&end.ring, room, len as u32, wakes);
+            end.settle_now_and_then(wakes);
         }
         end.check_whole()
     }

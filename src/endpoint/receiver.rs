@@ -16,6 +16,7 @@ use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
 use crate::Error;
 use crate::region::Region;
+use crate::ring::doorbell::{Look, look};
 use crate::ring::{Consumer, Front, Nothing, Wakes};
 
 /// The receiving end of a ring: [`SpscReceiver`](crate::SpscReceiver) or
@@ -343,21 +344,22 @@ impl<K: Discipline> Receiver<K> {
     #[inline(always)]
     fn take_soon(&mut self, room: &mut [u8]) -> Option<usize> {
         match self.take_at_once(room) {
-            Ok(taken) => taken,
-            Err(Nothing) => self.take_a_little_later(room),
+            Ok(Some(len)) => Some(len),
+            _ => self.take_a_little_later(room),
         }
     }
 
     #[cold]
     fn take_a_little_later(&mut self, room: &mut [u8]) -> Option<usize> {
-        let looks = self.claimed.as_ref().map_or(0, |claimed| claimed.bell.spin.first_looks());
-        for _ in 0..looks {
-            std::hint::spin_loop();
-            if let Ok(taken) = self.take_at_once(room) {
-                return taken;
+        let claimed = self.claimed.as_ref()?;
+        for _ in 0..claimed.bell.spin.first_looks() {
+            let Claimed { end, consumer, .. } = self.claimed.as_ref()?;
+            if !end.is_sound() || look(&end.ring, consumer.head()) == Look::Something {
+                break;
             }
+            std::hint::spin_loop();
         }
-        None
+        self.take_at_once(room).ok().flatten()
     }
 
     #[inline(always)]
@@ -442,8 +444,9 @@ impl Claimed {
         let Self { end, consumer, wakes, bell, .. } = self;
         match consumer.front(&end.ring, wakes) {
             Ok(Some(front)) => {
-                bell.look_around(end);
-                end.settle(wakes);
+                if bell.look_around(end) || wakes.is_due() {
+                    end.settle(wakes);
+                }
                 Ok(Some(front))
             }
             Ok(None) => Ok(None),

@@ -88,23 +88,35 @@ impl<'a> RecordRef<'a> {
     }
 
     /// Takes the message into a buffer of its own.
-    pub(super) fn take(self) -> Result<MessagePacket, Error> {
+    pub(super) fn take(mut self) -> Result<MessagePacket, Error> {
+        self.on_drop = OnDrop::Keep;
         let mut data = vec![0; self.front.payload_len()];
         Consumer::copy_out(&self.end.ring, self.front, &mut data);
         self.end.check_whole()?;
+        self.free();
         Ok(data.into())
     }
 
     /// Takes the message into `room`, or leaves it where that is too small.
     pub(super) fn take_into(mut self, room: &mut [u8]) -> Result<usize, Error> {
+        self.on_drop = OnDrop::Keep;
         let (needed, available) = (self.front.payload_len(), room.len());
         let Some(room) = room.get_mut(..needed) else {
-            self.on_drop = OnDrop::Keep;
             return Err(Error::BufferTooSmall { needed, room: available });
         };
         Consumer::copy_out(&self.end.ring, self.front, room);
         self.end.check_whole()?;
+        self.free();
         Ok(needed)
+    }
+
+    /// Frees the room, but leaves alone what is another's by now, the mapping or the endpoint.
+    #[inline]
+    fn free(&mut self) {
+        let Self { end, consumer, wakes, front, .. } = self;
+        if end.ring.memory.is_ours() && end.slot.check_kept().is_ok() {
+            consumer.free(&end.ring, *front, wakes);
+        }
     }
 }
 
@@ -120,10 +132,8 @@ impl<'a> std::ops::Deref for RecordRef<'a> {
 impl Drop for RecordRef<'_> {
     #[inline]
     fn drop(&mut self) {
-        // What is another's by now, the mapping or the endpoint, is left alone.
-        let is_ours = || self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
-        if self.on_drop == OnDrop::Free && !std::thread::panicking() && is_ours() {
-            self.consumer.free(&self.end.ring, self.front, self.wakes);
+        if self.on_drop == OnDrop::Free && !std::thread::panicking() {
+            self.free();
         }
     }
 }

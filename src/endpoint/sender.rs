@@ -42,8 +42,9 @@ pub struct Sender<K: Discipline> {
     not_shared: PhantomData<Cell<()>>,
 }
 
-/// Looks after room for which a sender holds out for more than its message needs: some microseconds.
-const PATIENCE: u32 = 256;
+/// Looks after room during which a sender that spins holds out for more than its message needs: 10
+/// to 50 microseconds, or as long as it spins.
+const PATIENCE: u32 = 1024;
 
 /// Messages of a batch that are looked at in one attempt.
 const BATCH_MAX: usize = 256;
@@ -410,7 +411,7 @@ impl<K: Discipline> Claimed<K> {
             let has_room = if patience > 0 { is_comfortable } else { has_come };
             has_room(&end.ring, wanted) || end.has_departures(known)
         };
-        if !spin.until(deadline, has_news) {
+        if !spin.until(deadline, has_news) && !has_come(&end.ring, wanted) {
             end.settle(wakes);
             end.sleep_for_room(wanted, known, deadline);
             if has_come(&end.ring, wanted) {

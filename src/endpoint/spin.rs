@@ -12,7 +12,7 @@ pub(crate) const SPIN_MAX: Duration = Duration::from_micros(50);
 const BUDGET_MIN: Duration = Duration::from_micros(1);
 /// Looks between two looks at the clock.
 const LOOKS_A_CLOCK: u32 = 32;
-/// Looks without a clock, where spinning pays: less than a microsecond of them.
+/// Looks without a clock, where spinning pays: one to three microseconds of them.
 const FIRST_LOOKS: u32 = 64;
 /// How often to ask how many processors may be used.
 const ASK_EVERY: Duration = Duration::from_secs(1);

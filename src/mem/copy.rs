@@ -1,8 +1,8 @@
 //! Copies between private bytes and words that somebody else may be writing.
 //!
-//! A racing peer makes the result of a copy arbitrary bytes, never undefined behaviour: a few words go
-//! through relaxed atomics, more by machine instructions that the compiler cannot see into. Either way each byte is copied once, and whoever reads it judges
-//! the copy.
+//! A racing peer makes the result of a copy arbitrary bytes, never undefined behaviour: a few words
+//! go through relaxed atomics, more by machine instructions that the compiler cannot see into. Either
+//! way each byte is copied once, and whoever reads it judges the copy.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -152,8 +152,8 @@ unsafe fn copy_blocks(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY:
     // - the loop reads and writes exactly the ranges that the caller vouches for, as `len` is a
     //   multiple of 64 and not 0;
-    // - no alignment is asked for; of words that lie at multiples of 8, none is torn, though others
-    //   may see the words of one instruction at different times;
+    // - no alignment is asked for, and nobody depends on what others see of it meanwhile: payload is
+    //   looked at behind the header that is stored after it;
     // - all registers changed are declared; there is no stack.
     unsafe {
         std::arch::asm!(
@@ -191,7 +191,8 @@ fn zero_blocks(words: &[AtomicU64]) -> &[AtomicU64] {
         // SAFETY:
         // - the instructions write exactly the 64 bytes of `block`, which are words that others may
         //   write at the same time and that are accessed by nobody of this program but atomically;
-        // - no alignment is asked for, and no word is torn, as in `copy_blocks`;
+        // - no alignment is asked for, and nobody depends on what others see of it meanwhile, as in
+        //   `copy_blocks`;
         // - the one register changed is declared; there is no stack, and no flag is changed.
         unsafe {
             std::arch::asm!(
