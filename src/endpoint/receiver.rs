@@ -351,10 +351,14 @@ impl<K: Discipline> Receiver<K> {
 
     #[cold]
     fn take_a_little_later(&mut self, room: &mut [u8]) -> Option<usize> {
-        let claimed = self.claimed.as_ref()?;
-        for _ in 0..claimed.bell.spin.first_looks() {
-            let Claimed { end, consumer, .. } = self.claimed.as_ref()?;
-            if !end.is_sound() || look(&end.ring, consumer.head()) == Look::Something {
+        let Claimed { end, consumer, bell, .. } = self.claimed.as_mut()?;
+        if !end.is_sound() {
+            return None; // the mapping may be another process's
+        }
+        let is_there = || look(&end.ring, consumer.head()) == Look::Something;
+        for _ in 0..bell.spin.first_looks() {
+            if is_there() {
+                bell.spin.note_first_look();
                 break;
             }
             std::hint::spin_loop();

@@ -89,6 +89,11 @@ impl Spin {
         if self.pays { FIRST_LOOKS } else { 0 }
     }
 
+    /// To be told where the first looks found what was waited for: a spin that paid.
+    pub(crate) fn note_first_look(&mut self) {
+        self.note_paid(self.budget);
+    }
+
     /// Whether this processor may be the only one for both sides, and it is no time for a trial.
     fn may_be_alone(&mut self, now: Instant) -> bool {
         self.processors(now) == Processors::One && !self.pays && self.until_trial > 0
