@@ -356,9 +356,11 @@ impl<K: Discipline> Receiver<K> {
             return None; // the mapping may be another process's
         }
         let is_there = || look(&end.ring, consumer.head()) == Look::Something;
-        for _ in 0..bell.spin.first_looks() {
+        for round in 0..bell.spin.first_looks() {
             if is_there() {
-                bell.spin.note_first_look();
+                if round > 0 {
+                    bell.spin.note_first_look(); // it was waited for
+                }
                 break;
             }
             std::hint::spin_loop();

@@ -60,7 +60,8 @@ type Place = OnceLock<Arc<Watcher>>;
 
 /// What the thread looks after.
 ///
-/// It keeps no region alive: a forked child inherits it and must not keep what it has dropped.
+/// It keeps no region alive: a forked child inherits it and must not keep what it has dropped. Only one
+/// that is forked in the middle of a scan keeps the descriptors of that moment, until it ends or execs.
 #[derive(Debug, Default)]
 struct Table {
     start: Start,

@@ -113,7 +113,6 @@ impl Watched {
         for slot in self.peers.slots.clone() {
             let mut step = self.peers.look(region, slot, now, &mut || departed = true);
             if matches!(step, Step::Probe) {
-                found.has_news = true;
                 if self.is_free(region, slot..slot + 1) {
                     self.peers.gone(slot);
                     departed = true;

@@ -67,7 +67,8 @@ impl Watcher {
     /// Sleeps until something is to be looked at.
     fn sleep(&self, kick: u32, found: Found) -> Woken {
         let Found { mut words, next, .. } = found;
-        let until = Moment::after(next.saturating_duration_since(Instant::now()));
+        let wait = next.saturating_duration_since(Instant::now());
+        let until = Moment::after(wait);
         words.push(Sleeping::on(&self.kick, kick));
         match futex::wait_any(&words, until) {
             Ok(woken) => woken,
@@ -75,7 +76,7 @@ impl Watcher {
                 if error.raw_os_error() != Some(libc::EFAULT) {
                     self.lock().coverage = Coverage::ByTick; // there is no such call here
                 }
-                futex::wait(&self.kick, kick, Moment::after(TICK_UNCOVERED))
+                futex::wait(&self.kick, kick, Moment::after(wait.min(TICK_UNCOVERED)))
             }
         }
     }

@@ -40,7 +40,7 @@ fn a_send_that_unwinds_leaves_nothing_behind() {
 
 /// The three above at once, in full size. Prints what was gone through.
 #[test]
-#[ignore = "takes a minute"]
+#[ignore = "takes minutes: .ci/search runs it"]
 fn nothing_published_is_lost_by_three_producers_and_two_kills() {
     let jobs: [&[_]; 3] =
         [&[Job::Send(16), Job::Send(8)], &[Job::Abort(24), Job::Batch(8)], &[Job::Send(24)]];

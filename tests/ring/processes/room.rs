@@ -79,7 +79,7 @@ fn neither_is_left_asleep_where_both_sides_sleep() {
 
 /// Any of them, and the consumer too. Prints what was gone through.
 #[test]
-#[ignore = "takes a minute"]
+#[ignore = "takes minutes: .ci/search runs it"]
 fn producers_are_woken_for_room_though_anybody_is_killed() {
     let seen = assert_sound(&with_successor(crew(&[TWO, ONE]), &[0, 1, 2]));
     assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.kills > 0 && seen.transfers > 0);

@@ -51,7 +51,7 @@ fn no_message_is_left_behind_when_a_consumer_follows_one_killed_while_armed() {
 /// Two producers and a consumer, any two of which are killed, and the consumer's successor. Prints
 /// what was gone through.
 #[test]
-#[ignore = "takes a minute"]
+#[ignore = "takes minutes: .ci/search runs it"]
 fn no_message_is_left_behind_by_any_two_kills() {
     let mut setup = crew(&[ONE, ONE], AfterTransfer::Sends);
     setup.actors.push(Actor::Receiver(Receiver::new(Idles::SleepsLocked)));
