@@ -13,6 +13,7 @@
 
 use core::fmt;
 
+use crate::directory::RingEntry;
 use crate::limits::{RECORD_EXT_LEN, RECORD_HEADER_LEN};
 
 /// The bits of a header word that state the payload's length.
@@ -120,8 +121,8 @@ impl Record {
 pub struct RecordRules {
     /// Bytes of the data area, a power of two.
     pub capacity: u64,
-    /// Records start at multiples of `1 << align_shift`.
-    pub align_shift: u8,
+    /// Records start at multiples of it, a power of two.
+    pub align: u64,
     /// Longest payload, in bytes.
     pub max_message: u32,
     /// Most handles.
@@ -207,21 +208,33 @@ impl fmt::Display for RecordError {
 impl core::error::Error for RecordError {}
 
 impl RecordRules {
+    /// The rules of the ring that `entry` describes, in the region with `key`.
+    #[must_use]
+    pub const fn of(entry: &RingEntry, key: u64) -> Self {
+        Self {
+            capacity: entry.capacity,
+            align: 1u64.wrapping_shl(entry.align_shift as u32),
+            max_message: entry.max_message,
+            max_handles: entry.max_handles,
+            key,
+        }
+    }
+
     /// Bytes that a record takes, from its header word to the start of the next.
     ///
     /// # Examples
     /// ```
     /// use tombolo_abi::{Record, RecordRules};
     /// let rules =
-    ///     RecordRules { capacity: 4096, align_shift: 3, max_message: 64, max_handles: 0, key: 1 };
+    ///     RecordRules { capacity: 4096, align: 8, max_message: 64, max_handles: 0, key: 1 };
     /// assert_eq!(rules.record_len(&Record::data(0)), 8);
     /// assert_eq!(rules.record_len(&Record::data(9)), 24);
     /// ```
     #[must_use]
     #[inline]
     pub const fn record_len(&self, record: &Record) -> u64 {
-        let align = 1u64.wrapping_shl(self.align_shift as u32);
-        (record.payload_offset() + record.payload_len as u64 + align - 1) & !(align - 1)
+        let len = record.payload_offset() + record.payload_len as u64;
+        len.wrapping_add(self.align.wrapping_sub(1)) & self.align.wrapping_neg()
     }
 
     /// The header word of `record` at `position`. Never 0.
@@ -337,7 +350,7 @@ mod tests {
     use crate::limits::MESSAGE_LEN_MAX;
 
     fn rules(capacity: u64) -> RecordRules {
-        RecordRules { capacity, align_shift: 3, max_message: 1000, max_handles: 64, key: 0x1234 }
+        RecordRules { capacity, align: 8, max_message: 1000, max_handles: 64, key: 0x1234 }
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn any_record_is_judged() {
         let rules = if sane { sane_rules(&mut numbers) } else { any_rules(&mut numbers) };
         let mut position = numbers.edge().wrapping_sub(8 * numbers.below(64));
         if sane {
-            position &= u64::MAX << rules.align_shift;
+            position &= rules.align.wrapping_neg();
         }
         let word = any_word(&mut numbers, &rules, position);
         let outcome = match rules.decode(word, position) {
@@ -174,17 +174,17 @@ fn any_record_is_judged() {
 /// Rules that a validated entry can give.
 fn sane_rules(numbers: &mut Numbers) -> RecordRules {
     let capacity = 1 << (12 + numbers.below(29));
-    let align_shift = 3 + numbers.below(6) as u8;
+    let align = 8 << numbers.below(6);
     let max_message = numbers.below((capacity / 4 - 512).min(u64::from(MESSAGE_LEN_MAX))) as u32;
     let max_handles = numbers.below(65) as u16;
-    RecordRules { capacity, align_shift, max_message, max_handles, key: numbers.next() }
+    RecordRules { capacity, align, max_message, max_handles, key: numbers.next() }
 }
 
 /// Rules from the entry of a damaged region.
 fn any_rules(numbers: &mut Numbers) -> RecordRules {
     RecordRules {
         capacity: numbers.edge() & u64::MAX << numbers.below(64),
-        align_shift: numbers.edge() as u8,
+        align: numbers.edge(),
         max_message: numbers.edge() as u32,
         max_handles: numbers.edge() as u16,
         key: numbers.edge(),
@@ -269,7 +269,7 @@ proptest! {
         key in any::<u64>(),
     ) {
         let rules =
-            RecordRules { capacity: 1 << 20, align_shift: 3, max_message: 1000, max_handles: 64, key };
+            RecordRules { capacity: 1 << 20, align: 8, max_message: 1000, max_handles: 64, key };
         // far enough from the end of the area
         let position = position & !7 & !(1 << 19);
         let record = Record { kind: RecordKind::Call, payload_len, handle_count, ext: true, flags };

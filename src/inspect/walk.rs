@@ -33,13 +33,7 @@ impl RingPlace {
             && (ALIGN_SHIFT_MIN..=ALIGN_SHIFT_MAX).contains(&entry.align_shift);
         entry.data_offset.checked_add(entry.capacity)?;
         entry.control_offset.checked_add(size_of::<RingControl>() as u64)?;
-        let rules = RecordRules {
-            capacity: entry.capacity,
-            align_shift: entry.align_shift,
-            max_message: entry.max_message,
-            max_handles: entry.max_handles,
-            key: header.key,
-        };
+        let rules = RecordRules::of(entry, header.key);
         let (control_offset, data_offset) = (entry.control_offset, entry.data_offset);
         walkable.then_some(Self { ring, rules, control_offset, data_offset })
     }
@@ -103,7 +97,7 @@ impl Positions {
 
 fn contradiction(place: &RingPlace, earlier: u64, tail: u64, head: u64) -> Option<Problem> {
     let control = Place::Control(place.ring);
-    let align = 1u64 << place.rules.align_shift;
+    let align = place.rules.align;
     for (field, found) in [("head", head), ("tail", tail)] {
         if found % align != 0 {
             let wanted = format!("a multiple of {align}");

@@ -1,13 +1,13 @@
 //! Copies between private bytes and words that somebody else may be writing.
 //!
-//! A racing peer makes the result of a copy arbitrary bytes, never undefined behaviour: a few words
-//! go through relaxed atomics, more by machine instructions that the compiler cannot see into. Either
-//! way each byte is copied once, and whoever reads it judges the copy.
+//! A racing peer makes the result of a copy arbitrary bytes, never undefined behaviour: single words
+//! go through relaxed atomics, more by machine instructions that the compiler cannot see into. Whoever
+//! reads it judges the copy.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// From how many bytes on the copy instruction is faster than single words. Measured: it costs a
-/// fixed 10 to 15 ns to get going.
+/// From how many bytes on the copy instruction is faster than single moves. Measured: it costs a fixed
+/// 10 to 15 ns to get going.
 #[cfg(target_arch = "x86_64")]
 const STRING_COPY_MIN: usize = 512;
 
@@ -22,9 +22,7 @@ pub(crate) fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
     assert!(words.len() >= body.len() + usize::from(!rest.is_empty()), "{TOO_FEW}");
     write_whole(&words[..body.len()], body);
     if !rest.is_empty() {
-        let mut word = [0; 8];
-        word[..rest.len()].copy_from_slice(rest);
-        words[body.len()].store(u64::from_le_bytes(word), Relaxed);
+        words[body.len()].store(word_of(rest), Relaxed);
     }
 }
 
@@ -38,8 +36,45 @@ pub(crate) fn copy_out(words: &[AtomicU64], bytes: &mut [u8]) {
     assert!(words.len() >= body.len() + usize::from(!rest.is_empty()), "{TOO_FEW}");
     read_whole(&words[..body.len()], body);
     if !rest.is_empty() {
-        let last = words[body.len()].load(Relaxed).to_le_bytes();
-        rest.copy_from_slice(&last[..rest.len()]);
+        put_word(rest, words[body.len()].load(Relaxed));
+    }
+}
+
+/// Fewer than eight bytes, and zeros behind them. Pieces of fixed lengths, as a copy of any length is
+/// a call.
+#[inline(always)]
+fn word_of(bytes: &[u8]) -> u64 {
+    let (four, rest) = bytes.as_chunks::<4>();
+    let (two, one) = rest.as_chunks::<2>();
+    let (mut word, mut shift) = (0, 0);
+    if let [four, ..] = four {
+        (word, shift) = (u32::from_le_bytes(*four).into(), 32);
+    }
+    if let [two, ..] = two {
+        word |= u64::from(u16::from_le_bytes(*two)) << shift;
+        shift += 16;
+    }
+    if let [one, ..] = one {
+        word |= u64::from(*one) << shift;
+    }
+    word
+}
+
+/// The first bytes of `word`, as many as there is room for: fewer than eight.
+#[inline(always)]
+fn put_word(bytes: &mut [u8], mut word: u64) {
+    let (four, rest) = bytes.as_chunks_mut::<4>();
+    let (two, one) = rest.as_chunks_mut::<2>();
+    if let [four, ..] = four {
+        *four = (word as u32).to_le_bytes();
+        word >>= 32;
+    }
+    if let [two, ..] = two {
+        *two = (word as u16).to_le_bytes();
+        word >>= 16;
+    }
+    if let [one, ..] = one {
+        *one = word as u8;
     }
 }
 
@@ -82,97 +117,209 @@ pub(crate) fn copy_out_at(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) 
     copy_out(&words[usize::from(skip > 0)..], rest);
 }
 
-/// Stores zeros to `words`.
-#[inline]
-pub(crate) fn zero(words: &[AtomicU64]) {
-    let rest = zero_blocks(words);
-    rest.iter().for_each(|word| word.store(0, Relaxed));
+/// Words of a cache line.
+pub(crate) const LINE_WORDS: usize = 8;
+
+/// Stores zeros to the words of a line.
+///
+/// # Panics
+/// Where there are fewer.
+#[inline(always)]
+pub(crate) fn zero_line(words: &[AtomicU64]) {
+    let line = &words[..LINE_WORDS];
+    #[cfg(not(target_arch = "x86_64"))]
+    line.iter().for_each(|word| word.store(0, Relaxed));
+    // SAFETY:
+    // - the instructions write exactly the 64 bytes of `line`, which are words that others may write at
+    //   the same time and that are accessed by nobody of this program but atomically;
+    // - no alignment is asked for, and nobody depends on what others see of it meanwhile, as in
+    //   `move_words`;
+    // - the one register changed is declared; there is no stack, and no flag is changed.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!(
+            "xorps {zero}, {zero}",
+            "movups [{to}], {zero}",
+            "movups [{to} + 16], {zero}",
+            "movups [{to} + 32], {zero}",
+            "movups [{to} + 48], {zero}",
+            to = in(reg) line.as_ptr(),
+            zero = out(xmm_reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+fn write_whole(words: &[AtomicU64], bytes: &[[u8; 8]]) {
+    for (word, chunk) in words.iter().zip(bytes) {
+        word.store(u64::from_le_bytes(*chunk), Relaxed);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
+    for (word, chunk) in words.iter().zip(bytes) {
+        *chunk = word.load(Relaxed).to_le_bytes();
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn write_whole(words: &[AtomicU64], bytes: &[[u8; 8]]) {
     debug_assert_eq!(words.len(), bytes.len());
     let (to, from) = (words.as_ptr() as *mut u8, bytes.as_ptr().cast());
     // SAFETY: `words` and `bytes` have the same length in bytes, as the caller made them; one is a
     // mapping or a slice of atomics, the other private, so they don't overlap.
-    let copied = unsafe { copy_long(to, from, words.len()) };
-    for (word, chunk) in words[copied..].iter().zip(&bytes[copied..]) {
-        word.store(u64::from_le_bytes(*chunk), Relaxed);
-    }
+    unsafe { move_words(to, from, words.len()) };
 }
 
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
     debug_assert_eq!(words.len(), bytes.len());
     let (to, from) = (bytes.as_mut_ptr().cast(), words.as_ptr().cast());
     // SAFETY: as in `write_whole`, with the roles of the two exchanged.
-    let copied = unsafe { copy_long(to, from, words.len()) };
-    for (word, chunk) in words[copied..].iter().zip(&mut bytes[copied..]) {
-        *chunk = word.load(Relaxed).to_le_bytes();
-    }
+    unsafe { move_words(to, from, words.len()) };
 }
 
-/// Copies as many of `count` words as wide instructions take, and gives how many: at most `count`.
+/// Copies `count` words. What is no multiple of the moves used is done by moves that overlap: some bytes
+/// are copied twice, which changes nothing where they are private, and where they are shared either copy
+/// is as good as the other.
 ///
 /// # Safety
-/// As [`string_copy`], for so many words.
+/// `to` is valid for writes and `from` for reads of so many words, they don't overlap, and whichever
+/// of them is shared is accessed by others through atomics or from outside this program.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn copy_long(to: *mut u8, from: *const u8, count: usize) -> usize {
+unsafe fn move_words(to: *mut u8, from: *const u8, count: usize) {
     let len = count * 8;
-    if len >= STRING_COPY_MIN {
+    match count {
+        0 => {}
+        // SAFETY: what the caller vouches for, of one word.
+        1 => unsafe { move_8(to, from) },
+        // SAFETY: what the caller vouches for, of as many words as this moves.
+        2..=4 => unsafe { move_16_to_32(to, from, len) },
+        // SAFETY: as the one before.
+        5..=8 => unsafe { move_32_to_64(to, from, len) },
+        // SAFETY: as the one before.
+        _ if len < STRING_COPY_MIN => unsafe { move_from_64(to, from, len) },
         // SAFETY: what the caller vouches for.
-        unsafe { string_copy(to, from, len) };
-        return count;
+        _ => unsafe { string_copy(to, from, len) },
     }
-    let blocks = count / BLOCK_WORDS * BLOCK_WORDS;
-    if blocks > 0 {
-        // SAFETY: what the caller vouches for, of the first words.
-        unsafe { copy_blocks(to, from, blocks * 8) };
-    }
-    blocks
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn copy_long(_: *mut u8, _: *const u8, _: usize) -> usize {
-    0
-}
+// What holds for all of the following:
+// - the instructions read and write exactly the bytes that the caller vouches for;
+// - no alignment is asked for, and nobody depends on what others see of it meanwhile: payload is looked
+//   at behind the header that is stored after it;
+// - all registers changed are declared; there is no stack, and flags are changed only where that is not
+//   denied.
 
-/// Words that are copied or zeroed by one round of wide instructions.
-#[cfg(target_arch = "x86_64")]
-const BLOCK_WORDS: usize = 8;
-
-/// Copies `len` bytes, a multiple of a block and not 0, by instructions that move 16 bytes each.
+/// Copies 8 bytes.
 ///
 /// # Safety
-/// As [`string_copy`].
+/// As [`move_words`].
 #[cfg(target_arch = "x86_64")]
-#[inline]
-unsafe fn copy_blocks(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY:
-    // - the loop reads and writes exactly the ranges that the caller vouches for, as `len` is a
-    //   multiple of 64 and not 0;
-    // - no alignment is asked for, and nobody depends on what others see of it meanwhile: payload is
-    //   looked at behind the header that is stored after it;
-    // - all registers changed are declared; there is no stack.
+#[inline(always)]
+unsafe fn move_8(to: *mut u8, from: *const u8) {
+    // SAFETY: see above.
+    unsafe {
+        std::arch::asm!(
+            "mov {bytes}, [{from}]",
+            "mov [{to}], {bytes}",
+            from = in(reg) from,
+            to = in(reg) to,
+            bytes = out(reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Copies 16 to 32 bytes.
+///
+/// # Safety
+/// As [`move_words`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn move_16_to_32(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: see above.
+    unsafe {
+        std::arch::asm!(
+            "movups {a}, [{from}]",
+            "movups {b}, [{from} + {len} - 16]",
+            "movups [{to}], {a}",
+            "movups [{to} + {len} - 16], {b}",
+            from = in(reg) from,
+            to = in(reg) to,
+            len = in(reg) len,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Copies 32 to 64 bytes.
+///
+/// # Safety
+/// As [`move_words`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn move_32_to_64(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: see above.
+    unsafe {
+        std::arch::asm!(
+            "movups {a}, [{from}]",
+            "movups {b}, [{from} + 16]",
+            "movups {c}, [{from} + {len} - 32]",
+            "movups {d}, [{from} + {len} - 16]",
+            "movups [{to}], {a}",
+            "movups [{to} + 16], {b}",
+            "movups [{to} + {len} - 32], {c}",
+            "movups [{to} + {len} - 16], {d}",
+            from = in(reg) from,
+            to = in(reg) to,
+            len = in(reg) len,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Copies 64 bytes or more: blocks of 64 bytes, the last of which ends where the bytes end.
+///
+/// # Safety
+/// As [`move_words`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn move_from_64(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: see above; `at` grows by 64, but not beyond `last`, and is `last` in the last round.
     unsafe {
         std::arch::asm!(
             "2:",
-            "movups {a}, [{from}]",
-            "movups {b}, [{from} + 16]",
-            "movups {c}, [{from} + 32]",
-            "movups {d}, [{from} + 48]",
-            "movups [{to}], {a}",
-            "movups [{to} + 16], {b}",
-            "movups [{to} + 32], {c}",
-            "movups [{to} + 48], {d}",
-            "add {from}, 64",
-            "add {to}, 64",
-            "sub {len}, 64",
-            "jnz 2b",
-            from = inout(reg) from => _,
-            to = inout(reg) to => _,
-            len = inout(reg) len => _,
+            "movups {a}, [{from} + {at}]",
+            "movups {b}, [{from} + {at} + 16]",
+            "movups {c}, [{from} + {at} + 32]",
+            "movups {d}, [{from} + {at} + 48]",
+            "movups [{to} + {at}], {a}",
+            "movups [{to} + {at} + 16], {b}",
+            "movups [{to} + {at} + 32], {c}",
+            "movups [{to} + {at} + 48], {d}",
+            "cmp {at}, {last}",
+            "jae 3f",
+            "add {at}, 64",
+            "cmp {at}, {last}",
+            "cmova {at}, {last}",
+            "jmp 2b",
+            "3:",
+            from = in(reg) from,
+            to = in(reg) to,
+            at = inout(reg) 0usize => _,
+            last = in(reg) len - 64,
             a = out(xmm_reg) _,
             b = out(xmm_reg) _,
             c = out(xmm_reg) _,
@@ -182,44 +329,10 @@ unsafe fn copy_blocks(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// Zeroes as many words as make whole blocks, and gives the others.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-fn zero_blocks(words: &[AtomicU64]) -> &[AtomicU64] {
-    let (blocks, rest) = words.split_at(words.len() / BLOCK_WORDS * BLOCK_WORDS);
-    for block in blocks.chunks_exact(BLOCK_WORDS) {
-        // SAFETY:
-        // - the instructions write exactly the 64 bytes of `block`, which are words that others may
-        //   write at the same time and that are accessed by nobody of this program but atomically;
-        // - no alignment is asked for, and nobody depends on what others see of it meanwhile, as in
-        //   `copy_blocks`;
-        // - the one register changed is declared; there is no stack, and no flag is changed.
-        unsafe {
-            std::arch::asm!(
-                "xorps {zero}, {zero}",
-                "movups [{to}], {zero}",
-                "movups [{to} + 16], {zero}",
-                "movups [{to} + 32], {zero}",
-                "movups [{to} + 48], {zero}",
-                to = in(reg) block.as_ptr(),
-                zero = out(xmm_reg) _,
-                options(nostack, preserves_flags)
-            );
-        }
-    }
-    rest
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn zero_blocks(words: &[AtomicU64]) -> &[AtomicU64] {
-    words
-}
-
 /// Copies `len` bytes with the processor's own instruction for it.
 ///
 /// # Safety
-/// `to` is valid for writes and `from` for reads of `len` bytes, they don't overlap, and whichever
-/// of them is shared is accessed by others through atomics or from outside this program.
+/// As [`move_words`], for so many bytes.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn string_copy(to: *mut u8, from: *const u8, len: usize) {
@@ -264,14 +377,12 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_words_is_zeroed_and_no_other() {
-        for len in 0..40 {
-            let words: Vec<_> = (0..42).map(|_| AtomicU64::new(u64::MAX)).collect();
-            zero(&words[1..1 + len]);
-            let zeros: Vec<_> = words.iter().map(|word| word.load(Relaxed) == 0).collect();
-            let wanted: Vec<_> = (0..42).map(|index| (1..1 + len).contains(&index)).collect();
-            assert_eq!(zeros, wanted);
-        }
+    fn a_line_is_zeroed_and_nothing_else() {
+        let words: Vec<_> = (0..10).map(|_| AtomicU64::new(u64::MAX)).collect();
+        zero_line(&words[1..]);
+        let zeros: Vec<_> = words.iter().map(|word| word.load(Relaxed) == 0).collect();
+        let wanted: Vec<_> = (0..10).map(|index| (1..9).contains(&index)).collect();
+        assert_eq!(zeros, wanted);
     }
 
     #[test]

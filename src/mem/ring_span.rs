@@ -14,13 +14,14 @@ use crate::os::fork::Owner;
 /// One ring in a mapping.
 ///
 /// Invariants, established by [`RingSpan::new`] and kept because nothing changes the fields:
-/// - `control` points to `CONTROL_LEN` bytes and `area` to `mask + 1` bytes inside `mapping`;
+/// - `control` points to `CONTROL_LEN` bytes and `area` to `mask + 8` bytes inside `mapping`;
 /// - both are aligned to 8 bytes, and the two don't overlap with anything of another width;
-/// - `mask + 1` is a power of two from 8.
+/// - `mask + 8` is a power of two from 8.
 #[derive(Clone, Debug)]
 pub(crate) struct RingSpan {
     control: NonNull<u8>,
     area: NonNull<AtomicU64>,
+    /// The bits of a position that choose a word of the area.
     mask: u64,
     /// The mapping's, here so that asking takes one load.
     owner: Owner,
@@ -57,7 +58,7 @@ impl RingSpan {
         let control = NonNull::new(mapping.base().wrapping_add(control_offset as usize))?;
         let area = NonNull::new(mapping.base().wrapping_add(data_offset as usize))?.cast();
         let (owner, cut) = (mapping.owner(), mapping.cut_mark());
-        Some(Self { control, area, mask: capacity - 1, owner, cut, mapping })
+        Some(Self { control, area, mask: capacity - 8, owner, cut, mapping })
     }
 
     /// Whether this process made the mapping, and is no forked child of the one that did.
@@ -100,32 +101,26 @@ impl RingSpan {
     /// The word of the data area that holds `position`.
     #[inline]
     pub(crate) fn data_word(&self, position: u64) -> &AtomicU64 {
-        let index = ((position & self.mask) >> 3) as usize;
-        // SAFETY: `index` is below `(mask + 1) / 8`, the words of the data area, so the result
-        // points inside the same mapping.
-        let word = unsafe { self.area.add(index) };
+        // SAFETY: the offset is at most `mask`, where the last word of the data area begins, so the
+        // result points inside the same mapping.
+        let word = unsafe { self.area.byte_add(self.offset(position)) };
         // SAFETY: a word inside the mapping, aligned to 8 bytes as `area` is, alive as long as
         // `self.mapping`, and touched through 64-bit atomics only.
         unsafe { word.as_ref() }
     }
 
-    /// The data area as words.
-    #[inline]
-    fn area(&self) -> &[AtomicU64] {
-        let len = ((self.mask >> 3) + 1) as usize;
-        // SAFETY:
-        // - `area` points to `len` aligned words inside the mapping, alive as long as `self`;
-        // - atomics may be written by anyone while shared references to them exist;
-        // - the length is that of an existing mapping, so it fits an `isize`.
-        unsafe { slice::from_raw_parts(self.area.as_ptr(), len) }
-    }
-
     /// The words of the data area from the one that holds `position` to the end.
     #[inline]
     pub(crate) fn words_from(&self, position: u64) -> &[AtomicU64] {
-        let (index, area) = (((position & self.mask) >> 3) as usize, self.area());
-        // SAFETY: `position & mask` is a byte of the area, so its word's index is below the length.
-        unsafe { area.get_unchecked(index..) }
+        let offset = self.offset(position);
+        let len = (self.mask as usize - offset) / 8 + 1;
+        let first = self.area.as_ptr().wrapping_byte_add(offset);
+        // SAFETY:
+        // - `area` points to `mask + 8` bytes of aligned words inside the mapping, alive as long as
+        //   `self`, of which these are the ones from `offset` on;
+        // - atomics may be written by anyone while shared references to them exist;
+        // - the length is that of an existing mapping, so it fits an `isize`.
+        unsafe { slice::from_raw_parts(first, len) }
     }
 
     /// The `count` words of the data area from the one that holds `position` on.
@@ -140,9 +135,15 @@ impl RingSpan {
         unsafe { words.get_unchecked(..count) }
     }
 
-    /// The address of `position` in the data area.
+    /// The address of the word that holds `position`.
     pub(crate) fn data_ptr(&self, position: u64) -> *mut u8 {
-        self.area.as_ptr().cast::<u8>().wrapping_add((position & self.mask) as usize)
+        self.area.as_ptr().cast::<u8>().wrapping_add(self.offset(position))
+    }
+
+    /// Where in the data area the word that holds `position` begins: at most at `mask`.
+    #[inline]
+    fn offset(&self, position: u64) -> usize {
+        (position & self.mask) as usize
     }
 
     #[inline]

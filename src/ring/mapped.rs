@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{Ordering, fence};
 
+use tombolo_abi::LINE_LEN;
+
 use super::memory::{Location, Memory, Sleepers, Word};
 use crate::mem::{RingSpan, copy};
 use crate::os::{futex, membarrier};
@@ -69,13 +71,15 @@ impl Memory for RingSpan {
 
     #[inline]
     fn zero(&self, from: u64, to: u64) {
-        let count = (to.wrapping_sub(from) / 8) as usize;
-        let to_end = self.words_from(from);
-        if count <= to_end.len() {
-            copy::zero(self.words(from, count));
-        } else {
-            copy::zero(to_end);
-            copy::zero(&self.words_from(0)[..count - to_end.len()]);
+        let mut at = from;
+        while to.wrapping_sub(at) >= 8 {
+            let is_line = at.is_multiple_of(LINE_LEN) && to.wrapping_sub(at) >= LINE_LEN;
+            if is_line {
+                copy::zero_line(self.words(at, copy::LINE_WORDS));
+            } else {
+                self.data_word(at).store(0, Ordering::Relaxed);
+            }
+            at = at.wrapping_add(if is_line { LINE_LEN } else { 8 });
         }
     }
 

@@ -72,13 +72,7 @@ pub(crate) struct Ring<M> {
 
 impl<M: Memory> Ring<M> {
     pub(crate) fn new(memory: M, entry: &RingEntry, key: u64) -> Self {
-        let rules = RecordRules {
-            capacity: entry.capacity,
-            align_shift: entry.align_shift,
-            max_message: entry.max_message,
-            max_handles: entry.max_handles,
-            key,
-        };
+        let rules = RecordRules::of(entry, key);
         Self { memory, rules, prezero_len: u64::from(entry.prezero_lines) * LINE_LEN }
     }
 
@@ -120,7 +114,7 @@ impl<M: Memory> Ring<M> {
     }
 
     fn is_aligned(&self, position: u64) -> bool {
-        position & ((1 << self.rules.align_shift) - 1) == 0
+        position & (self.rules.align - 1) == 0
     }
 }
 

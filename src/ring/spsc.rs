@@ -120,14 +120,8 @@ impl SpscProducer {
     ) -> Option<Claimed> {
         let record = Record::data(payload_len);
         let place = Window::place_at(ring, self.window.tail, &record);
-        let has_room = self.window.has_room(ring, place.end).unwrap_or(false);
-        has_room.then(|| self.lend(ring, place, record))
-    }
-
-    #[inline(always)]
-    fn lend<M: Memory>(&mut self, ring: &Ring<M>, place: Place, record: Record) -> Claimed {
-        let zeroed_end = self.window.prepare(ring, place.end);
-        Claimed { place, record, zeroed_end }
+        let zeroed_end = self.window.prepare(ring, place.end).ok()??;
+        Some(Claimed { place, record, zeroed_end })
     }
 
     /// Lends room for a payload of `payload_len` bytes. Giving the claim up takes nothing more than
@@ -142,12 +136,12 @@ impl SpscProducer {
     ) -> Result<Claimed, Refusal> {
         let record = Record::data(payload_len);
         let place = Window::place_at(ring, self.window.tail, &record);
-        if !self.window.has_room(ring, place.end)? {
+        let Some(zeroed_end) = self.window.prepare(ring, place.end)? else {
             let refusal = self.window.no_room(ring, place.end);
             self.note(ring, &refusal);
             return Err(refusal);
-        }
-        Ok(self.lend(ring, place, record))
+        };
+        Ok(Claimed { place, record, zeroed_end })
     }
 
     /// Publishes the first `payload_len` bytes of what was built at `claimed`, at most what was

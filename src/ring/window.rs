@@ -111,19 +111,36 @@ impl Window {
         Ok(())
     }
 
-    /// Makes `[tail + 8, end)` ready to be written and the word at `end` zero. Gives the position
-    /// up to which all is zero behind `end`, for `publish`.
+    /// Makes `[tail + 8, end)` ready to be written and the word at `end` zero, or gives `None` where
+    /// there is no room up to `end`. Gives the position up to which all is zero behind `end`, for
+    /// `publish`.
     ///
-    /// There must be room up to `end`.
+    /// # Errors
+    /// Where the consumer's position is impossible.
     #[inline(always)]
-    pub(crate) fn prepare<M: Memory>(&mut self, ring: &Ring<M>, end: u64) -> u64 {
-        let mut zeroed_end = self.zeroed_to;
+    pub(crate) fn prepare<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        end: u64,
+    ) -> Result<Option<u64>, Damage> {
+        let mut zeroed_end = self.zeroed_to; // no zero lies beyond the room
         if ahead(zeroed_end, end) <= 0 {
-            let line_end = (end | (LINE_LEN - 1)).wrapping_add(1);
-            zeroed_end = self.bounded(ring, line_end);
-            ring.memory.zero(end, zeroed_end);
+            if !self.has_room(ring, end)? {
+                return Ok(None);
+            }
+            zeroed_end = self.zero_behind(ring, end);
         }
         self.zeroed_to = self.tail.wrapping_add(RECORD_HEADER_LEN); // rule Z
+        Ok(Some(zeroed_end))
+    }
+
+    /// Zeroes from `end`, where there is room up to it, to the end of its line, as far as there is
+    /// room. Gives how far.
+    #[inline]
+    fn zero_behind<M: Memory>(&self, ring: &Ring<M>, end: u64) -> u64 {
+        let line_end = (end | (LINE_LEN - 1)).wrapping_add(1);
+        let zeroed_end = self.bounded(ring, line_end);
+        ring.memory.zero(end, zeroed_end);
         zeroed_end
     }
 
@@ -146,9 +163,7 @@ impl Window {
             ring.memory.store(Word::Data(place.record), header, Relaxed);
             ring.memory.store(Word::Data(place.start), padding, Release); // edge `commit`
         }
-        self.tail = place.end;
-        let behind = place.end.wrapping_add(RECORD_HEADER_LEN);
-        self.zeroed_to = if ahead(zeroed_end, behind) > 0 { zeroed_end } else { behind };
+        (self.tail, self.zeroed_to) = (place.end, zeroed_end);
     }
 
     /// Sends one record: find room, prepare, write, publish.
@@ -162,10 +177,10 @@ impl Window {
         payload: &[u8],
     ) -> Result<(), Refusal> {
         let place = Self::place_at(ring, self.tail, record);
-        if !self.has_room(ring, place.end)? {
+        let Some(zeroed_end) = self.prepare(ring, place.end)? else {
             return Err(self.no_room(ring, place.end));
-        }
-        self.write(ring, place, record, payload);
+        };
+        self.write(ring, place, record, payload, zeroed_end);
         Ok(())
     }
 
@@ -175,17 +190,24 @@ impl Window {
     pub(crate) fn send_at_once<M: Memory>(&mut self, ring: &Ring<M>, payload: &[u8]) -> bool {
         let record = Record::data(payload.len() as u32);
         let place = Self::place_at(ring, self.tail, &record);
-        let fits = place.record == place.start && self.has_room(ring, place.end).unwrap_or(false);
-        if fits {
-            self.write(ring, place, &record, payload);
+        if place.record != place.start {
+            return false;
         }
-        fits
+        let Ok(Some(zeroed_end)) = self.prepare(ring, place.end) else { return false };
+        self.write(ring, place, &record, payload, zeroed_end);
+        true
     }
 
-    /// Prepares, writes and publishes a record at `place`, where there is room for it.
+    /// Writes and publishes a record at `place`, which is prepared.
     #[inline(always)]
-    fn write<M: Memory>(&mut self, ring: &Ring<M>, place: Place, record: &Record, payload: &[u8]) {
-        let zeroed_end = self.prepare(ring, place.end);
+    fn write<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        place: Place,
+        record: &Record,
+        payload: &[u8],
+        zeroed_end: u64,
+    ) {
         crash_point!("send.before-payload");
         ring.memory.copy_in(place.record.wrapping_add(record.payload_offset()), payload);
         crash_point!("send.before-commit");
@@ -205,7 +227,7 @@ impl Window {
     ) -> Result<usize, Refusal> {
         let (count, end) = self.count_fitting(ring, payloads)?;
         let Some((first, others)) = payloads[..count].split_first() else { return Ok(0) };
-        let zeroed_end = self.prepare(ring, end);
+        let Some(zeroed_end) = self.prepare(ring, end)? else { return Ok(0) }; // never: it fits
         let place = Self::place_at(ring, self.tail, &Record::data(first.len() as u32));
         let mut start = place.end;
         for payload in others {
@@ -241,6 +263,9 @@ impl Window {
     /// Zeroes the words that the next records will need, off the path of the one just published.
     #[inline(always)]
     pub(crate) fn look_ahead<M: Memory>(&mut self, ring: &Ring<M>) {
+        if ahead(self.zeroed_to, self.tail.wrapping_add(ring.prezero_len / 2)) >= 0 {
+            return;
+        }
         let goal = self.tail.wrapping_add(ring.prezero_len) & !(LINE_LEN - 1);
         let goal = self.bounded(ring, goal);
         if ahead(goal, self.zeroed_to) > 0 {

@@ -15,6 +15,7 @@ use super::Ring;
 
 /// A ring of `capacity` bytes over `memory`.
 fn ring<M>(memory: M, capacity: u64, align_shift: u8, max_message: u32) -> Ring<M> {
-    let rules = RecordRules { capacity, align_shift, max_message, max_handles: 0, key: 0x5eed };
+    let align = 1 << align_shift;
+    let rules = RecordRules { capacity, align, max_message, max_handles: 0, key: 0x5eed };
     Ring { memory, rules, prezero_len: 64 }
 }

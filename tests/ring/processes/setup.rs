@@ -130,13 +130,7 @@ impl Setup {
 
     pub(super) fn rules(&self) -> RecordRules {
         let max_message = self.capacity as u32;
-        RecordRules {
-            capacity: self.capacity,
-            align_shift: 3,
-            max_message,
-            max_handles: 0,
-            key: 0x5eed,
-        }
+        RecordRules { capacity: self.capacity, align: 8, max_message, max_handles: 0, key: 0x5eed }
     }
 
     /// The ring, over the words that `replay` answers for.

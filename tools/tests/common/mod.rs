@@ -114,14 +114,7 @@ impl RegionImage {
     }
 
     pub(crate) fn rules(&self, ring: usize) -> RecordRules {
-        let entry = &self.entries[ring];
-        RecordRules {
-            capacity: entry.capacity,
-            align_shift: entry.align_shift,
-            max_message: entry.max_message,
-            max_handles: entry.max_handles,
-            key: self.header.key,
-        }
+        RecordRules::of(&self.entries[ring], self.header.key)
     }
 
     pub(crate) fn data_at(&self, ring: usize, position: u64) -> u64 {

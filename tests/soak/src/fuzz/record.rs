@@ -15,7 +15,7 @@ pub(super) fn judge(rng: &mut Rng, outcomes: &mut Outcomes) -> Result<(), Failur
         return Ok(());
     }
     let rules = sane_rules(rng);
-    let position = edge(rng).wrapping_sub(8 * rng.below(64)) & u64::MAX << rules.align_shift;
+    let position = edge(rng).wrapping_sub(8 * rng.below(64)) & rules.align.wrapping_neg();
     let word = any_word(rng, &rules, position);
     let judged = rules.decode(word, position);
     if let Ok(Some(record)) = &judged {
@@ -52,7 +52,7 @@ fn sane_rules(rng: &mut Rng) -> RecordRules {
     let longest = (capacity / 4 - 512).min(u64::from(MESSAGE_LEN_MAX));
     RecordRules {
         capacity,
-        align_shift: 3 + rng.below(6) as u8,
+        align: 8 << rng.below(6),
         max_message: rng.below(longest) as u32,
         max_handles: rng.below(65) as u16,
         key: rng.number(),
@@ -62,7 +62,7 @@ fn sane_rules(rng: &mut Rng) -> RecordRules {
 fn any_rules(rng: &mut Rng) -> RecordRules {
     RecordRules {
         capacity: edge(rng),
-        align_shift: edge(rng) as u8,
+        align: edge(rng),
         max_message: edge(rng) as u32,
         max_handles: edge(rng) as u16,
         key: edge(rng),

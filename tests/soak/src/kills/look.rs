@@ -38,13 +38,7 @@ impl Look {
     pub(super) fn new(path: &Path) -> Result<Self, Failure> {
         let image = Image::open(path)?;
         let entry = image.rings().first().ok_or("no rings")?.entry;
-        let rules = RecordRules {
-            capacity: entry.capacity,
-            align_shift: entry.align_shift,
-            max_message: entry.max_message,
-            max_handles: entry.max_handles,
-            key: image.page().ok_or("no header")?.header.key,
-        };
+        let rules = RecordRules::of(&entry, image.page().ok_or("no header")?.header.key);
         let (control_offset, data_offset) = (entry.control_offset, entry.data_offset);
         Ok(Self { file: File::open(path)?, control_offset, data_offset, rules })
     }
