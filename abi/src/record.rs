@@ -304,9 +304,10 @@ impl RecordRules {
     }
 
     /// Bytes from `position` to the end of the data area.
+    #[must_use]
     #[inline]
-    const fn len_to_end(&self, position: u64) -> u64 {
-        self.capacity.saturating_sub(position & self.capacity.wrapping_sub(1))
+    pub const fn len_to_end(&self, position: u64) -> u64 {
+        self.capacity.wrapping_sub(position & self.capacity.wrapping_sub(1))
     }
 
     const fn check(&self, record: &Record, position: u64) -> Result<(), RecordError> {

@@ -118,7 +118,7 @@ pub(crate) fn copy_out_at(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) 
 }
 
 /// Words of a cache line.
-pub(crate) const LINE_WORDS: usize = 8;
+const LINE_WORDS: usize = 8;
 
 /// Stores zeros to the words of a line.
 ///

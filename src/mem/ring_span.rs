@@ -123,16 +123,17 @@ impl RingSpan {
         unsafe { slice::from_raw_parts(first, len) }
     }
 
-    /// The `count` words of the data area from the one that holds `position` on.
+    /// The words of the data area that `len` bytes take from `position` on, a multiple of 8.
     ///
     /// # Panics
     /// Where they reach beyond the end of the area.
-    #[inline]
-    pub(crate) fn words(&self, position: u64, count: usize) -> &[AtomicU64] {
-        let words = self.words_from(position);
-        assert!(count <= words.len(), "a record beyond the end of the area");
-        // SAFETY: the assertion above.
-        unsafe { words.get_unchecked(..count) }
+    #[inline(always)]
+    pub(crate) fn words(&self, position: u64, len: usize) -> &[AtomicU64] {
+        let to_end = self.mask as usize + 8 - self.offset(position);
+        assert!(len <= to_end, "a record beyond the end of the area");
+        // SAFETY: the bytes up to the end are whole words, so that what `len` bytes take of them is
+        // there, too.
+        unsafe { self.words_from(position).get_unchecked(..len.div_ceil(8)) }
     }
 
     /// The address of the word that holds `position`.

@@ -49,6 +49,8 @@ pub(crate) struct Front {
     pub(crate) position: u64,
     /// What it is.
     pub(crate) record: Record,
+    /// Where the next one starts.
+    end: u64,
 }
 
 impl Front {
@@ -110,11 +112,14 @@ impl Consumer {
         &self,
         ring: &Ring<M>,
     ) -> Result<Option<Front>, Nothing> {
-        let word = ring.memory.load(Word::Data(self.head), Acquire); // edge `commit`
-        let Some(payload_len) = ring.rules.plain_len(word, self.head) else {
+        let (rules, position) = (ring.rules, self.head);
+        let word = ring.memory.load(Word::Data(position), Acquire); // edge `commit`
+        let Some(payload_len) = rules.plain_len(word, position) else {
             return if word == 0 && self.news == News::None { Err(Nothing) } else { Ok(None) };
         };
-        Ok(Some(Front { position: self.head, record: Record::data(payload_len) }))
+        let record = Record::data(payload_len);
+        let end = position.wrapping_add(rules.record_len(&record));
+        Ok(Some(Front { position, record, end }))
     }
 
     /// The next message, which stays until it is freed. Padding and records of unknown kinds are
@@ -137,7 +142,8 @@ impl Consumer {
                 }
                 return Ok(None);
             };
-            let front = Front { position: self.head, record };
+            let end = self.head.wrapping_add(ring.rules.record_len(&record));
+            let front = Front { position: self.head, record, end };
             if !record.kind.is_skipped() {
                 return Ok(Some(front));
             }
@@ -175,10 +181,10 @@ impl Consumer {
 
     #[inline(always)]
     fn advance<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
-        self.head = front.position.wrapping_add(ring.rules.record_len(&front.record));
-        ring.memory.store(Word::Head, self.head, Release); // edge `free`
+        self.head = front.end;
+        ring.memory.store(Word::Head, front.end, Release); // edge `free`
         self.news = News::Some;
-        if (front.position ^ self.head) & !(ring.freed_step() - 1) != 0 {
+        if (front.position ^ front.end) >= ring.freed_step() {
             self.tell(ring, wakes);
         }
     }

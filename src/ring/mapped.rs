@@ -72,24 +72,29 @@ impl Memory for RingSpan {
     #[inline]
     fn zero(&self, from: u64, to: u64) {
         let mut at = from;
+        let zero_word = |at: &mut u64| {
+            self.data_word(*at).store(0, Ordering::Relaxed);
+            *at = at.wrapping_add(8);
+        };
+        while !at.is_multiple_of(LINE_LEN) && to.wrapping_sub(at) >= 8 {
+            zero_word(&mut at);
+        }
+        while to.wrapping_sub(at) >= LINE_LEN {
+            copy::zero_line(self.words(at, LINE_LEN as usize));
+            at = at.wrapping_add(LINE_LEN);
+        }
         while to.wrapping_sub(at) >= 8 {
-            let is_line = at.is_multiple_of(LINE_LEN) && to.wrapping_sub(at) >= LINE_LEN;
-            if is_line {
-                copy::zero_line(self.words(at, copy::LINE_WORDS));
-            } else {
-                self.data_word(at).store(0, Ordering::Relaxed);
-            }
-            at = at.wrapping_add(if is_line { LINE_LEN } else { 8 });
+            zero_word(&mut at);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_in(&self, position: u64, bytes: &[u8]) {
-        copy::copy_in(self.words(position, bytes.len().div_ceil(8)), bytes);
+        copy::copy_in(self.words(position, bytes.len()), bytes);
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_out(&self, position: u64, bytes: &mut [u8]) {
-        copy::copy_out(self.words(position, bytes.len().div_ceil(8)), bytes);
+        copy::copy_out(self.words(position, bytes.len()), bytes);
     }
 }

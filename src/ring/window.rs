@@ -71,8 +71,7 @@ impl Window {
     /// Where `record` would go behind `start`, without asking whether there is room.
     #[inline(always)]
     pub(crate) fn place_at<M>(ring: &Ring<M>, start: u64, record: &Record) -> Place {
-        let len = ring.rules.record_len(record);
-        let to_end = ring.rules.capacity - (start & (ring.rules.capacity - 1));
+        let (len, to_end) = (ring.rules.record_len(record), ring.rules.len_to_end(start));
         let first = if len > to_end { start.wrapping_add(to_end) } else { start };
         Place { start, record: first, end: first.wrapping_add(len) }
     }
@@ -188,11 +187,13 @@ impl Window {
     /// damage. Gives whether it did; nothing was stored where it didn't, and [`Self::send`] tells why.
     #[inline(always)]
     pub(crate) fn send_at_once<M: Memory>(&mut self, ring: &Ring<M>, payload: &[u8]) -> bool {
+        let (rules, start) = (ring.rules, self.tail);
         let record = Record::data(payload.len() as u32);
-        let place = Self::place_at(ring, self.tail, &record);
-        if place.record != place.start {
+        let len = rules.record_len(&record);
+        if len > rules.len_to_end(start) {
             return false;
         }
+        let place = Place { start, record: start, end: start.wrapping_add(len) };
         let Ok(Some(zeroed_end)) = self.prepare(ring, place.end) else { return false };
         self.write(ring, place, &record, payload, zeroed_end);
         true
