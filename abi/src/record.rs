@@ -113,6 +113,35 @@ impl Record {
     pub const fn payload_offset(&self) -> u64 {
         if self.ext { RECORD_HEADER_LEN + RECORD_EXT_LEN } else { RECORD_HEADER_LEN }
     }
+
+    /// The record whose header word is `word`, with no more judgement than that there is such a kind:
+    /// for words that [`RecordRules::decode`] has accepted.
+    #[must_use]
+    #[inline]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        let Some(kind) = RecordKind::from_bits((word >> 28) as u8 & 0xf) else { return None };
+        Some(Self {
+            kind,
+            payload_len: Self::payload_len_of(word),
+            handle_count: (word >> 32) as u8 & 0x7f,
+            ext: Self::has_ext(word),
+            flags: (word >> 40) as u8,
+        })
+    }
+
+    /// The payload bytes that a header word states.
+    #[must_use]
+    #[inline]
+    pub const fn payload_len_of(word: u64) -> u32 {
+        word as u32 & PAYLOAD_LEN_BITS
+    }
+
+    /// Whether a header word states an extension.
+    #[must_use]
+    #[inline]
+    pub const fn has_ext(word: u64) -> bool {
+        word >> 39 & 1 == 1
+    }
 }
 
 /// What a ring allows its records to be: the part of its directory entry that each record is
@@ -233,7 +262,13 @@ impl RecordRules {
     #[must_use]
     #[inline]
     pub const fn record_len(&self, record: &Record) -> u64 {
-        let len = record.payload_offset() + record.payload_len as u64;
+        self.aligned(record.payload_offset() + record.payload_len as u64)
+    }
+
+    /// Bytes that a record takes of which header and payload have `len`.
+    #[must_use]
+    #[inline]
+    pub const fn aligned(&self, len: u64) -> u64 {
         len.wrapping_add(self.align.wrapping_sub(1)) & self.align.wrapping_neg()
     }
 
@@ -282,21 +317,13 @@ impl RecordRules {
     /// As [`Self::decode`], for all that is not plain.
     #[cold]
     const fn decode_any(&self, word: u64, position: u64) -> Result<Option<Record>, RecordError> {
-        let kind_bits = (word >> 28) as u8 & 0xf;
-        let Some(kind) = RecordKind::from_bits(kind_bits) else {
-            return Err(RecordError::Kind { found: kind_bits });
+        let Some(record) = Record::from_word(word) else {
+            return Err(RecordError::Kind { found: (word >> 28) as u8 & 0xf });
         };
         let (found, wanted) = ((word >> 48) as u16, self.tag(position));
         if found != wanted {
             return Err(RecordError::Tag { found, wanted });
         }
-        let record = Record {
-            kind,
-            payload_len: word as u32 & PAYLOAD_LEN_BITS,
-            handle_count: (word >> 32) as u8 & 0x7f,
-            ext: word >> 39 & 1 == 1,
-            flags: (word >> 40) as u8,
-        };
         match self.check(&record, position) {
             Ok(()) => Ok(Some(record)),
             Err(error) => Err(error),

@@ -332,7 +332,7 @@ impl<K: Discipline> Receiver<K> {
         let Some(front) = claimed.front_at_once()? else { return Ok(None) };
         let Claimed { end, consumer, wakes, .. } = claimed;
         let Some(room) = room.get_mut(..front.payload_len()) else { return Ok(None) };
-        Consumer::copy_out(&end.ring, front, room);
+        consumer.copy_out(&end.ring, front, room);
         if !end.is_whole() {
             return Ok(None); // zeros may have been read; nothing was freed
         }

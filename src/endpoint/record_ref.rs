@@ -49,7 +49,8 @@ impl<'a> RecordRef<'a> {
         wakes: &'a Wakes,
         front: Front,
     ) -> Self {
-        let payload = Payload::new(&end.ring.memory, front.payload_position(), front.payload_len());
+        let position = consumer.payload_position(front);
+        let payload = Payload::new(&end.ring.memory, position, front.payload_len());
         Self { payload, front, end, consumer, wakes, on_drop: OnDrop::Free }
     }
 
@@ -57,7 +58,7 @@ impl<'a> RecordRef<'a> {
     /// another message.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.front.position
+        self.consumer.head()
     }
 
     /// Copies the message to the start of `room` and gives its length.
@@ -91,7 +92,7 @@ impl<'a> RecordRef<'a> {
     pub(super) fn take(mut self) -> Result<MessagePacket, Error> {
         self.on_drop = OnDrop::Keep;
         let mut data = vec![0; self.front.payload_len()];
-        Consumer::copy_out(&self.end.ring, self.front, &mut data);
+        self.consumer.copy_out(&self.end.ring, self.front, &mut data);
         self.end.check_whole()?;
         self.free();
         Ok(data.into())
@@ -104,7 +105,7 @@ impl<'a> RecordRef<'a> {
         let Some(room) = room.get_mut(..needed) else {
             return Err(Error::BufferTooSmall { needed, room: available });
         };
-        Consumer::copy_out(&self.end.ring, self.front, room);
+        self.consumer.copy_out(&self.end.ring, self.front, room);
         self.end.check_whole()?;
         self.free();
         Ok(needed)

@@ -4,6 +4,7 @@
 //! theirs; nothing that they write is believed before it was checked, and each header is loaded
 //! once.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use tombolo_abi::{Record, RecordKind};
@@ -42,28 +43,25 @@ enum News {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Nothing;
 
-/// The record at the head, checked.
+/// The record at the consumer's head, by its header word, which has been checked. A single word: the
+/// processor waits where what was stored piece by piece is loaded as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Front {
-    /// Where it starts.
-    pub(crate) position: u64,
-    /// What it is.
-    pub(crate) record: Record,
-    /// Where the next one starts.
-    end: u64,
+    word: NonZeroU64,
 }
 
 impl Front {
-    /// Where its payload starts.
-    #[inline]
-    pub(crate) fn payload_position(&self) -> u64 {
-        self.position.wrapping_add(self.record.payload_offset())
-    }
-
     /// Bytes of its payload.
     #[inline]
-    pub(crate) fn payload_len(&self) -> usize {
-        self.record.payload_len as usize
+    pub(crate) fn payload_len(self) -> usize {
+        Record::payload_len_of(self.word.get()) as usize
+    }
+
+    /// Bytes from its start to its payload.
+    #[inline]
+    fn payload_offset(self) -> u64 {
+        let ext = Record::has_ext(self.word.get());
+        Record { ext, ..Record::data(0) }.payload_offset()
     }
 }
 
@@ -114,12 +112,13 @@ impl Consumer {
     ) -> Result<Option<Front>, Nothing> {
         let (rules, position) = (ring.rules, self.head);
         let word = ring.memory.load(Word::Data(position), Acquire); // edge `commit`
-        let Some(payload_len) = rules.plain_len(word, position) else {
-            return if word == 0 && self.news == News::None { Err(Nothing) } else { Ok(None) };
-        };
-        let record = Record::data(payload_len);
-        let end = position.wrapping_add(rules.record_len(&record));
-        Ok(Some(Front { position, record, end }))
+        match NonZeroU64::new(word) {
+            None if self.news == News::None => Err(Nothing),
+            Some(word) if rules.plain_len(word.get(), position).is_some() => {
+                Ok(Some(Front { word }))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The next message, which stays until it is freed. Padding and records of unknown kinds are
@@ -136,55 +135,63 @@ impl Consumer {
         let first = self.head;
         loop {
             let word = ring.memory.load(Word::Data(self.head), Acquire); // edge `commit`
-            let Some(record) = ring.rules.decode(word, self.head)? else {
+            let record = ring.rules.decode(word, self.head)?;
+            let (Some(word), Some(record)) = (NonZeroU64::new(word), record) else {
                 if self.news == News::Some {
                     self.tell(ring, wakes);
                 }
                 return Ok(None);
             };
-            let end = self.head.wrapping_add(ring.rules.record_len(&record));
-            let front = Front { position: self.head, record, end };
             if !record.kind.is_skipped() {
-                return Ok(Some(front));
+                return Ok(Some(Front { word }));
             }
-            self.skip(ring, front, wakes);
+            self.skip(ring, &record, wakes);
             if self.head.wrapping_sub(first) > ring.rules.capacity {
                 return Ok(None); // a flood: give the caller's deadline its turn
             }
         }
     }
 
+    /// Where the payload of `front` starts.
+    #[inline]
+    pub(crate) fn payload_position(&self, front: Front) -> u64 {
+        self.head.wrapping_add(front.payload_offset())
+    }
+
     /// Copies the payload of `front` to `room`, which has exactly its length.
     #[inline]
-    pub(crate) fn copy_out<M: Memory>(ring: &Ring<M>, front: Front, room: &mut [u8]) {
-        ring.memory.copy_out(front.payload_position(), room);
+    pub(crate) fn copy_out<M: Memory>(&self, ring: &Ring<M>, front: Front, room: &mut [u8]) {
+        ring.memory.copy_out(self.payload_position(front), room);
     }
 
     /// Frees `front`: its room is the producer's again, and it is never delivered again.
     #[inline(always)]
     pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
+        let payload_len = front.payload_len() as u64;
         self.received_msgs = self.received_msgs.wrapping_add(1);
-        self.received_bytes = self.received_bytes.wrapping_add(front.record.payload_len.into());
+        self.received_bytes = self.received_bytes.wrapping_add(payload_len);
         crash_point!("recv.before-free");
-        self.advance(ring, front, wakes);
+        let len = ring.rules.aligned(front.payload_offset() + payload_len);
+        self.advance(ring, len, wakes);
         ring.memory.store(Word::ReceivedMsgs, self.received_msgs, Relaxed); // ours
         ring.memory.store(Word::ReceivedBytes, self.received_bytes, Relaxed); // ours
     }
 
-    fn skip<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
-        if matches!(front.record.kind, RecordKind::Unknown(_)) {
+    fn skip<M: Memory>(&mut self, ring: &Ring<M>, record: &Record, wakes: &Wakes) {
+        if matches!(record.kind, RecordKind::Unknown(_)) {
             self.skipped = self.skipped.wrapping_add(1);
             ring.memory.store(Word::Skipped, self.skipped, Relaxed); // ours
         }
-        self.advance(ring, front, wakes);
+        self.advance(ring, ring.rules.record_len(record), wakes);
     }
 
     #[inline(always)]
-    fn advance<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
-        self.head = front.end;
-        ring.memory.store(Word::Head, front.end, Release); // edge `free`
+    fn advance<M: Memory>(&mut self, ring: &Ring<M>, len: u64, wakes: &Wakes) {
+        let (from, to) = (self.head, self.head.wrapping_add(len));
+        self.head = to;
+        ring.memory.store(Word::Head, to, Release); // edge `free`
         self.news = News::Some;
-        if (front.position ^ front.end) >= ring.freed_step() {
+        if (from ^ to) >= ring.freed_step() {
             self.tell(ring, wakes);
         }
     }

@@ -57,7 +57,7 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
             let mut consumer = Consumer::attach(ring).unwrap();
             let front = consumer.front(ring, wakes).unwrap().unwrap();
             let mut room = vec![0; front.payload_len()];
-            Consumer::copy_out(ring, front, &mut room);
+            consumer.copy_out(ring, front, &mut room);
             consumer.free(ring, front, wakes);
             room.len()
         }

@@ -99,14 +99,15 @@ pub(super) fn run_consumer(
             return Ok((consumer, None));
         }
         let mut bytes = vec![0; front.payload_len()];
-        Consumer::copy_out(&ring, front, &mut bytes);
+        consumer.copy_out(&ring, front, &mut bytes);
+        let position = consumer.head();
         match bytes.split_first() {
             Some((number, rest))
                 if rest.iter().all(|byte| byte == number) && (1..0x80).contains(number) =>
             {
-                Ok((consumer, Some((front.position, *number))))
+                Ok((consumer, Some((position, *number))))
             }
-            _ => Err(format!("torn: {bytes:x?} at {}", front.position)),
+            _ => Err(format!("torn: {bytes:x?} at {position}")),
         }
     })
 }

@@ -118,15 +118,16 @@ impl Receiver {
         let front = consumer.front(ring, &Wakes::default()).map_err(|damage| damage.to_string())?;
         let Some(front) = front else { return Ok(self.keep(consumer, doorbell, Stage::Idle)) };
         let mut bytes = vec![0; front.payload_len()];
-        Consumer::copy_out(ring, front, &mut bytes);
+        consumer.copy_out(ring, front, &mut bytes);
+        let position = consumer.head();
         match bytes.split_first() {
             Some((number, rest)) if *number == 0 || rest.iter().any(|byte| byte != number) => {
-                Err(format!("torn: {bytes:x?} at {}", front.position))
+                Err(format!("torn: {bytes:x?} at {position}"))
             }
             first => {
                 let number = first.map_or(0, |(number, _)| *number);
                 let (next, _) = self.keep(consumer, doorbell, Stage::Free);
-                Ok((next, Event::Took(front.position, number)))
+                Ok((next, Event::Took(position, number)))
             }
         }
     }
