@@ -108,7 +108,7 @@ impl Claim<'_> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.room.as_ref().map_or(0, |room| room.payload_len() as usize)
+        self.room.map_or(0, ring::Claimed::payload_len)
     }
 
     /// Whether no bytes were claimed, which is legal.
@@ -180,7 +180,7 @@ impl Claim<'_> {
         let sender::Claimed { end, producer, wakes, .. } = &mut *self.claimed;
         end.check_usable()?;
         if let Some(room) = self.room.take() {
-            producer.commit(&end.ring, room, len as u32, wakes);
+            producer.commit(&end.ring, room, len, wakes);
             end.settle_now_and_then(wakes);
         }
         end.check_whole()
@@ -188,8 +188,9 @@ impl Claim<'_> {
 
     #[inline]
     fn payload(&self) -> Payload<'_> {
-        let position = self.room.as_ref().map_or(0, ring::Claimed::payload_position);
-        Payload::new(&self.claimed.end.ring.memory, position, self.len())
+        let sender::Claimed { end, producer, .. } = &*self.claimed;
+        let position = self.room.map_or(0, |room| producer.payload_position(&end.ring, room));
+        Payload::new(&end.ring.memory, position, self.len())
     }
 }
 

@@ -21,25 +21,26 @@ pub struct SpscProducer {
     full_events: u64,
     /// Whether the consumer can make this process fence, so that it need not for each message.
     relies_on_barriers: bool,
+    /// Up to where all is zero behind the room that was lent last.
+    lent_zeroed_end: u64,
 }
 
-/// Room lent for building a record in place.
+/// Room lent for building a record in place: a single word, as of [`super::Front`]. Where it lies follows
+/// from where the producer is, which does not move before the record is published.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claimed {
-    place: Place,
-    record: Record,
-    zeroed_end: u64,
+    payload_len: u64,
 }
 
 impl Claimed {
     /// Bytes of payload that were claimed.
-    pub(crate) fn payload_len(&self) -> u32 {
-        self.record.payload_len
+    #[inline]
+    pub(crate) fn payload_len(self) -> usize {
+        self.payload_len as usize
     }
 
-    /// Where the payload starts.
-    pub(crate) fn payload_position(&self) -> u64 {
-        self.place.record.wrapping_add(self.record.payload_offset())
+    fn record(self) -> Record {
+        Record::data(self.payload_len as u32)
     }
 }
 
@@ -57,6 +58,7 @@ impl SpscProducer {
             sent_bytes: counter(Word::SentBytes),
             full_events: counter(Word::FullEvents),
             relies_on_barriers: ring.memory.is_reached_by_barriers(),
+            lent_zeroed_end: 0,
         })
     }
 
@@ -118,10 +120,22 @@ impl SpscProducer {
         ring: &Ring<M>,
         payload_len: u32,
     ) -> Option<Claimed> {
-        let record = Record::data(payload_len);
-        let place = Window::place_at(ring, self.window.tail, &record);
-        let zeroed_end = self.window.prepare(ring, place.end).ok()??;
-        Some(Claimed { place, record, zeroed_end })
+        let claimed = Claimed { payload_len: payload_len.into() };
+        self.lent_zeroed_end =
+            self.window.prepare(ring, self.place_of(ring, claimed).end).ok()??;
+        Some(claimed)
+    }
+
+    /// Where the room lies.
+    #[inline(always)]
+    fn place_of<M>(&self, ring: &Ring<M>, claimed: Claimed) -> Place {
+        Window::place_at(ring, self.window.tail, &claimed.record())
+    }
+
+    /// Where the payload of the room starts.
+    #[inline]
+    pub(crate) fn payload_position<M>(&self, ring: &Ring<M>, claimed: Claimed) -> u64 {
+        self.place_of(ring, claimed).record.wrapping_add(RECORD_HEADER_LEN)
     }
 
     /// Lends room for a payload of `payload_len` bytes. Giving the claim up takes nothing more than
@@ -134,14 +148,15 @@ impl SpscProducer {
         ring: &Ring<M>,
         payload_len: u32,
     ) -> Result<Claimed, Refusal> {
-        let record = Record::data(payload_len);
-        let place = Window::place_at(ring, self.window.tail, &record);
-        let Some(zeroed_end) = self.window.prepare(ring, place.end)? else {
-            let refusal = self.window.no_room(ring, place.end);
+        let claimed = Claimed { payload_len: payload_len.into() };
+        let end = self.place_of(ring, claimed).end;
+        let Some(zeroed_end) = self.window.prepare(ring, end)? else {
+            let refusal = self.window.no_room(ring, end);
             self.note(ring, &refusal);
             return Err(refusal);
         };
-        Ok(Claimed { place, record, zeroed_end })
+        self.lent_zeroed_end = zeroed_end;
+        Ok(claimed)
     }
 
     /// Publishes the first `payload_len` bytes of what was built at `claimed`, at most what was
@@ -151,11 +166,11 @@ impl SpscProducer {
         &mut self,
         ring: &Ring<M>,
         claimed: Claimed,
-        payload_len: u32,
+        payload_len: usize,
         wakes: &Wakes,
     ) {
-        let Claimed { mut place, mut record, mut zeroed_end } = claimed;
-        record.payload_len = payload_len.min(record.payload_len);
+        let (mut place, mut zeroed_end) = (self.place_of(ring, claimed), self.lent_zeroed_end);
+        let record = Record::data(payload_len.min(claimed.payload_len()) as u32);
         let end = place.record.wrapping_add(ring.rules.record_len(&record));
         if end != place.end {
             // The bytes there are the caller's, not zeros, and so is all up to the claimed end.

@@ -140,9 +140,10 @@ impl<'a> Pair<'a> {
             Err(Refusal::Full(_)) => return assert_eq!(self.fits(&[len]), 0),
             claimed => claimed.unwrap(),
         };
-        self.ring.memory.copy_in(claimed.payload_position(), &payload);
+        let position = self.producer.payload_position(&self.ring, claimed);
+        self.ring.memory.copy_in(position, &payload);
         if let Some(commit) = commit {
-            self.producer.commit(&self.ring, claimed, commit, &self.wakes);
+            self.producer.commit(&self.ring, claimed, commit as usize, &self.wakes);
             self.model.push_back(payload[..commit.min(len) as usize].to_vec());
             self.seen.sent += 1;
         }

@@ -62,9 +62,9 @@ pub(super) fn work(
         ),
         Job::Abort(len) | Job::Shorten(_, len, _) => producer.claim(ring, len).map(|claimed| {
             let number = job.numbers().first().copied().unwrap_or(0xee);
-            ring.memory.copy_in(claimed.payload_position(), &fill(number, len));
+            ring.memory.copy_in(producer.payload_position(ring, claimed), &fill(number, len));
             if let Job::Shorten(_, _, commit) = job {
-                producer.commit(ring, claimed, commit, wakes);
+                producer.commit(ring, claimed, commit as usize, wakes);
                 return 1;
             }
             if mutant == Mutant::AbortKeepsZeroedTo {
