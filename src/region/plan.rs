@@ -45,7 +45,6 @@ impl Plan {
         let mpsc = RingPlan {
             kind: RingKind::Mpsc,
             capacity: options.new_mpsc_capacity(),
-            align_shift: 6,
             producers: options.new_producers(),
             ..spsc
         };
@@ -184,7 +183,7 @@ mod tests {
         let [spsc, mpsc] = plan.entries[..] else { panic!("two rings") };
         assert_eq!((spsc.rx_slot, spsc.tx_slots()), (0, 1..2));
         assert_eq!((mpsc.rx_slot, mpsc.tx_slots()), (2, 3..67));
-        assert_eq!((spsc.align_shift, mpsc.align_shift), (3, 6));
+        assert_eq!((spsc.align_shift, mpsc.align_shift), (3, 3));
         assert_eq!((spsc.capacity, mpsc.capacity), (1 << 20, 1 << 20));
     }
 }
