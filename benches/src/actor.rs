@@ -57,7 +57,7 @@ impl Role {
             name: "there",
             unique: &there,
             size: self.size,
-            capacity: if self.size >= 65536 { 4 << 20 } else { 1 << 20 },
+            capacity: if self.size >= 4096 { 4 << 20 } else { 1 << 20 },
             producers: self.producers,
             waiting: self.test.waiting(),
         };

@@ -120,6 +120,7 @@ impl Registry {
         const SLEEP: &[Test] = &[RoundTripSleep, RoundTripSleepOneCpu];
         self.processes_for::<floor::Line>(&[RoundTripBusy])
             .processes_for::<floor::FreshLine>(&[RoundTripBusy])
+            .processes_for::<floor::FreshLineBare>(&[RoundTripBusy])
             .processes_for::<floor::Stream>(STREAM)
             .processes_for::<floor::FutexWake>(SLEEP)
             .processes_for::<floor::FutexWaitvWake>(SLEEP)
@@ -134,11 +135,16 @@ impl Registry {
     pub fn ours(self) -> Self {
         use Test::{Join, OneWayBusy, RoundTripBusy, RoundTripInPlace};
         const IN_PLACE: &[Test] = &[RoundTripBusy, RoundTripInPlace, OneWayBusy];
-        self.processes::<ours::Spsc>()
+        self.ours_copying()
             .processes_for::<ours::SpscInPlace>(IN_PLACE)
             .processes_for::<ours::SpscSlice>(IN_PLACE)
-            .processes::<ours::Mpsc>()
             .solo::<ours::Join>(&[Join])
+    }
+
+    /// The rings of this crate as they are mostly used, to be measured beside others.
+    #[must_use]
+    pub fn ours_copying(self) -> Self {
+        self.processes::<ours::Spsc>().processes::<ours::Mpsc>()
     }
 
     /// Pipes and sockets.

@@ -11,7 +11,7 @@ mod wait;
 
 use tombolo_benches::Registry;
 
-/// All of them, beside what the machine asks for.
+/// All of them, beside what the machine asks for and the rings of this crate.
 pub fn registry() -> Registry {
-    threads::register(processes::register(Registry::new().floors()))
+    threads::register(processes::register(Registry::new().floors().ours_copying()))
 }

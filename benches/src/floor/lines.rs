@@ -1,5 +1,4 @@
-//! Messages of one size, one behind the other, with nothing but themselves: a message is there when
-//! its number is.
+//! Messages of one size, each on lines of its own: a message is there when its number is.
 
 use std::sync::atomic::Ordering::{Acquire, Release};
 
@@ -7,11 +6,16 @@ use super::shared::Shared;
 use crate::look::LINE;
 use crate::system::{Failure, Look, Meeting, ProcessSystem, Receive, Transmit, relax};
 
-/// Each message begins a line.
+/// A number, and the message behind it, as in any ring that carries whatever bytes it is given. So a
+/// message of 64 bytes takes two lines.
 #[derive(Debug)]
 pub struct FreshLine;
 
-const FRESH_LINE_RING: usize = 1 << 20;
+/// The message alone, whose first word is the number: a line less, for who sends numbers.
+#[derive(Debug)]
+pub struct FreshLineBare;
+
+const RING: usize = 1 << 20;
 
 /// Where the ring begins; in front of it, the number up to which room is free.
 const START: usize = 4096;
@@ -21,6 +25,8 @@ const START: usize = 4096;
 pub struct LinesEnd {
     shared: Shared,
     size: usize,
+    /// Bytes in front of the message.
+    header: usize,
     stride: usize,
     /// Messages that the ring holds.
     slots: u64,
@@ -34,13 +40,14 @@ pub struct LinesEnd {
 }
 
 impl LinesEnd {
-    fn open(meeting: &Meeting, align: usize, ring: usize) -> Result<Self, Failure> {
-        let stride = meeting.size.next_multiple_of(align);
-        let slots = (ring / stride) as u64;
-        let shared = Shared::open(meeting, meeting.name, START + ring)?;
+    fn open(meeting: &Meeting, header: usize) -> Result<Self, Failure> {
+        let stride = (header + meeting.size).next_multiple_of(LINE);
+        let slots = (RING / stride) as u64;
+        let shared = Shared::open(meeting, meeting.name, START + RING)?;
         Ok(Self {
             shared,
             size: meeting.size,
+            header,
             stride,
             slots,
             slot: 0,
@@ -74,7 +81,7 @@ impl Transmit for LinesEnd {
             relax();
         }
         let offset = self.offset();
-        self.shared.copy_in(offset + 8, &payload[8..]);
+        self.shared.copy_in(offset + 8, &payload[8 - self.header..]);
         self.shared.word(offset).store(self.number, Release);
         self.advance();
         Ok(())
@@ -89,7 +96,7 @@ impl Receive for LinesEnd {
             relax();
         }
         // SAFETY: the message is there, and its room isn't free before the line below.
-        look.at_slice(unsafe { self.shared.slice(offset, len) });
+        look.at_slice(unsafe { self.shared.slice(offset + self.header, len) });
         if self.number == self.next_free {
             self.shared.word(0).store(self.number, Release);
             self.next_free += (self.slots / 8).max(1);
@@ -106,10 +113,25 @@ impl ProcessSystem for FreshLine {
     type Receiver = LinesEnd;
 
     fn sender(meeting: &Meeting) -> Result<LinesEnd, Failure> {
-        LinesEnd::open(meeting, LINE, FRESH_LINE_RING)
+        LinesEnd::open(meeting, 8)
     }
 
     fn receiver(meeting: &Meeting) -> Result<LinesEnd, Failure> {
-        LinesEnd::open(meeting, LINE, FRESH_LINE_RING)
+        LinesEnd::open(meeting, 8)
+    }
+}
+
+impl ProcessSystem for FreshLineBare {
+    const NAME: &'static str = "fresh-line-bare";
+    const PRODUCERS_MAX: usize = 1;
+    type Sender = LinesEnd;
+    type Receiver = LinesEnd;
+
+    fn sender(meeting: &Meeting) -> Result<LinesEnd, Failure> {
+        LinesEnd::open(meeting, 0)
+    }
+
+    fn receiver(meeting: &Meeting) -> Result<LinesEnd, Failure> {
+        LinesEnd::open(meeting, 0)
     }
 }

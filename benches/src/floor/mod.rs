@@ -15,5 +15,5 @@ pub use eventfd::EventfdWake;
 pub use futex::{FutexWaitvWake, FutexWake};
 pub use join::OpenMmap;
 pub use line::Line;
-pub use lines::FreshLine;
+pub use lines::{FreshLine, FreshLineBare};
 pub use stream::Stream;

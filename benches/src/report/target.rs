@@ -52,6 +52,12 @@ const TARGETS: &[Target] = &[
         AtMost(1.15),
     ),
     target(
+        "one way 4 KiB copied, to a stream",
+        at(SPSC, OneWayBusy, 4096),
+        at("stream", OneWayBusy, 4096),
+        AtLeast(0.9),
+    ),
+    target(
         "one way 4 KiB as a slice, to a stream",
         at(SLICE, OneWayBusy, 4096),
         at("stream", OneWayBusy, 4096),
@@ -113,9 +119,9 @@ const TARGETS: &[Target] = &[
         AtLeast(3.0),
     ),
     target(
-        "one way 64 B, to rtrb",
+        "one way 64 B, to rtrb's chunks",
         at(SPSC, OneWayBusy, 64),
-        at("rtrb", OneWayBusy, 64),
+        at("rtrb-chunks", OneWayBusy, 64),
         AtLeast(2.0),
     ),
     target(
