@@ -127,20 +127,11 @@ impl Window {
             if !self.has_room(ring, end)? {
                 return Ok(None);
             }
-            zeroed_end = self.zero_behind(ring, end);
+            ring.memory.store(Word::Data(end), 0, Relaxed);
+            zeroed_end = end.wrapping_add(RECORD_HEADER_LEN);
         }
         self.zeroed_to = self.tail.wrapping_add(RECORD_HEADER_LEN); // rule Z
         Ok(Some(zeroed_end))
-    }
-
-    /// Zeroes from `end`, where there is room up to it, to the end of its line, as far as there is
-    /// room. Gives how far.
-    #[inline]
-    fn zero_behind<M: Memory>(&self, ring: &Ring<M>, end: u64) -> u64 {
-        let line_end = (end | (LINE_LEN - 1)).wrapping_add(1);
-        let zeroed_end = self.bounded(ring, line_end);
-        ring.memory.zero(end, zeroed_end);
-        zeroed_end
     }
 
     /// Publishes what was written at `place`: one store makes the record, its padding and all

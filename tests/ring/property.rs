@@ -71,6 +71,7 @@ fn lock<'a>(ring: &'a Ring<&'a Heap>, me: LockWord, wakes: &'a Wakes) -> Locked<
 impl<'a> Pair<'a> {
     fn new(flavour: Flavour, heap: &'a Heap, shape: Shape) -> Self {
         let ring = ring(heap, shape.capacity, shape.align_shift, shape.max_message());
+        let ring = Ring { prezero_len: shape.prezero_len, ..ring };
         Self {
             flavour,
             producer: SpscProducer::attach(&ring).unwrap(),
@@ -252,6 +253,7 @@ impl<'a> Pair<'a> {
 struct Shape {
     capacity: u64,
     align_shift: u8,
+    prezero_len: u64,
     base: u64,
 }
 
@@ -272,9 +274,11 @@ fn shapes() -> impl Strategy<Value = Shape> {
         Just(u64::MAX - 8191),
         any::<u64>()
     ];
-    (sizes, aligns, bases).prop_map(|(capacity, align_shift, base)| {
+    let windows = prop_oneof![Just(0u64), Just(64), Just(192)];
+    (sizes, aligns, windows, bases).prop_map(|(capacity, align_shift, prezero_len, base)| {
         let align_shift = if capacity < 256 { 3 } else { align_shift };
-        Shape { capacity, align_shift, base: base & !((1 << align_shift) - 1) }
+        let base = base & !((1 << align_shift) - 1);
+        Shape { capacity, align_shift, prezero_len, base }
     })
 }
 
@@ -350,7 +354,8 @@ fn every_length_at_every_place_wraps_and_pads_right() {
         for (capacity, align_shift) in [(128, 3), (256, 3), (256, 4), (512, 5)] {
             for offset in (0..capacity).step_by(1 << align_shift) {
                 for base in [offset, 0u64.wrapping_sub(capacity).wrapping_add(offset)] {
-                    let shape = Shape { capacity, align_shift, base };
+                    let shape =
+                        Shape { capacity, align_shift, prezero_len: offset / 8 % 2 * 64, base };
                     for len in 0..=shape.max_message() {
                         let fill = Step::Send(len);
                         let seen = run(

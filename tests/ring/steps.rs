@@ -201,8 +201,8 @@ pub(super) fn assert_steps(base: u64, before: &[Scenario], scenario: Scenario, p
     assert!(!recorded.is_empty() && result > 0);
 }
 
-/// Attaching trusts no zero but the one at the tail; so the first send zeroes its line, and the
-/// second finds everything prepared: payload, header, and what others may read at leisure.
+/// Attaching trusts no zero but the one at the tail; so the first send zeroes the word behind it, and
+/// then the rest of the line: the second finds everything prepared: payload, header, and what others may read at leisure.
 #[test]
 fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
     let attach = "load Tail Acquire
@@ -213,17 +213,17 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
         load FullEvents Relaxed
         ask whether barriers reach this process";
     let first = "store data 16 zero Relaxed
-        store data 24 zero Relaxed
-        store data 32 zero Relaxed
-        store data 40 zero Relaxed
-        store data 48 zero Relaxed
-        store data 56 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
         load RxWake Relaxed
         store Tail Release
         store SentMsgs Relaxed
-        store SentBytes Relaxed";
+        store SentBytes Relaxed
+        store data 24 zero Relaxed
+        store data 32 zero Relaxed
+        store data 40 zero Relaxed
+        store data 48 zero Relaxed
+        store data 56 zero Relaxed";
     let second = "store data 24 payload Relaxed
         store data 16 header Release
         load RxWake Relaxed
@@ -260,18 +260,18 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
         load FullEvents Relaxed
         ask whether barriers reach this process
         store data 272 zero Relaxed
-        store data 280 zero Relaxed
-        store data 288 zero Relaxed
-        store data 296 zero Relaxed
-        store data 304 zero Relaxed
-        store data 312 zero Relaxed
         store data 264 payload Relaxed
         store data 256 header Relaxed
         store data 248 padding Release
         load RxWake Relaxed
         store Tail Release
         store SentMsgs Relaxed
-        store SentBytes Relaxed";
+        store SentBytes Relaxed
+        store data 280 zero Relaxed
+        store data 288 zero Relaxed
+        store data 296 zero Relaxed
+        store data 304 zero Relaxed
+        store data 312 zero Relaxed";
     assert_steps(CAPACITY - 8, &[], Scenario::Send, protocol);
 }
 

@@ -55,11 +55,6 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         load FullEvents Relaxed
         ask whether barriers reach this process
         store data 16 zero Relaxed
-        store data 24 zero Relaxed
-        store data 32 zero Relaxed
-        store data 40 zero Relaxed
-        store data 48 zero Relaxed
-        store data 56 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
         load RxWake Relaxed
@@ -70,6 +65,11 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed
+        store data 24 zero Relaxed
+        store data 32 zero Relaxed
+        store data 40 zero Relaxed
+        store data 48 zero Relaxed
+        store data 56 zero Relaxed
         store data 24 payload Relaxed
         store data 16 header Release
         load RxWake Relaxed

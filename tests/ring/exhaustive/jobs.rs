@@ -86,7 +86,7 @@ pub(super) fn run_consumer(
     thread: &Thread<Consumer>,
 ) -> Reached<Result<(Consumer, Option<(u64, u8)>), String>> {
     replay(&thread.log, |memory| {
-        let (ring, wakes) = (model(memory), Wakes::default());
+        let (ring, wakes) = (model(memory, 0), Wakes::default());
         let Some(kept) = &thread.kept else {
             let attached = Consumer::attach(&ring).map_err(|damage| damage.to_string())?;
             return Ok((attached, None));
@@ -112,6 +112,6 @@ pub(super) fn run_consumer(
     })
 }
 
-pub(super) fn model<'a>(memory: &'a Replay<'a>) -> Ring<&'a Replay<'a>> {
-    ring(memory, CAPACITY, 3, 24)
+pub(super) fn model<'a>(memory: &'a Replay<'a>, prezero_len: u64) -> Ring<&'a Replay<'a>> {
+    Ring { prezero_len, ..ring(memory, CAPACITY, 3, 24) }
 }

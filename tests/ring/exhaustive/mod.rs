@@ -42,10 +42,13 @@ fn search(mutant: Mutant, kills: u8) -> Result<Covered, String> {
 
 #[test]
 fn no_interleaving_and_no_kill_loses_tears_or_repeats_a_message() {
-    let covered = search(Mutant::None, 2).unwrap();
-    println!("{covered:?}");
-    assert!(covered.states > 10_000 && covered.ends > 0);
-    assert!(covered.kills > 0 && covered.redelivered > 0);
+    for prezero_len in [0, 64] {
+        let search = Search::new(Mutant::None, jobs(), 2).zeroing_ahead(prezero_len);
+        let covered = search.run().unwrap();
+        println!("{prezero_len} bytes zeroed ahead: {covered:?}");
+        assert!(covered.states > 10_000 && covered.ends > 0);
+        assert!(covered.kills > 0 && covered.redelivered > 0);
+    }
 }
 
 /// Asserts that the search finds what `problem` describes, and nothing before it.

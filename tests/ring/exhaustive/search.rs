@@ -14,6 +14,8 @@ pub(super) struct Search {
     /// The jobs of the producer, and of each successor.
     pub(super) jobs: Vec<Vec<Job>>,
     pub(super) kills: u8,
+    /// Bytes that producers zero ahead.
+    prezero_len: u64,
     visited: HashSet<u128>,
     ends: u64,
     kills_hit: u64,
@@ -37,7 +39,13 @@ type Worked = Result<(SpscProducer, Option<usize>), String>;
 impl Search {
     pub(super) fn new(mutant: Mutant, jobs: Vec<Vec<Job>>, kills: u8) -> Self {
         let visited = HashSet::new();
-        Self { mutant, jobs, kills, visited, ends: 0, kills_hit: 0, redelivered: 0 }
+        let prezero_len = 64;
+        Self { mutant, jobs, kills, prezero_len, visited, ends: 0, kills_hit: 0, redelivered: 0 }
+    }
+
+    /// The same, where producers zero so many bytes ahead.
+    pub(super) fn zeroing_ahead(self, prezero_len: u64) -> Self {
+        Self { prezero_len, ..self }
     }
 
     /// Explores everything; an error tells what went wrong first.
@@ -151,15 +159,16 @@ impl Search {
         let thread = &state.producer;
         let Some(kept) = &thread.kept else {
             return Some(replay(&thread.log, |memory| {
-                let producer = SpscProducer::attach(&model(memory));
+                let producer = SpscProducer::attach(&model(memory, self.prezero_len));
                 producer.map(|producer| (producer, Some(0))).map_err(|damage| damage.to_string())
             }));
         };
         let job = *self.jobs_of(state).get(thread.job)?;
-        let (mutant, part) = (self.mutant, thread.part);
+        let (mutant, part, prezero_len) = (self.mutant, thread.part, self.prezero_len);
         Some(replay(&thread.log, |memory| {
             let mut producer = kept.clone();
-            work(&mut producer, &model(memory), job, part, mutant).map(|sent| (producer, sent))
+            let ring = model(memory, prezero_len);
+            work(&mut producer, &ring, job, part, mutant).map(|sent| (producer, sent))
         }))
     }
 
