@@ -60,8 +60,10 @@
 pub mod crash;
 mod endpoint;
 mod error;
+mod handle;
 pub mod inspect;
 mod mem;
+pub mod object;
 mod os;
 mod region;
 mod ring;
@@ -73,6 +75,7 @@ pub use endpoint::{
     SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
 };
 pub use error::{Damage, Error};
+pub use handle::{Handle, HandleError, HandleType, KoID, Rights};
 pub use mem::Payload;
 pub use region::{
     CreatePolicy, EventsRegion, FileSystemPolicy, OpenOptions, OwnerPolicy, Prefault,

@@ -1,0 +1,84 @@
+//! Looking at a descriptor without touching what it leads to.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, FileType, StatxFlags};
+use rustix::io::{Errno, retry_on_intr};
+use tombolo_abi::{LOCK_SLOTS, MAGIC, SLOT_COUNT_MAX};
+
+/// The most that is read of what the kernel tells about one descriptor.
+const ABOUT_LEN_MAX: u64 = 64 << 10;
+
+/// What the kernel knows of a file by itself: a file system in user space is not asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// `Unknown` for eventfds and their like.
+    pub(super) file_type: FileType,
+    /// Names of the file.
+    pub(super) link_count: u32,
+}
+
+impl Look {
+    pub(super) fn at(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let mask = StatxFlags::TYPE | StatxFlags::NLINK;
+        let found = retry_on_intr(|| rustix::fs::statx(fd, c"", flags, mask))?;
+        Ok(Self {
+            file_type: FileType::from_raw_mode(found.stx_mode.into()),
+            link_count: found.stx_nlink,
+        })
+    }
+}
+
+/// Where the descriptor leads, in the kernel's words; `None` without `/proc`.
+pub(super) fn link(fd: BorrowedFd<'_>) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd())).ok()
+}
+
+/// Whether the file begins as a region does. `false` where it cannot be read.
+pub(super) fn begins_as_region(fd: BorrowedFd<'_>) -> bool {
+    let mut first = [0; MAGIC.len()];
+    crate::os::file::read_at(fd, &mut first, 0) == Ok(MAGIC.len()) && first == MAGIC
+}
+
+/// Whether the description behind `fd` itself owns an endpoint of its region: holds the lock byte of
+/// a slot. Where there is more to read than fits, it is taken for an owner, which may do less.
+pub(super) fn owns_endpoint(fd: BorrowedFd<'_>) -> bool {
+    let mut about = String::new();
+    let path = format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd());
+    let read =
+        fs::File::open(path).and_then(|file| file.take(ABOUT_LEN_MAX).read_to_string(&mut about));
+    read.is_ok_and(|len| len as u64 == ABOUT_LEN_MAX) || about.lines().any(is_slot_lock)
+}
+
+/// Whether a line about a descriptor tells of the lock of a slot, as in
+/// `lock:  1: OFDLCK ADVISORY  WRITE -1 00:1b:2 4611686018427387973 4611686018427387973`.
+fn is_slot_lock(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    if words.next() != Some("lock:") || words.nth(1) != Some("OFDLCK") {
+        return false;
+    }
+    let slots = LOCK_SLOTS..LOCK_SLOTS + u64::from(SLOT_COUNT_MAX);
+    words.nth(4).and_then(|start| start.parse().ok()).is_some_and(|start| slots.contains(&start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lock_of_the_description_on_a_slot_makes_an_endpoint() {
+        let line = |kind, start: u64| {
+            format!("lock:\t1: {kind}  ADVISORY  WRITE -1 00:1b:323324 {start} {start}")
+        };
+        assert!(is_slot_lock(&line("OFDLCK", LOCK_SLOTS)));
+        assert!(is_slot_lock("lock:\t2: OFDLCK ADVISORY WRITE -1 00:1b:2 4611686018427387973 EOF"));
+        assert!(!is_slot_lock(&line("POSIX", LOCK_SLOTS)));
+        assert!(!is_slot_lock(&line("OFDLCK", LOCK_SLOTS - 1)));
+        assert!(!is_slot_lock("pos:\t0"));
+        assert!(!is_slot_lock("lock:\t1: OFDLCK"));
+    }
+}

@@ -1,0 +1,29 @@
+//! Handles: descriptors with a type, rights and an id; and tables that number them.
+//!
+//! ```text
+//! HandleTable      number -> Handle
+//! Handle           descriptor, HandleType, Rights, KoID
+//! ```
+//!
+//! * The kernel enforces the mode that a file was opened with, and nothing else. Rights bind the
+//!   operations of this library.
+//! * Every descriptor in a handle is close-on-exec.
+//! * Nothing is written to a descriptor, and its position stays; of a regular file the first bytes
+//!   are read, once, when its type is asked for.
+//!
+//! Names, numbers and the order of errors are those of Zircon's handles.
+
+mod error;
+mod koid;
+mod look;
+mod owned;
+mod rights;
+mod table;
+mod tell;
+
+pub use self::error::HandleError;
+pub use self::koid::{KoID, channel_end_koid};
+pub use self::owned::Handle;
+pub use self::rights::Rights;
+pub use self::table::{HandleTable, HandleValue};
+pub use self::tell::HandleType;

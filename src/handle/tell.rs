@@ -1,0 +1,119 @@
+//! Telling what a descriptor is.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{FileType, OFlags};
+
+use super::look::{self, Look};
+
+/// What a [`Handle`](crate::Handle) leads to.
+///
+/// | type | how it is told |
+/// |---|---|
+/// | `Directory`, `Pipe`, `Socket` | by `statx` |
+/// | `EventFd`, `Epoll`, `PidFd` | by the link in `/proc/self/fd`; without `/proc` they are `Other` |
+/// | `Region`, `Channel` | a file that can be read and begins as a region does; `Channel` where the descriptor itself holds the lock of an endpoint |
+/// | `MemFd` | memory without a name, which has seals and the kernel's name for it |
+/// | `File` | any other regular file |
+/// | `Other` | all else: devices, timers, descriptors opened with `O_PATH` on something that is neither a regular file nor a directory |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HandleType {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// One end of a pipe, or a FIFO.
+    Pipe,
+    /// A socket of any family.
+    Socket,
+    /// An eventfd.
+    EventFd,
+    /// Memory from `memfd_create` that holds no region.
+    MemFd,
+    /// An epoll instance.
+    Epoll,
+    /// A process.
+    PidFd,
+    /// The file of a region, with or without a name.
+    Region,
+    /// An endpoint of a region, held by this very descriptor. It cannot be duplicated.
+    Channel,
+    /// Anything else.
+    Other,
+}
+
+impl HandleType {
+    /// The type of what `fd`, opened with `flags`, leads to.
+    pub(super) fn of(fd: BorrowedFd<'_>, flags: OFlags) -> Self {
+        let Ok(found) = Look::at(fd) else {
+            return Self::Other;
+        };
+        let path_only = flags.contains(OFlags::PATH);
+        match found.file_type {
+            FileType::Directory => Self::Directory,
+            FileType::RegularFile if path_only => Self::File,
+            _ if path_only => Self::Other,
+            FileType::RegularFile => of_regular(fd, &found),
+            FileType::Fifo => Self::Pipe,
+            FileType::Socket => Self::Socket,
+            FileType::Unknown => of_link(fd).unwrap_or(Self::Other),
+            _ => Self::Other,
+        }
+    }
+
+    /// The type's name in lower case.
+    fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Pipe => "pipe",
+            Self::Socket => "socket",
+            Self::EventFd => "eventfd",
+            Self::MemFd => "memfd",
+            Self::Epoll => "epoll",
+            Self::PidFd => "pidfd",
+            Self::Region => "region",
+            Self::Channel => "channel",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for HandleType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What the kernel's own name for something without a file says. A path begins with a slash, so no
+/// file can take such a name.
+fn of_link(fd: BorrowedFd<'_>) -> Option<HandleType> {
+    match look::link(fd)?.as_os_str().as_bytes() {
+        b"anon_inode:[eventfd]" => Some(HandleType::EventFd),
+        b"anon_inode:[eventpoll]" => Some(HandleType::Epoll),
+        b"anon_inode:[pidfd]" => Some(HandleType::PidFd),
+        _ => None,
+    }
+}
+
+/// Some kernels show a pidfd as a regular file.
+fn of_regular(fd: BorrowedFd<'_>, found: &Look) -> HandleType {
+    if let Some(kind) = of_link(fd) {
+        return kind;
+    }
+    if look::begins_as_region(fd) {
+        let owns = look::owns_endpoint(fd);
+        return if owns { HandleType::Channel } else { HandleType::Region };
+    }
+    if is_memfd(fd, found) { HandleType::MemFd } else { HandleType::File }
+}
+
+/// Files on tmpfs have seals too: what tells them apart is the kernel's name for the memory.
+fn is_memfd(fd: BorrowedFd<'_>, found: &Look) -> bool {
+    found.link_count == 0
+        && rustix::fs::fcntl_get_seals(fd).is_ok()
+        && look::link(fd).is_some_and(|link| link.as_os_str().as_bytes().starts_with(b"/memfd:"))
+}
