@@ -75,7 +75,10 @@ pub use endpoint::{
     SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
 };
 pub use error::{Damage, Error};
-pub use handle::{Handle, HandleError, HandleType, KoID, Rights};
+pub use handle::{
+    DispositionError, Handle, HandleDisposition, HandleError, HandleOp, HandleSource, HandleType,
+    KoID, Rights,
+};
 pub use mem::Payload;
 pub use region::{
     CreatePolicy, EventsRegion, FileSystemPolicy, OpenOptions, OwnerPolicy, Prefault,

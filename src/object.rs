@@ -1,3 +1,3 @@
 //! Objects in the manner of Zircon's: handles by number.
 
-pub use crate::handle::{HandleTable, HandleValue, channel_end_koid};
+pub use crate::handle::{HandleTable, HandleValue, TableDisposition, channel_end_koid};

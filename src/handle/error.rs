@@ -9,7 +9,8 @@ use super::{HandleType, HandleValue, Rights};
 
 /// Why something could not be done with one handle.
 ///
-/// Where several are true, the one that stands first here is told.
+/// Where several are true, the one that stands first here is told; a disposition judges in an order
+/// of its own, which [`HandleDisposition`](crate::HandleDisposition) lists.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
@@ -18,6 +19,15 @@ pub enum HandleError {
     BadHandle {
         /// The number given.
         number: HandleValue,
+    },
+    /// *Yours*, `BAD_HANDLE`: a disposition whose handle an earlier call has taken.
+    #[error("the handle of this disposition was moved by an earlier call; make a new one")]
+    AlreadyMoved,
+    /// *Yours*, `INVALID_ARGS`: neither to be moved nor to be duplicated.
+    #[error("{found} is no operation on a handle; 0 moves it, 1 duplicates it")]
+    InvalidOperation {
+        /// The number given.
+        found: u32,
     },
     /// *Yours*, `WRONG_TYPE`: something of another type than asked for.
     #[error("the handle is of type {found}, wanted {wanted}")]
@@ -46,6 +56,9 @@ pub enum HandleError {
         /// The rights asked for.
         wanted: Rights,
     },
+    /// *Yours*, `NOT_SUPPORTED`: a channel, or a file that it is made of, sent through itself.
+    #[error("the handle leads to the channel that it would go through; send it through another")]
+    ThroughItself,
     /// *Retry*, `NO_RESOURCES`: the kernel refused a new descriptor or a look at one.
     #[error("{action}: {}", io::Error::from_raw_os_error(*errno))]
     Descriptor {
@@ -53,5 +66,33 @@ pub enum HandleError {
         action: &'static str,
         /// What the kernel said, as a number.
         errno: i32,
+    },
+}
+
+/// Why a list of dispositions was refused; nothing of it was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DispositionError {
+    /// *Yours*, `OUT_OF_RANGE`: more handles than one message takes. None was looked at.
+    #[error("{found} handles, a message takes at most {limit}; send them in several messages")]
+    TooManyHandles {
+        /// Handles in the list.
+        found: usize,
+        /// The most of one message.
+        limit: usize,
+    },
+    /// As its source says: the first refusal of the list. Each disposition's `result` has its own.
+    #[error("handle {index} of the list: {source}")]
+    Handle {
+        /// The place in the list, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: HandleError,
+    },
+    /// *Retry*: the channel's own descriptors could not be looked at.
+    #[error("the channel's own descriptor: {source}")]
+    Channel {
+        /// What happened.
+        source: HandleError,
     },
 }

@@ -19,17 +19,25 @@ pub(super) struct Look {
     pub(super) file_type: FileType,
     /// Names of the file.
     pub(super) link_count: u32,
+    /// Device, by its two numbers, and inode.
+    id: (u32, u32, u64),
 }
 
 impl Look {
     pub(super) fn at(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let mask = StatxFlags::TYPE | StatxFlags::NLINK;
+        let mask = StatxFlags::TYPE | StatxFlags::NLINK | StatxFlags::INO;
         let found = retry_on_intr(|| rustix::fs::statx(fd, c"", flags, mask))?;
         Ok(Self {
             file_type: FileType::from_raw_mode(found.stx_mode.into()),
             link_count: found.stx_nlink,
+            id: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino),
         })
+    }
+
+    /// Whether both are the same file. Eventfds and their like share one inode, which tells nothing.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        self.id == other.id && self.file_type != FileType::Unknown
     }
 }
 

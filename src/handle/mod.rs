@@ -1,8 +1,11 @@
-//! Handles: descriptors with a type, rights and an id; and tables that number them.
+//! Handles: descriptors with a type, rights and an id; tables that number them; and what is to
+//! become of each when it is sent.
 //!
 //! ```text
 //! HandleTable      number -> Handle
 //! Handle           descriptor, HandleType, Rights, KoID
+//! disposition      what is to become of a handle: moved or duplicated, of which type, with which
+//!                  rights; checked as a whole list before anything happens
 //! ```
 //!
 //! * The kernel enforces the mode that a file was opened with, and nothing else. Rights bind the
@@ -13,17 +16,22 @@
 //!
 //! Names, numbers and the order of errors are those of Zircon's handles.
 
+mod check;
+mod disposition;
 mod error;
 mod koid;
 mod look;
 mod owned;
 mod rights;
 mod table;
+mod table_disposition;
 mod tell;
 
-pub use self::error::HandleError;
+pub use self::disposition::{HandleDisposition, HandleOp, HandleSource};
+pub use self::error::{DispositionError, HandleError};
 pub use self::koid::{KoID, channel_end_koid};
 pub use self::owned::Handle;
 pub use self::rights::Rights;
 pub use self::table::{HandleTable, HandleValue};
+pub use self::table_disposition::TableDisposition;
 pub use self::tell::HandleType;

@@ -194,6 +194,15 @@ impl HandleTable {
         found.ok_or(HandleError::BadHandle { number })
     }
 
+    /// Takes out all of these handles or none. They must be different numbers. An error comes with
+    /// its place among them.
+    pub(super) fn take(
+        &self,
+        numbers: &[HandleValue],
+    ) -> Result<Vec<Handle>, (usize, HandleError)> {
+        self.lock().take(numbers)
+    }
+
     /// A thread that panicked with the lock left nothing half done.
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)

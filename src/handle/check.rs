@@ -1,0 +1,77 @@
+//! Judging one handle that is to be sent.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use tombolo_abi::HANDLE_COUNT_MAX;
+
+use super::disposition::HandleOp;
+use super::error::{DispositionError, HandleError};
+use super::look::Look;
+use super::owned::{Handle, refused};
+use super::rights::Rights;
+use super::tell::HandleType;
+
+/// What is asked of a handle.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) operation: HandleOp,
+    /// `None` takes any.
+    pub(super) handle_type: Option<HandleType>,
+    /// The rights that it is to have in the end.
+    pub(super) rights: Rights,
+}
+
+/// The files that a channel is made of, which must not go through it.
+#[derive(Debug)]
+pub(super) struct Through {
+    files: Vec<Look>,
+}
+
+impl Through {
+    pub(super) fn of(channel: &[BorrowedFd<'_>]) -> Result<Self, DispositionError> {
+        let files = channel.iter().map(|fd| Look::at(*fd)).collect::<Result<_, _>>();
+        files.map(|files| Self { files }).map_err(|error| DispositionError::Channel {
+            source: refused("look at a descriptor", error),
+        })
+    }
+
+    /// Refuses a handle on one of the files. Without any, nothing is looked at.
+    fn admits(&self, handle: &Handle) -> Result<(), HandleError> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        let found =
+            Look::at(handle.as_fd()).map_err(|error| refused("look at a descriptor", error))?;
+        let is_own = self.files.iter().any(|file| file.is_same_file(&found));
+        if is_own { Err(HandleError::ThroughItself) } else { Ok(()) }
+    }
+}
+
+/// Refuses more handles than one message takes.
+pub(super) fn check_count(found: usize) -> Result<(), DispositionError> {
+    let limit = usize::from(HANDLE_COUNT_MAX);
+    if found > limit {
+        return Err(DispositionError::TooManyHandles { found, limit });
+    }
+    Ok(())
+}
+
+/// Judges a handle that is there, in the order of the seven steps. Nothing happens to it.
+pub(super) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Result<(), HandleError> {
+    handle.require(Rights::TRANSFER)?;
+    through.admits(handle)?;
+    handle.require_type(wanted.handle_type)?;
+    handle.grants(wanted.rights)?;
+    match wanted.operation {
+        HandleOp::Move => Ok(()),
+        HandleOp::Duplicate => handle.require(Rights::DUPLICATE),
+    }
+}
+
+/// Makes the copy that a checked disposition asks for; none where the handle is to be moved.
+pub(super) fn copy(handle: &Handle, wanted: Wanted) -> Result<Option<Handle>, HandleError> {
+    match wanted.operation {
+        HandleOp::Move => Ok(None),
+        HandleOp::Duplicate => handle.copy(wanted.rights).map(Some),
+    }
+}
