@@ -29,6 +29,11 @@
 //! of sending and receiving have the shapes of `std::sync::mpsc`. [`inspect`] looks into any
 //! region, sound or damaged, without disturbing it.
 //!
+//! # Handles
+//! A [`Handle`] is an owned descriptor with a type, [`Rights`] and an id; a [`HandleDisposition`]
+//! says what is to become of it when it is sent. [`object::HandleTable`] numbers handles as Zircon
+//! does. No message carries them yet.
+//!
 //! # Examples
 //! Two processes, or here two threads: each opens the region and uses its own half.
 //! ```

@@ -1,3 +1,6 @@
-//! Objects in the manner of Zircon's: handles by number.
+//! Objects in the manner of Zircon's, for programs that are written with numbers.
+//!
+//! A [`HandleTable`] gives each [`Handle`](crate::Handle) a number, as a Zircon process has it; a
+//! [`TableDisposition`] says what is to become of one that is sent.
 
 pub use crate::handle::{HandleTable, HandleValue, TableDisposition, channel_end_koid};
