@@ -26,7 +26,8 @@ const LOWEST_BITS: HandleValue = 3;
 ///
 /// A handle that one thread is given by [`Self::get`] stays open for it, whatever others do with the
 /// number. Where such a handle is taken out or moved at the same time, it leaves with a descriptor
-/// of its own on the same description.
+/// of its own on the same description: the end of a channel is then held by both, until the thread
+/// lets go of what it was given.
 ///
 /// # Cost
 /// A lock, held for no longer than it takes to find the number, and to duplicate a descriptor where
