@@ -31,7 +31,7 @@ use super::tell::HandleType;
 ///
 /// # Cost
 /// One system call to make, and one more for a descriptor without the mark. The first question for
-/// type or rights takes two to nine. A regular file is read from then, eight bytes at its beginning;
+/// type or rights takes two to some ten. A regular file is read from then, eight bytes at its beginning;
 /// on a file system in user space that waits for its server.
 ///
 /// # Source
