@@ -1,99 +1,191 @@
 //! What may be done with a handle.
 
 use std::fmt;
+use std::ops::{BitAnd, BitOr, BitOrAssign, Sub};
 
 use rustix::fs::OFlags;
 
 use super::tell::HandleType;
 
-bitflags::bitflags! {
-    /// What may be done with a [`Handle`](crate::Handle).
-    ///
-    /// **Rights bind this library's own operations**: duplicating, sending, looking one up in a
-    /// table. The kernel knows nothing of them. Whoever has the descriptor may do whatever the mode
-    /// that it was opened with allows, and that mode never changes: to hand out less, open the file
-    /// anew with less. A right that was given up cannot be had back from the same handle.
-    ///
-    /// What a new handle has follows from the mode of its descriptor and from its type:
-    ///
-    /// | descriptor | rights |
-    /// |---|---|
-    /// | any, but for the two below | [`BASIC`](Self::BASIC) |
-    /// | opened for reading | `READ`; of files, memory and regions also `MAP`; of directories `ENUMERATE` |
-    /// | opened for writing | `WRITE` |
-    /// | an eventfd | `SIGNAL` |
-    /// | opened with `O_PATH` | `BASIC` without `WAIT`, and none of the above |
-    /// | the end of a channel | [`CHANNEL_DEFAULT`](Self::CHANNEL_DEFAULT), which has no `DUPLICATE` |
-    ///
-    /// `WAIT` does not promise that the kernel can wait: it can't for regular files and directories.
-    ///
-    /// # Source
-    /// Zircon's rights, with its names and bits, up to those that zCore has too. The later ones
-    /// have no names here; [`from_bits`](Self::from_bits) refuses them.
-    ///
-    /// # Examples
-    /// ```
-    /// use tombolo::Rights;
-    /// let rights = Rights::BASIC | Rights::READ;
-    /// assert!(rights.contains(Rights::TRANSFER) && !rights.contains(Rights::WRITE));
-    /// assert_eq!(Rights::CHANNEL_DEFAULT.bits(), 0xf00e);
-    /// assert_eq!((rights - Rights::WAIT).to_string(), "DUPLICATE | TRANSFER | READ | INSPECT");
-    /// ```
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub struct Rights: u32 {
-        /// Making further handles to the same object.
-        const DUPLICATE = 1 << 0;
-        /// Sending it in a message.
-        const TRANSFER = 1 << 1;
-        /// Reading from it.
-        const READ = 1 << 2;
-        /// Writing to it.
-        const WRITE = 1 << 3;
-        /// Mapping it as code.
-        const EXECUTE = 1 << 4;
-        /// Mapping it.
-        const MAP = 1 << 5;
-        /// Asking for its properties.
-        const GET_PROPERTY = 1 << 6;
-        /// Changing its properties.
-        const SET_PROPERTY = 1 << 7;
-        /// Listing what is in it.
-        const ENUMERATE = 1 << 8;
-        /// Ending it.
-        const DESTROY = 1 << 9;
-        /// Changing its policy.
-        const SET_POLICY = 1 << 10;
-        /// Asking for its policy.
-        const GET_POLICY = 1 << 11;
-        /// Setting and clearing its signals.
-        const SIGNAL = 1 << 12;
-        /// Setting and clearing the signals of its peer.
-        const SIGNAL_PEER = 1 << 13;
-        /// Waiting for its signals.
-        const WAIT = 1 << 14;
-        /// Asking for facts about it.
-        const INSPECT = 1 << 15;
-        /// Managing processes by a job.
-        const MANAGE_JOB = 1 << 16;
-        /// Managing threads by a process.
-        const MANAGE_PROCESS = 1 << 17;
-        /// Managing a thread.
-        const MANAGE_THREAD = 1 << 18;
-        /// No right: asks for whatever the source has. Only by itself.
-        const SAME_RIGHTS = 1 << 31;
+/// What may be done with a [`Handle`](crate::Handle).
+///
+/// **Rights bind this library's own operations**: duplicating, sending, looking one up in a
+/// table. The kernel knows nothing of them. Whoever has the descriptor may do whatever the mode
+/// that it was opened with allows, and that mode never changes: to hand out less, open the file
+/// anew with less. A right that was given up cannot be had back from the same handle.
+///
+/// What a new handle has follows from the mode of its descriptor and from its type:
+///
+/// | descriptor | rights |
+/// |---|---|
+/// | any, but for the two below | [`BASIC`](Self::BASIC) |
+/// | opened for reading | `READ`; of files, memory and regions also `MAP`; of directories `ENUMERATE` |
+/// | opened for writing | `WRITE` |
+/// | an eventfd | `SIGNAL` |
+/// | opened with `O_PATH` | `BASIC` without `WAIT`, and none of the above |
+/// | the end of a channel | [`CHANNEL_DEFAULT`](Self::CHANNEL_DEFAULT), which has no `DUPLICATE` |
+///
+/// `WAIT` does not promise that the kernel can wait: it can't for regular files and directories.
+///
+/// # Source
+/// Zircon's rights, with its names and bits, up to those that zCore has too. The later ones
+/// have no names here; [`from_bits`](Self::from_bits) refuses them.
+///
+/// # Examples
+/// ```
+/// use tombolo::Rights;
+/// let rights = Rights::BASIC | Rights::READ;
+/// assert!(rights.contains(Rights::TRANSFER) && !rights.contains(Rights::WRITE));
+/// assert_eq!(Rights::CHANNEL_DEFAULT.bits(), 0xf00e);
+/// assert_eq!((rights - Rights::WAIT).to_string(), "DUPLICATE | TRANSFER | READ | INSPECT");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rights(u32);
 
-        /// What nearly every handle has.
-        const BASIC = Self::TRANSFER.bits() | Self::DUPLICATE.bits() | Self::WAIT.bits()
-            | Self::INSPECT.bits();
-        /// Reading and writing.
-        const IO = Self::READ.bits() | Self::WRITE.bits();
-        /// Asking for properties and changing them.
-        const PROPERTY = Self::GET_PROPERTY.bits() | Self::SET_PROPERTY.bits();
-        /// Asking for a policy and changing it.
-        const POLICY = Self::GET_POLICY.bits() | Self::SET_POLICY.bits();
-        /// What the end of a channel has: it can be moved, not duplicated.
-        const CHANNEL_DEFAULT = Self::TRANSFER.bits() | Self::WAIT.bits() | Self::INSPECT.bits()
-            | Self::IO.bits() | Self::SIGNAL.bits() | Self::SIGNAL_PEER.bits();
+/// Defines the single rights, and the table of their names.
+macro_rules! single_rights {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
+        impl Rights {
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
+
+            const NAMES: &[(&str, Self)] = &[$((stringify!($name), Self::$name)),*];
+        }
+    };
+}
+
+single_rights! {
+    /// Making further handles to the same object.
+    DUPLICATE = 0;
+    /// Sending it in a message.
+    TRANSFER = 1;
+    /// Reading from it.
+    READ = 2;
+    /// Writing to it.
+    WRITE = 3;
+    /// Mapping it as code.
+    EXECUTE = 4;
+    /// Mapping it.
+    MAP = 5;
+    /// Asking for its properties.
+    GET_PROPERTY = 6;
+    /// Changing its properties.
+    SET_PROPERTY = 7;
+    /// Listing what is in it.
+    ENUMERATE = 8;
+    /// Ending it.
+    DESTROY = 9;
+    /// Changing its policy.
+    SET_POLICY = 10;
+    /// Asking for its policy.
+    GET_POLICY = 11;
+    /// Setting and clearing its signals.
+    SIGNAL = 12;
+    /// Setting and clearing the signals of its peer.
+    SIGNAL_PEER = 13;
+    /// Waiting for its signals.
+    WAIT = 14;
+    /// Asking for facts about it.
+    INSPECT = 15;
+    /// Managing processes by a job.
+    MANAGE_JOB = 16;
+    /// Managing threads by a process.
+    MANAGE_PROCESS = 17;
+    /// Managing a thread.
+    MANAGE_THREAD = 18;
+    /// No right: asks for whatever the source has. Only by itself.
+    SAME_RIGHTS = 31;
+}
+
+impl Rights {
+    /// What nearly every handle has.
+    pub const BASIC: Self =
+        Self::TRANSFER.union(Self::DUPLICATE).union(Self::WAIT).union(Self::INSPECT);
+    /// Reading and writing.
+    pub const IO: Self = Self::READ.union(Self::WRITE);
+    /// Asking for properties and changing them.
+    pub const PROPERTY: Self = Self::GET_PROPERTY.union(Self::SET_PROPERTY);
+    /// Asking for a policy and changing it.
+    pub const POLICY: Self = Self::GET_POLICY.union(Self::SET_POLICY);
+    /// What the end of a channel has: it can be moved, not duplicated.
+    pub const CHANNEL_DEFAULT: Self = Self::TRANSFER
+        .union(Self::WAIT)
+        .union(Self::INSPECT)
+        .union(Self::IO)
+        .union(Self::SIGNAL)
+        .union(Self::SIGNAL_PEER);
+
+    /// No right.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(0)
+    }
+
+    /// The rights as Zircon's bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The rights that these bits are; `None` where one of them is no right with a name here.
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        let all = Self::NAMES.iter().fold(0, |all, (_, right)| all | right.0);
+        (bits & !all == 0).then_some(Self(bits))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of `others` are among these.
+    #[must_use]
+    pub const fn contains(self, others: Self) -> bool {
+        others.0 & !self.0 == 0
+    }
+
+    /// These and `others`.
+    #[must_use]
+    pub const fn union(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Those of these that are among `others`, too.
+    #[must_use]
+    pub const fn intersection(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+}
+
+impl BitOr for Rights {
+    type Output = Self;
+
+    fn bitor(self, others: Self) -> Self {
+        self.union(others)
+    }
+}
+
+impl BitOrAssign for Rights {
+    fn bitor_assign(&mut self, others: Self) {
+        *self = *self | others;
+    }
+}
+
+impl BitAnd for Rights {
+    type Output = Self;
+
+    fn bitand(self, others: Self) -> Self {
+        self.intersection(others)
+    }
+}
+
+/// These without `others`.
+impl Sub for Rights {
+    type Output = Self;
+
+    fn sub(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 }
 
@@ -136,6 +228,14 @@ impl Rights {
 impl fmt::Display for Rights {
     /// The names of the single rights, or `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_empty() { f.write_str("none") } else { bitflags::parser::to_writer(self, f) }
+        let held = Self::NAMES.iter().filter(|(_, right)| self.contains(*right));
+        let names = held.map(|(name, _)| *name).collect::<Vec<_>>().join(" | ");
+        f.write_str(if names.is_empty() { "none" } else { &names })
+    }
+}
+
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rights({self})")
     }
 }
