@@ -2,9 +2,9 @@
 
 use core::fmt::{self, Write};
 
-use crate::{TABLES, Table};
+use crate::{PACKETS, TABLES, Table};
 
-/// Writes the tables of all stored types as Markdown.
+/// Writes the tables of all stored types and packets as Markdown.
 ///
 /// # Errors
 /// Only what `out` returns.
@@ -17,7 +17,7 @@ use crate::{TABLES, Table};
 /// # Ok::<(), std::fmt::Error>(())
 /// ```
 pub fn write_markdown(out: &mut impl Write) -> fmt::Result {
-    TABLES.iter().try_for_each(|table| write_table(out, table))
+    TABLES.iter().chain(&PACKETS).try_for_each(|table| write_table(out, table))
 }
 
 fn write_table(out: &mut impl Write, table: &Table) -> fmt::Result {

@@ -43,6 +43,7 @@ pub mod document;
 mod error;
 mod header;
 mod limits;
+mod packet;
 mod record;
 mod slot;
 mod table;
@@ -54,10 +55,14 @@ pub use directory::{NO_GROUP, NO_RING, RingEntry, RingKind};
 pub use error::{LayoutError, Section};
 pub use header::{Header, RegionState, SharedLayout, caps};
 pub use limits::*;
-pub use record::{Record, RecordError, RecordKind, RecordRules};
+pub use packet::{CarriedHandle, HandlePacket, Hello, packet_kind};
+pub use record::{Record, RecordError, RecordExt, RecordKind, RecordRules};
 pub use slot::{Role, Slot, SlotState, next_incarnation, slot_flags};
 pub use table::{Field, Table};
 pub use validate::{check_directory, check_writable, header_crc, parse_entries, parse_header};
+
+/// The packets on the connections beside the rings.
+pub const PACKETS: [&Table; 3] = [&Hello::TABLE, &HandlePacket::TABLE, &CarriedHandle::TABLE];
 
 /// Every stored type, in the order in which they lie in the file.
 pub const TABLES: [&Table; 5] =

@@ -99,6 +99,13 @@ impl Record {
         Self { kind: RecordKind::Data, payload_len, handle_count: 0, ext: false, flags: 0 }
     }
 
+    /// A message of `payload_len` bytes and `handle_count` handles.
+    #[must_use]
+    #[inline]
+    pub const fn with_handles(payload_len: u32, handle_count: u8) -> Self {
+        Self { handle_count, ext: true, ..Self::data(payload_len) }
+    }
+
     /// A padding record that takes `total_len` bytes, header word included.
     #[must_use]
     #[inline]
@@ -123,7 +130,7 @@ impl Record {
         Some(Self {
             kind,
             payload_len: Self::payload_len_of(word),
-            handle_count: (word >> 32) as u8 & 0x7f,
+            handle_count: Self::handle_count_of(word),
             ext: Self::has_ext(word),
             flags: (word >> 40) as u8,
         })
@@ -136,11 +143,52 @@ impl Record {
         word as u32 & PAYLOAD_LEN_BITS
     }
 
+    /// The handles that a header word states.
+    #[must_use]
+    #[inline]
+    pub const fn handle_count_of(word: u64) -> u8 {
+        (word >> 32) as u8 & 0x7f
+    }
+
     /// Whether a header word states an extension.
     #[must_use]
     #[inline]
     pub const fn has_ext(word: u64) -> bool {
         word >> 39 & 1 == 1
+    }
+}
+
+/// The extension word of a record that carries handles, or is a call or a reply: who sent it.
+///
+/// # Examples
+/// ```
+/// use tombolo_abi::RecordExt;
+/// let ext = RecordExt { txid: 7, slot: 3, incarnation_low: 0xffff };
+/// assert_eq!(RecordExt::from_word(ext.to_word()), ext);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RecordExt {
+    /// Transaction id, 0 where there is none.
+    pub txid: u32,
+    /// The sender's slot.
+    pub slot: u16,
+    /// The low 16 bits of the sender's incarnation.
+    pub incarnation_low: u16,
+}
+
+impl RecordExt {
+    /// The word behind the header word.
+    #[must_use]
+    #[inline]
+    pub const fn to_word(self) -> u64 {
+        self.txid as u64 | (self.slot as u64) << 32 | (self.incarnation_low as u64) << 48
+    }
+
+    /// What `word` says; any word says something.
+    #[must_use]
+    #[inline]
+    pub const fn from_word(word: u64) -> Self {
+        Self { txid: word as u32, slot: (word >> 32) as u16, incarnation_low: (word >> 48) as u16 }
     }
 }
 

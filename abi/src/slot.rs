@@ -84,7 +84,7 @@ impl Role {
 pub mod slot_flags {
     /// The owner is registered for membarrier.
     pub const MEMBARRIER_OK: u32 = 1 << 0;
-    /// The owner listens on a socket.
+    /// The owner listens for handles, or has connected to send some.
     pub const HAS_SOCKET: u32 = 1 << 1;
     /// The owner has handed out an eventfd.
     pub const HAS_EVENTFD: u32 = 1 << 2;

@@ -1,0 +1,61 @@
+//! The packets that carry handles beside a ring, on a socket of type SEQPACKET.
+//!
+//! They don't lie in the file, but two processes must agree on them all the same.
+
+use crate::record::RecordExt;
+use crate::table::stored;
+
+stored! {
+    "A connection's first packet: which sender it belongs to, and from which record on."
+    pub struct Hello [64] {
+        0x00 kind: u32, "1";
+        0x04 ring: u32, "index of the ring in the directory";
+        0x08 region_uuid: [u8; 16], "the header's";
+        0x18 generation: u64, "the header's";
+        0x20 key: u64, "the header's";
+        0x28 incarnation: u32, "the sender's";
+        0x2C slot: u16, "the sender's";
+        0x2E reserved_2e: u16, "zero";
+        0x30 tail: u64, "the ring's tail: no record before it has its handles on this connection";
+        0x38 reserved_38: [u8; 8], "zero";
+    }
+}
+
+stored! {
+    "The packet with the handles of one record. Behind it a `CarriedHandle` for each; the \
+     descriptors themselves travel beside it as SCM_RIGHTS, in the same order."
+    pub struct HandlePacket [32] {
+        0x00 kind: u32, "2; readers skip packets of other kinds";
+        0x04 ring: u32, "index of the ring in the directory";
+        0x08 position: u64, "the record's";
+        0x10 incarnation: u32, "the sender's";
+        0x14 slot: u16, "the sender's";
+        0x16 handle_count: u16, "handles, as in the record's header word";
+        0x18 reserved_18: [u8; 8], "zero";
+    }
+}
+
+stored! {
+    "One handle of a packet."
+    pub struct CarriedHandle [8] {
+        0x00 rights: u32, "its rights; 0x80000000: those that any new handle of the descriptor has";
+        0x04 kind: u16, "0: one descriptor";
+        0x06 descriptor_count: u16, "1";
+    }
+}
+
+/// Values of `Hello::kind` and `HandlePacket::kind`.
+pub mod packet_kind {
+    /// A [`Hello`](super::Hello).
+    pub const HELLO: u32 = 1;
+    /// A [`HandlePacket`](super::HandlePacket).
+    pub const HANDLES: u32 = 2;
+}
+
+impl Hello {
+    /// Whether a record with this extension word is of the sender that said hello.
+    #[must_use]
+    pub const fn is_of(&self, ext: RecordExt) -> bool {
+        self.slot == ext.slot && self.incarnation as u16 == ext.incarnation_low
+    }
+}
