@@ -243,6 +243,63 @@ pub enum Error {
         /// Bytes of the buffer.
         room: usize,
     },
+    /// *Yours*: there is no room for the next message and its handles, which stay where they are.
+    #[error(
+        "the next message has {needed} bytes and {needed_handles} handles, there is room for {room} \
+         and {handle_room}; it was kept"
+    )]
+    HandleRoomTooSmall {
+        /// Bytes of the message.
+        needed: usize,
+        /// Room for bytes.
+        room: usize,
+        /// Handles of the message.
+        needed_handles: usize,
+        /// Room for handles.
+        handle_room: usize,
+    },
+    /// *Retry*: this process or the system may have no more descriptors open. The message stays,
+    /// and its handles with it.
+    #[error("no descriptors are left for the handles on ring {ring}: {source}; close some")]
+    TooManyFiles {
+        /// The ring.
+        ring: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A message whose handles went to a receiver that is gone. It was taken; here are its bytes.
+    #[error("the {count} handles of the message at {position:#x} on ring {ring} went down with an \
+             earlier receiver; its {} bytes are in this error", data.len())]
+    HandlesLost {
+        /// The ring.
+        ring: u32,
+        /// The message's position.
+        position: u64,
+        /// Handles that it had.
+        count: usize,
+        /// Its bytes.
+        data: Vec<u8>,
+    },
+    /// *Damage*: a sender broke the rules of sending handles. Its message was passed over.
+    #[error("slot {slot} broke the protocol of ring {ring} at {position:#x}: {reason}")]
+    ProtocolViolation {
+        /// The ring.
+        ring: u32,
+        /// The sender's slot as the record names it.
+        slot: u16,
+        /// The record's position.
+        position: u64,
+        /// What it did.
+        reason: &'static str,
+    },
+    /// *Yours*: the messages of this ring carry no handles.
+    #[error("ring {ring} carries no handles: {reason}")]
+    HandlesNotCarried {
+        /// The ring.
+        ring: u32,
+        /// Why.
+        reason: &'static str,
+    },
     /// *Yours*: too many receivers to wait for at once, or none.
     #[error("{found} receivers cannot be waited for at once; wait for 1 to {limit}")]
     WaitCount {

@@ -16,11 +16,13 @@
 //!
 //! | to | waiting | until a deadline | not waiting |
 //! |---|---|---|---|
+//! | send bytes and handles | [`send_packet`](Sender::send_packet) | [`send_packet_deadline`](Sender::send_packet_deadline) | [`try_send_packet`](Sender::try_send_packet) |
 //! | send bytes | [`send`](Sender::send) | [`send_deadline`](Sender::send_deadline) | [`try_send`](Sender::try_send) |
 //! | send many messages | [`send_batch`](Sender::send_batch) | [`send_batch_deadline`](Sender::send_batch_deadline) | [`try_send_batch`](Sender::try_send_batch) |
 //! | build a message in place (one sender) | [`claim_record`](Sender::claim_record) | [`claim_record_deadline`](Sender::claim_record_deadline) | [`try_claim_record`](Sender::try_claim_record) |
 //! | receive into a new buffer | [`recv`](Receiver::recv), or iterate | [`recv_deadline`](Receiver::recv_deadline) | [`try_recv`](Receiver::try_recv) |
 //! | receive into a buffer of one's own | [`recv_into`](Receiver::recv_into) | [`recv_into_deadline`](Receiver::recv_into_deadline) | [`try_recv_into`](Receiver::try_recv_into) |
+//! | receive bytes and handles into rooms of one's own | [`recv_parts`](Receiver::recv_parts) | [`recv_parts_deadline`](Receiver::recv_parts_deadline) | [`try_recv_parts`](Receiver::try_recv_parts) |
 //! | look at a message in place, take it afterwards | [`recv_ref`](Receiver::recv_ref) | [`recv_ref_deadline`](Receiver::recv_ref_deadline) | [`try_recv_ref`](Receiver::try_recv_ref) |
 //! | take what is there | | | [`drain`](Receiver::drain) |
 //! | wait for several receivers | | [`wait_any`] | |
@@ -32,7 +34,20 @@
 //! # Handles
 //! A [`Handle`] is an owned descriptor with a type, [`Rights`] and an id; a [`HandleDisposition`]
 //! says what is to become of it when it is sent. [`object::HandleTable`] numbers handles as Zircon
-//! does. No message carries them yet.
+//! does.
+//!
+//! A [`MessagePacket`] takes up to 64 handles along, in a region made with
+//! [`OpenOptions::max_handles`]: [`send_packet`](Sender::send_packet) moves them,
+//! [`recv`](Receiver::recv) and [`recv_parts`](Receiver::recv_parts) give them out, and
+//! [`RecordRef::handles`] shows those of a message in place.
+//!
+//! * Bytes and handles arrive together, or the error says that they did not. A message never has
+//!   another's handles.
+//! * Once a send has returned `Ok`, the kernel keeps the handles, whatever happens to the sender. They
+//!   need a receiver that is there: sending waits for one.
+//! * Where a receiver goes, the handles that it has not taken are closed. Its successor gets the bytes,
+//!   with [`Error::HandlesLost`].
+//! * Descriptors that do not fit into the process stay in their message: [`Error::TooManyFiles`].
 //!
 //! # Examples
 //! Two processes, or here two threads: each opens the region and uses its own half.
@@ -61,6 +76,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod carrier;
 #[doc(hidden)]
 pub mod crash;
 mod endpoint;

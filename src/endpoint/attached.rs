@@ -1,7 +1,7 @@
 //! An endpoint that was claimed, with its ring.
 
 use std::mem::offset_of;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tombolo_abi::{RingControl, RingEntry, Role};
 
@@ -9,6 +9,7 @@ use super::Deadline;
 use super::errors::NotSent;
 use super::peer::Meeting;
 use super::slot::{OwnedSlot, Wanted};
+use crate::carrier::Outgoing;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;
@@ -32,6 +33,8 @@ pub struct Attached {
     pub(crate) meeting: Meeting,
     /// Tells when somebody there is gone.
     pub(crate) watch: Watch,
+    /// A sender's connection for handles. To be locked before the ring's lock is taken.
+    outgoing: Mutex<Outgoing>,
 }
 
 impl Attached {
@@ -58,9 +61,15 @@ impl Attached {
         let doorbell = entry.control_offset + doorbell as u64;
         let watch = Watch::start(region, slot.identity(), others, doorbell)?;
         let ring = map_ring(region, &entry).ok_or(Error::NoSuchRing { kind: "mapped" })?;
-        let end = Self { slot, role, ring, index, entry, meeting, watch };
+        let outgoing = Mutex::default();
+        let end = Self { slot, role, ring, index, entry, meeting, watch, outgoing };
         end.check_usable()?;
         Ok(end)
+    }
+
+    /// The connection for handles, which clones of a sender use one after the other.
+    pub(super) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error in a forked child, which doesn't have the mapping, where the endpoint was lost, or

@@ -9,9 +9,12 @@ use tombolo_abi::{LockWord, RingKind, Slot};
 
 use super::attached::Attached;
 use super::errors::NotSent;
+use super::packets::CarryError;
+use crate::carrier::Unsent;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::slot_table::pid_of_owner;
+use crate::ring::carry::{Carried, Spot};
 use crate::ring::{Held, Locked, Memory, SpscProducer, Wakes, Word, transfer, try_lock};
 
 /// Marks the ends of a ring with one producer.
@@ -30,7 +33,7 @@ impl Discipline for Mpsc {}
 
 /// Closes [`Discipline`] and hides what it takes.
 pub(crate) mod sealed {
-    use super::{Attached, Error, NotSent, RingKind, Wakes};
+    use super::{Attached, Carried, CarryError, Error, HandOver, NotSent, RingKind, Wakes};
 
     /// What the two disciplines do each in their own way.
     pub trait Sealed: Sized + 'static {
@@ -75,8 +78,24 @@ pub(crate) mod sealed {
             wakes: &Wakes,
             payloads: &[&[u8]],
         ) -> Result<usize, NotSent>;
+
+        /// Attempts to send one message with handles, which `hand_over` takes care of just before it
+        /// is published.
+        ///
+        /// # Errors
+        /// Why it was not sent.
+        fn try_send_carried(
+            end: &Attached,
+            producer: &mut Self::Producer,
+            wakes: &Wakes,
+            carried: &Carried<'_>,
+            hand_over: HandOver<'_>,
+        ) -> Result<(), CarryError>;
     }
 }
+
+/// Hands the handles of a message over for the record at the spot given.
+type HandOver<'a> = &'a mut dyn FnMut(Spot) -> Result<(), Unsent>;
 
 impl sealed::Sealed for Spsc {
     const KIND: RingKind = RingKind::Spsc;
@@ -112,6 +131,17 @@ impl sealed::Sealed for Spsc {
         payloads: &[&[u8]],
     ) -> Result<usize, NotSent> {
         producer.try_send_batch(&end.ring, payloads, wakes).map_err(|refusal| end.refused(refusal))
+    }
+
+    fn try_send_carried(
+        end: &Attached,
+        producer: &mut SpscProducer,
+        wakes: &Wakes,
+        carried: &Carried<'_>,
+        hand_over: HandOver<'_>,
+    ) -> Result<(), CarryError> {
+        let sent = producer.try_send_carried(&end.ring, carried, hand_over, wakes);
+        sent.map_err(|error| CarryError::of(end, error))
     }
 }
 
@@ -153,6 +183,21 @@ impl sealed::Sealed for Mpsc {
         let count = locked.try_send_batch(payloads).map_err(|refusal| end.refused(refusal))?;
         end.slot.count_sent(count, payloads[..count].iter().map(|payload| payload.len()).sum());
         Ok(count)
+    }
+
+    fn try_send_carried(
+        end: &Attached,
+        (): &mut (),
+        wakes: &Wakes,
+        carried: &Carried<'_>,
+        hand_over: HandOver<'_>,
+    ) -> Result<(), CarryError> {
+        touch(carried.payload);
+        let mut locked = lock(end, wakes).map_err(CarryError::Ring)?;
+        let sent = locked.try_send_carried(carried, hand_over);
+        sent.map_err(|error| CarryError::of(end, error))?;
+        end.slot.count_sent(1, carried.payload.len());
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Why a message was not sent or not received, in the shapes of `std::sync::mpsc`.
 
 use crate::Error;
+use crate::handle::DispositionError;
 use crate::ring::NoRoom;
 
 /// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message where it was handed over,
@@ -8,10 +9,19 @@ use crate::ring::NoRoom;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError<T = ()> {
-    /// *Retry*: the ring is full and its receiver, met before, is gone. The next receiver finds
-    /// what is in the ring.
-    #[error("the ring is full and its receiver is gone; start it again")]
+    /// *Retry*: the ring is full, or handles are to be sent, and its receiver, met before, is gone.
+    /// The next receiver finds what is in the ring.
+    #[error("the ring is full or takes no handles, as its receiver is gone; start it again")]
     Disconnected(T),
+    /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
+    /// was sent.
+    #[error("{source}")]
+    Handles {
+        /// The message.
+        message: T,
+        /// What is wrong with them.
+        source: DispositionError,
+    },
     /// As its source says; nothing of this message was sent.
     #[error("{source}")]
     Failed {
@@ -29,9 +39,22 @@ pub enum SendTimeoutError<T = ()> {
     /// *Retry*: there was no room until the deadline.
     #[error("the ring stayed full until the deadline")]
     Timeout(T),
+    /// *Retry*: the message has handles, and nobody is there to take them until the deadline. Its bytes alone would
+    /// wait in the ring.
+    #[error("nobody is there to receive handles; start the receiver")]
+    NoReceiver(T),
     /// *Retry*: as [`SendError::Disconnected`].
-    #[error("the ring is full and its receiver is gone; start it again")]
+    #[error("the ring is full or takes no handles, as its receiver is gone; start it again")]
     Disconnected(T),
+    /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
+    /// was sent.
+    #[error("{source}")]
+    Handles {
+        /// The message.
+        message: T,
+        /// What is wrong with them.
+        source: DispositionError,
+    },
     /// As its source says; nothing of this message was sent.
     #[error("{source}")]
     Failed {
@@ -50,8 +73,12 @@ pub enum TrySendError<T = ()> {
     #[error("the ring is full; try again when its receiver has taken something")]
     Full(T),
     /// *Retry*: as [`SendError::Disconnected`].
-    #[error("the ring is full and its receiver is gone; start it again")]
+    #[error("the ring is full or takes no handles, as its receiver is gone; start it again")]
     Disconnected(T),
+    /// *Retry*: the message has handles, and nobody is there to take them now. Its bytes alone would
+    /// wait in the ring.
+    #[error("nobody is there to receive handles; start the receiver")]
+    NoReceiver(T),
     /// *Retry*: a live process holds the ring's lock and did not let go; it may be stopped.
     #[error("the ring's lock is held by pid {pid}, which is alive; try again")]
     Contended {
@@ -59,6 +86,15 @@ pub enum TrySendError<T = ()> {
         message: T,
         /// The holder's process id as it wrote it.
         pid: u32,
+    },
+    /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
+    /// was sent.
+    #[error("{source}")]
+    Handles {
+        /// The message.
+        message: T,
+        /// What is wrong with them.
+        source: DispositionError,
     },
     /// As its source says; nothing of this message was sent.
     #[error("{source}")]
@@ -78,7 +114,8 @@ pub enum RecvError {
     /// departure; the next call waits for a successor.
     #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
     Disconnected,
-    /// As its source says; no message was taken.
+    /// As its source says. No message was taken, but for [`Error::HandlesLost`], which has the bytes
+    /// of the one that was, and [`Error::ProtocolViolation`], which was passed over.
     #[error("{source}")]
     Failed {
         /// What happened.
@@ -97,7 +134,8 @@ pub enum RecvTimeoutError {
     /// *Retry*: as [`RecvError::Disconnected`].
     #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
     Disconnected,
-    /// As its source says; no message was taken.
+    /// As its source says. No message was taken, but for [`Error::HandlesLost`], which has the bytes
+    /// of the one that was, and [`Error::ProtocolViolation`], which was passed over.
     #[error("{source}")]
     Failed {
         /// What happened.
@@ -116,7 +154,8 @@ pub enum TryRecvError {
     /// *Retry*: as [`RecvError::Disconnected`].
     #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
     Disconnected,
-    /// As its source says; no message was taken.
+    /// As its source says. No message was taken, but for [`Error::HandlesLost`], which has the bytes
+    /// of the one that was, and [`Error::ProtocolViolation`], which was passed over.
     #[error("{source}")]
     Failed {
         /// What happened.
@@ -135,6 +174,12 @@ pub enum NotSent {
     Disconnected,
     /// A live process holds the lock.
     Contended { slot: u16, pid: u32 },
+    /// Nobody to take its handles, while the region's count of changed slots was `seen`.
+    NoReceiver { seen: u32 },
+    /// The kernel has no room for its handles now.
+    Crowded,
+    /// Handles that cannot be sent.
+    Handles(DispositionError),
     /// Anything else.
     Failed(Error),
 }
@@ -148,8 +193,10 @@ impl From<Error> for NotSent {
 impl NotSent {
     pub(crate) fn into_try_error<T>(self, message: T) -> TrySendError<T> {
         match self {
-            Self::Full(_) => TrySendError::Full(message),
+            Self::Full(_) | Self::Crowded => TrySendError::Full(message),
             Self::Disconnected => TrySendError::Disconnected(message),
+            Self::NoReceiver { .. } => TrySendError::NoReceiver(message),
+            Self::Handles(source) => TrySendError::Handles { message, source },
             Self::Contended { pid, .. } => TrySendError::Contended { message, pid },
             Self::Failed(source) => TrySendError::Failed { message, source },
         }
@@ -157,8 +204,10 @@ impl NotSent {
 
     pub(crate) fn into_timeout_error<T>(self, message: T, ring: u32) -> SendTimeoutError<T> {
         match self {
-            Self::Full(_) => SendTimeoutError::Timeout(message),
+            Self::Full(_) | Self::Crowded => SendTimeoutError::Timeout(message),
             Self::Disconnected => SendTimeoutError::Disconnected(message),
+            Self::NoReceiver { .. } => SendTimeoutError::NoReceiver(message),
+            Self::Handles(source) => SendTimeoutError::Handles { message, source },
             Self::Contended { slot, pid } => {
                 SendTimeoutError::Failed { message, source: Error::Stalled { ring, slot, pid } }
             }
@@ -167,13 +216,28 @@ impl NotSent {
     }
 }
 
+impl<T> SendTimeoutError<T> {
+    /// The same with another message.
+    pub(super) fn map<U>(self, other: impl FnOnce(T) -> U) -> SendTimeoutError<U> {
+        use SendTimeoutError::{Disconnected, Failed, Handles, NoReceiver, Timeout};
+        match self {
+            Timeout(message) => Timeout(other(message)),
+            NoReceiver(message) => NoReceiver(other(message)),
+            Disconnected(message) => Disconnected(other(message)),
+            Handles { message, source } => Handles { message: other(message), source },
+            Failed { message, source } => Failed { message: other(message), source },
+        }
+    }
+}
+
 impl<T> From<SendTimeoutError<T>> for SendError<T> {
     /// For waits without end, which never time out.
     fn from(error: SendTimeoutError<T>) -> Self {
         match error {
-            SendTimeoutError::Timeout(message) | SendTimeoutError::Disconnected(message) => {
-                Self::Disconnected(message)
-            }
+            SendTimeoutError::Timeout(message)
+            | SendTimeoutError::NoReceiver(message)
+            | SendTimeoutError::Disconnected(message) => Self::Disconnected(message),
+            SendTimeoutError::Handles { message, source } => Self::Handles { message, source },
             SendTimeoutError::Failed { message, source } => Self::Failed { message, source },
         }
     }

@@ -29,7 +29,10 @@ impl<K: Discipline> Iterator for Iter<'_, K> {
             Ok(message) => Some(Ok(message)),
             Err(RecvError::Disconnected) => None,
             Err(RecvError::Failed { source }) => {
-                self.is_over = true;
+                // The message of these was taken: what comes behind it is in order.
+                let goes_on =
+                    matches!(source, Error::HandlesLost { .. } | Error::ProtocolViolation { .. });
+                self.is_over = !goes_on;
                 Some(Err(source))
             }
         }

@@ -11,6 +11,7 @@ use super::attached::Attached;
 use super::bell::{Bell, Sleep};
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
+use super::intake::Intake;
 use super::peer::Peer;
 use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
@@ -44,6 +45,8 @@ pub struct Receiver<K: Discipline> {
 pub struct Claimed {
     pub(super) end: Attached,
     consumer: Consumer,
+    /// `None` where the ring's messages carry no handles.
+    intake: Option<Intake>,
     wakes: Wakes,
     peer: Peer,
     pub(super) bell: Bell,
@@ -371,8 +374,8 @@ impl<K: Discipline> Receiver<K> {
     #[inline(always)]
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         match &mut self.claimed {
-            Some(Claimed { end, consumer, wakes, .. }) => {
-                Ok(RecordRef::new(end, consumer, wakes, front))
+            Some(Claimed { end, consumer, wakes, intake, .. }) => {
+                Ok(RecordRef::new(end, consumer, wakes, intake.as_ref(), front))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }
@@ -426,8 +429,9 @@ impl<K: Discipline> Receiver<K> {
         let end = Attached::claim(&self.region, self.index, Role::Receiver, deadline)?;
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, Spin::new(self.spin_max))?;
+        let intake = Intake::open(&end)?;
         let (wakes, peer) = <_>::default();
-        Ok(Claimed { end, consumer, wakes, peer, bell, named: 0 })
+        Ok(Claimed { end, consumer, intake, wakes, peer, bell, named: 0 })
     }
 }
 
@@ -473,13 +477,20 @@ impl Claimed {
     /// it sent before is delivered first.
     fn empty(&mut self) -> Result<Front, TryRecvError> {
         self.end.check_whole()?; // bytes that are missing look like an empty ring
-        let Some(departure) = self.departure()? else {
+        let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
+        let departed = departed.unwrap_or_default();
+        let departure = self.departure()?;
+        if departure.is_none() && departed.is_empty() {
             return Err(TryRecvError::Empty);
-        };
+        }
         if let Some(front) = self.front()? {
             return Ok(front);
         }
         self.end.check_whole()?;
+        if let Some(intake) = &mut self.intake {
+            intake.forget(&departed);
+        }
+        let Some(departure) = departure else { return Err(TryRecvError::Empty) };
         self.peer.tell(departure);
         Err(TryRecvError::Disconnected)
     }
@@ -523,5 +534,9 @@ impl Claimed {
 impl Drop for Claimed {
     fn drop(&mut self) {
         self.end.settle(&self.wakes);
+        let is_ours = self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
+        if let (Some(intake), true) = (&mut self.intake, is_ours) {
+            intake.close();
+        }
     }
 }

@@ -1,8 +1,15 @@
 //! A message lent where it lies.
 
+use std::mem::offset_of;
+
+use tombolo_abi::Slot;
+
 use super::MessagePacket;
 use super::attached::Attached;
+use super::intake::Intake;
 use crate::Error;
+use crate::carrier::Wanted;
+use crate::handle::Handle;
 use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Wakes};
 
@@ -31,6 +38,7 @@ pub struct RecordRef<'a> {
     end: &'a Attached,
     consumer: &'a mut Consumer,
     wakes: &'a Wakes,
+    intake: Option<&'a Intake>,
     on_drop: OnDrop,
 }
 
@@ -47,11 +55,12 @@ impl<'a> RecordRef<'a> {
         end: &'a Attached,
         consumer: &'a mut Consumer,
         wakes: &'a Wakes,
+        intake: Option<&'a Intake>,
         front: Front,
     ) -> Self {
         let position = consumer.payload_position(front);
         let payload = Payload::new(&end.ring.memory, position, front.payload_len());
-        Self { payload, front, end, consumer, wakes, on_drop: OnDrop::Free }
+        Self { payload, front, end, consumer, wakes, intake, on_drop: OnDrop::Free }
     }
 
     /// The message's position in the ring: the same where it is delivered again, never that of
@@ -83,6 +92,36 @@ impl<'a> RecordRef<'a> {
         self.end.check_whole()
     }
 
+    /// Handles that travel with the message.
+    #[must_use]
+    pub fn handle_count(&self) -> usize {
+        self.front.handle_count().into()
+    }
+
+    /// The message's handles, on descriptors of one's own. The message keeps them too, until it is
+    /// taken: asking again gives further descriptors, and those that nobody asked for are closed then.
+    ///
+    /// # Errors
+    /// [`Error::TooManyFiles`] where the process may not have so many descriptors;
+    /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] where there are none. The message stays
+    /// either way.
+    ///
+    /// # Cost
+    /// One system call, and none where the message has no handles.
+    pub fn handles(&self) -> Result<Vec<Handle>, Error> {
+        if self.handle_count() == 0 {
+            return Ok(Vec::new());
+        }
+        self.fetch().map_err(|error| match error {
+            Error::HandlesLost { ring, position, count, .. } => {
+                let mut data = vec![0; self.front.payload_len()];
+                self.consumer.copy_out(&self.end.ring, self.front, &mut data);
+                Error::HandlesLost { ring, position, count, data }
+            }
+            error => error,
+        })
+    }
+
     /// Leaves the message where it is, to be delivered again.
     pub fn keep(mut self) {
         self.on_drop = OnDrop::Keep;
@@ -94,13 +133,27 @@ impl<'a> RecordRef<'a> {
         let mut data = vec![0; self.front.payload_len()];
         self.consumer.copy_out(&self.end.ring, self.front, &mut data);
         self.end.check_whole()?;
+        let handles = self.handles_to_take()?;
         self.free();
-        Ok(data.into())
+        Ok(MessagePacket { data, handles })
+    }
+
+    /// The handles of a message that is about to be taken. One whose handles are nowhere is freed.
+    #[inline]
+    fn handles_to_take(&mut self) -> Result<Vec<Handle>, Error> {
+        let handles = self.handles();
+        if let Err(Error::HandlesLost { .. } | Error::ProtocolViolation { .. }) = handles {
+            self.free();
+        }
+        handles
     }
 
     /// Takes the message into `room`, or leaves it where that is too small.
     pub(super) fn take_into(mut self, room: &mut [u8]) -> Result<usize, Error> {
         self.on_drop = OnDrop::Keep;
+        if self.handle_count() > 0 {
+            return Err(self.too_small(room.len(), 0));
+        }
         let (needed, available) = (self.front.payload_len(), room.len());
         let Some(room) = room.get_mut(..needed) else {
             return Err(Error::BufferTooSmall { needed, room: available });
@@ -111,12 +164,69 @@ impl<'a> RecordRef<'a> {
         Ok(needed)
     }
 
+    /// Takes the message into `room` and its handles into the first places of `handle_room`, or
+    /// leaves it where either is too small.
+    pub(super) fn take_parts(
+        mut self,
+        room: &mut [u8],
+        handle_room: &mut [Option<Handle>],
+    ) -> Result<(usize, usize), Error> {
+        self.on_drop = OnDrop::Keep;
+        let (needed, count) = (self.front.payload_len(), self.handle_count());
+        let (Some(bytes), true) = (room.get_mut(..needed), count <= handle_room.len()) else {
+            return Err(self.too_small(room.len(), handle_room.len()));
+        };
+        self.consumer.copy_out(&self.end.ring, self.front, bytes);
+        self.end.check_whole()?;
+        let handles = self.handles_to_take()?;
+        self.free();
+        handle_room.iter_mut().zip(handles).for_each(|(place, handle)| *place = Some(handle));
+        Ok((needed, count))
+    }
+
+    #[cold]
+    fn too_small(&self, room: usize, handle_room: usize) -> Error {
+        let (needed, needed_handles) = (self.front.payload_len(), self.handle_count());
+        Error::HandleRoomTooSmall { needed, room, needed_handles, handle_room }
+    }
+
     /// Frees the room, but leaves alone what is another's by now, the mapping or the endpoint.
     #[inline]
     fn free(&mut self) {
         let Self { end, consumer, wakes, front, .. } = self;
         if end.ring.memory.is_ours() && end.slot.check_kept().is_ok() {
+            if front.handle_count() > 0 {
+                return self.free_carried();
+            }
             consumer.free(&end.ring, *front, wakes);
+        }
+    }
+
+    /// Frees the room of a message with handles, then what the kernel keeps for it. Whoever dies in
+    /// between leaves that to the kernel, which closes it.
+    #[cold]
+    fn free_carried(&mut self) {
+        let wanted = self.wanted();
+        let Self { end, consumer, wakes, front, .. } = self;
+        consumer.free(&end.ring, *front, wakes);
+        if let Some(intake) = self.intake {
+            intake.take(&wanted);
+        }
+        consumer.count_handles(&end.ring, wanted.count);
+        end.slot.add(offset_of!(Slot, handles), wanted.count.into());
+    }
+
+    /// What tells the message's handles from others.
+    fn wanted(&self) -> Wanted {
+        let ext = self.consumer.ext(&self.end.ring);
+        Wanted { ext, position: self.consumer.head(), count: self.front.handle_count() }
+    }
+
+    #[cold]
+    fn fetch(&self) -> Result<Vec<Handle>, Error> {
+        match self.intake {
+            Some(intake) => intake.fetch(self.end, &self.wanted()),
+            None => Ok(Vec::new()), // never: a ring without them has no record with handles
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tombolo_abi::{Role, Slot};
 
+use super::Deadline;
 use super::attached::Attached;
 use super::backoff::Backoff;
 use super::discipline::{Discipline, Mpsc};
@@ -15,7 +16,6 @@ use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use super::peer::Peer;
 use super::slot::claim_deadline;
 use super::spin::{SPIN_MAX, Spin};
-use super::{Deadline, MessagePacket};
 use crate::Error;
 use crate::region::Region;
 use crate::ring::doorbell::{has_come, is_comfortable};
@@ -32,7 +32,7 @@ use crate::ring::{NoRoom, Wakes};
 /// Operations and errors are those of `std::sync::mpsc`.
 #[derive(Debug)]
 pub struct Sender<K: Discipline> {
-    region: Arc<Region>,
+    pub(super) region: Arc<Region>,
     index: u32,
     /// The endpoint, shared by clones once one of them has claimed it.
     shared: Arc<Mutex<Option<Arc<Attached>>>>,
@@ -155,39 +155,6 @@ impl<K: Discipline> Sender<K> {
         self.attempt(message).map_err(|error| error.into_try_error(()))
     }
 
-    /// Sends `packet`, waiting while the ring is full.
-    ///
-    /// # Errors
-    /// As [`Self::send`], with the packet given back.
-    pub fn send_packet(&mut self, packet: MessagePacket) -> Result<(), SendError<MessagePacket>> {
-        Ok(self.send_packet_deadline(packet, Deadline::NEVER)?)
-    }
-
-    /// Sends `packet`, waiting for room until `deadline`.
-    ///
-    /// # Errors
-    /// As [`Self::send_deadline`], with the packet given back.
-    pub fn send_packet_deadline(
-        &mut self,
-        packet: MessagePacket,
-        deadline: impl Into<Deadline>,
-    ) -> Result<(), SendTimeoutError<MessagePacket>> {
-        let index = self.index;
-        self.until(deadline.into(), |sender| sender.attempt(&packet.data))
-            .map_err(|error| error.into_timeout_error(packet, index))
-    }
-
-    /// Sends `packet` if there is room now.
-    ///
-    /// # Errors
-    /// As [`Self::try_send`], with the packet given back.
-    pub fn try_send_packet(
-        &mut self,
-        packet: MessagePacket,
-    ) -> Result<(), TrySendError<MessagePacket>> {
-        self.attempt(&packet.data).map_err(|error| error.into_try_error(packet))
-    }
-
     /// Sends all of `messages`, waiting while the ring is full.
     ///
     /// They become visible in few pieces, each a run of at most 256 whole messages.
@@ -293,7 +260,7 @@ impl<K: Discipline> Sender<K> {
     }
 
     #[cold]
-    fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
+    pub(super) fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
         let claimed = self.usable()?;
         claimed.check_len(message.len())?;
         let Claimed { end, producer, wakes, peer, .. } = claimed;
@@ -316,6 +283,12 @@ impl<K: Discipline> Sender<K> {
     #[inline(always)]
     pub(super) fn claimed(&mut self) -> Option<&mut Claimed<K>> {
         self.claimed.as_mut()
+    }
+
+    /// The endpoint, where it has been claimed in this process.
+    pub(super) fn claimed_end(&self) -> Option<&Attached> {
+        let end = self.claimed.as_ref().map(|claimed| &*claimed.end);
+        end.filter(|end| end.check_usable().is_ok())
     }
 
     /// The claimed endpoint, in the process that claimed it, of a ring that is in order.
@@ -392,7 +365,11 @@ impl<K: Discipline> Sender<K> {
                     }
                     claimed.wait_for_room(wanted, deadline);
                 }
-                Err(NotSent::Contended { .. }) if behind_holder.wait(deadline) => {}
+                Err(NotSent::NoReceiver { seen }) if !deadline.has_passed() => {
+                    self.usable()?.end.sleep_for_receiver(*seen, deadline);
+                }
+                Err(NotSent::Contended { .. } | NotSent::Crowded)
+                    if behind_holder.wait(deadline) => {}
                 _ => return result,
             }
         }
@@ -437,7 +414,7 @@ impl<K: Discipline> Drop for Claimed<K> {
     }
 }
 
-/// Makes `attempt`, and says *disconnected* instead of *full* where the receiver was met and is gone.
+/// Makes `attempt`, and says *disconnected* instead of *full* or *no receiver* where the receiver was met and is gone.
 /// What the departed freed at last is room for one attempt more.
 #[inline]
 pub(super) fn unless_gone<T>(
@@ -446,13 +423,13 @@ pub(super) fn unless_gone<T>(
     mut attempt: impl FnMut() -> Result<T, NotSent>,
 ) -> Result<T, NotSent> {
     let result = attempt();
-    if !matches!(result, Err(NotSent::Full(_))) {
+    if !matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. })) {
         return result;
     }
     end.check_whole()?; // bytes that are missing may look like a full ring
     let Some(departure) = peer.departure(end)? else { return result };
     match attempt() {
-        Err(NotSent::Full(_)) => {
+        Err(NotSent::Full(_) | NotSent::NoReceiver { .. }) => {
             peer.tell(departure);
             Err(NotSent::Disconnected)
         }

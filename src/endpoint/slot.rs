@@ -240,6 +240,11 @@ impl OwnedSlot {
         LockWord { slot: self.slot, incarnation: self.incarnation }
     }
 
+    /// Sets bits in this endpoint's flags.
+    pub(crate) fn flag(&self, flags: u32) {
+        self.word_u32(offset_of!(Slot, flags)).fetch_or(flags, Relaxed); // the watcher sets others
+    }
+
     /// Adds one to one of this endpoint's counters, given by its offset in the slot.
     pub(crate) fn count(&self, offset: usize) {
         self.add(offset, 1);

@@ -68,6 +68,27 @@ pub(super) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Resul
     }
 }
 
+/// Judges handles that are to be moved into a message just as they are: at most `limit`, with the
+/// right to be sent, and none on the files in `through`. Nothing happens to them.
+pub(crate) fn check_moved(
+    handles: &[Handle],
+    limit: u16,
+    through: &[BorrowedFd<'_>],
+) -> Result<(), DispositionError> {
+    let (found, limit) = (handles.len(), usize::from(limit.min(HANDLE_COUNT_MAX)));
+    if found > limit {
+        return Err(DispositionError::TooManyHandles { found, limit });
+    }
+    let through = Through::of(through)?;
+    let wanted =
+        Wanted { operation: HandleOp::Move, handle_type: None, rights: Rights::SAME_RIGHTS };
+    for (index, handle) in handles.iter().enumerate() {
+        let judged = check(handle, wanted, &through);
+        judged.map_err(|source| DispositionError::Handle { index, source })?;
+    }
+    Ok(())
+}
+
 /// Makes the copy that a checked disposition asks for; none where the handle is to be moved.
 pub(super) fn copy(handle: &Handle, wanted: Wanted) -> Result<Option<Handle>, HandleError> {
     match wanted.operation {

@@ -14,6 +14,8 @@
 //! * Nothing is written to a descriptor, and its position stays; of a regular file the first bytes
 //!   are read, once, when its type is asked for.
 //!
+//! How handles cross from one process to another is `carrier`'s business.
+//!
 //! Names, numbers and the order of errors are those of Zircon's handles.
 
 mod check;
@@ -27,6 +29,7 @@ mod table;
 mod table_disposition;
 mod tell;
 
+pub(crate) use self::check::check_moved;
 pub use self::disposition::{HandleDisposition, HandleOp, HandleSource};
 pub use self::error::{DispositionError, HandleError};
 pub use self::koid::{KoID, channel_end_koid};

@@ -161,6 +161,22 @@ impl Handle {
         self.id
     }
 
+    /// Its rights as they travel: [`Rights::SAME_RIGHTS`] for those of any new handle.
+    pub(crate) fn rights_to_carry(&self) -> u32 {
+        self.rights.unwrap_or(Rights::SAME_RIGHTS).bits()
+    }
+
+    /// A handle that has come in a message, on a descriptor that is close-on-exec. It has the rights
+    /// that `bits` say, as far as a new handle has them.
+    pub(crate) fn carried(fd: OwnedFd, bits: u32) -> Self {
+        let handle = Self { fd, id: koid::next(), told: OnceLock::new(), rights: None };
+        if bits == Rights::SAME_RIGHTS.bits() {
+            return handle;
+        }
+        let rights = Rights::known(bits).intersection(handle.rights());
+        handle.with(rights)
+    }
+
     /// Refuses where one of `wanted` is missing. Does not ask for the type where every new handle
     /// has them.
     pub(super) fn require(&self, wanted: Rights) -> Result<(), HandleError> {

@@ -190,6 +190,12 @@ impl Sub for Rights {
 }
 
 impl Rights {
+    /// Those of these bits that are rights with names here.
+    pub(super) fn known(bits: u32) -> Self {
+        let all = Self::NAMES.iter().fold(Self(0), |all, (_, right)| all | *right);
+        Self(bits).intersection(all)
+    }
+
     /// What every new handle has, whatever its type and mode.
     pub(super) const ALWAYS: Self = Self::TRANSFER.union(Self::INSPECT);
 

@@ -1,6 +1,7 @@
 //! System calls: through `rustix` where it has them, in a few named files with unsafe where it
-//! lacks them (`ofd`, `fork`, `signals`).
+//! lacks them (`ofd`, `fork`, `signals`, `credentials`).
 
+pub(crate) mod credentials;
 pub(crate) mod file;
 pub(crate) mod file_system;
 pub(crate) mod fork;
@@ -10,3 +11,4 @@ pub(crate) mod ofd;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod signals;
+pub(crate) mod socket;

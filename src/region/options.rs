@@ -229,7 +229,7 @@ impl OpenOptions {
 
     /// The capabilities of a region created with these options.
     pub(crate) fn new_caps(&self) -> u64 {
-        let handles = if self.max_handles > 0 { caps::HANDLES } else { 0 };
+        let handles = if self.max_handles > 0 { caps::EXT | caps::HANDLES } else { 0 };
         self.required_caps | handles
     }
 

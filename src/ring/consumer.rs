@@ -7,7 +7,7 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use tombolo_abi::{Record, RecordKind};
+use tombolo_abi::{RECORD_HEADER_LEN, Record, RecordExt, RecordKind};
 
 use super::doorbell::{Wakes, notify_producers};
 use super::{Memory, Ring, Word};
@@ -55,6 +55,12 @@ impl Front {
     #[inline]
     pub(crate) fn payload_len(self) -> usize {
         Record::payload_len_of(self.word.get()) as usize
+    }
+
+    /// Handles that travel with it.
+    #[inline]
+    pub(crate) fn handle_count(self) -> u8 {
+        Record::handle_count_of(self.word.get())
     }
 
     /// Bytes from its start to its payload.
@@ -177,12 +183,30 @@ impl Consumer {
         ring.memory.store(Word::ReceivedBytes, self.received_bytes, Relaxed); // ours
     }
 
+    /// The extension word of `front`, which has handles and so has one. Whatever it says, it is the
+    /// sender's word.
+    #[cold]
+    pub(crate) fn ext<M: Memory>(&self, ring: &Ring<M>) -> RecordExt {
+        let position = self.head.wrapping_add(RECORD_HEADER_LEN);
+        RecordExt::from_word(ring.memory.load(Word::Data(position), Relaxed))
+    }
+
+    /// Counts the handles of a record that was freed.
+    #[cold]
+    pub(crate) fn count_handles<M: Memory>(&self, ring: &Ring<M>, count: u8) {
+        let taken = ring.memory.load(Word::HandlesTaken, Relaxed); // ours: nobody else writes it
+        ring.memory.store(Word::HandlesTaken, taken.wrapping_add(count.into()), Relaxed);
+    }
+
     fn skip<M: Memory>(&mut self, ring: &Ring<M>, record: &Record, wakes: &Wakes) {
         if matches!(record.kind, RecordKind::Unknown(_)) {
             self.skipped = self.skipped.wrapping_add(1);
             ring.memory.store(Word::Skipped, self.skipped, Relaxed); // ours
         }
         self.advance(ring, ring.rules.record_len(record), wakes);
+        if record.handle_count > 0 {
+            self.count_handles(ring, record.handle_count);
+        }
     }
 
     #[inline(always)]

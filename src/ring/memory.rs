@@ -23,12 +23,16 @@ pub(crate) enum Word {
     FullEvents,
     /// `lock_breaks`: of an MPSC ring, under the lock.
     LockBreaks,
+    /// `handles_sent`: the producer's.
+    HandlesSent,
     /// `head`: the consumer's.
     Head,
     /// `received_msgs`: the consumer's.
     ReceivedMsgs,
     /// `received_bytes`: the consumer's.
     ReceivedBytes,
+    /// `handles_taken`: the consumer's.
+    HandlesTaken,
     /// `skipped`: the consumer's.
     Skipped,
     /// `consumer_id`: the consumer's.
@@ -67,6 +71,8 @@ impl Word {
             Self::SentMsgs => Location::Control64(offset_of!(RingControl, sent_msgs)),
             Self::SentBytes => Location::Control64(offset_of!(RingControl, sent_bytes)),
             Self::FullEvents => Location::Control64(offset_of!(RingControl, full_events)),
+            Self::HandlesSent => Location::Control64(offset_of!(RingControl, handles_sent)),
+            Self::HandlesTaken => Location::Control64(offset_of!(RingControl, handles_taken)),
             Self::Head => Location::Control64(offset_of!(RingControl, head)),
             Self::ReceivedMsgs => Location::Control64(offset_of!(RingControl, received_msgs)),
             Self::ReceivedBytes => Location::Control64(offset_of!(RingControl, received_bytes)),

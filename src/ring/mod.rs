@@ -37,6 +37,7 @@
 //! that no zero stands in the way of a publishing store, and the lock that names its holder are this
 //! crate's.
 
+pub(crate) mod carry;
 mod consumer;
 pub(crate) mod doorbell;
 mod mapped;

@@ -30,8 +30,8 @@ pub(crate) enum Held {
 /// The lock, held. Dropping it stores the window, frees the lock and notifies the consumer, wherever
 /// sending stopped.
 pub(crate) struct Locked<'a, M: Memory> {
-    ring: &'a Ring<M>,
-    window: Window,
+    pub(super) ring: &'a Ring<M>,
+    pub(super) window: Window,
     wakes: &'a Wakes,
     news: News,
 }
@@ -132,7 +132,7 @@ impl<M: Memory> Locked<'_, M> {
 
     /// What follows publishing. It stays under the lock: the window is everybody's.
     #[inline(always)]
-    fn finish(&mut self, count: usize, payload_len: usize) {
+    pub(super) fn finish(&mut self, count: usize, payload_len: usize) {
         self.news = News::Some;
         self.add(Word::SentMsgs, count as u64);
         self.add(Word::SentBytes, payload_len as u64);
@@ -140,7 +140,7 @@ impl<M: Memory> Locked<'_, M> {
     }
 
     #[cold]
-    fn note(&self, refusal: &Refusal) {
+    pub(super) fn note(&self, refusal: &Refusal) {
         if matches!(refusal, Refusal::Full(_)) {
             self.add(Word::FullEvents, 1);
         }

@@ -184,7 +184,7 @@ impl SpscProducer {
 
     /// What follows publishing, off the path of the message just sent.
     #[inline(always)]
-    fn finish<M: Memory>(
+    pub(super) fn finish<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         count: usize,
@@ -201,7 +201,7 @@ impl SpscProducer {
     }
 
     #[cold]
-    fn note<M: Memory>(&mut self, ring: &Ring<M>, refusal: &Refusal) {
+    pub(super) fn note<M: Memory>(&mut self, ring: &Ring<M>, refusal: &Refusal) {
         if matches!(refusal, Refusal::Full(_)) {
             self.full_events = self.full_events.wrapping_add(1);
             ring.memory.store(Word::FullEvents, self.full_events, Relaxed); // ours

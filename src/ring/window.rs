@@ -100,7 +100,7 @@ impl Window {
     }
 
     #[cold]
-    fn refresh_head<M: Memory>(&mut self, ring: &Ring<M>) -> Result<(), Damage> {
+    pub(super) fn refresh_head<M: Memory>(&mut self, ring: &Ring<M>) -> Result<(), Damage> {
         let head = ring.memory.load(Word::Head, Acquire); // edge `free`
         let forward = head.wrapping_sub(self.head) <= self.tail.wrapping_sub(self.head);
         if !forward || !ring.is_aligned(head) {
@@ -192,7 +192,7 @@ impl Window {
 
     /// Writes and publishes a record at `place`, which is prepared.
     #[inline(always)]
-    fn write<M: Memory>(
+    pub(super) fn write<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         place: Place,

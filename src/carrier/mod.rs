@@ -1,0 +1,53 @@
+//! How handles cross: on a connection of sockets beside each ring.
+//!
+//! ```text
+//! sender                          kernel                      receiver
+//!   connect ------------------>   listener's backlog
+//!   Hello, HandlePacket ------>   queue of the connection
+//!   publish the record ------------------------------------>  sees the record: its handles are there
+//!                                                             accept, look, take; free the record
+//! ```
+//!
+//! * The packet is sent before the record is published. So a receiver never waits for one.
+//! * A packet belongs to the record of the same slot, incarnation and position, and to no other.
+//! * What is in a queue belongs to the kernel: it is there when its sender is gone, and closed when
+//!   its receiver goes.
+//! * A packet is looked at, then taken: where the process may not have so many descriptors, all of them
+//!   stay in the queue.
+//! * Nothing here ever waits. Senders connect when they first send handles; a ring whose messages may
+//!   carry none opens no socket.
+//!
+//! Sources: the socket calls are those of `unix(7)`. That a look duplicates descriptors, and that a
+//! packet is all or nothing, is Linux's.
+
+mod incoming;
+mod outgoing;
+
+pub(crate) use self::incoming::{Incoming, NotFetched, Wanted};
+pub(crate) use self::outgoing::{HandOver, Outgoing, Unsent};
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::os::credentials::peer_user;
+use crate::region::Region;
+
+/// The name at which the consumer of ring `index` listens, in the region's directory.
+fn socket_name(region: &Region, ring: u32) -> String {
+    let uuid = u128::from_be_bytes(region.header().region_uuid);
+    format!(".{uuid:032x}.{ring}.sock")
+}
+
+/// Whether the process at the other end of `socket` may have to do with the region: one of this user,
+/// of the region's owner or of root, or any where others than its owner may write to the region.
+fn is_trusted(region: &Region, socket: BorrowedFd<'_>) -> bool {
+    let (Ok(user), Ok(stat)) = (peer_user(socket), rustix::fs::fstat(region.plain())) else {
+        return false;
+    };
+    let own = rustix::process::geteuid().as_raw();
+    [own, stat.st_uid, 0].contains(&user) || stat.st_mode & 0o022 != 0
+}
+
+/// As [`is_trusted`], for a socket that is owned.
+fn admit<T: AsFd>(region: &Region, socket: T) -> Option<T> {
+    is_trusted(region, socket.as_fd()).then_some(socket)
+}

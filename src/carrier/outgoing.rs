@@ -1,0 +1,167 @@
+//! The sender's end: one connection for an endpoint, made when it is first needed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytemuck::{Zeroable, bytes_of};
+use rustix::io::Errno;
+use tombolo_abi::{CarriedHandle, HandlePacket, Hello, LockWord, packet_kind};
+
+use super::{admit, socket_name};
+use crate::error::Error;
+use crate::handle::Handle;
+use crate::os::socket;
+use crate::region::Region;
+
+/// A sender's connection, or none yet.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    connection: Option<Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    socket: OwnedFd,
+    /// Whether it has said hello.
+    greeted: Greeted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Greeted {
+    No,
+    Yes,
+}
+
+/// Why handles were not handed over; the caller still has them.
+#[derive(Debug)]
+pub enum Unsent {
+    /// Nobody listens, or too many wait to be accepted, or who had accepted is gone.
+    NoReceiver,
+    /// The kernel has no room for them now: the queue is full, or this user has too many under way.
+    Crowded,
+    /// Anything else.
+    Failed(Error),
+}
+
+/// What is handed over, and for which record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HandOver<'a> {
+    pub(crate) region: &'a Region,
+    pub(crate) ring: u32,
+    /// The sending endpoint.
+    pub(crate) sender: LockWord,
+    /// The ring's tail.
+    pub(crate) tail: u64,
+    /// The record's position.
+    pub(crate) position: u64,
+    pub(crate) handles: &'a [Handle],
+}
+
+impl Outgoing {
+    /// Whether there is a connection, broken perhaps without this side knowing it.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// The connection's socket.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.connection.as_ref().map(|connection| connection.socket.as_fd())
+    }
+
+    /// Connects to the consumer of ring `ring` where there is no connection. Not under a ring's lock.
+    ///
+    /// # Errors
+    /// [`Unsent::NoReceiver`] where nobody listens or the backlog is full; [`Unsent::Failed`].
+    pub(crate) fn connect(&mut self, region: &Region, ring: u32) -> Result<(), Unsent> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let Some(place) = region.place() else {
+            let reason = "it was opened without a directory to meet in; open it by name or path";
+            return Err(Unsent::Failed(Error::HandlesNotCarried { ring, reason }));
+        };
+        let socket = socket::connect(place.dir(), &socket_name(region, ring))
+            .map_err(|error| refused_to_connect(region, ring, error))?;
+        let socket = admit(region, socket).ok_or_else(|| {
+            let source = Errno::ACCESS.into(); // somebody else's listener
+            Unsent::Failed(region.io_error("connect for the handles of", source))
+        })?;
+        self.connection = Some(Connection { socket, greeted: Greeted::No });
+        Ok(())
+    }
+
+    /// Sends the packet of one record, and the hello where it is the first. Where the connection turns
+    /// out to be broken it is closed: connect, and try again.
+    ///
+    /// # Errors
+    /// [`Unsent`]; nothing of the message was sent.
+    pub(crate) fn hand_over(&mut self, what: &HandOver<'_>) -> Result<(), Unsent> {
+        let connection = self.connection.as_mut().ok_or(Unsent::NoReceiver)?;
+        match connection.send(what) {
+            Ok(()) => Ok(()),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED) => {
+                self.connection = None;
+                Err(Unsent::NoReceiver)
+            }
+            Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
+                Err(Unsent::Crowded)
+            }
+            Err(error) => {
+                Err(Unsent::Failed(what.region.io_error("send handles through", error.into())))
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn send(&mut self, what: &HandOver<'_>) -> Result<(), Errno> {
+        if self.greeted == Greeted::No {
+            socket::send(self.socket.as_fd(), bytes_of(&hello(what)), &[])?;
+            self.greeted = Greeted::Yes;
+        }
+        let mut packet = bytes_of(&handle_packet(what)).to_vec();
+        for handle in what.handles {
+            let carried =
+                CarriedHandle { rights: handle.rights_to_carry(), kind: 0, descriptor_count: 1 };
+            packet.extend_from_slice(bytes_of(&carried));
+        }
+        let descriptors: Vec<_> = what.handles.iter().map(AsFd::as_fd).collect();
+        socket::send(self.socket.as_fd(), &packet, &descriptors)
+    }
+}
+
+fn hello(what: &HandOver<'_>) -> Hello {
+    let header = what.region.header();
+    Hello {
+        kind: packet_kind::HELLO,
+        ring: what.ring,
+        region_uuid: header.region_uuid,
+        generation: header.generation,
+        key: header.key,
+        incarnation: what.sender.incarnation,
+        slot: what.sender.slot,
+        tail: what.tail,
+        ..Hello::zeroed()
+    }
+}
+
+fn handle_packet(what: &HandOver<'_>) -> HandlePacket {
+    HandlePacket {
+        kind: packet_kind::HANDLES,
+        ring: what.ring,
+        position: what.position,
+        incarnation: what.sender.incarnation,
+        slot: what.sender.slot,
+        handle_count: what.handles.len() as u16,
+        ..HandlePacket::zeroed()
+    }
+}
+
+fn refused_to_connect(region: &Region, ring: u32, error: Errno) -> Unsent {
+    match error {
+        Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::CONNRESET => Unsent::NoReceiver,
+        Errno::MFILE | Errno::NFILE => {
+            Unsent::Failed(Error::TooManyFiles { ring, source: error.into() })
+        }
+        _ => Unsent::Failed(region.io_error("connect for the handles of", error.into())),
+    }
+}

@@ -1,0 +1,232 @@
+//! Sending messages with handles.
+
+use std::sync::atomic::Ordering::Acquire;
+use std::time::Duration;
+
+use std::mem::offset_of;
+
+use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
+
+use super::attached::Attached;
+use super::discipline::Discipline;
+use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
+use super::sender::{Claimed, Sender, unless_gone};
+use super::{Deadline, MessagePacket};
+use crate::carrier::{HandOver, Unsent};
+use crate::error::Error;
+use crate::handle::check_moved;
+use crate::os::futex;
+use crate::ring::Wakes;
+use crate::ring::carry::{Carried, NotCarried, Spot};
+
+/// The longest sleep of a sender whose receiver is not there: one that died tells nobody.
+const RECEIVER_SLEEP_MAX: Duration = Duration::from_millis(100);
+
+impl<K: Discipline> Sender<K> {
+    /// Sends `packet`, waiting while there is no room, or, where it has handles, nobody to take them.
+    ///
+    /// Bytes and handles arrive together. **The handles are consumed, whatever happens**: on failure
+    /// they are closed, and the error gives back the bytes. [`Self::try_send_packet`] and
+    /// [`Self::try_send_packet_deadline`] give back both.
+    ///
+    /// # Errors
+    /// As [`Self::send`]; [`SendError::Handles`] for handles that no message takes;
+    /// [`Error::HandlesNotCarried`] where the region was made without `max_handles`.
+    ///
+    /// # Cost
+    /// Without handles that of [`Self::send`]. With handles two system calls and one more for each,
+    /// and four or so for the first message.
+    ///
+    /// # Source
+    /// Whole or nothing, and consuming the handles on failure too, are `zx_channel_write`'s.
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// use std::fs::File;
+    /// use tombolo::{EventsRegion, MessagePacket, OpenOptions};
+    /// let mut region = EventsRegion::open_path_with(path, OpenOptions::new().max_handles(8))?;
+    /// let (mut tx, mut rx) = region.split_spsc()?;
+    /// rx.claim()?; // who receives handles must be there
+    /// tx.send_packet(MessagePacket::from(b"read this").handle(File::open("/proc/self/exe")?))?;
+    /// let mut message = rx.recv()?;
+    /// let file = File::from(message.handles.remove(0).into_fd());
+    /// assert!(file.metadata()?.is_file());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn send_packet(&mut self, packet: MessagePacket) -> Result<(), SendError<MessagePacket>> {
+        Ok(self.send_packet_deadline(packet, Deadline::NEVER)?)
+    }
+
+    /// As [`Self::send_packet`], waiting until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::send_packet`]; [`SendTimeoutError::Timeout`] where there was no room until then,
+    /// [`SendTimeoutError::NoReceiver`] where there was nobody to take the handles.
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn send_packet_deadline(
+        &mut self,
+        packet: MessagePacket,
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendTimeoutError<MessagePacket>> {
+        let sent = self.try_send_packet_deadline(packet, deadline);
+        sent.map_err(|error| error.map(MessagePacket::without_handles))
+    }
+
+    /// As [`Self::send_packet_deadline`], but on failure the error has the packet with all its handles.
+    ///
+    /// # Errors
+    /// As [`Self::send_packet_deadline`].
+    ///
+    /// # Source
+    /// Keeping the handles of a message that was not sent is Magenta's.
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn try_send_packet_deadline(
+        &mut self,
+        packet: MessagePacket,
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendTimeoutError<MessagePacket>> {
+        let index = self.ring();
+        self.check_handles(&packet)
+            .and_then(|()| self.until(deadline.into(), |sender| sender.attempt_packet(&packet)))
+            .map_err(|error| error.into_timeout_error(packet, index))
+    }
+
+    /// Sends `packet` if there is room now and, where it has handles, somebody to take them. On failure
+    /// the error has the packet with all its handles.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`]; [`TrySendError::NoReceiver`], [`TrySendError::Handles`]. The ring is
+    /// [`TrySendError::Full`] too where 256 handles are on their way through it, or the kernel takes no
+    /// more.
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn try_send_packet(
+        &mut self,
+        packet: MessagePacket,
+    ) -> Result<(), TrySendError<MessagePacket>> {
+        self.check_handles(&packet)
+            .and_then(|()| self.attempt_packet(&packet))
+            .map_err(|error| error.into_try_error(packet))
+    }
+
+    /// The most handles of one message.
+    #[must_use]
+    pub fn max_handles(&self) -> usize {
+        self.region.entries()[self.ring() as usize].max_handles.into()
+    }
+
+    /// Judges the handles of `packet`. Nothing has happened before.
+    fn check_handles(&self, packet: &MessagePacket) -> Result<(), NotSent> {
+        if packet.handles.is_empty() {
+            return Ok(());
+        }
+        let (ring, limit) = (self.ring(), self.max_handles() as u16);
+        if limit == 0 {
+            let reason = "the region was made without them; see OpenOptions::max_handles";
+            return Err(Error::HandlesNotCarried { ring, reason }.into());
+        }
+        let outgoing = self.claimed_end().map(Attached::outgoing);
+        let socket = outgoing.as_ref().and_then(|outgoing| outgoing.socket());
+        let through = [Some(self.region.plain()), socket];
+        let through: Vec<_> = through.into_iter().flatten().collect();
+        check_moved(&packet.handles, limit, &through).map_err(NotSent::Handles)
+    }
+
+    fn attempt_packet(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
+        if packet.handles.is_empty() { self.attempt(&packet.data) } else { self.carry(packet) }
+    }
+
+    #[cold]
+    fn carry(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
+        let claimed = self.usable()?;
+        claimed.check_len(packet.data.len())?;
+        let Claimed { end, producer, wakes, peer, .. } = claimed;
+        // Before connecting is tried: who begins to listen after that changes it.
+        let seen = end.slot.region().membership().load(Acquire);
+        unless_gone(end, peer, || carry_reconnecting::<K>(end, producer, wakes, packet, seen))?;
+        end.slot.add(offset_of!(Slot, handles), packet.handles.len() as u64);
+        end.settle_now_and_then(wakes);
+        Ok(end.check_whole()?)
+    }
+}
+
+/// Sends over the connection that there is, and over a new one where that is broken.
+fn carry_reconnecting<K: Discipline>(
+    end: &Attached,
+    producer: &mut K::Producer,
+    wakes: &Wakes,
+    packet: &MessagePacket,
+    seen: u32,
+) -> Result<(), NotSent> {
+    let was_connected = end.outgoing().is_connected();
+    match carry_once::<K>(end, producer, wakes, packet, seen) {
+        Err(NotSent::NoReceiver { .. }) if was_connected => {
+            carry_once::<K>(end, producer, wakes, packet, seen)
+        }
+        sent => sent,
+    }
+}
+
+fn carry_once<K: Discipline>(
+    end: &Attached,
+    producer: &mut K::Producer,
+    wakes: &Wakes,
+    packet: &MessagePacket,
+    seen: u32,
+) -> Result<(), NotSent> {
+    let (region, ring) = (&**end.slot.region(), end.index);
+    let sender = end.slot.identity();
+    let mut outgoing = end.outgoing(); // clones send one after the other, before they take the lock
+    outgoing.connect(region, ring).map_err(|unsent| not_sent(unsent, seen))?;
+    end.slot.flag(slot_flags::HAS_SOCKET);
+    let LockWord { slot, incarnation } = sender;
+    let ext = RecordExt { txid: 0, slot, incarnation_low: incarnation as u16 };
+    let handle_count = packet.handles.len() as u8; // 64 at the most
+    let carried = Carried { payload: &packet.data, handle_count, ext };
+    let mut hand_over = |Spot { tail, position }| {
+        let handles = &packet.handles[..];
+        outgoing.hand_over(&HandOver { region, ring, sender, tail, position, handles })
+    };
+    K::try_send_carried(end, producer, wakes, &carried, &mut hand_over).map_err(|error| match error
+    {
+        CarryError::Ring(error) => error,
+        CarryError::HandOver(unsent) => not_sent(unsent, seen),
+    })
+}
+
+/// Why a discipline did not send a message with handles.
+#[derive(Debug)]
+pub enum CarryError {
+    /// The ring, or its lock.
+    Ring(NotSent),
+    /// The connection.
+    HandOver(Unsent),
+}
+
+impl CarryError {
+    /// What to say of a refusal of the ring at `end`.
+    pub(super) fn of(end: &Attached, error: NotCarried<Unsent>) -> Self {
+        match error {
+            NotCarried::Refused(refusal) => Self::Ring(end.refused(refusal)),
+            NotCarried::NotHandedOver(unsent) => Self::HandOver(unsent),
+        }
+    }
+}
+
+fn not_sent(unsent: Unsent, seen: u32) -> NotSent {
+    match unsent {
+        Unsent::NoReceiver => NotSent::NoReceiver { seen },
+        Unsent::Crowded => NotSent::Crowded,
+        Unsent::Failed(error) => NotSent::Failed(error),
+    }
+}
+
+impl Attached {
+    /// Sleeps until an endpoint of the region changes hands, where none has since the count was `seen`.
+    pub(super) fn sleep_for_receiver(&self, seen: u32, deadline: Deadline) {
+        let until = deadline.moment_within(RECEIVER_SLEEP_MAX);
+        futex::wait(self.slot.region().membership(), seen, until);
+    }
+}

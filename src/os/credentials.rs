@@ -1,0 +1,43 @@
+//! Who is at the other end of a connection.
+//!
+//! `rustix` cannot tell of a peer whose process this pid namespace doesn't show: the kernel gives
+//! process id 0 then.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// The user behind the other end of `socket`, at the time when it connected or listened.
+pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    let place = (&raw mut found).cast();
+    // SAFETY: the kernel writes at most `len` bytes to `place`, which is a `ucred` of that length
+    // and lives across the call; the descriptor is borrowed for the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            place,
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(found.uid) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn the_other_end_of_a_pair_is_this_user() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(peer_user(ours.as_fd()).unwrap(), own);
+    }
+}

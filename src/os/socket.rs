@@ -1,0 +1,177 @@
+//! Packets with descriptors, over connections of type SEQPACKET with a name in a directory.
+//!
+//! Nothing here waits. Every descriptor is close-on-exec from its first moment.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+/// Connections that may wait to be accepted; the kernel's own limit may be lower.
+const BACKLOG: i32 = 4096;
+
+/// Descriptors that a packet can hold: the kernel's `SCM_MAX_FD`.
+const DESCRIPTORS_MAX: usize = 253;
+
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+/// What was found in front of a queue.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    /// Bytes of it, perhaps more than there was room for.
+    pub(crate) len: usize,
+    /// Descriptors of our own on what travels with it.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Whether some descriptors are missing, because the process may have no more.
+    pub(crate) is_cut: bool,
+}
+
+fn new() -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)
+}
+
+/// Where `name` in `dir` is, short enough for an address whatever the directory's path.
+fn address(dir: BorrowedFd<'_>, name: &str) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(format!("/proc/thread-self/fd/{}/{name}", dir.as_raw_fd()))
+}
+
+/// Listens at `name` in `dir`, in the place of whatever had that name; `mode` says who may connect.
+pub(crate) fn listen(dir: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<OwnedFd, Errno> {
+    let socket = new()?;
+    remove(dir, name)?;
+    rustix::net::bind(&socket, &address(dir, name)?)?;
+    let listening = rustix::fs::chmodat(dir, name, mode, AtFlags::empty())
+        .and_then(|()| rustix::net::listen(&socket, BACKLOG));
+    match listening {
+        Ok(()) => Ok(socket),
+        Err(error) => {
+            let _ = remove(dir, name);
+            Err(error)
+        }
+    }
+}
+
+/// Removes `name` from `dir`, which is no error where it is not there.
+pub(crate) fn remove(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::NOENT) | Ok(()) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Connects to who listens at `name` in `dir`.
+pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let socket = new()?;
+    let address = address(dir, name)?;
+    retry_on_intr(|| rustix::net::connect(&socket, &address))?;
+    Ok(socket)
+}
+
+/// The next connection; `None` where nobody waits.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+    loop {
+        match rustix::net::accept_with(listener, FLAGS) {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sends one packet, all of it or nothing. The kernel keeps the descriptors from then on, also where
+/// this process is gone.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::TOOBIG); // never: callers send 64 at the most
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let bytes = [IoSlice::new(bytes)];
+    retry_on_intr(|| rustix::net::sendmsg(socket, &bytes, &mut control, flags)).map(drop)
+}
+
+/// Looks at the next packet, which stays with all its descriptors: those given are duplicates.
+pub(crate) fn peek(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Packet, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
+    let mut room = [IoSliceMut::new(room)];
+    let found = retry_on_intr(|| rustix::net::recvmsg(socket, &mut room, &mut control, flags))?;
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    let is_cut = found.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Packet { len: found.bytes, descriptors, is_cut })
+}
+
+/// As [`peek`], for the bytes alone; gives how many there are.
+pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    retry_on_intr(|| rustix::net::recv(socket, &mut *room, flags)).map(|(_, len)| len)
+}
+
+/// Takes the next packet and drops it, with the references to descriptors in it.
+pub(crate) fn drop_first(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut room = [0; 8];
+    retry_on_intr(|| rustix::net::recv(socket, &mut room, RecvFlags::DONTWAIT)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// A connection by name: the sending end, the accepted one.
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(directory.path()).unwrap();
+        let listener = listen(dir.as_fd(), "name", Mode::RWXU).unwrap();
+        let sender = connect(dir.as_fd(), "name").unwrap();
+        (sender, accept(listener.as_fd()).unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_packet_looked_at_stays_with_its_descriptors_and_goes_when_it_is_dropped() {
+        let (tx, rx) = pair();
+        let (mut end, sent) = std::io::pipe().unwrap();
+        send(tx.as_fd(), b"four", &[sent.as_fd()]).unwrap();
+        drop(sent);
+        let mut room = [0; 16];
+        for _ in 0..2 {
+            let packet = peek(rx.as_fd(), &mut room).unwrap();
+            assert_eq!((packet.len, packet.descriptors.len(), packet.is_cut), (4, 1, false));
+        }
+        assert_eq!(peek_bytes(rx.as_fd(), &mut room[..2]).unwrap(), 4);
+        drop_first(rx.as_fd()).unwrap();
+        assert_eq!(peek(rx.as_fd(), &mut room).unwrap_err(), Errno::AGAIN);
+        let at_end = std::io::Read::read(&mut end, &mut [0]).unwrap();
+        assert_eq!(at_end, 0, "the writing end is still open somewhere");
+    }
+
+    #[test]
+    fn nobody_to_connect_to_is_an_error_and_what_had_the_name_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(directory.path()).unwrap();
+        assert_eq!(connect(dir.as_fd(), "name").unwrap_err(), Errno::NOENT);
+        drop(listen(dir.as_fd(), "name", Mode::RWXU).unwrap());
+        assert_eq!(connect(dir.as_fd(), "name").unwrap_err(), Errno::CONNREFUSED);
+        let _listener = listen(dir.as_fd(), "name", Mode::RWXU).unwrap();
+        connect(dir.as_fd(), "name").unwrap();
+    }
+}
