@@ -1,0 +1,499 @@
+//! Handles where a peer dies, breaks the rules, or has no descriptors left.
+
+use std::fs::File;
+use std::io::{PipeReader, Read};
+use std::mem::size_of;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytemuck::{Zeroable, bytes_of};
+use rustix::fs::MemfdFlags;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tombolo::{Error, EventsRegion, Handle, MessagePacket, SpscReceiver, SpscSender, TryRecvError};
+use tombolo_abi::{
+    CarriedHandle, HandlePacket, Header, Hello, Record, RecordExt, RecordRules, RingControl,
+    RingEntry, Slot, packet_kind, parse_entries,
+};
+
+mod support;
+use support::process::{Peer, report, role, wait_for_parent};
+use support::{Dir, directory_of, header_of, small};
+
+const SOON: Duration = Duration::from_secs(2);
+
+fn open(path: &Path) -> (SpscSender, SpscReceiver) {
+    let options = small().spsc_capacity(1 << 16).max_handles(64);
+    EventsRegion::open_path_with(path, options).unwrap().split_spsc().unwrap()
+}
+
+fn numbered(number: u64) -> OwnedFd {
+    let memory = rustix::fs::memfd_create(c"numbered", MemfdFlags::CLOEXEC).unwrap();
+    rustix::io::write(&memory, &number.to_le_bytes()).unwrap();
+    memory
+}
+
+fn numbers_of(handles: &[Handle]) -> Vec<u64> {
+    let number_of = |handle: &Handle| {
+        let mut bytes = [0; 8];
+        rustix::io::pread(handle, &mut bytes, 0).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    handles.iter().map(number_of).collect()
+}
+
+/// A message with `count` handles that say its number.
+fn packet(number: u64, count: u64) -> MessagePacket {
+    let mut packet = MessagePacket::from(&number.to_le_bytes());
+    packet.handles = (0..count).map(|_| Handle::new(numbered(number))).collect();
+    packet
+}
+
+/// What a process of its own does; nothing in the test program itself.
+#[test]
+fn peer_process() {
+    let Some((role, path)) = role() else { return };
+    let (mut tx, mut rx) = open(&path);
+    match role.as_str() {
+        "sender" => (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap()),
+        "receiver" => rx.claim().unwrap(),
+        "few-descriptors" => with_few_descriptors(&mut tx, &mut rx),
+        "counting" => no_descriptor_is_left(&mut tx, &mut rx),
+        "starting-programs" => nothing_is_inherited(&mut tx, &mut rx),
+        other => panic!("no such role: {other}"),
+    }
+    report("ready");
+    wait_for_parent();
+}
+
+fn peer(role: &str, path: &Path) -> Peer {
+    Peer::start("peer_process", role, path)
+}
+
+/// Descriptors that this process has open.
+fn open_count() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Lets the process have no descriptors but `more` than now, as long as `body` runs.
+fn limited<T>(more: usize, body: impl FnOnce() -> T) -> T {
+    let before = getrlimit(Resource::Nofile);
+    let listed: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap())
+        .collect();
+    let is_open = |number: &u64| {
+        // The listing's own is closed by now.
+        listed.contains(number) && Path::new(&format!("/proc/self/fd/{number}")).exists()
+    };
+    // As high as leaves so many free below it.
+    let current = Some((0u64..).filter(|number| !is_open(number)).nth(more).unwrap());
+    setrlimit(Resource::Nofile, Rlimit { current, maximum: before.maximum }).unwrap();
+    let result = body();
+    setrlimit(Resource::Nofile, before).unwrap();
+    result
+}
+
+fn with_few_descriptors(tx: &mut SpscSender, rx: &mut SpscReceiver) {
+    rx.claim().unwrap();
+    tx.send_packet(packet(1, 64)).unwrap();
+    tx.send(b"behind").unwrap();
+    for more in [0, 1, 2, 17, 40] {
+        let before = open_count();
+        // The first time not even the connection can be accepted.
+        let error = limited(more, || rx.try_recv().unwrap_err());
+        let is_told =
+            matches!(error, TryRecvError::Failed { source: Error::TooManyFiles { ring: 0, .. } });
+        assert!(is_told, "{more} more: {error}");
+        assert!(open_count() <= before + 1, "descriptors were kept with {more} more");
+    }
+    let message = rx.try_recv().unwrap();
+    assert_eq!(numbers_of(&message.handles), [1; 64]);
+    assert_eq!(rx.try_recv().unwrap().data, b"behind");
+    // Whoever has no room for ever may drop the message.
+    tx.send_packet(packet(2, 64)).unwrap();
+    tx.send_packet(packet(3, 1)).unwrap();
+    limited(5, || {
+        assert!(rx.try_recv().is_err());
+        drop(rx.try_recv_ref().unwrap());
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [3]);
+    });
+}
+
+/// Every way that a message can go, many times.
+fn no_descriptor_is_left(tx: &mut SpscSender, rx: &mut SpscReceiver) {
+    rx.claim().unwrap();
+    tx.send_packet(packet(0, 1)).unwrap();
+    drop(rx.try_recv().unwrap());
+    let before = open_count();
+    for number in 0..500 {
+        let count = number % 9;
+        tx.send_packet(packet(number, count)).unwrap();
+        match number % 5 {
+            0 => drop(rx.try_recv().unwrap()),
+            1 => drop(rx.try_recv_ref().unwrap()),
+            2 => drop(rx.try_recv_ref().unwrap().handles().unwrap()),
+            3 => {
+                let mut handles = [const { None }; 4];
+                let taken = rx.try_recv_parts_or_discard(&mut [0; 8], &mut handles);
+                assert_eq!(taken.is_ok(), count <= 4);
+            }
+            _ => {
+                rx.try_recv_ref().unwrap().keep();
+                assert_eq!(rx.drain(1, |_| {}).unwrap(), 1);
+            }
+        }
+        let mut refused = packet(number, 65);
+        refused = match tx.try_send_packet(refused) {
+            Err(tombolo::TrySendError::Handles { message, .. }) => message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused.handles.len(), 65);
+    }
+    assert_eq!(open_count(), before);
+}
+
+fn nothing_is_inherited(tx: &mut SpscSender, rx: &mut SpscReceiver) {
+    rx.claim().unwrap();
+    tx.send_packet(packet(1, 20)).unwrap();
+    let message = rx.try_recv().unwrap();
+    assert!(open_count() > 25);
+    let listing = Command::new("ls").arg("/proc/self/fd").output().unwrap();
+    assert!(listing.status.success());
+    let count = String::from_utf8(listing.stdout).unwrap().lines().count();
+    assert!(count < 8, "a program started by us has {count} descriptors");
+    drop(message);
+}
+
+#[test]
+fn a_process_without_descriptors_keeps_the_message_whole_until_it_has_some() {
+    let dir = Dir::new();
+    peer("few-descriptors", &dir.file("r")).finish();
+}
+
+#[test]
+fn no_descriptor_is_left_open_on_any_way_that_a_message_goes() {
+    let dir = Dir::new();
+    peer("counting", &dir.file("r")).finish();
+}
+
+#[test]
+fn programs_started_later_inherit_neither_handles_nor_connections() {
+    let dir = Dir::new();
+    peer("starting-programs", &dir.file("r")).finish();
+}
+
+#[test]
+fn a_sender_killed_after_sending_loses_neither_bytes_nor_handles() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path);
+    rx.claim().unwrap();
+    peer("sender", &path).kill();
+    for number in 0..5u64 {
+        let message = rx.recv_timeout(SOON).unwrap();
+        assert_eq!(message.data, number.to_le_bytes());
+        assert_eq!(numbers_of(&message.handles), vec![number; number as usize]);
+    }
+}
+
+#[test]
+fn handles_on_their_way_to_a_receiver_that_is_killed_are_closed_and_told_to_the_next() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let receiver = peer("receiver", &path);
+    let (mut tx, mut rx) = open(&path);
+    let (witness, handle) = std::io::pipe().unwrap();
+    tx.send_packet(MessagePacket::from(b"old").handle(handle)).unwrap();
+    receiver.kill();
+    closes_soon(witness);
+    let start = Instant::now();
+    while let Err(Error::Busy { .. }) = rx.claim() {
+        assert!(start.elapsed() < SOON);
+    }
+    tx.send_packet(packet(7, 3)).unwrap();
+    let TryRecvError::Failed { source } = rx.try_recv().unwrap_err() else { panic!() };
+    assert!(matches!(source, Error::HandlesLost { count: 1, data, .. } if data == b"old"));
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [7; 3]);
+}
+
+#[track_caller]
+fn closes_soon(mut witness: PipeReader) {
+    let (done, told) = std::sync::mpsc::channel();
+    thread::spawn(move || done.send(witness.read(&mut [0]).unwrap()));
+    assert_eq!(told.recv_timeout(SOON), Ok(0), "somebody still has it open");
+}
+
+/// Somebody who may write the region's file and connect to its sockets, and keeps no rules.
+struct Forger {
+    path: PathBuf,
+    file: File,
+    header: Header,
+    entry: RingEntry,
+}
+
+impl Forger {
+    fn at(path: &Path) -> Self {
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let mut page = vec![0; 1 << 14];
+        let len = file.read_at(&mut page, 0).unwrap();
+        let header = header_of(&page[..len]);
+        let entry = parse_entries(&header, &page[directory_of(&header)]).next().unwrap();
+        Self { path: path.to_owned(), file, header, entry }
+    }
+
+    fn word(&self, offset: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, offset).unwrap();
+        u64::from_le_bytes(bytes)
+    }
+
+    /// The ring's tail.
+    fn tail(&self) -> u64 {
+        self.word(self.entry.control_offset + std::mem::offset_of!(RingControl, tail) as u64)
+    }
+
+    /// The sender that owns the slot now.
+    fn sender(&self) -> RecordExt {
+        let slot = self.entry.tx_slot_first;
+        RecordExt { txid: 0, slot, incarnation_low: self.incarnation() as u16 }
+    }
+
+    fn incarnation(&self) -> u32 {
+        let slot = u64::from(self.entry.tx_slot_first) * u64::from(self.header.slot_len);
+        let offset = std::mem::offset_of!(Slot, incarnation) as u64;
+        let mut bytes = [0; 4];
+        self.file.read_exact_at(&mut bytes, self.header.slot_offset + slot + offset).unwrap();
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Publishes an empty record that states handles, at the tail, and gives its position.
+    fn publish(&self, handle_count: u8, ext: RecordExt) -> u64 {
+        let position = self.tail();
+        let rules = RecordRules::of(&self.entry, self.header.key);
+        let at = |position: u64| self.entry.data_offset + (position & (self.entry.capacity - 1));
+        let word = rules.encode(&Record::with_handles(0, handle_count), position);
+        self.file.write_all_at(&ext.to_word().to_le_bytes(), at(position + 8)).unwrap();
+        self.file.write_all_at(&[0; 8], at(position + 16)).unwrap();
+        self.file.write_all_at(&word.to_le_bytes(), at(position)).unwrap();
+        position
+    }
+
+    fn connect(&self) -> OwnedFd {
+        let uuid = u128::from_be_bytes(self.header.region_uuid);
+        let name = self.path.parent().unwrap().join(format!(".{uuid:032x}.0.sock"));
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&name).unwrap()).unwrap();
+        socket
+    }
+
+    /// A connection of the sender that owns the slot now, from `tail` on.
+    fn connect_as_sender(&self, tail: u64) -> OwnedFd {
+        let socket = self.connect();
+        send(&socket, bytes_of(&self.hello(tail)), &[]);
+        socket
+    }
+
+    fn hello(&self, tail: u64) -> Hello {
+        Hello {
+            kind: packet_kind::HELLO,
+            ring: 0,
+            region_uuid: self.header.region_uuid,
+            generation: self.header.generation,
+            key: self.header.key,
+            incarnation: self.incarnation(),
+            slot: self.entry.tx_slot_first,
+            tail,
+            ..Hello::zeroed()
+        }
+    }
+
+    /// The packet of a record, whose handles are `descriptors` and said to be `count`.
+    fn send_packet(
+        &self,
+        socket: &OwnedFd,
+        position: u64,
+        count: u16,
+        descriptors: &[BorrowedFd<'_>],
+    ) {
+        let packet = HandlePacket {
+            kind: packet_kind::HANDLES,
+            ring: 0,
+            position,
+            incarnation: self.incarnation(),
+            slot: self.entry.tx_slot_first,
+            handle_count: count,
+            ..HandlePacket::zeroed()
+        };
+        let mut bytes = bytes_of(&packet).to_vec();
+        let one = CarriedHandle { rights: u32::MAX, kind: 0, descriptor_count: 1 };
+        (0..count).for_each(|_| bytes.extend_from_slice(bytes_of(&one)));
+        assert_eq!(bytes.len(), size_of::<HandlePacket>() + 8 * usize::from(count));
+        send(socket, &bytes, descriptors);
+    }
+}
+
+fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    let mut space = vec![std::mem::MaybeUninit::uninit(); 2048];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    }
+    let bytes = [std::io::IoSlice::new(bytes)];
+    rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::empty()).unwrap();
+}
+
+/// A region with both ends claimed, and a forger at it.
+fn forged() -> (Dir, SpscSender, SpscReceiver, Forger) {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = open(&path);
+    tx.claim().unwrap();
+    rx.claim().unwrap();
+    let forger = Forger::at(&path);
+    (dir, tx, rx, forger)
+}
+
+#[track_caller]
+fn is_violation(rx: &mut SpscReceiver, wanted: &str) {
+    let error = rx.try_recv().unwrap_err();
+    let TryRecvError::Failed { source } = error else { panic!("{error}") };
+    let Error::ProtocolViolation { ring: 0, slot: 1, reason, .. } = source else {
+        panic!("{source}")
+    };
+    assert!(reason.contains(wanted), "{reason}");
+}
+
+#[test]
+fn a_packet_whose_sender_died_before_it_published_goes_to_no_other_message() {
+    let (dir, tx, mut rx, forger) = forged();
+    let position = forger.tail();
+    let (witness, orphan) = std::io::pipe().unwrap();
+    let socket = forger.connect_as_sender(position);
+    forger.send_packet(&socket, position, 1, &[orphan.as_fd()]);
+    drop((tx, socket, orphan)); // gone without a record
+    let (mut tx, _) = open(&dir.file("r"));
+    tx.send_packet(packet(5, 1)).unwrap(); // at the very same position
+    let record = rx.try_recv_ref().unwrap();
+    assert_eq!(record.position(), position);
+    assert_eq!(numbers_of(&record.handles().unwrap()), [5]);
+    drop(record);
+    let start = Instant::now();
+    let mut closing = Some(witness);
+    while let Some(witness) = closing.take() {
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty | TryRecvError::Disconnected)));
+        let mut events = [rustix::event::PollFd::new(&witness, rustix::event::PollFlags::IN)];
+        let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+        if rustix::event::poll(&mut events, Some(&wait)).unwrap() == 0 {
+            assert!(start.elapsed() < SOON, "the orphan is still open");
+            closing = Some(witness);
+        }
+    }
+}
+
+#[test]
+fn an_orphan_of_the_same_sender_is_passed_over() {
+    let (_dir, _tx, mut rx, forger) = forged();
+    let (witness, orphan) = std::io::pipe().unwrap();
+    let (at, descriptor) = (forger.tail(), numbered(3));
+    let socket = forger.connect_as_sender(at.wrapping_sub(64));
+    forger.send_packet(&socket, at.wrapping_sub(8), 1, &[orphan.as_fd()]);
+    forger.send_packet(&socket, at, 1, &[descriptor.as_fd()]);
+    forger.publish(1, forger.sender());
+    drop(orphan);
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [3]);
+    closes_soon(witness);
+}
+
+#[test]
+fn a_record_without_its_packet_is_a_violation_and_passed_over() {
+    let (_dir, mut tx, mut rx, forger) = forged();
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(rx.try_recv().unwrap().handles.len(), 1);
+    forger.publish(2, forger.sender());
+    is_violation(&mut rx, "none were sent");
+    assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+}
+
+#[test]
+fn a_record_of_a_sender_that_never_connected_has_lost_its_handles() {
+    let (_dir, _tx, mut rx, forger) = forged();
+    forger.publish(2, forger.sender());
+    let TryRecvError::Failed { source } = rx.try_recv().unwrap_err() else { panic!() };
+    assert!(matches!(source, Error::HandlesLost { count: 2, .. }), "{source}");
+}
+
+#[test]
+fn other_numbers_of_handles_than_the_record_states_are_violations_and_all_are_closed() {
+    // Handles that the record states, that the packet states, descriptors.
+    for (stated, said, given) in [(1, 2, 2), (2, 1, 1), (2, 2, 1), (1, 1, 2), (3, 3, 0)] {
+        let (_dir, _tx, mut rx, forger) = forged();
+        let (witness, handle) = std::io::pipe().unwrap();
+        let position = forger.tail();
+        let socket = forger.connect_as_sender(position);
+        forger.send_packet(&socket, position, said, &vec![handle.as_fd(); given]);
+        forger.publish(stated, forger.sender());
+        drop(handle);
+        is_violation(&mut rx, "another number");
+        closes_soon(witness);
+    }
+}
+
+#[test]
+fn packets_that_are_none_are_violations_or_skipped() {
+    let (_dir, _tx, mut rx, forger) = forged();
+    let position = forger.tail();
+    let (witness, handle) = std::io::pipe().unwrap();
+    let socket = forger.connect_as_sender(position);
+    send(&socket, &[9; 32], &[handle.as_fd()]); // of a kind of later versions
+    let mut malformed = vec![0; 33];
+    malformed[..4].copy_from_slice(&packet_kind::HANDLES.to_le_bytes());
+    send(&socket, &malformed, &[handle.as_fd(), handle.as_fd()]);
+    forger.publish(1, forger.sender());
+    drop(handle);
+    is_violation(&mut rx, "malformed");
+    closes_soon(witness);
+}
+
+#[test]
+fn whoever_says_no_proper_hello_is_turned_away_and_harms_nobody() {
+    let (_dir, mut tx, mut rx, forger) = forged();
+    let good = forger.hello(0);
+    let wrong = [
+        Hello { kind: 2, ..good },
+        Hello { ring: 1, ..good },
+        Hello { region_uuid: [0; 16], ..good },
+        Hello { key: !good.key, ..good },
+    ];
+    let mut sockets = vec![forger.connect()]; // says nothing at all
+    let mut witnesses = Vec::new();
+    for hello in wrong {
+        let (witness, handle) = std::io::pipe().unwrap();
+        let socket = forger.connect();
+        send(&socket, bytes_of(&hello), &[handle.as_fd()]);
+        sockets.push(socket);
+        witnesses.push(witness);
+    }
+    send(&sockets[0], &[], &[]);
+    tx.send_packet(packet(4, 2)).unwrap();
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [4; 2]);
+    witnesses.into_iter().for_each(closes_soon);
+}
+
+#[test]
+fn more_connections_than_there_are_senders_harm_nobody() {
+    let (_dir, mut tx, mut rx, forger) = forged();
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(rx.try_recv().unwrap().handles.len(), 1);
+    let _sockets: Vec<_> = (0..300).map(|_| forger.connect()).collect();
+    forger.publish(1, RecordExt { txid: 0, slot: 1, incarnation_low: 0xffff });
+    let TryRecvError::Failed { source } = rx.try_recv().unwrap_err() else { panic!() };
+    assert!(matches!(source, Error::HandlesLost { .. }), "{source}");
+    tx.send_packet(packet(2, 1)).unwrap_or_else(|error| panic!("{error}"));
+}
