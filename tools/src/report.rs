@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use tombolo::inspect::{EndpointView, Image, RingView};
-use tombolo_abi::{Header, RegionState, RingKind, Role, SlotState, caps, wake};
+use tombolo::inspect::{EndpointView, Image, Liveness, RingView};
+use tombolo_abi::{Header, RegionState, RingKind, Role, SlotState, caps, slot_flags, wake};
 
 use crate::columns::Columns;
 use crate::health;
@@ -218,7 +218,8 @@ fn write_traffic(image: &Image, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn write_remarks(image: &Image, out: &mut impl Write) -> io::Result<()> {
-    let remarks: Vec<String> = image.rings().iter().flat_map(remarks).collect();
+    let of_ring = |ring| remarks(ring).into_iter().chain(carrying(image, ring));
+    let remarks: Vec<String> = image.rings().iter().flat_map(of_ring).collect();
     if !remarks.is_empty() {
         writeln!(out)?;
     }
@@ -240,6 +241,29 @@ fn remarks(ring: &RingView) -> Vec<String> {
         remarks.push(format!("ring {number}: a sender waits for room"));
     }
     remarks
+}
+
+/// Who is connected for handles, of a ring whose messages may carry some.
+fn carrying(image: &Image, ring: &RingView) -> Option<String> {
+    let control = ring.control.as_ref().filter(|_| ring.entry.max_handles > 0)?;
+    let connected = |role| {
+        let is_connected = |one: &&EndpointView| {
+            one.fields.ring == ring.ring
+                && one.role() == Some(role)
+                && one.liveness == Liveness::Alive
+                && one.fields.flags & slot_flags::HAS_SOCKET != 0
+        };
+        image.endpoints().iter().filter(is_connected).count()
+    };
+    let listens = if connected(Role::Receiver) > 0 { "listens" } else { "does not listen" };
+    let senders = counted(connected(Role::Sender) as u64, "sender");
+    // Counted by two sides, one after the other: what is below zero is on its way too.
+    let under_way = control.handles_sent.wrapping_sub(control.handles_taken) as i64;
+    let under_way = counted(under_way.max(0) as u64, "handle");
+    let number = ring.ring;
+    Some(format!(
+        "ring {number}: its receiver {listens} for handles, {senders} connected, {under_way} on the way"
+    ))
 }
 
 fn write_endpoints(image: &Image, out: &mut impl Write) -> io::Result<()> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{look, look_json};
 use tombolo::inspect::{Health, Image, Liveness};
-use tombolo::{EventsRegion, TryRecvError, TrySendError};
+use tombolo::{EventsRegion, MessagePacket, OpenOptions, TryRecvError, TrySendError};
 
 const SNAPSHOTS: u32 = 200;
 const KILLS: u64 = 20;
@@ -225,4 +225,27 @@ fn a_writer_killed_at_any_moment_leaves_no_damage() {
     }
     println!("{KILLS} writers killed, {left} records left, {locks} died with the lock held");
     assert!(left > 0);
+}
+
+#[test]
+fn who_is_connected_for_handles_is_shown_and_how_many_are_on_their_way() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("region.tombolo");
+    let mut region =
+        EventsRegion::open_path_with(&path, OpenOptions::new().max_handles(4)).unwrap();
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    let null = || std::fs::File::open("/dev/null").unwrap();
+    let packet = MessagePacket::from(b"two").handle(null()).handle(null());
+    tx.send_packet(packet).unwrap();
+    let (_, out, _) = look("inspect", &path, &[]);
+    for wanted in [
+        "ring 0: its receiver listens for handles, 1 sender connected, 2 handles on the way",
+        "ring 1: its receiver does not listen for handles, 0 senders connected",
+    ] {
+        assert!(out.contains(wanted), "{wanted:?} is missing:\n{out}");
+    }
+    assert!(look("dump", &path, &[]).1.contains("2 handles"));
+    rx.recv().unwrap();
+    assert!(look("inspect", &path, &[]).1.contains("1 sender connected, 0 handles on the way"));
 }
