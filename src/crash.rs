@@ -55,6 +55,8 @@ mod armed {
         "send.before-commit",
         "send.after-commit",
         "batch.before-commit",
+        "carry.before-hand-over",
+        "carry.after-hand-over",
         "transfer.before-roll",
         "transfer.after-roll",
         "recv.before-free",

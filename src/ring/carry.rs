@@ -13,6 +13,7 @@ use tombolo_abi::{RECORD_HEADER_LEN, Record, RecordExt};
 
 use super::doorbell::Wakes;
 use super::{Locked, Memory, NoRoom, Refusal, Ring, SpscProducer, Window, Word};
+use crate::crash::crash_point;
 use crate::error::Damage;
 
 /// Handles that may be on their way through a ring: below what the kernel takes for one sender, and
@@ -76,8 +77,10 @@ impl Window {
         let Some(zeroed_end) = self.prepare(ring, place.end)? else {
             return Err(self.no_room(ring, place.end).into());
         };
+        crash_point!("carry.before-hand-over");
         let spot = Spot { tail: self.tail, position: place.record };
         hand_over(spot).map_err(NotCarried::NotHandedOver)?;
+        crash_point!("carry.after-hand-over");
         let ext_position = place.record.wrapping_add(RECORD_HEADER_LEN);
         ring.memory.store(Word::Data(ext_position), ext.to_word(), Relaxed);
         self.write(ring, place, &record, payload, zeroed_end);

@@ -16,6 +16,7 @@ mod creation;
 mod ends;
 mod figures;
 mod fuzz;
+mod handles;
 mod kills;
 mod lock_look;
 mod no_membarrier;

@@ -3,8 +3,8 @@
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
-    Failure, Run, calls, creation, fuzz, kills, openers, order, peer_death, producer_kills, stream,
-    stream_mpsc, wakes,
+    Failure, Run, calls, creation, fuzz, handles, kills, openers, order, peer_death,
+    producer_kills, stream, stream_mpsc, wakes,
 };
 
 /// All runs, in the order in which they are listed.
@@ -14,6 +14,7 @@ pub const RUNS: &[Run] = &[
     order::RUN,
     kills::RUN,
     producer_kills::RUN,
+    handles::RUN,
     wakes::RUN,
     peer_death::RUN,
     calls::RUN,
