@@ -259,7 +259,8 @@ pub enum Error {
         handle_room: usize,
     },
     /// *Retry*: this process or the system may have no more descriptors open. The message stays,
-    /// and its handles with it.
+    /// and its handles with it. To go on without it, drop what [`recv_ref`](crate::Receiver::recv_ref)
+    /// lends.
     #[error("no descriptors are left for the handles on ring {ring}: {source}; close some")]
     TooManyFiles {
         /// The ring.

@@ -65,6 +65,7 @@ fn peer_process() {
         "receiver" => rx.claim().unwrap(),
         "few-descriptors" => with_few_descriptors(&mut tx, &mut rx),
         "counting" => no_descriptor_is_left(&mut tx, &mut rx),
+        "quota" => with_a_small_quota(&mut tx, &mut rx),
         "starting-programs" => nothing_is_inherited(&mut tx, &mut rx),
         other => panic!("no such role: {other}"),
     }
@@ -159,6 +160,32 @@ fn no_descriptor_is_left(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     assert_eq!(open_count(), before);
 }
 
+/// The kernel counts the descriptors that a user has under way against the limit of open files, but
+/// not those of root.
+fn with_a_small_quota(tx: &mut SpscSender, rx: &mut SpscReceiver) {
+    rx.claim().unwrap();
+    let before = getrlimit(Resource::Nofile);
+    let few = Rlimit { current: Some(64), maximum: before.maximum };
+    setrlimit(Resource::Nofile, few).unwrap();
+    let (start, mut sent) = (Instant::now(), 0);
+    let refused = loop {
+        match tx.try_send_packet(packet(sent, 8)) {
+            Ok(()) => sent += 1,
+            Err(_) if sent == 0 && start.elapsed() < SOON => {} // other tests are the same user
+            Err(refused) => break refused,
+        }
+    };
+    let tombolo::TrySendError::Full(refused) = refused else { panic!("{refused}") };
+    assert_eq!(numbers_of(&refused.handles), [sent; 8]);
+    assert!(sent > 0 && if support::is_root() { sent * 8 == 256 } else { sent * 8 <= 72 });
+    for number in 0..sent {
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 8]);
+    }
+    tx.try_send_packet_deadline(refused, SOON).unwrap();
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [sent; 8]);
+    setrlimit(Resource::Nofile, before).unwrap();
+}
+
 fn nothing_is_inherited(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     rx.claim().unwrap();
     tx.send_packet(packet(1, 20)).unwrap();
@@ -181,6 +208,27 @@ fn a_process_without_descriptors_keeps_the_message_whole_until_it_has_some() {
 fn no_descriptor_is_left_open_on_any_way_that_a_message_goes() {
     let dir = Dir::new();
     peer("counting", &dir.file("r")).finish();
+}
+
+#[test]
+fn a_user_with_too_many_handles_under_way_has_to_wait_and_loses_none() {
+    let dir = Dir::new();
+    peer("quota", &dir.file("r")).finish();
+}
+
+#[test]
+fn a_sender_that_comes_back_again_and_again_leaves_no_connections_behind() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = open(&path);
+    rx.claim().unwrap();
+    tx.send_packet(packet(0, 1)).unwrap();
+    for number in 1..150 {
+        drop(tx);
+        (tx, _) = open(&path);
+        tx.send_packet(packet(number, 1)).unwrap(); // the ring is never empty
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number - 1]);
+    }
 }
 
 #[test]

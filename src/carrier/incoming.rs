@@ -176,27 +176,32 @@ impl Incoming {
         }
     }
 
-    /// Accepts all who wait, and reads the hello of each.
+    /// Accepts all who wait, reads the hello of each, and closes what is over.
     fn accept(&mut self) -> Result<(), NotFetched> {
+        self.connections.iter_mut().for_each(Connection::close_if_over);
         let accepted = self.accept_waiting();
         for connection in &mut self.connections {
             connection.read_hello(&self.region, self.ring);
         }
-        // One that is over still tells where its sender began, until the sender connects again.
+        self.drop_stale();
+        self.found = None;
+        accepted
+    }
+
+    /// Drops what nothing comes from any more.
+    fn drop_stale(&mut self) {
+        // One that is over still tells where its sender began, until its slot connects again.
         let connections = &self.connections;
         let is_stale: Vec<_> = (0..connections.len())
             .map(|index| {
                 let one = &connections[index];
                 let later = &connections[index + 1..];
                 one.socket.is_none()
-                    && (one.hello.is_none()
-                        || later.iter().any(|next| next.sender() == one.sender()))
+                    && (one.hello.is_none() || later.iter().any(|next| next.slot() == one.slot()))
             })
             .collect();
         let mut is_stale = is_stale.into_iter();
         self.connections.retain(|_| !is_stale.next().unwrap_or(false));
-        self.found = None;
-        accepted
     }
 
     fn accept_waiting(&mut self) -> Result<(), NotFetched> {
@@ -227,6 +232,10 @@ impl Connection {
         self.hello.map(|hello| LockWord { slot: hello.slot, incarnation: hello.incarnation })
     }
 
+    fn slot(&self) -> Option<u16> {
+        self.hello.map(|hello| hello.slot)
+    }
+
     fn is_of(&self, ext: RecordExt) -> bool {
         self.hello.is_some_and(|hello| hello.is_of(ext))
     }
@@ -250,6 +259,14 @@ impl Connection {
         } else {
             self.socket = None;
         }
+    }
+
+    /// Closes it where its sender has closed it too and nothing is left in it.
+    fn close_if_over(&mut self) {
+        let is_over = |socket: &OwnedFd| {
+            !matches!(socket::peek_bytes(socket.as_fd(), &mut [0; 1]), Ok(1..) | Err(Errno::AGAIN))
+        };
+        self.socket.take_if(|socket| is_over(socket));
     }
 
     /// Looks at the first packet that is not an orphan.

@@ -75,10 +75,12 @@ impl<K: Discipline> Receiver<K> {
         self.claimed_until(Deadline::PAST)?.end.check_usable()
     }
 
-    /// Takes the next message, waiting for it.
+    /// Takes the next message, waiting for it, with its handles.
     ///
     /// # Errors
-    /// [`RecvError::Disconnected`] where the ring is empty and its sender has come and gone.
+    /// [`RecvError::Disconnected`] where the ring is empty and its sender has come and gone. Of a message
+    /// with handles also [`Error::TooManyFiles`], and then it stays; [`Error::HandlesLost`], which has
+    /// its bytes; [`Error::ProtocolViolation`].
     ///
     /// # Cost
     /// One allocation and one copy of the message; no system call while there are messages
@@ -118,7 +120,8 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::recv`]; [`Error::BufferTooSmall`] with the size needed, and then the message
-    /// stays.
+    /// stays. So does one that has handles, with [`Error::HandleRoomTooSmall`]: see
+    /// [`Self::recv_parts`].
     ///
     /// # Cost
     /// One copy of the message, no allocation; no system call while there are messages
@@ -230,7 +233,7 @@ impl<K: Discipline> Receiver<K> {
     }
 
     /// Hands up to `limit` messages that are there now to `take`, one after the other, and gives
-    /// how many. Each is freed when `take` returns.
+    /// how many. Each is freed when `take` returns, and handles that it did not ask for are closed.
     ///
     /// # Errors
     /// [`Error::Poisoned`] and the like. An empty ring is no error, it gives 0, also where its

@@ -14,7 +14,7 @@ use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Wakes};
 
 /// A message where it lies in the ring. Dropping it frees the room: the message is taken then, and
-/// not before; a panic leaves it to be delivered again. See [`Payload`] for how to look at it.
+/// not before, and its handles are closed; a panic leaves it to be delivered again. See [`Payload`] for how to look at it.
 ///
 /// # Examples
 /// ```
