@@ -1,5 +1,6 @@
 //! Tests of the ring algorithms over memories that are not mapped.
 
+mod carrying;
 mod exhaustive;
 mod heap;
 mod processes;
