@@ -90,6 +90,11 @@ impl Peer {
         Ok(untold)
     }
 
+    /// Makes sure that the next look at an empty ring asks again: not all that is gone was looked after.
+    pub(crate) fn ask_again(&mut self) {
+        self.known = None;
+    }
+
     /// Notes that `departure` was told. Until then it is found again each time.
     pub(crate) fn tell(&mut self, departure: u64) {
         self.told = Some(departure);

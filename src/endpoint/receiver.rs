@@ -487,6 +487,9 @@ impl Claimed {
             return Err(TryRecvError::Empty);
         }
         if let Some(front) = self.front()? {
+            if !departed.is_empty() {
+                self.peer.ask_again();
+            }
             return Ok(front);
         }
         self.end.check_whole()?;

@@ -14,7 +14,8 @@ use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Wakes};
 
 /// A message where it lies in the ring. Dropping it frees the room: the message is taken then, and
-/// not before, and its handles are closed; a panic leaves it to be delivered again. See [`Payload`] for how to look at it.
+/// not before, and its handles are closed; a panic leaves it to be delivered again. See [`Payload`]
+/// for how to look at it.
 ///
 /// # Examples
 /// ```
@@ -112,7 +113,9 @@ impl<'a> RecordRef<'a> {
         if self.handle_count() == 0 {
             return Ok(Vec::new());
         }
-        self.fetch().map_err(|error| match error {
+        let fetched = self.fetch();
+        self.end.check_whole()?; // bytes that are missing look like another sender's
+        fetched.map_err(|error| match error {
             Error::HandlesLost { ring, position, count, .. } => {
                 let mut data = vec![0; self.front.payload_len()];
                 self.consumer.copy_out(&self.end.ring, self.front, &mut data);

@@ -414,7 +414,8 @@ impl<K: Discipline> Drop for Claimed<K> {
     }
 }
 
-/// Makes `attempt`, and says *disconnected* instead of *full* or *no receiver* where the receiver was met and is gone.
+/// Makes `attempt`, and says *disconnected* instead of *full* or *no receiver* where the receiver was
+/// met and is gone.
 /// What the departed freed at last is room for one attempt more.
 #[inline]
 pub(super) fn unless_gone<T>(
