@@ -129,7 +129,8 @@ impl OpenOptions {
         self
     }
 
-    /// The most handles of one message, at most 64. Default 0: messages carry bytes only.
+    /// The most handles of one message, at most 64. Default 0: messages carry bytes only. With more, a
+    /// receiver listens on a socket in the region's directory from when it is claimed until it goes.
     pub fn max_handles(mut self, count: u16) -> Self {
         self.max_handles = count;
         self
