@@ -378,7 +378,7 @@ impl<K: Discipline> Receiver<K> {
     fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         match &mut self.claimed {
             Some(Claimed { end, consumer, wakes, intake, .. }) => {
-                Ok(RecordRef::new(end, consumer, wakes, intake.as_ref(), front))
+                Ok(RecordRef::new(end, consumer, wakes, intake, front))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }

@@ -39,7 +39,7 @@ pub struct RecordRef<'a> {
     end: &'a Attached,
     consumer: &'a mut Consumer,
     wakes: &'a Wakes,
-    intake: Option<&'a Intake>,
+    intake: &'a Option<Intake>,
     on_drop: OnDrop,
 }
 
@@ -56,7 +56,7 @@ impl<'a> RecordRef<'a> {
         end: &'a Attached,
         consumer: &'a mut Consumer,
         wakes: &'a Wakes,
-        intake: Option<&'a Intake>,
+        intake: &'a Option<Intake>,
         front: Front,
     ) -> Self {
         let position = consumer.payload_position(front);
