@@ -223,7 +223,7 @@ impl OpenOptions {
     /// The longest message that leaves room for three more in the smaller ring.
     fn message_len_max(&self) -> u64 {
         let smaller = self.new_spsc_capacity().min(self.new_mpsc_capacity());
-        let room = smaller / 4 / 64 * 64; // records start at multiples of at most 64 bytes
+        let room = smaller / 4 / 64 * 64; // so that records could start at multiples of 64 bytes
         room.saturating_sub(RECORD_HEADER_LEN + RECORD_EXT_LEN)
     }
 

@@ -33,9 +33,8 @@
 //! The code is generic over [`Memory`], a handful of operations on shared words: mapped for use,
 //! on the heap for property tests, modelled for exhaustive search, recorded for comparing the two.
 //!
-//! Sources: the commit word in the record is that of Aeron's ring buffers. Zeroing ahead of need, so
-//! that no zero stands in the way of a publishing store, and the lock that names its holder are this
-//! crate's.
+//! Sources: the commit word in the record is that of Aeron's ring buffers. Zeros that stand for room,
+//! and the lock that names its holder, are this crate's.
 
 mod consumer;
 pub(crate) mod doorbell;

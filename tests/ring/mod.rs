@@ -2,6 +2,8 @@
 
 mod exhaustive;
 mod heap;
+mod hostile;
+mod lines;
 mod processes;
 mod property;
 mod recording;

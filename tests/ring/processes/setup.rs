@@ -105,7 +105,7 @@ impl Setup {
     pub(super) fn new(capacity: u64, actors: Vec<Actor>) -> Self {
         Self {
             capacity,
-            prezero_len: 64,
+            prezero_len: 0,
             actors,
             killable: &[],
             kills: 0,
