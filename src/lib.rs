@@ -75,7 +75,7 @@ pub use endpoint::{
 pub use error::{Damage, Error};
 pub use mem::Payload;
 pub use region::{
-    CreatePolicy, EventsRegion, FileSystemPolicy, OpenOptions, OwnerPolicy, Prefault,
+    CreatePolicy, EventsRegion, FileSystemPolicy, MpscOrder, OpenOptions, OwnerPolicy, Prefault,
 };
 pub use tombolo_abi::{LayoutError, SharedLayout};
 

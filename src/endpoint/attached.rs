@@ -2,17 +2,20 @@
 
 use std::mem::offset_of;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 
-use tombolo_abi::{RingControl, RingEntry, Role};
+use tombolo_abi::{RingControl, RingEntry, RingKind, Role};
 
 use super::Deadline;
 use super::errors::NotSent;
+use super::group::Group;
 use super::peer::Meeting;
 use super::slot::{OwnedSlot, Wanted};
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;
-use crate::ring::{Refusal, Ring};
+use crate::ring::doorbell::{Look, look};
+use crate::ring::{Memory, Refusal, Ring, Word};
 use crate::watcher::Watch;
 
 /// An owned slot and the ring that it belongs to.
@@ -26,8 +29,10 @@ pub struct Attached {
     pub(crate) ring: Ring<RingSpan>,
     /// Its index in the directory.
     pub(crate) index: u32,
-    /// Its directory entry, from the private copy.
+    /// Its directory entry, from the private copy; a receiver's of lanes is that of the first.
     pub(crate) entry: RingEntry,
+    /// The rings that share the consumer.
+    pub(super) group: Group,
     /// Whom it has met on the other side.
     pub(crate) meeting: Meeting,
     /// Tells when somebody there is gone.
@@ -35,21 +40,31 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Claims an endpoint of ring `index`.
+    /// Claims an endpoint of ring `index`, which is the first of its group. A producer of lanes claims
+    /// one that is free and empty.
     pub(crate) fn claim(
         region: &Arc<Region>,
         index: u32,
         role: Role,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let entry = entry(region, index)?;
-        let (rx_slots, tx_slots) = (entry.rx_slot..entry.rx_slot + 1, entry.tx_slots());
+        let group = Group::of(region, index)?;
+        let rx_slot = entry(region, index)?.rx_slot;
+        let (rx_slots, tx_slots) = (rx_slot..rx_slot + 1, group.tx_slots.clone());
         let (slots, others) = match role {
             Role::Receiver => (rx_slots, tx_slots),
             Role::Sender => (tx_slots, rx_slots),
         };
-        let wanted = Wanted { ring: index, role, slots };
+        let ring_of = |slot| if role == Role::Sender { group.ring_of(slot) } else { index };
+        let is_lane = group.of_lanes && role == Role::Sender;
+        let is_fit = |slot| Ok(!is_lane || is_empty(region, ring_of(slot), index)?);
+        let wanted = Wanted { role, slots, ring_of: &ring_of, is_fit: &is_fit };
         let slot = OwnedSlot::claim(region, &wanted, deadline)?;
+        let index = ring_of(slot.identity().slot);
+        let entry = entry(region, index)?;
+        if is_lane {
+            region.populate_lane(&entry)?;
+        }
         let meeting = Meeting::new(&slot, others.clone())?;
         let doorbell = match role {
             Role::Receiver => offset_of!(RingControl, rx_wake),
@@ -57,10 +72,15 @@ impl Attached {
         };
         let doorbell = entry.control_offset + doorbell as u64;
         let watch = Watch::start(region, slot.identity(), others, doorbell)?;
-        let ring = map_ring(region, &entry).ok_or(Error::NoSuchRing { kind: "mapped" })?;
-        let end = Self { slot, role, ring, index, entry, meeting, watch };
+        let ring = map_ring(region, index, group.rings.start)?;
+        let end = Self { slot, role, ring, index, entry, group, meeting, watch };
         end.check_usable()?;
         Ok(end)
+    }
+
+    /// Whether this is an end of a lane.
+    pub(super) fn is_lane(&self) -> bool {
+        self.entry.ring_kind() == Some(RingKind::Lane)
     }
 
     /// An error in a forked child, which doesn't have the mapping, where the endpoint was lost, or
@@ -107,6 +127,9 @@ impl Attached {
             return cut; // the damage is ours alone
         }
         self.ring.poison(damage);
+        if self.group.of_lanes {
+            self.group.wake_producers(self.slot.region());
+        }
         self.error_of(damage, position)
     }
 
@@ -140,8 +163,19 @@ pub(crate) fn entry(region: &Region, index: u32) -> Result<RingEntry, Error> {
     entry.ok_or(Error::NoSuchRing { kind: "such" })
 }
 
-fn map_ring(region: &Region, entry: &RingEntry) -> Option<Ring<RingSpan>> {
-    let RingEntry { control_offset, data_offset, capacity, .. } = *entry;
-    let span = RingSpan::new(region.mapping().clone(), control_offset, data_offset, capacity)?;
-    Some(Ring::new(span, entry, region.header().key))
+/// Ring `index`, mapped, in the group whose first ring is `first`.
+pub(super) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<RingSpan>, Error> {
+    let (entry, first) = (entry(region, index)?, entry(region, first)?);
+    let RingEntry { control_offset, data_offset, capacity, .. } = entry;
+    let controls = (control_offset, first.control_offset);
+    let span = RingSpan::new(region.mapping().clone(), controls, data_offset, capacity);
+    let span = span.ok_or(Error::NoSuchRing { kind: "mapped" })?;
+    Ok(Ring::new(span, &entry, region.header().key))
+}
+
+/// Whether a lane that nobody owns holds no record that is still to be received.
+fn is_empty(region: &Region, index: u32, first: u32) -> Result<bool, Error> {
+    let ring = map_ring(region, index, first)?;
+    let head = ring.memory.load(Word::Head, Acquire); // edge `free`
+    Ok(look(&ring, head) == Look::Nothing)
 }

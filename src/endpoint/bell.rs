@@ -22,6 +22,8 @@ use crate::ring::doorbell::{
 
 /// Records taken without a sleep before producers may go on without fences.
 const RECORDS: u32 = 256;
+/// Records of one lane before it is another's turn.
+const TURN: u32 = 64;
 /// How long since the last sleep.
 const AWAKE: Duration = Duration::from_millis(1);
 /// How long since the last barrier, which interrupts every producer that runs.
@@ -34,6 +36,47 @@ const LOOKS_AT_LOCK: u32 = 128;
 const SHORT_SLEEPS: u32 = 10;
 /// How often the short sleep is doubled behind a holder that no barrier reaches.
 const DOUBLINGS: u32 = 4;
+
+/// What a receiver waits for.
+pub(super) trait Incoming {
+    /// Whether there is a record, for whoever spins. `all_fence` tells whether all producers fence for
+    /// each message.
+    fn has_come(&mut self, end: &Attached, all_fence: bool) -> bool;
+
+    /// What there is behind an arming.
+    fn look_armed(&mut self, end: &Attached) -> Look;
+
+    /// Whether there is a record, after a sleep.
+    fn is_there(&mut self, end: &Attached) -> bool;
+
+    /// The receiver's position.
+    fn head(&self) -> u64;
+}
+
+/// A record of the receiver's one ring, at its position.
+pub(super) struct OneRing {
+    pub(super) head: u64,
+}
+
+impl Incoming for OneRing {
+    #[inline]
+    fn has_come(&mut self, end: &Attached, _: bool) -> bool {
+        self.is_there(end)
+    }
+
+    fn look_armed(&mut self, end: &Attached) -> Look {
+        look_until_free(end, self.head)
+    }
+
+    #[inline]
+    fn is_there(&mut self, end: &Attached) -> bool {
+        look(&end.ring, self.head) == Look::Something
+    }
+
+    fn head(&self) -> u64 {
+        self.head
+    }
+}
 
 /// A receiver's doorbell, with what decides about its use.
 #[derive(Debug)]
@@ -103,28 +146,28 @@ impl Bell {
         true
     }
 
-    /// Waits until there may be a record at `head`, or other departures than those `known`.
+    /// Waits until there may be what is `incoming`, or other departures than those `known`.
     pub(super) fn wait(
         &mut self,
         end: &Attached,
-        head: u64,
+        incoming: &mut impl Incoming,
         wakes: &Wakes,
         known: Option<u32>,
         deadline: Deadline,
     ) -> Result<(), Error> {
-        let is_there = || look(&end.ring, head) == Look::Something;
-        let has_news = || is_there() || end.has_departures(known);
+        let all_fence = self.all_fence();
+        let has_news = || incoming.has_come(end, all_fence) || end.has_departures(known);
         if self.spin.until(deadline, has_news) {
             return Ok(());
         }
         end.settle(wakes);
-        let armed = self.arm(end, head);
+        let armed = self.arm(end, incoming);
         if let Ok(Some(sleep)) = armed {
             let ended = end.sleep_for_record(sleep, known, deadline);
             if ended == Ended::TimedOut {
                 self.note_time_out();
             }
-            match (ended, is_there()) {
+            match (ended, incoming.is_there(end)) {
                 (_, true) => self.spin.note_end_of_sleep(),
                 (Ended::Perhaps, false) => end.count_spurious(),
                 _ => {}
@@ -136,21 +179,35 @@ impl Bell {
 
     /// Arms and looks once more: how to sleep, or `None` where there is something to do. Disarm
     /// afterwards, either way.
-    pub(super) fn arm(&mut self, end: &Attached, head: u64) -> Result<Option<Sleep>, Error> {
+    pub(super) fn arm(
+        &mut self,
+        end: &Attached,
+        incoming: &mut impl Incoming,
+    ) -> Result<Option<Sleep>, Error> {
         if self.doorbell.needs_barrier() {
             self.last_barrier = Some(Instant::now());
         }
         let Armed { word, trust } = self.doorbell.arm(&end.ring);
-        let found = look_until_free(end, head);
+        let found = incoming.look_armed(end);
         let before = self.behind.take(); // of no meaning once the lock was seen free
         let limit = match found {
             Look::Something => None,
             Look::Nothing => Some(SLEEP_MAX),
-            Look::LockedBy(holder) => self.limit_behind(end, head, holder, before)?,
+            Look::LockedBy(holder) => self.limit_behind(end, incoming.head(), holder, before)?,
         };
         self.armed_for_short = (trust == Trust::Short).then(Instant::now);
         let trusted = if trust == Trust::Short { SHORT } else { SLEEP_MAX };
         Ok(limit.map(|limit| Sleep { word, limit: limit.min(trusted) }))
+    }
+
+    /// Whether all producers fence for each message.
+    pub(super) fn all_fence(&self) -> bool {
+        self.doorbell.all_fence()
+    }
+
+    /// Begins the turn of a lane, which is over when it is time to look around.
+    pub(super) fn begin_turn(&mut self) {
+        self.records = RECORDS - TURN;
     }
 
     /// To be told after a sleep that was ended by time alone.

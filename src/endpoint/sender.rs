@@ -6,7 +6,7 @@ use std::mem::{offset_of, replace};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use tombolo_abi::{Role, Slot};
+use tombolo_abi::{RingKind, Role, Slot};
 
 use super::attached::Attached;
 use super::backoff::Backoff;
@@ -340,13 +340,27 @@ impl<K: Discipline> Sender<K> {
     #[cold]
     fn claim_until(&self, deadline: Deadline) -> Result<Claimed<K>, Error> {
         self.region.check_ours()?;
+        if self.is_of_lanes() {
+            let end = Attached::claim(&self.region, self.index, Role::Sender, deadline)?;
+            return self.claimed_at(Arc::new(end));
+        }
         let mut shared = self.shared_until(deadline)?;
         let end = match &*shared {
             Some(end) => end.clone(),
             None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, deadline)?),
         };
-        let producer = K::attach(&end)?;
         *shared = Some(end.clone());
+        self.claimed_at(end)
+    }
+
+    /// Whether each clone has a ring of its own.
+    fn is_of_lanes(&self) -> bool {
+        let entry = self.region.entries().get(self.index as usize);
+        entry.is_some_and(|entry| entry.ring_kind() == Some(RingKind::Lane))
+    }
+
+    fn claimed_at(&self, end: Arc<Attached>) -> Result<Claimed<K>, Error> {
+        let producer = K::attach(&end)?;
         let (wakes, peer) = <_>::default();
         let spin = Spin::new(self.spin_max);
         Ok(Claimed { end, producer, wakes, peer, spin })
@@ -461,7 +475,7 @@ pub(super) fn unless_gone<T>(
 }
 
 /// Clones share the endpoint, and so the slot: several threads of a process are one producer to
-/// the outside.
+/// the outside. Where each producer has a lane, each clone claims one of its own at first use.
 impl Clone for Sender<Mpsc> {
     fn clone(&self) -> Self {
         Self {

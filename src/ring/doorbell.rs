@@ -235,6 +235,11 @@ impl RxDoorbell {
         matches!(self.fences, Fences::Off | Fences::Requested)
     }
 
+    /// Whether every producer fences between publishing and looking, and has since it was asked to.
+    pub(crate) fn all_fence(&self) -> bool {
+        matches!(self.fences, Fences::On | Fences::Always)
+    }
+
     /// A sleep that was to be trusted for a short time has lasted all of it. What was published
     /// before the request for fences is visible now. No other end of a sleep says that, and neither
     /// does a message found while arming.

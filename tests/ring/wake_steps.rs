@@ -82,6 +82,56 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
     assert_steps(0, &[Scenario::Arm], Scenario::SendTwo, protocol);
 }
 
+/// Behind the look after the consumer's sleep, which fences where it must. The bit is set once.
+#[test]
+fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is_clear() {
+    let protocol = "load Tail Acquire
+        load data 0 Acquire
+        load Head Acquire
+        load SentMsgs Relaxed
+        load SentBytes Relaxed
+        load FullEvents Relaxed
+        ask whether barriers reach this process
+        store data 16 zero Relaxed
+        store data 24 zero Relaxed
+        store data 32 zero Relaxed
+        store data 40 zero Relaxed
+        store data 48 zero Relaxed
+        store data 56 zero Relaxed
+        store data 8 payload Relaxed
+        store data 0 header Release
+        load RxWake Relaxed
+        fence SeqCst
+        ask whether barriers reach this process
+        load RxWake Relaxed
+        notify RxWake One
+        store Tail Release
+        store SentMsgs Relaxed
+        store SentBytes Relaxed
+        load Summary(0) Relaxed
+        set 0x20 in Summary(0)
+        store data 24 payload Relaxed
+        store data 16 header Release
+        load RxWake Relaxed
+        fence SeqCst
+        ask whether barriers reach this process
+        load RxWake Relaxed
+        store Tail Release
+        store SentMsgs Relaxed
+        store SentBytes Relaxed
+        load Summary(0) Relaxed";
+    assert_steps(0, &[Scenario::Arm], Scenario::SendTwoOnLane, protocol);
+}
+
+#[test]
+fn the_consumer_of_lanes_fences_behind_clearing_a_bit() {
+    let protocol = "load Summary(0) Relaxed
+        keep 0xffffffffffffffdf of Summary(0)
+        fence SeqCst
+        load Summary(0) Relaxed";
+    assert_steps(0, &[Scenario::SendTwoOnLane], Scenario::ClearLane, protocol);
+}
+
 #[test]
 fn a_producer_notifies_after_it_gave_the_lock_back() {
     let protocol = "compare-exchange Lock SeqCst

@@ -68,6 +68,8 @@ impl Stepper<'_> {
             Access::CompareExchange(word, current, new) => {
                 self.compare_exchange(state, index, word, current, new)
             }
+            Access::FetchOr(word, bits) => self.fetch(state, index, word, |found| found | bits),
+            Access::FetchAnd(word, bits) => self.fetch(state, index, word, |found| found & bits),
             Access::Fence(_) => {
                 state.drain(index);
                 self.answer(state, index, 0)
@@ -169,6 +171,24 @@ impl Stepper<'_> {
                 state.armings += u8::from(word == Word::TxWake);
             }
             Ok(found)
+        })
+    }
+
+    /// Changes a word by one access that reads and writes.
+    fn fetch(
+        &mut self,
+        mut state: State,
+        index: usize,
+        word: Word,
+        change: impl Fn(u64) -> u64,
+    ) -> Outcomes {
+        let cell = self.cell(word).expect("a cell");
+        arrive_own(&mut state, index, cell);
+        let settled = state.settled(Some(index), cell);
+        self.answer_all(settled, index, |_, state| {
+            state.drain(index);
+            state.shared.set(cell, change(state.shared.get(cell)));
+            Ok(0)
         })
     }
 

@@ -38,6 +38,14 @@ impl Memory for Words<'_> {
         self.replay.compare_exchange(word, current, new)
     }
 
+    fn fetch_or(&self, word: Word, bits: u64) {
+        self.replay.fetch_or(word, bits);
+    }
+
+    fn fetch_and(&self, word: Word, bits: u64) {
+        self.replay.fetch_and(word, bits);
+    }
+
     fn fence(&self, order: Ordering) {
         self.replay.fence(order);
     }
