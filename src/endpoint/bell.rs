@@ -84,8 +84,10 @@ pub(super) struct Bell {
     doorbell: RxDoorbell,
     pub(super) spin: Spin,
     behind: Option<Behind>,
-    /// Records taken since the last sleep, or since that was last looked into.
+    /// Records taken since the last sleep, or since that was last looked into; counted from
+    /// `records_from`, so that it is time sooner where other lanes have their turns.
     records: u32,
+    records_from: u32,
     last_sleep: Instant,
     last_barrier: Option<Instant>,
     /// Since when it has been armed, where the sleep must be short.
@@ -112,11 +114,13 @@ impl Bell {
             .map_err(|error| end.slot.region().io_error("draw a number for", error))?;
         let count = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
         let fences = if is_locked(end) { Fences::Always } else { Fences::Requested };
+        let records_from = if end.is_lane() { RECORDS - TURN } else { 0 };
         Ok(Self {
             doorbell: RxDoorbell::attach(&end.ring, end.slot.identity(), count, fences),
             spin,
             behind: None,
-            records: 0,
+            records: records_from,
+            records_from,
             last_sleep: Instant::now(),
             last_barrier: None,
             armed_for_short: None,
@@ -136,7 +140,7 @@ impl Bell {
         if !self.is_time_to_look_around() {
             return false;
         }
-        self.records = 0;
+        self.begin_turn();
         if self.doorbell.can_relax()
             && self.last_sleep.elapsed() >= AWAKE
             && self.last_barrier.is_none_or(|barrier| barrier.elapsed() >= BARRIER_EVERY)
@@ -205,9 +209,9 @@ impl Bell {
         self.doorbell.all_fence()
     }
 
-    /// Begins the turn of a lane, which is over when it is time to look around.
+    /// Counts records from the start: a lane's turn is over when it is time to look around.
     pub(super) fn begin_turn(&mut self) {
-        self.records = RECORDS - TURN;
+        self.records = self.records_from;
     }
 
     /// To be told after a sleep that was ended by time alone.
@@ -220,7 +224,8 @@ impl Bell {
 
     pub(super) fn disarm(&mut self, end: &Attached) {
         self.doorbell.disarm(&end.ring);
-        (self.records, self.last_sleep) = (0, Instant::now());
+        self.begin_turn();
+        self.last_sleep = Instant::now();
     }
 
     /// How long to sleep while `holder` has the lock; `None` where there is a record. A dead holder
