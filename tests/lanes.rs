@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tombolo::inspect::{Health, Image};
 use tombolo::{
-    Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvTimeoutError, TryRecvError,
-    TrySendError, wait_any,
+    Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvTimeoutError,
+    TryRecvError, TrySendError, wait_any,
 };
 use tombolo_abi::RingKind;
 

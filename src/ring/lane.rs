@@ -6,7 +6,7 @@ use crate::error::Damage;
 /// The one producer of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LaneProducer {
-    producer: SpscProducer,
+    pub(super) producer: SpscProducer,
     bit: SummaryBit,
 }
 
