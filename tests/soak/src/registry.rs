@@ -14,6 +14,7 @@ pub const RUNS: &[Run] = &[
     order::RUN,
     kills::RUN,
     producer_kills::RUN,
+    producer_kills::LANES,
     wakes::RUN,
     peer_death::RUN,
     calls::RUN,
