@@ -36,7 +36,6 @@ use tombolo_abi::LANE_COUNT_MAX;
 
 use super::doorbell::{Look, look};
 use super::{Memory, Ring, Word};
-use crate::crash::crash_point;
 
 /// Lanes of one word.
 const LANES_A_WORD: usize = 64;
@@ -64,7 +63,6 @@ impl SummaryBit {
         compiler_fence(SeqCst); // the load stays behind the publishing store
         // Edge `summary`: the fence is that of the look before, or else the consumer's barrier.
         if ring.memory.load(Word::Summary(self.word), Relaxed) & self.mask == 0 {
-            crash_point!("lane.before-summary");
             ring.memory.fetch_or(Word::Summary(self.word), self.mask);
         }
     }

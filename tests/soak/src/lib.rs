@@ -17,6 +17,8 @@ mod ends;
 mod figures;
 mod fuzz;
 mod kills;
+mod lanes_isolation;
+mod lanes_many;
 mod lock_look;
 mod no_membarrier;
 mod openers;
