@@ -13,6 +13,7 @@ pub const RUNS: &[Run] = &[
     stream_mpsc::RUN,
     order::RUN,
     kills::RUN,
+    kills::LANE,
     producer_kills::RUN,
     producer_kills::LANES,
     lanes_isolation::RUN,
