@@ -10,7 +10,7 @@ use tombolo::{
     Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvTimeoutError,
     TryRecvError, TrySendError, wait_any,
 };
-use tombolo_abi::RingKind;
+use tombolo_abi::{RingKind, RingState};
 
 mod support;
 use support::Dir;
@@ -342,4 +342,93 @@ fn a_region_of_lanes_is_sound_to_those_who_inspect_it() {
     assert_eq!(kinds, [RingKind::Spsc, RingKind::Lane, RingKind::Lane, RingKind::Lane]);
     let msgs: Vec<_> = image.rings().iter().map(|ring| ring.depth.unwrap().msgs).collect();
     assert_eq!(msgs, [Some(0), Some(0), Some(1), Some(1)]);
+}
+
+/// It once passed over the padding twice: while attaching, and again where it began to receive, which
+/// by then was room that the producer had used.
+#[test]
+fn a_consumer_that_attaches_in_front_of_padding_takes_up_where_that_ends() {
+    let dir = Dir::new();
+    let mut region = open(&dir.file("r"), 1);
+    let (mut tx, _) = region.split_mpsc().unwrap();
+    let (mut sent, mut received) = (0u64, 0u64);
+    let message = |number: u64| {
+        let mut bytes = vec![0; 500 + (number * 97 % 500) as usize];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        bytes
+    };
+    for _ in 0..200 {
+        let (_, mut rx) = region.split_mpsc().unwrap();
+        tx.try_send(&message(sent)).unwrap();
+        sent += 1;
+        rx.claim().unwrap();
+        while tx.try_send(&message(sent)).is_ok() {
+            sent += 1;
+        }
+        while let Ok(found) = rx.try_recv() {
+            assert_eq!(found.data, message(received));
+            received += 1;
+        }
+        assert_eq!(received, sent);
+    }
+    println!("{sent} messages to 200 consumers");
+}
+
+#[test]
+fn damage_in_one_lane_is_told_to_the_ends_of_all() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path, 3);
+    let (tx, mut rx) = region.split_mpsc().unwrap();
+    let mut many: Vec<_> = (0..3).map(|_| tx.clone()).collect();
+    for tx in &mut many {
+        tx.send(b"one").unwrap();
+        assert_eq!(rx.recv().unwrap().data, b"one");
+    }
+    while many[2].try_send(&[7; 500]).is_ok() {}
+    let image = Image::open(&path).unwrap();
+    let lane = image.rings()[2].entry;
+    let blocked = many.remove(2);
+    thread::scope(|scope| {
+        let mut blocked = blocked;
+        let waits = scope.spawn(move || blocked.send(&[7; 500]));
+        thread::sleep(SHORT);
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 8], lane.data_offset + 16).unwrap();
+        let start = Instant::now();
+        let error = loop {
+            match rx.recv_timeout(SHORT) {
+                Ok(_) | Err(RecvTimeoutError::Timeout) => assert!(start.elapsed() < SOON),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.to_string().contains("poisoned"), "{error}");
+        waits.join().unwrap().ok(); // room may have come before the damage
+    });
+    for tx in &mut many {
+        let error = tx.try_send(b"more").unwrap_err();
+        assert!(error.to_string().contains("poisoned"), "{error}");
+    }
+    assert!(rx.try_recv().is_err());
+    let image = Image::open(&path).unwrap();
+    let states: Vec<_> = image.rings()[1..].iter().map(|ring| ring.state()).collect();
+    assert_eq!(states, [Some(RingState::Poisoned); 3]);
+}
+
+#[test]
+fn a_bit_of_the_summary_that_no_lane_has_is_a_problem_and_disturbs_nobody() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path, 3);
+    let (mut tx, mut rx) = region.split_mpsc().unwrap();
+    let control = Image::open(&path).unwrap().rings()[1].entry.control_offset;
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xf8; 64], control + 0x380).unwrap();
+    let image = Image::open(&path).unwrap();
+    let problem = image.problems().first().unwrap();
+    println!("{problem}");
+    assert_eq!((image.health(), problem.code), (Health::Damaged, "summary"));
+    assert_eq!(problem.offset, Some(control + 0x380));
+    tx.send(b"one").unwrap();
+    assert_eq!(rx.recv().unwrap().data, b"one");
 }

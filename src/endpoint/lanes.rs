@@ -57,22 +57,27 @@ struct Lane {
 }
 
 impl Lanes {
-    /// All lanes of the group of `end`, which has attached to the first. Blocked producers learn of
-    /// what a predecessor freed.
+    /// All lanes of the group of `end`, which has attached to the first with `consumer`. Blocked
+    /// producers learn of what a predecessor freed.
     ///
     /// # Errors
     /// Where one of them is damaged.
-    pub(super) fn attach(end: &Attached, wakes: &Wakes) -> Result<Self, Error> {
-        let attach = |index| {
-            let ring = map_ring(end.slot.region(), index, end.group.rings.start)?;
-            let consumer = Consumer::attach(&ring).map_err(|damage| end.damaged(damage))?;
-            let (empty_looks, empty_at, is_populated) = (0, consumer.head(), false);
-            Ok(Lane { ring, consumer, index, empty_looks, empty_at, is_populated })
-        };
-        let mut lanes = end.group.rings.clone().map(attach).collect::<Result<Vec<_>, Error>>()?;
-        for Lane { ring, consumer, .. } in &mut lanes {
-            let found = consumer.front(ring, wakes);
+    pub(super) fn attach(
+        end: &Attached,
+        consumer: &mut Consumer,
+        wakes: &Wakes,
+    ) -> Result<Self, Error> {
+        let first = end.group.rings.start;
+        let mut lanes = Vec::with_capacity(end.group.rings.len());
+        for index in end.group.rings.clone() {
+            let ring = map_ring(end.slot.region(), index, first)?;
+            // One consumer a lane: where this one passes over padding, no other knows of it.
+            let mut other = (index != first).then(|| Consumer::attach(&ring)).transpose();
+            let other = other.as_mut().map_err(|damage| end.damaged(*damage))?;
+            let consumer = other.as_mut().unwrap_or(consumer);
+            let found = consumer.front(&ring, wakes);
             found.map_err(|damage| end.damaged_at(damage, consumer.head()))?;
+            lanes.push(Lane::new(ring, consumer.clone(), index));
         }
         Ok(Self {
             attention: Attention::new(lanes.len()),
@@ -203,6 +208,13 @@ impl Lanes {
         attention.scan(self.lanes.iter().enumerate().map(|(lane, Lane { ring, consumer, .. })| {
             if lane == current { (&end.ring, head) } else { (ring, consumer.head()) }
         }))
+    }
+}
+
+impl Lane {
+    fn new(ring: Ring<RingSpan>, consumer: Consumer, index: u32) -> Self {
+        let (empty_looks, empty_at, is_populated) = (0, consumer.head(), false);
+        Self { ring, consumer, index, empty_looks, empty_at, is_populated }
     }
 }
 

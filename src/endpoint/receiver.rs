@@ -427,11 +427,11 @@ impl<K: Discipline> Receiver<K> {
     fn claim_until(&self, deadline: Deadline) -> Result<Claimed, Error> {
         self.region.check_ours()?;
         let end = Attached::claim(&self.region, self.index, Role::Receiver, deadline)?;
-        let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
+        let mut consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, Spin::new(self.spin_max))?;
         let (wakes, peer) = <_>::default();
         let lanes = match end.group.of_lanes {
-            true => Some(Box::new(Lanes::attach(&end, &wakes)?)),
+            true => Some(Box::new(Lanes::attach(&end, &mut consumer, &wakes)?)),
             false => None,
         };
         Ok(Claimed { end, consumer, wakes, peer, bell, lanes, named: 0 })
