@@ -45,7 +45,7 @@ pub struct Rx<K: Discipline> {
 pub struct RxInPlace<K: Discipline, const AS_SLICE: bool>(Rx<K>);
 
 impl<K: Discipline> Tx<K> {
-    fn new(mut tx: Sender<K>, meeting: &Meeting) -> Result<Self, Failure> {
+    pub(super) fn new(mut tx: Sender<K>, meeting: &Meeting) -> Result<Self, Failure> {
         tx.claim()?;
         if meeting.waiting == Waiting::Sleep {
             tx.set_spin_max(Duration::ZERO);
@@ -55,7 +55,7 @@ impl<K: Discipline> Tx<K> {
 }
 
 impl<K: Discipline> Rx<K> {
-    fn new(mut rx: Receiver<K>, meeting: &Meeting) -> Result<Self, Failure> {
+    pub(super) fn new(mut rx: Receiver<K>, meeting: &Meeting) -> Result<Self, Failure> {
         rx.claim()?;
         if meeting.waiting == Waiting::Sleep {
             rx.set_spin_max(Duration::ZERO);
