@@ -42,7 +42,7 @@ pub(super) enum Actor {
     /// The producer of a lane.
     Lane(Lane),
     /// The consumer of lanes.
-    Lanes(Lanes),
+    Lanes(Box<Lanes>),
     /// It does nothing more.
     Done,
 }

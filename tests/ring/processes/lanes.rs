@@ -78,7 +78,7 @@ impl Lanes {
     }
 
     fn to(&self, kept: Kept, stage: Stage) -> (Actor, Event) {
-        (Actor::Lanes(Self { kept: Some(kept), stage, ..self.clone() }), Event::Nothing)
+        (Actor::Lanes(Box::new(Self { kept: Some(kept), stage, ..self.clone() })), Event::Nothing)
     }
 
     fn attach(&self, rings: &Rings<'_>, setup: &Setup) -> Ran {
@@ -183,7 +183,7 @@ impl Lanes {
             scan_all(rings, &mut kept);
         }
         let next = Self { kept: Some(kept), epoch, stage: Stage::Merge, ..self.clone() };
-        (Actor::Lanes(next), Event::Nothing)
+        (Actor::Lanes(Box::new(next)), Event::Nothing)
     }
 
     /// Looks at all lanes behind an arming.
@@ -237,7 +237,7 @@ impl Lanes {
         }
         kept.doorbell.disarm(&rings[0]);
         let next = Self { kept: Some(kept), epoch, stage: Stage::Merge, ..self.clone() };
-        (Actor::Lanes(next), Event::Nothing)
+        (Actor::Lanes(Box::new(next)), Event::Nothing)
     }
 }
 

@@ -16,7 +16,7 @@ const ONE: &[Job] = &[Job::Send(8)];
 /// The producers of lanes, and their consumer.
 fn lanes(jobs: &[&'static [Job]], receiver: Lanes) -> Setup {
     let producers = (0..).zip(jobs).map(|(lane, jobs)| Actor::Lane(Lane::new(lane, jobs)));
-    let actors = producers.chain([Actor::Lanes(receiver)]).collect();
+    let actors = producers.chain([Actor::Lanes(Box::new(receiver))]).collect();
     Setup { prezero_len: 0, ..Setup::new(64, actors) }
 }
 
@@ -35,7 +35,7 @@ fn fenced(jobs: &[&'static [Job]]) -> Setup {
 }
 
 fn with_successor(mut setup: Setup, idles: Idles, killable: &'static [usize]) -> Setup {
-    setup.actors.push(Actor::Lanes(Lanes::new(idles)));
+    setup.actors.push(Actor::Lanes(Box::new(Lanes::new(idles))));
     setup.kill(1, killable)
 }
 
