@@ -60,12 +60,8 @@ impl Plan {
         };
         let capacity = options.new_mpsc_capacity();
         let lane = |lane| RingPlan { kind: RingKind::Lane, capacity, lane, ..spsc };
-        let mpsc = RingPlan {
-            kind: RingKind::Mpsc,
-            capacity,
-            producers: options.new_producers(),
-            ..spsc
-        };
+        let mpsc =
+            RingPlan { kind: RingKind::Mpsc, capacity, producers: options.new_producers(), ..spsc };
         let mut rings = vec![spsc];
         match options.new_order() {
             MpscOrder::Total => rings.push(mpsc),

@@ -191,7 +191,8 @@ impl<'a> Pair<'a> {
                 if let Some(len) = half_written {
                     let payload = self.payload(len);
                     if let Ok(claimed) = self.lane.producer.claim(&self.ring, len) {
-                        self.ring.memory.copy_in(claimed.payload_position(), &payload);
+                        let position = self.lane.producer.payload_position(&self.ring, claimed);
+                        self.ring.memory.copy_in(position, &payload);
                     }
                 }
                 self.lane = LaneProducer::attach(&self.ring, 77).unwrap();

@@ -123,13 +123,13 @@ impl Lanes {
         let front = consumer.front(ring, &Wakes::default()).map_err(|damage| damage.to_string())?;
         let front = front.ok_or("a record that was seen is gone")?;
         let mut bytes = vec![0; front.payload_len()];
-        Consumer::copy_out(ring, front, &mut bytes);
-        let number = bytes[0];
+        consumer.copy_out(ring, front, &mut bytes);
+        let (number, position) = (bytes[0], consumer.head());
         if number == 0 || bytes.iter().any(|byte| *byte != number) {
-            return Err(format!("torn: {bytes:x?} at {} of lane {lane}", front.position));
+            return Err(format!("torn: {bytes:x?} at {position} of lane {lane}"));
         }
         let (next, _) = self.to(kept, Stage::Free(lane as u8));
-        Ok((next, Event::Took(lane_position(lane as u8, front.position), number)))
+        Ok((next, Event::Took(lane_position(lane as u8, position), number)))
     }
 
     fn free(&self, rings: &Rings<'_>, mut kept: Kept, lane: u8) -> Ran {
