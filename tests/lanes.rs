@@ -210,6 +210,7 @@ fn messages_of_one_producer_keep_their_order_among_those_of_others() {
     thread::scope(|scope| {
         for producer in 0..4u32 {
             let mut tx = tx.clone();
+            tx.claim().unwrap(); // or the first might be gone before the second has come
             scope.spawn(move || {
                 for number in 0..EACH {
                     let message = u64::from(producer) << 32 | u64::from(number);
