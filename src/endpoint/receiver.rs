@@ -24,8 +24,9 @@ use crate::ring::{Consumer, Front, Nothing, Wakes};
 /// [`MpscConsumer`](crate::MpscConsumer).
 ///
 /// It claims its endpoint at first use, or by [`Receiver::claim`]. Messages come in the order of
-/// the ring, or of each lane, see [`MpscOrder`](crate::MpscOrder), each once. Where a receiver dies, its successor gets what it had not freed once more,
-/// at the same position; nothing else is ever repeated.
+/// the ring, or of each lane, see [`MpscOrder`](crate::MpscOrder), each once. Where a receiver dies,
+/// its successor gets what it had not freed once more, at the same position; nothing else is ever
+/// repeated.
 ///
 /// # Source
 /// Operations and errors are those of `std::sync::mpsc`.

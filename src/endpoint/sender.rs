@@ -349,8 +349,9 @@ impl<K: Discipline> Sender<K> {
             Some(end) => end.clone(),
             None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, deadline)?),
         };
-        *shared = Some(end.clone());
-        self.claimed_at(end)
+        let claimed = self.claimed_at(end.clone())?;
+        *shared = Some(end);
+        Ok(claimed)
     }
 
     /// Whether each clone has a ring of its own.
