@@ -93,11 +93,6 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         load FullEvents Relaxed
         ask whether barriers reach this process
         store data 16 zero Relaxed
-        store data 24 zero Relaxed
-        store data 32 zero Relaxed
-        store data 40 zero Relaxed
-        store data 48 zero Relaxed
-        store data 56 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
         load RxWake Relaxed
@@ -108,6 +103,11 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed
+        store data 24 zero Relaxed
+        store data 32 zero Relaxed
+        store data 40 zero Relaxed
+        store data 48 zero Relaxed
+        store data 56 zero Relaxed
         load Summary(0) Relaxed
         set 0x20 in Summary(0)
         store data 24 payload Relaxed
