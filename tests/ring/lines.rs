@@ -14,7 +14,13 @@ fn zeroing_by_lines_leaves_what_zeroing_by_words_does() {
     let region = EventsRegion::anonymous(options).unwrap();
     let entry = region.shared().entries()[0];
     let mapping = region.shared().mapping().clone();
-    let span = RingSpan::new(mapping, entry.control_offset, entry.data_offset, CAPACITY).unwrap();
+    let span = RingSpan::new(
+        mapping,
+        (entry.control_offset, entry.control_offset),
+        entry.data_offset,
+        CAPACITY,
+    )
+    .unwrap();
     let mut ranges = 0;
     for from in (CAPACITY - 256..CAPACITY + 64).step_by(8) {
         for len in (0..400).step_by(8) {
