@@ -147,7 +147,10 @@ impl Registry {
     pub fn ours_copying(self) -> Self {
         use Test::{FanIn, OneWayBatch, OneWayBusy, OneWaySpinSleep, RoundTripBusy};
         const LANES: &[Test] = &[RoundTripBusy, OneWayBusy, OneWayBatch, OneWaySpinSleep, FanIn];
-        self.processes::<ours::Spsc>().processes::<ours::Mpsc>().processes_for::<ours::Lanes>(LANES)
+        self.processes::<ours::Spsc>()
+            .processes_for::<ours::SpscLarge>(&[OneWayBusy, OneWayBatch])
+            .processes::<ours::Mpsc>()
+            .processes_for::<ours::Lanes>(LANES)
     }
 
     /// Pipes and sockets.

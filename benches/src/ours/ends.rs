@@ -12,6 +12,13 @@ use crate::system::{Failure, Look, Meeting, ProcessSystem, Receive, Transmit, Wa
 #[derive(Debug)]
 pub struct Spsc;
 
+/// The same with a ring that is larger than the processors' caches, as the logs of some peers are.
+#[derive(Debug)]
+pub struct SpscLarge;
+
+/// Bytes of that ring.
+const LARGE: usize = 64 << 20;
+
 /// The ring with one sender; messages are looked at where they lie, by safe calls.
 #[derive(Debug)]
 pub struct SpscInPlace;
@@ -215,6 +222,22 @@ impl ProcessSystem for Spsc {
 
     fn receiver(meeting: &Meeting) -> Result<Self::Receiver, Failure> {
         Rx::new(open(meeting)?.split_spsc()?.1, meeting)
+    }
+}
+
+impl ProcessSystem for SpscLarge {
+    const NAME: &'static str = "tombolo-spsc-64m";
+    const PRODUCERS_MAX: usize = 1;
+    const BATCHES: bool = true;
+    type Sender = Tx<tombolo::Spsc>;
+    type Receiver = Rx<tombolo::Spsc>;
+
+    fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure> {
+        Spsc::sender(&Meeting { capacity: LARGE, ..*meeting })
+    }
+
+    fn receiver(meeting: &Meeting) -> Result<Self::Receiver, Failure> {
+        Spsc::receiver(&Meeting { capacity: LARGE, ..*meeting })
     }
 }
 

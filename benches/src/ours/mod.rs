@@ -5,7 +5,7 @@ mod join;
 mod lanes;
 pub(crate) mod memory;
 
-pub use ends::{Mpsc, Spsc, SpscInPlace, SpscSlice};
+pub use ends::{Mpsc, Spsc, SpscInPlace, SpscLarge, SpscSlice};
 pub use join::Join;
 pub(crate) use join::join_region;
 pub use lanes::{Lanes, ManyLanes};
