@@ -1,6 +1,9 @@
 //! Where each producer has a lane of its own: who gets which, and in which order messages come.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::mem::offset_of;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +13,7 @@ use tombolo::{
     Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvTimeoutError,
     TryRecvError, TrySendError, wait_any,
 };
-use tombolo_abi::{RingKind, RingState};
+use tombolo_abi::{RingControl, RingKind, RingState};
 
 mod support;
 use support::Dir;
@@ -41,15 +44,53 @@ fn peer_process() {
     let (mut tx, mut rx) = open(&path, 1).split_mpsc().unwrap();
     match role.as_str() {
         "producer" => (1..=3u8).for_each(|number| tx.send(&[number]).unwrap()),
+        "twice" => tx.send(b"first").unwrap(),
         "consumer" => rx.claim().unwrap(),
         other => panic!("no such role: {other}"),
     }
     report("ready");
     wait_for_parent();
+    if role == "twice" {
+        tx.send(b"second").unwrap();
+        report("sent");
+        loop {
+            thread::park(); // the parent's to end
+        }
+    }
 }
 
 fn peer(role: &str, path: &Path) -> Peer {
     Peer::start("peer_process", role, path)
+}
+
+/// A file whose summary is read and written behind everybody's back.
+fn summary(path: &Path) -> (File, u64) {
+    let control = Image::open(path).unwrap().rings()[1].entry.control_offset;
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    (file, control + offset_of!(RingControl, summary) as u64)
+}
+
+/// Looks at empty lanes until no bit is set, and then until the consumer has forgotten them.
+fn forget_lanes(path: &Path, mut is_empty: impl FnMut() -> bool) {
+    let (file, at) = summary(path);
+    let (start, mut bits) = (Instant::now(), [1]);
+    while bits != [0] {
+        assert!(is_empty() && start.elapsed() < SOON);
+        file.read_exact_at(&mut bits, at).unwrap();
+    }
+    let start = Instant::now();
+    while start.elapsed() < SHORT {
+        assert!(is_empty());
+    }
+}
+
+/// Lets a peer that has sent once send its second message, and takes its bit away: so it is where a
+/// producer was stopped between publishing and setting the bit.
+fn send_without_a_bit(peer: &mut Peer, path: &Path) {
+    peer.let_go();
+    assert_eq!(peer.next_report(), "sent");
+    let (file, at) = summary(path);
+    file.write_all_at(&[0], at).unwrap();
 }
 
 #[test]
@@ -234,6 +275,73 @@ fn messages_of_one_producer_keep_their_order_among_those_of_others() {
         next.iter().sum::<u32>()
     );
     assert!(next == [EACH; 4] && changes > 0);
+}
+
+/// It once came only after the busy lane had run empty, and until then nobody could claim its lane.
+#[test]
+fn what_a_dead_producer_left_untold_comes_beside_a_lane_that_is_never_empty() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path, 2);
+    let (mut busy, mut rx) = region.split_mpsc().unwrap();
+    busy.claim().unwrap();
+    let mut other = peer("twice", &path);
+    assert_eq!(rx.recv().unwrap().data, b"first");
+    busy.send(b"busy").unwrap();
+    assert_eq!(rx.recv().unwrap().data, b"busy");
+    forget_lanes(&path, || matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    (0..100).for_each(|_| busy.send(b"busy").unwrap());
+    send_without_a_bit(&mut other, &path);
+    (0..1000).for_each(|_| {
+        assert_eq!(rx.try_recv().unwrap().data, b"busy", "nobody has told of the other yet");
+        busy.send(b"busy").unwrap();
+    });
+    other.kill();
+    let (start, mut between) = (Instant::now(), 0);
+    while rx.try_recv().unwrap().data != b"second" {
+        assert!(start.elapsed() < SOON);
+        busy.send(b"busy").unwrap();
+        between += 1;
+    }
+    println!("{between} messages of the busy lane came first");
+    busy.clone().claim().unwrap();
+}
+
+/// It once never came.
+#[test]
+fn what_a_dead_producer_left_untold_comes_to_a_consumer_that_only_drains() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut last, mut rx) = open(&path, 2).split_mpsc().unwrap();
+    last.claim().unwrap();
+    let mut other = peer("twice", &path);
+    assert_eq!(rx.drain(1, |record| assert_eq!(record.to_vec(), b"first")).unwrap(), 1);
+    last.send(b"last").unwrap();
+    assert_eq!(rx.drain(1, |record| assert_eq!(record.to_vec(), b"last")).unwrap(), 1);
+    forget_lanes(&path, || rx.drain(1, |_| ()).unwrap() == 0);
+    send_without_a_bit(&mut other, &path);
+    other.kill();
+    let start = Instant::now();
+    while rx.drain(1, |record| assert_eq!(record.to_vec(), b"second")).unwrap() == 0 {
+        assert!(start.elapsed() < SOON);
+    }
+}
+
+/// One receive of sixty-four once said that there was nothing.
+#[test]
+fn a_message_that_nobody_told_of_stays_there_once_it_was_seen() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path, 2).split_mpsc().unwrap();
+    let mut other = peer("twice", &path);
+    assert_eq!(rx.recv().unwrap().data, b"first");
+    forget_lanes(&path, || matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    send_without_a_bit(&mut other, &path);
+    for _ in 0..1000 {
+        let record = rx.try_recv_ref().unwrap();
+        assert_eq!(record.to_vec(), b"second");
+        record.keep();
+    }
 }
 
 /// The lanes fall out of the consumer's attention between the rounds, and come back by their bits.

@@ -35,6 +35,8 @@ pub(super) struct Lanes {
     attention: Attention,
     /// Whether all lanes are to be looked at, whatever the summary says.
     is_scan_due: bool,
+    /// The watcher's count of departures when that was last looked into.
+    departures: u32,
     /// Whether anything was freed in a lane that was current before.
     has_taken: bool,
     /// Whether all producers fenced for each message when that was last asked.
@@ -68,6 +70,7 @@ impl Lanes {
         wakes: &Wakes,
     ) -> Result<Self, Error> {
         let first = end.group.rings.start;
+        let departures = end.watch.departures(); // all lanes are looked at behind this
         let mut lanes = Vec::with_capacity(end.group.rings.len());
         for index in end.group.rings.clone() {
             let ring = map_ring(end.slot.region(), index, first)?;
@@ -84,6 +87,7 @@ impl Lanes {
             lanes,
             current: 0,
             is_scan_due: false,
+            departures,
             has_taken: false,
             all_fence: false,
             looks: 0,
@@ -107,7 +111,22 @@ impl Lanes {
         self.is_scan_due = true;
     }
 
-    /// Whether that has been told and not been seen to.
+    /// Looks whether anybody has departed since it last did. To be asked at the end of each turn, so that
+    /// it doesn't take an empty lane to find what the departed left.
+    pub(super) fn note_departures(&mut self, end: &Attached) {
+        let departures = end.watch.departures();
+        if std::mem::replace(&mut self.departures, departures) != departures {
+            self.scan_soon();
+        }
+    }
+
+    /// Notes that the current lane is left with a record at its head, which brings the consumer back:
+    /// it may have been forgotten, and its producer not have come to setting its bit.
+    pub(super) fn note_left(&mut self) {
+        self.attention.note_found(self.current);
+    }
+
+    /// Whether a look at all lanes is still to come.
     pub(super) fn is_scan_due(&self) -> bool {
         self.is_scan_due
     }

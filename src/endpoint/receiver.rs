@@ -487,12 +487,18 @@ impl Claimed {
             if front.is_some() && !is_over {
                 return Ok(front);
             }
-            let Some(next) = lanes.next(end, consumer.head(), bell.all_fence()) else { break };
+            if front.is_some() {
+                lanes.note_left();
+            }
+            lanes.note_departures(end);
+            let Some(next) = lanes.next(end, consumer.head(), bell.all_fence()) else {
+                return Ok(front);
+            };
             lanes.turn_to(next, end, consumer);
             bell.begin_turn();
             is_over = false;
         }
-        Ok(None) // nothing, or a flood of padding
+        Ok(None) // a flood of padding
     }
 
     /// A departure that is to be told.
