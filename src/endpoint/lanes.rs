@@ -134,6 +134,7 @@ impl Lanes {
     /// The next lane behind the current one in which there is something, or the current one again.
     /// `None` where none is known to have anything.
     pub(super) fn next(&mut self, end: &Attached, head: u64, all_fence: bool) -> Option<usize> {
+        self.note_fences(all_fence);
         self.attention.merge(&end.ring);
         if std::mem::take(&mut self.is_scan_due) {
             self.scan(end, head);
@@ -141,10 +142,18 @@ impl Lanes {
         let behind = self.current + 1;
         let found = self.find(end, head, behind, self.lanes.len());
         let found = found.or_else(|| self.find(end, head, 0, behind));
-        if self.attention.has_quiet() || all_fence != self.all_fence {
-            self.settle(end, all_fence);
+        if self.attention.has_quiet() {
+            self.settle(end);
         }
         found
+    }
+
+    /// Notes whether all producers fence for each message. Where they no longer do, no lane may be
+    /// forgotten on the strength of that, so this comes before any look.
+    fn note_fences(&mut self, all_fence: bool) {
+        if std::mem::replace(&mut self.all_fence, all_fence) && !all_fence {
+            self.attention.unsettle();
+        }
     }
 
     /// Makes `lane` the current one.
@@ -204,14 +213,10 @@ impl Lanes {
     }
 
     /// Settles quiet lanes where that can be done now.
-    fn settle(&mut self, end: &Attached, all_fence: bool) {
-        if self.all_fence && !all_fence {
-            self.attention.unsettle();
-        }
-        self.all_fence = all_fence;
+    fn settle(&mut self, end: &Attached) {
         self.looks = self.looks.wrapping_add(1);
         let is_time = || self.last_barrier.elapsed() >= BARRIER_EVERY;
-        if all_fence {
+        if self.all_fence {
             self.attention.settle();
         } else if self.looks.is_multiple_of(LOOKS_A_CLOCK) && is_time() {
             self.last_barrier = Instant::now();

@@ -25,6 +25,7 @@
 //! | edge | one side | other side | carries |
 //! |---|---|---|---|
 //! | `summary` | producer: record header, fence, load `summary` | consumer: clear in `summary`, fence, load header | one of the two sees the other |
+//! | `relax` | producer: load-acquire `rx_wake` without a request for fences, load `summary` | consumer: clear in `summary`, store-release `rx_wake` | who goes on without fences sees every bit that was cleared while all fenced |
 //!
 //! The words are changed by whoever sends or receives, a bit at a time, so always by one access that
 //! reads and writes.

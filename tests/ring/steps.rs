@@ -37,6 +37,8 @@ pub(super) enum Scenario {
     ArmTwice,
     /// Arms as the consumer of an MPSC ring, and looks.
     ArmLocked,
+    /// Lets producers go on without fences.
+    Relax,
     ArmForRoom,
     /// Two messages as the producer of lane 5.
     SendTwoOnLane,
@@ -82,6 +84,10 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
         }
         Scenario::Transfer => usize::from(transfer(ring, DEAD, ME, wakes).unwrap().is_some()),
         Scenario::Arm | Scenario::ArmTwice | Scenario::ArmLocked => arm(scenario, ring),
+        Scenario::Relax => {
+            RxDoorbell::attach(ring, ME, 0, Fences::Requested).relax(ring);
+            1
+        }
         Scenario::SendTwoOnLane => {
             let mut producer = LaneProducer::attach(ring, 5).unwrap();
             (0..2).filter(|_| producer.try_send(ring, message, wakes).is_ok()).count()
@@ -242,7 +248,7 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
     let first = "store data 16 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed
@@ -253,7 +259,7 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
         store data 56 zero Relaxed";
     let second = "store data 24 payload Relaxed
         store data 16 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed";
@@ -290,7 +296,7 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
         store data 264 payload Relaxed
         store data 256 header Relaxed
         store data 248 padding Release
-        load RxWake Relaxed
+        load RxWake Acquire
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed

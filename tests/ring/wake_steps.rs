@@ -32,6 +32,15 @@ fn a_consumer_that_has_asked_for_fences_arms_without_a_barrier() {
     assert_steps(0, &[], Scenario::ArmTwice, protocol);
 }
 
+/// Released: whoever finds no request finds also what was cleared in the summary before.
+#[test]
+fn a_consumer_that_lets_producers_go_on_without_fences_releases_the_word() {
+    let protocol = "store ConsumerId Relaxed
+        store RxWake Relaxed
+        store RxWake Release";
+    assert_steps(0, &[], Scenario::Relax, protocol);
+}
+
 #[test]
 fn the_consumer_of_a_locked_ring_looks_at_the_lock_before_the_header() {
     let protocol = "store ConsumerId Relaxed
@@ -57,7 +66,7 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         store data 16 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         fence SeqCst
         ask whether barriers reach this process
         load RxWake Relaxed
@@ -72,7 +81,7 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         store data 56 zero Relaxed
         store data 24 payload Relaxed
         store data 16 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         fence SeqCst
         ask whether barriers reach this process
         load RxWake Relaxed
@@ -95,7 +104,7 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         store data 16 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         fence SeqCst
         ask whether barriers reach this process
         load RxWake Relaxed
@@ -112,7 +121,7 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         set 0x20 in Summary(0)
         store data 24 payload Relaxed
         store data 16 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         fence SeqCst
         ask whether barriers reach this process
         load RxWake Relaxed
