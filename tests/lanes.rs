@@ -13,7 +13,7 @@ use tombolo::{
     Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvTimeoutError,
     TryRecvError, TrySendError, wait_any,
 };
-use tombolo_abi::{RingControl, RingKind, RingState};
+use tombolo_abi::{RingControl, RingKind, RingState, wake};
 
 mod support;
 use support::Dir;
@@ -342,6 +342,38 @@ fn a_message_that_nobody_told_of_stays_there_once_it_was_seen() {
         assert_eq!(record.to_vec(), b"second");
         record.keep();
     }
+}
+
+/// The count once began anew with each turn, so that fences were asked for as long as two lanes were
+/// in use.
+#[test]
+fn producers_go_on_without_fences_though_their_lanes_take_turns() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path, 2);
+    let (mut tx, mut rx) = region.split_mpsc().unwrap();
+    let mut other = tx.clone();
+    let control = Image::open(&path).unwrap().rings()[1].entry.control_offset;
+    let (file, at) =
+        (File::open(&path).unwrap(), control + offset_of!(RingControl, rx_wake) as u64);
+    let asks_for_fences = || {
+        let mut word = [0; 4];
+        file.read_exact_at(&mut word, at).unwrap();
+        u32::from_le_bytes(word) & wake::FENCE_REQ != 0
+    };
+    assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)));
+    assert!(asks_for_fences());
+    let (start, mut rounds) = (Instant::now(), 0);
+    while asks_for_fences() {
+        assert!(start.elapsed() < SOON);
+        for _ in 0..100 {
+            tx.send(b"one").unwrap();
+            other.send(b"two").unwrap();
+            (0..2).for_each(|_| drop(rx.try_recv().unwrap()));
+        }
+        rounds += 1;
+    }
+    println!("after {rounds} hundred messages of each");
 }
 
 /// The lanes fall out of the consumer's attention between the rounds, and come back by their bits.

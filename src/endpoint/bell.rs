@@ -84,10 +84,12 @@ pub(super) struct Bell {
     doorbell: RxDoorbell,
     pub(super) spin: Spin,
     behind: Option<Behind>,
-    /// Records taken since the last sleep, or since that was last looked into; counted from
-    /// `records_from`, so that it is time sooner where other lanes have their turns.
+    /// Records of this turn, counted from `records_from`, so that it is over sooner where other lanes
+    /// have theirs.
     records: u32,
     records_from: u32,
+    /// Records of earlier turns since the last sleep, or since enough had come.
+    records_before: u32,
     last_sleep: Instant,
     last_barrier: Option<Instant>,
     /// Since when it has been armed, where the sleep must be short.
@@ -121,33 +123,44 @@ impl Bell {
             behind: None,
             records: records_from,
             records_from,
+            records_before: 0,
             last_sleep: Instant::now(),
             last_barrier: None,
             armed_for_short: None,
         })
     }
 
-    /// Counts a record; whether enough have come since something was looked into.
+    /// Counts a record; whether the turn is over.
     #[inline(always)]
     pub(super) fn is_time_to_look_around(&mut self) -> bool {
         self.records += 1;
         self.records >= RECORDS
     }
 
-    /// Counts a record too; where it is time, lets producers go on without fences if many records came
-    /// without a sleep. Gives whether it was time.
+    /// Counts a record too, and begins a new turn where it is time. Gives whether it was.
     pub(super) fn look_around(&mut self, end: &Attached) -> bool {
-        if !self.is_time_to_look_around() {
-            return false;
+        let is_time = self.is_time_to_look_around();
+        if is_time {
+            self.begin_turn(end);
         }
-        self.begin_turn();
+        is_time
+    }
+
+    /// Counts the records of a turn from the start. Lets producers go on without fences where many came
+    /// without a sleep, in however many turns.
+    pub(super) fn begin_turn(&mut self, end: &Attached) {
+        self.records_before += self.records - self.records_from;
+        self.records = self.records_from;
+        if self.records_before < RECORDS {
+            return;
+        }
+        self.records_before = 0;
         if self.doorbell.can_relax()
             && self.last_sleep.elapsed() >= AWAKE
             && self.last_barrier.is_none_or(|barrier| barrier.elapsed() >= BARRIER_EVERY)
         {
             self.doorbell.relax(&end.ring);
         }
-        true
     }
 
     /// Waits until there may be what is `incoming`, or other departures than those `known`.
@@ -209,11 +222,6 @@ impl Bell {
         self.doorbell.all_fence()
     }
 
-    /// Counts records from the start: a lane's turn is over when it is time to look around.
-    pub(super) fn begin_turn(&mut self) {
-        self.records = self.records_from;
-    }
-
     /// To be told after a sleep that was ended by time alone.
     pub(super) fn note_time_out(&mut self) {
         // The caller's deadline may have come before a short sleep's end.
@@ -224,7 +232,7 @@ impl Bell {
 
     pub(super) fn disarm(&mut self, end: &Attached) {
         self.doorbell.disarm(&end.ring);
-        self.begin_turn();
+        (self.records, self.records_before) = (self.records_from, 0);
         self.last_sleep = Instant::now();
     }
 

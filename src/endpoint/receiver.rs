@@ -490,12 +490,12 @@ impl Claimed {
             if front.is_some() {
                 lanes.note_left();
             }
+            bell.begin_turn(end);
             lanes.note_departures(end);
             let Some(next) = lanes.next(end, consumer.head(), bell.all_fence()) else {
                 return Ok(front);
             };
             lanes.turn_to(next, end, consumer);
-            bell.begin_turn();
             is_over = false;
         }
         Ok(None) // a flood of padding
