@@ -119,6 +119,28 @@ fn each_producer_and_each_clone_has_a_lane_of_its_own() {
     fourth.claim().unwrap();
 }
 
+/// It once named the dead.
+#[test]
+fn a_claimer_that_is_refused_learns_who_has_a_lane_or_which_one_is_to_be_drained() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = open(&path, 2);
+    let (mut tx, mut rx) = region.split_mpsc().unwrap();
+    let (dead, live) = (peer("producer", &path), peer("producer", &path));
+    dead.kill();
+    let error = tx.claim().unwrap_err();
+    assert!(matches!(error, Error::LaneNotEmpty { ring: 1 }), "{error}");
+    println!("{error}");
+    (0..6).for_each(|_| drop(rx.recv_timeout(SOON).unwrap()));
+    let mut own = tx.clone();
+    own.claim().unwrap();
+    own.send(b"left").unwrap();
+    let error = tx.claim().unwrap_err();
+    assert!(matches!(error, Error::Busy { pid, .. } if pid == std::process::id()), "{error}");
+    drop(live);
+    tx.claim().unwrap();
+}
+
 #[test]
 fn as_many_lanes_as_the_layout_has_and_no_more() {
     let dir = Dir::new();
@@ -147,7 +169,7 @@ fn a_lane_of_a_dead_producer_is_drained_before_the_next_one_gets_it() {
     let (mut tx, mut rx) = region.split_mpsc().unwrap();
     peer("producer", &path).kill();
     let error = tx.claim().unwrap_err();
-    assert!(matches!(error, Error::Busy { ring: 1, .. }), "{error}");
+    assert!(matches!(error, Error::LaneNotEmpty { ring: 1 }), "{error}");
     let got: Vec<_> = rx.iter().map(|message| message.unwrap().data).collect();
     assert_eq!(got, [[1], [2], [3]], "the departure is told behind them");
     tx.send(b"next").unwrap();

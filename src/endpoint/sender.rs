@@ -70,8 +70,9 @@ impl<K: Discipline> Sender<K> {
     /// Waits up to 100 ms for a process that is just leaving it.
     ///
     /// # Errors
-    /// [`Error::Busy`] where somebody else owns it, [`Error::Replaced`] where the region is no
-    /// longer the one to use, [`Error::Poisoned`] where the ring is damaged.
+    /// [`Error::Busy`] where somebody else owns it, [`Error::LaneNotEmpty`] where the messages of its
+    /// last owner are still to be received, which is asked of lanes only, [`Error::Replaced`] where
+    /// the region is no longer the one to use, [`Error::Poisoned`] where the ring is damaged.
     ///
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.

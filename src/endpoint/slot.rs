@@ -90,7 +90,8 @@ impl OwnedSlot {
     /// that where there is no deadline.
     ///
     /// # Errors
-    /// [`Error::Busy`] where all are held, [`Error::Replaced`] where the region is no longer the
+    /// [`Error::Busy`] where all are held, [`Error::LaneNotEmpty`] where one is not and has messages
+    /// that are still to be received, [`Error::Replaced`] where the region is no longer the
     /// one to use, and what the system calls say.
     pub(crate) fn claim(
         region: &Arc<Region>,
@@ -385,13 +386,26 @@ fn lock_and_renew(region: &Region, slot: u16, description: &OwnedFd) -> Result<O
     Ok(Some(incarnation))
 }
 
+/// Why none of the slots wanted could be had. One that nobody owns tells more than one that is held.
 fn busy(region: &Region, wanted: &Wanted<'_>) -> Error {
+    not_fit(region, wanted).unwrap_or_else(|error| error)
+}
+
+/// As [`busy`], or what went wrong while that was looked into.
+fn not_fit(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
+    let mut pid = 0;
+    for slot in wanted.slots.clone() {
+        if byte_is_held(region, slot..slot + 1)? {
+            pid = if pid == 0 { pid_of(region, slot) } else { pid };
+        } else if !(wanted.is_fit)(slot)? {
+            return Ok(Error::LaneNotEmpty { ring: (wanted.ring_of)(slot) });
+        }
+    }
     let role = match wanted.role {
         Role::Receiver => "receiver",
         Role::Sender => "sender",
     };
-    let pid = wanted.slots.clone().map(|slot| pid_of(region, slot)).find(|pid| *pid != 0);
-    Error::Busy { ring: (wanted.ring_of)(wanted.slots.start), role, pid: pid.unwrap_or(0) }
+    Ok(Error::Busy { ring: (wanted.ring_of)(wanted.slots.start), role, pid })
 }
 
 fn unix_ns() -> u64 {
