@@ -578,6 +578,22 @@ fn damage_in_one_lane_is_told_to_the_ends_of_all() {
     assert_eq!(states, [Some(RingState::Poisoned); 3]);
 }
 
+/// It once named the first.
+#[test]
+fn a_consumer_that_attaches_names_the_lane_that_is_damaged() {
+    for is_position in [true, false] {
+        let dir = Dir::new();
+        let path = dir.file("r");
+        let (_, mut rx) = open(&path, 3).split_mpsc().unwrap();
+        let lane = Image::open(&path).unwrap().rings()[3].entry;
+        let head = lane.control_offset + offset_of!(RingControl, head) as u64;
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[0xff; 8], if is_position { head } else { lane.data_offset }).unwrap();
+        let error = rx.claim().unwrap_err();
+        assert!(matches!(error, Error::Poisoned { ring: 3, .. }), "{error}");
+    }
+}
+
 #[test]
 fn a_bit_of_the_summary_that_no_lane_has_is_a_problem_and_disturbs_nobody() {
     let dir = Dir::new();

@@ -104,7 +104,8 @@ impl Attached {
         }
         self.check_whole()?;
         self.slot.check_kept()?;
-        self.ring.check_open().map_err(|damage| self.error_of(damage, 0))
+        let (ring, position) = (self.index, 0);
+        self.ring.check_open().map_err(|reason| Error::Poisoned { ring, position, reason })
     }
 
     /// An error where the file was cut short under the mapping: what was read or written since may
@@ -123,6 +124,12 @@ impl Attached {
     /// Marks the ring as poisoned and gives the error that says so.
     #[cold]
     pub(crate) fn damaged_at(&self, damage: Damage, position: u64) -> Error {
+        self.damaged_in(self.index, damage, position)
+    }
+
+    /// As [`Self::damaged_at`], of any ring of the group.
+    #[cold]
+    pub(super) fn damaged_in(&self, ring: u32, damage: Damage, position: u64) -> Error {
         if let Err(cut) = self.check_whole() {
             return cut; // the damage is ours alone
         }
@@ -130,17 +137,13 @@ impl Attached {
         if self.group.of_lanes {
             self.group.wake_producers(self.slot.region());
         }
-        self.error_of(damage, position)
+        Error::Poisoned { ring, position, reason: damage }
     }
 
     /// As [`Self::damaged_at`], where no position is at hand.
     #[cold]
     pub(crate) fn damaged(&self, damage: Damage) -> Error {
-        let position = match damage {
-            Damage::Position { found, .. } => found,
-            _ => 0,
-        };
-        self.damaged_at(damage, position)
+        self.damaged_at(damage, position_of(damage))
     }
 
     /// What to say of a refusal; damage is marked.
@@ -151,9 +154,13 @@ impl Attached {
             Refusal::Damaged(damage) => self.damaged(damage).into(),
         }
     }
+}
 
-    fn error_of(&self, reason: Damage, position: u64) -> Error {
-        Error::Poisoned { ring: self.index, position, reason }
+/// The position that `damage` itself tells, else 0.
+pub(super) fn position_of(damage: Damage) -> u64 {
+    match damage {
+        Damage::Position { found, .. } => found,
+        _ => 0,
     }
 }
 

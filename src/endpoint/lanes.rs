@@ -11,7 +11,7 @@
 use std::mem::swap;
 use std::time::{Duration, Instant};
 
-use super::attached::{Attached, map_ring};
+use super::attached::{Attached, map_ring, position_of};
 use super::bell::Incoming;
 use crate::error::Error;
 use crate::mem::RingSpan;
@@ -76,10 +76,11 @@ impl Lanes {
             let ring = map_ring(end.slot.region(), index, first)?;
             // One consumer a lane: where this one passes over padding, no other knows of it.
             let mut other = (index != first).then(|| Consumer::attach(&ring)).transpose();
-            let other = other.as_mut().map_err(|damage| end.damaged(*damage))?;
+            let damaged = |damage, position| end.damaged_in(index, damage, position);
+            let other = other.as_mut().map_err(|damage| damaged(*damage, position_of(*damage)))?;
             let consumer = other.as_mut().unwrap_or(consumer);
             let found = consumer.front(&ring, wakes);
-            found.map_err(|damage| end.damaged_at(damage, consumer.head()))?;
+            found.map_err(|damage| damaged(damage, consumer.head()))?;
             lanes.push(Lane::new(ring, consumer.clone(), index));
         }
         Ok(Self {
