@@ -105,7 +105,9 @@ fn each_producer_and_each_clone_has_a_lane_of_its_own() {
     let mut fourth = held[0].clone();
     let error = fourth.claim().unwrap_err();
     assert!(matches!(error, Error::Busy { ring: 1, role: "sender", .. }), "{error}");
+    assert_eq!(fourth.ring(), 1, "not claimed: the first of all");
     for (producer, number) in held.iter_mut().zip(1u8..) {
+        assert_eq!(producer.ring(), number.into());
         producer.send(&[number]).unwrap();
     }
     let (_, mut rx) = open(&path, 3).split_mpsc().unwrap();

@@ -272,10 +272,12 @@ impl<K: Discipline> Sender<K> {
         self.region.entries()[self.index as usize].max_message as usize
     }
 
-    /// Index of the ring in the region's directory.
+    /// Index of the ring in the region's directory. Where each producer has a lane: that of the first
+    /// lane before the claim, and of this producer's own behind it, as
+    /// [`RecordRef::ring`](crate::RecordRef::ring) gives it.
     #[must_use]
     pub fn ring(&self) -> u32 {
-        self.index
+        self.claimed.as_ref().map_or(self.index, |claimed| claimed.end.index)
     }
 
     /// Sends `message` where nothing stands in the way, and gives whether it did. Where it didn't,
