@@ -184,9 +184,7 @@ impl Lanes {
     fn find(&mut self, end: &Attached, head: u64, from: usize, to: usize) -> Option<usize> {
         let mut from = from;
         while let Some(lane) = self.attention.active().next(from).filter(|lane| *lane < to) {
-            let Lane { ring, consumer, .. } = &self.lanes[lane];
-            let (ring, head) =
-                if lane == self.current { (&end.ring, head) } else { (ring, consumer.head()) };
+            let (ring, head) = self.place(end, head, lane);
             if look(ring, head) == Look::Something {
                 self.attention.note_found(lane);
                 self.lanes[lane].empty_looks = 0;
@@ -227,6 +225,25 @@ impl Lanes {
         }
     }
 
+    /// Whether there is something in any of the lanes that the summary tells of, or that are active.
+    fn is_any_active(&mut self, end: &Attached, head: u64) -> bool {
+        self.attention.merge(&end.ring);
+        let active = self.attention.active();
+        let mut lanes = std::iter::successors(active.next(0), |lane| active.next(lane + 1));
+        lanes.any(|lane| {
+            let (ring, head) = self.place(end, head, lane);
+            look(ring, head) == Look::Something
+        })
+    }
+
+    /// A lane with the consumer's position in it, which of the current one is `head`.
+    fn place<'a>(&'a self, end: &'a Attached, head: u64, lane: usize) -> (&'a Ring<RingSpan>, u64) {
+        match &self.lanes[lane] {
+            _ if lane == self.current => (&end.ring, head),
+            Lane { ring, consumer, .. } => (ring, consumer.head()),
+        }
+    }
+
     /// Looks at all lanes.
     fn scan(&mut self, end: &Attached, head: u64) -> Look {
         let (current, attention) = (self.current, &mut self.attention);
@@ -258,9 +275,10 @@ impl Incoming for AllLanes<'_> {
         self.lanes.scan(end, self.head)
     }
 
-    /// Who woke us may not have come to the summary yet.
+    /// Who woke us may not have come to the summary yet: then it takes a look at all lanes.
     fn is_there(&mut self, end: &Attached) -> bool {
-        self.lanes.scan(end, self.head) == Look::Something
+        self.lanes.is_any_active(end, self.head)
+            || self.lanes.scan(end, self.head) == Look::Something
     }
 
     fn head(&self) -> u64 {
