@@ -472,6 +472,33 @@ fn a_blocked_producer_of_a_lane_is_woken_for_room_and_told_of_its_consumers_deat
     assert!(start.elapsed() < SOON);
 }
 
+/// It once faulted in all of it, which took as long as a thousand receives.
+#[test]
+fn the_first_receive_from_a_long_lane_faults_in_its_start_alone() {
+    const CAPACITY: u64 = 1 << 24;
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let options = lanes(2).mpsc_capacity(CAPACITY);
+    let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+    let (mut tx, mut rx) = region.split_mpsc().unwrap();
+    rx.claim().unwrap();
+    tx.claim().unwrap(); // the first lane
+    let _producer = peer("producer", &path); // it is there with all its pages
+    let before = mapped_kib();
+    assert_eq!(rx.recv().unwrap().data, [1]);
+    let came = mapped_kib().saturating_sub(before);
+    println!("{came} KiB came");
+    assert!(came < CAPACITY / 1024 / 2, "{came} KiB");
+}
+
+/// Of pages of files that this process has mapped, those that are there.
+fn mapped_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let fields =
+        status.lines().filter(|line| line.starts_with("RssFile") || line.starts_with("RssShmem"));
+    fields.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
 #[test]
 fn a_joiner_takes_the_order_that_is_there() {
     let dir = Dir::new();

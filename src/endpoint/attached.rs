@@ -63,7 +63,7 @@ impl Attached {
         let index = ring_of(slot.identity().slot);
         let entry = entry(region, index)?;
         if is_lane {
-            region.populate_lane(&entry)?;
+            region.populate_lane(&entry, entry.capacity)?;
         }
         let meeting = Meeting::new(&slot, others.clone())?;
         let doorbell = match role {

@@ -25,6 +25,9 @@ const EMPTY_LOOKS: u32 = 512;
 /// clock.
 const BARRIER_EVERY: Duration = Duration::from_millis(1);
 const LOOKS_A_CLOCK: u32 = 32;
+/// Bytes of a lane that are faulted in at its first turn. That happens within a receive, so it must be
+/// short; the pages behind them come when they are used.
+const POPULATED_MAX: u64 = 1 << 20;
 
 /// All lanes of a receiver's group.
 #[derive(Debug)]
@@ -169,7 +172,7 @@ impl Lanes {
             self.lanes[lane].is_populated = true;
             let region = end.slot.region();
             // Where the pages cannot be had now, using them tells why.
-            let _ = region.populate_lane(&region.entries()[end.index as usize]);
+            let _ = region.populate_lane(&region.entries()[end.index as usize], POPULATED_MAX);
         }
     }
 

@@ -83,9 +83,10 @@ impl Region {
         lanes.min().unwrap_or(self.header().total_len)
     }
 
-    /// Faults in the pages of a lane's data area, where pages are not to come on demand.
-    pub(crate) fn populate_lane(&self, lane: &RingEntry) -> Result<(), Error> {
-        self.populate(lane.data_offset..lane.data_offset + lane.capacity)
+    /// Faults in the pages of the first `len_max` bytes of a lane's data area, where pages are not to
+    /// come on demand.
+    pub(crate) fn populate_lane(&self, lane: &RingEntry, len_max: u64) -> Result<(), Error> {
+        self.populate(lane.data_offset..lane.data_offset + lane.capacity.min(len_max))
     }
 
     fn populate(&self, bytes: Range<u64>) -> Result<(), Error> {

@@ -43,7 +43,9 @@ pub enum OwnerPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefault {
-    /// While opening: the first messages pay no page faults.
+    /// While opening: the first messages pay no page faults. Those of a lane: while its producer claims
+    /// it, and the first 1 MiB of it when its consumer first has a message from there; what the consumer
+    /// finds behind that comes when it is first used.
     #[default]
     AtOpen,
     /// Each page when it is first used.
