@@ -25,8 +25,9 @@ use crate::ring::{Consumer, Front, Nothing, Wakes};
 ///
 /// It claims its endpoint at first use, or by [`Receiver::claim`]. Messages come in the order of
 /// the ring, or of each lane, see [`MpscOrder`](crate::MpscOrder), each once. Where a receiver dies,
-/// its successor gets what it had not freed once more, at the same position; nothing else is ever
-/// repeated.
+/// its successor gets what it had not freed once more, in the same ring at the same position; nothing
+/// else is ever repeated. Of lanes, positions of different ones are alike: a message is known by
+/// [`RecordRef::ring`] and [`RecordRef::position`] together.
 ///
 /// # Source
 /// Operations and errors are those of `std::sync::mpsc`.
@@ -119,7 +120,7 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::recv`]; [`Error::BufferTooSmall`] with the size needed, and then the message
-    /// stays.
+    /// stays. Where each producer has a lane, a message of another one may come before it.
     ///
     /// # Cost
     /// One copy of the message, no allocation; no system call while there are messages
@@ -287,7 +288,8 @@ impl<K: Discipline> Receiver<K> {
         claimed.front()
     }
 
-    /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone.
+    /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone; of
+    /// several senders, all that have claimed.
     /// Damage is an item, the last one, so that it isn't mistaken for the end.
     pub fn iter(&mut self) -> Iter<'_, K> {
         Iter::new(self)

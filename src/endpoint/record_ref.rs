@@ -55,7 +55,7 @@ impl<'a> RecordRef<'a> {
     }
 
     /// The message's position in its ring: the same where it is delivered again, never that of
-    /// another message of that ring.
+    /// another message of that ring. Messages of two lanes may have the same.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.consumer.head()
@@ -89,7 +89,8 @@ impl<'a> RecordRef<'a> {
         self.end.check_whole()
     }
 
-    /// Leaves the message where it is, to be delivered again.
+    /// Leaves the message where it is, to be delivered again: next, or where each producer has a lane,
+    /// perhaps behind messages of others.
     pub fn keep(mut self) {
         self.on_drop = OnDrop::Keep;
     }

@@ -80,6 +80,20 @@ pub enum FileSystemPolicy {
 ///
 /// Choose `Total` where a message may depend on another producer's, `PerProducer` for clients that
 /// know nothing of each other, and wherever one of them must not be able to slow down the rest.
+///
+/// Of lanes, this is good to know:
+///
+/// * A producer's order is kept from its claim until it is dropped. One that is dropped and claims again,
+///   or starts again after a crash, may get another lane, and what it sends there may come before what
+///   it had sent on the first.
+/// * Producers that come and go are one side: where all that have claimed are gone, the consumer is told
+///   so, and [`Receiver::iter`](crate::Receiver::iter) ends. Claim all clones of a producer before the
+///   first of them may be dropped.
+/// * Positions repeat between lanes: a message is known by [`RecordRef::ring`](crate::RecordRef::ring)
+///   and [`RecordRef::position`](crate::RecordRef::position) together.
+/// * A message that stays, by [`RecordRef::keep`](crate::RecordRef::keep) or
+///   [`Error::BufferTooSmall`], may not be the next one: another lane may have its turn first.
+/// * Damage in one lane closes all lanes of its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MpscOrder {
