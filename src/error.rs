@@ -200,6 +200,15 @@ pub enum Error {
         /// The owner where known, else 0.
         pid: u32,
     },
+    /// *Retry*: there is a lane that nobody owns, and it cannot be had yet.
+    #[error(
+        "ring {ring} is free, but its last sender left messages that are still to be received; let the \
+         receiver take them first"
+    )]
+    LaneNotEmpty {
+        /// The lane.
+        ring: u32,
+    },
     /// *Retry*: live processes held an MPSC ring's lock until time was up.
     #[error(
         "the lock of ring {ring} is held by slot {slot} (pid {pid}), which is alive and did not let \

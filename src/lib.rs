@@ -4,8 +4,9 @@
 //! holds two rings of messages, byte strings of any length up to a limit:
 //!
 //! * [`EventsRegion::split_spsc`]: [`SpscSender`] and [`SpscReceiver`], one process at each end;
-//! * [`EventsRegion::split_mpsc`]: [`MpscProducer`]s in many processes, in one order, and the
-//!   [`MpscConsumer`].
+//! * [`EventsRegion::split_mpsc`]: [`MpscProducer`]s in many processes, in one order or each in its
+//!   own, and the [`MpscConsumer`]. Which of the two, [`OpenOptions::mpsc_order`] says: see
+//!   [`MpscOrder`] for when to choose which.
 //!
 //! Either side may start first, and either may go and come back. An end is claimed at its first
 //! use; who owns it, and whether they live, is known to the kernel. Once a send has returned `Ok`,
@@ -102,7 +103,7 @@ pub use handle::{
 };
 pub use mem::Payload;
 pub use region::{
-    CreatePolicy, EventsRegion, FileSystemPolicy, OpenOptions, OwnerPolicy, Prefault,
+    CreatePolicy, EventsRegion, FileSystemPolicy, MpscOrder, OpenOptions, OwnerPolicy, Prefault,
 };
 pub use tombolo_abi::{LayoutError, SharedLayout};
 

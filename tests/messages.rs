@@ -1,12 +1,12 @@
-//! Sending and receiving, the same for both kinds of ring.
+//! Sending and receiving, the same for rings of all kinds.
 
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
 
 use tombolo::{
-    Deadline, Discipline, Error, EventsRegion, MessagePacket, OpenOptions, Receiver, RecvError,
-    RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError, TrySendError,
+    Deadline, Discipline, Error, EventsRegion, MessagePacket, MpscOrder, OpenOptions, Receiver,
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError, TrySendError,
 };
 use tombolo_abi::{MAGIC, parse_entries};
 
@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_millis(30);
 
 /// Runs a test of both ends on each kind of ring, with 4096 bytes of room and messages of 1008.
-macro_rules! on_both_rings {
+macro_rules! on_all_rings {
     ($($(#[$doc:meta])* fn $name:ident($ends:ident: Ends) $body:block)*) => {
         $(mod $name {
             use super::*;
@@ -39,6 +39,16 @@ macro_rules! on_both_rings {
                 let (tx, rx) = region(&dir).split_mpsc().unwrap();
                 on(Ends { tx, rx, ring: 1, dir });
             }
+
+            $(#[$doc])*
+            #[test]
+            fn lanes() {
+                let dir = Dir::new();
+                let options = small().mpsc_order(MpscOrder::PerProducer).producers(3);
+                let region = EventsRegion::open_path_with(dir.file("r"), options);
+                let (tx, rx) = region.unwrap().split_mpsc().unwrap();
+                on(Ends { tx, rx, ring: 1, dir });
+            }
         })*
     };
 }
@@ -54,7 +64,7 @@ fn region(dir: &Dir) -> EventsRegion {
     EventsRegion::open_path_with(dir.file("r"), small()).unwrap()
 }
 
-on_both_rings! {
+on_all_rings! {
     fn messages_of_every_length_come_whole_and_in_order(ends: Ends) {
         let Ends { mut tx, mut rx, .. } = ends;
         let max = tx.max_message();

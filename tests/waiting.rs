@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use tombolo::inspect::Image;
 use tombolo::{
-    Damage, Deadline, Error, EventsRegion, OpenOptions, RecvError, RecvTimeoutError, SendError,
-    SendTimeoutError, SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
+    Damage, Deadline, Error, EventsRegion, MpscOrder, OpenOptions, RecvError, RecvTimeoutError,
+    SendError, SendTimeoutError, SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable,
+    wait_any,
 };
 use tombolo_abi::{LockWord, RingControl, Slot};
 
@@ -24,6 +25,11 @@ const SHORT: Duration = Duration::from_millis(60);
 
 fn open(path: &Path) -> EventsRegion {
     EventsRegion::open_path_with(path, small().producers(4)).unwrap()
+}
+
+/// The same, where it has to be created, with that order of its producers.
+fn open_in_order(path: &Path, order: MpscOrder) -> EventsRegion {
+    EventsRegion::open_path_with(path, small().producers(4).mpsc_order(order)).unwrap()
 }
 
 /// What a process of its own does; nothing in the test program itself.
@@ -193,9 +199,11 @@ fn signals_end_no_sleep_before_its_deadline() {
 #[test]
 fn a_sleeping_receiver_learns_of_its_senders_death() {
     let dir = Dir::new();
-    for (role, own) in [("sender", 0), ("producer", 2)] {
-        let path = dir.file(role);
-        let mut region = open(&path);
+    let (total, lanes) = (MpscOrder::Total, MpscOrder::PerProducer);
+    for (role, own, order) in [("sender", 0, total), ("producer", 2, total), ("producer", 2, lanes)]
+    {
+        let path = dir.file(&format!("{role} {order:?}"));
+        let mut region = open_in_order(&path, order);
         let sender = peer(role, &path);
         let waiting = thread::spawn(move || {
             let (_, mut rx) = region.split_spsc().unwrap();
@@ -215,9 +223,12 @@ fn a_sleeping_receiver_learns_of_its_senders_death() {
 #[test]
 fn a_sleeping_sender_learns_of_its_receivers_death() {
     let dir = Dir::new();
-    for (role, own) in [("receiver", 1), ("consumer", 3)] {
-        let path = dir.file(role);
-        let mut region = open(&path);
+    let (total, lanes) = (MpscOrder::Total, MpscOrder::PerProducer);
+    for (role, own, order) in
+        [("receiver", 1, total), ("consumer", 3, total), ("consumer", 3, lanes)]
+    {
+        let path = dir.file(&format!("{role} {order:?}"));
+        let mut region = open_in_order(&path, order);
         let receiver = peer(role, &path);
         let waiting = thread::spawn(move || {
             let (mut tx, _) = region.split_spsc().unwrap();

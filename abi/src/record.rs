@@ -121,11 +121,9 @@ impl Record {
         if self.ext { RECORD_HEADER_LEN + RECORD_EXT_LEN } else { RECORD_HEADER_LEN }
     }
 
-    /// The record whose header word is `word`, with no more judgement than that there is such a kind:
-    /// for words that [`RecordRules::decode`] has accepted.
-    #[must_use]
+    /// The record whose header word is `word`, with no more judgement than that there is such a kind.
     #[inline]
-    pub const fn from_word(word: u64) -> Option<Self> {
+    const fn from_word(word: u64) -> Option<Self> {
         let Some(kind) = RecordKind::from_bits((word >> 28) as u8 & 0xf) else { return None };
         Some(Self {
             kind,

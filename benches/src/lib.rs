@@ -33,7 +33,7 @@ use measure::{Effort, measure};
 use ours::memory::{self, Memory};
 use place::Cpus;
 use report::row::{self, Row};
-use report::{chart, say, table, target};
+use report::{chart, markdown, say, table, target};
 use system::Failure;
 
 pub use ours::memory::Counting;
@@ -55,9 +55,12 @@ struct Cli {
     /// Write a line of JSON for each row
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Take the rows of such a file into the chart and the targets; may be repeated
+    /// Take the rows of such a file into tables, chart and targets; may be repeated
     #[arg(long, value_name = "FILE")]
     with: Vec<PathBuf>,
+    /// Write tables for a document
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// Draw one-way rates and round trips by size
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -119,6 +122,9 @@ fn run(registry: &Registry, cli: &Cli) -> Result<(), Failure> {
     }
     if let Some(path) = &cli.json {
         row::write(&from_call(path), &rows)?;
+    }
+    if let Some(path) = &cli.markdown {
+        markdown::write(&from_call(path), &rows, &files)?;
     }
     if let Some(path) = &cli.svg {
         chart::draw(&from_call(path), &rows, &files)?;

@@ -133,18 +133,24 @@ impl Registry {
     /// The rings of this crate.
     #[must_use]
     pub fn ours(self) -> Self {
-        use Test::{Join, OneWayBusy, RoundTripBusy, RoundTripInPlace};
+        use Test::{FanIn, Join, OneWayBusy, RoundTripBusy, RoundTripInPlace};
         const IN_PLACE: &[Test] = &[RoundTripBusy, RoundTripInPlace, OneWayBusy];
         self.ours_copying()
             .processes_for::<ours::SpscInPlace>(IN_PLACE)
             .processes_for::<ours::SpscSlice>(IN_PLACE)
+            .processes_for::<ours::ManyLanes>(&[FanIn])
             .solo::<ours::Join>(&[Join])
     }
 
     /// The rings of this crate as they are mostly used, to be measured beside others.
     #[must_use]
     pub fn ours_copying(self) -> Self {
-        self.processes::<ours::Spsc>().processes::<ours::Mpsc>()
+        use Test::{FanIn, OneWayBatch, OneWayBusy, OneWaySpinSleep, RoundTripBusy};
+        const LANES: &[Test] = &[RoundTripBusy, OneWayBusy, OneWayBatch, OneWaySpinSleep, FanIn];
+        self.processes::<ours::Spsc>()
+            .processes_for::<ours::SpscLarge>(&[OneWayBusy, OneWayBatch])
+            .processes::<ours::Mpsc>()
+            .processes_for::<ours::Lanes>(LANES)
     }
 
     /// Pipes and sockets.

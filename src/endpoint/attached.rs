@@ -1,19 +1,22 @@
 //! An endpoint that was claimed, with its ring.
 
 use std::mem::offset_of;
+use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tombolo_abi::{RingControl, RingEntry, Role};
+use tombolo_abi::{RingControl, RingEntry, RingKind, Role};
 
 use super::Deadline;
 use super::errors::NotSent;
+use super::group::Group;
 use super::peer::Meeting;
 use super::slot::{OwnedSlot, Wanted};
 use crate::carrier::Outgoing;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;
-use crate::ring::{Refusal, Ring};
+use crate::ring::doorbell::{Look, look};
+use crate::ring::{Memory, Refusal, Ring, Word};
 use crate::watcher::Watch;
 
 /// An owned slot and the ring that it belongs to.
@@ -27,8 +30,10 @@ pub struct Attached {
     pub(crate) ring: Ring<RingSpan>,
     /// Its index in the directory.
     pub(crate) index: u32,
-    /// Its directory entry, from the private copy.
+    /// Its directory entry, from the private copy; a receiver's of lanes is that of the first.
     pub(crate) entry: RingEntry,
+    /// The rings that share the consumer.
+    pub(super) group: Group,
     /// Whom it has met on the other side.
     pub(crate) meeting: Meeting,
     /// Tells when somebody there is gone.
@@ -38,21 +43,31 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Claims an endpoint of ring `index`.
+    /// Claims an endpoint of ring `index`, which is the first of its group. A producer of lanes claims
+    /// one that is free and empty.
     pub(crate) fn claim(
         region: &Arc<Region>,
         index: u32,
         role: Role,
         deadline: Deadline,
     ) -> Result<Self, Error> {
-        let entry = entry(region, index)?;
-        let (rx_slots, tx_slots) = (entry.rx_slot..entry.rx_slot + 1, entry.tx_slots());
+        let group = Group::of(region, index)?;
+        let rx_slot = entry(region, index)?.rx_slot;
+        let (rx_slots, tx_slots) = (rx_slot..rx_slot + 1, group.tx_slots.clone());
         let (slots, others) = match role {
             Role::Receiver => (rx_slots, tx_slots),
             Role::Sender => (tx_slots, rx_slots),
         };
-        let wanted = Wanted { ring: index, role, slots };
+        let ring_of = |slot| if role == Role::Sender { group.ring_of(slot) } else { index };
+        let is_lane = group.of_lanes && role == Role::Sender;
+        let is_fit = |slot| Ok(!is_lane || is_empty(region, ring_of(slot), index)?);
+        let wanted = Wanted { role, slots, ring_of: &ring_of, is_fit: &is_fit };
         let slot = OwnedSlot::claim(region, &wanted, deadline)?;
+        let index = ring_of(slot.identity().slot);
+        let entry = entry(region, index)?;
+        if is_lane {
+            region.populate_lane(&entry, entry.capacity)?;
+        }
         let meeting = Meeting::new(&slot, others.clone())?;
         let doorbell = match role {
             Role::Receiver => offset_of!(RingControl, rx_wake),
@@ -60,9 +75,9 @@ impl Attached {
         };
         let doorbell = entry.control_offset + doorbell as u64;
         let watch = Watch::start(region, slot.identity(), others, doorbell)?;
-        let ring = map_ring(region, &entry).ok_or(Error::NoSuchRing { kind: "mapped" })?;
+        let ring = map_ring(region, index, group.rings.start)?;
         let outgoing = Mutex::default();
-        let end = Self { slot, role, ring, index, entry, meeting, watch, outgoing };
+        let end = Self { slot, role, ring, index, entry, group, meeting, watch, outgoing };
         end.check_usable()?;
         Ok(end)
     }
@@ -70,6 +85,11 @@ impl Attached {
     /// The connection for handles, which clones of a sender use one after the other.
     pub(super) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is an end of a lane.
+    pub(super) fn is_lane(&self) -> bool {
+        self.entry.ring_kind() == Some(RingKind::Lane)
     }
 
     /// An error in a forked child, which doesn't have the mapping, where the endpoint was lost, or
@@ -93,7 +113,8 @@ impl Attached {
         }
         self.check_whole()?;
         self.slot.check_kept()?;
-        self.ring.check_open().map_err(|damage| self.error_of(damage, 0))
+        let (ring, position) = (self.index, 0);
+        self.ring.check_open().map_err(|reason| Error::Poisoned { ring, position, reason })
     }
 
     /// An error where the file was cut short under the mapping: what was read or written since may
@@ -112,21 +133,26 @@ impl Attached {
     /// Marks the ring as poisoned and gives the error that says so.
     #[cold]
     pub(crate) fn damaged_at(&self, damage: Damage, position: u64) -> Error {
+        self.damaged_in(self.index, damage, position)
+    }
+
+    /// As [`Self::damaged_at`], of any ring of the group.
+    #[cold]
+    pub(super) fn damaged_in(&self, ring: u32, damage: Damage, position: u64) -> Error {
         if let Err(cut) = self.check_whole() {
             return cut; // the damage is ours alone
         }
         self.ring.poison(damage);
-        self.error_of(damage, position)
+        if self.group.of_lanes {
+            self.group.wake_producers(self.slot.region());
+        }
+        Error::Poisoned { ring, position, reason: damage }
     }
 
     /// As [`Self::damaged_at`], where no position is at hand.
     #[cold]
     pub(crate) fn damaged(&self, damage: Damage) -> Error {
-        let position = match damage {
-            Damage::Position { found, .. } => found,
-            _ => 0,
-        };
-        self.damaged_at(damage, position)
+        self.damaged_at(damage, position_of(damage))
     }
 
     /// What to say of a refusal; damage is marked.
@@ -137,9 +163,13 @@ impl Attached {
             Refusal::Damaged(damage) => self.damaged(damage).into(),
         }
     }
+}
 
-    fn error_of(&self, reason: Damage, position: u64) -> Error {
-        Error::Poisoned { ring: self.index, position, reason }
+/// The position that `damage` itself tells, else 0.
+pub(super) fn position_of(damage: Damage) -> u64 {
+    match damage {
+        Damage::Position { found, .. } => found,
+        _ => 0,
     }
 }
 
@@ -149,8 +179,19 @@ pub(crate) fn entry(region: &Region, index: u32) -> Result<RingEntry, Error> {
     entry.ok_or(Error::NoSuchRing { kind: "such" })
 }
 
-fn map_ring(region: &Region, entry: &RingEntry) -> Option<Ring<RingSpan>> {
-    let RingEntry { control_offset, data_offset, capacity, .. } = *entry;
-    let span = RingSpan::new(region.mapping().clone(), control_offset, data_offset, capacity)?;
-    Some(Ring::new(span, entry, region.header().key))
+/// Ring `index`, mapped, in the group whose first ring is `first`.
+pub(super) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<RingSpan>, Error> {
+    let (entry, first) = (entry(region, index)?, entry(region, first)?);
+    let RingEntry { control_offset, data_offset, capacity, .. } = entry;
+    let controls = (control_offset, first.control_offset);
+    let span = RingSpan::new(region.mapping().clone(), controls, data_offset, capacity);
+    let span = span.ok_or(Error::NoSuchRing { kind: "mapped" })?;
+    Ok(Ring::new(span, &entry, region.header().key))
+}
+
+/// Whether a lane that nobody owns holds no record that is still to be received.
+fn is_empty(region: &Region, index: u32, first: u32) -> Result<bool, Error> {
+    let ring = map_ring(region, index, first)?;
+    let head = ring.memory.load(Word::Head, Acquire); // edge `free`
+    Ok(look(&ring, head) == Look::Nothing)
 }

@@ -22,6 +22,8 @@ use crate::ring::doorbell::{
 
 /// Records taken without a sleep before producers may go on without fences.
 const RECORDS: u32 = 256;
+/// Records of one lane before it is another's turn.
+const TURN: u32 = 64;
 /// How long since the last sleep.
 const AWAKE: Duration = Duration::from_millis(1);
 /// How long since the last barrier, which interrupts every producer that runs.
@@ -35,14 +37,59 @@ const SHORT_SLEEPS: u32 = 10;
 /// How often the short sleep is doubled behind a holder that no barrier reaches.
 const DOUBLINGS: u32 = 4;
 
+/// What a receiver waits for.
+pub(super) trait Incoming {
+    /// Whether there is a record, for whoever spins. `all_fence` tells whether all producers fence for
+    /// each message.
+    fn has_come(&mut self, end: &Attached, all_fence: bool) -> bool;
+
+    /// What there is behind an arming.
+    fn look_armed(&mut self, end: &Attached) -> Look;
+
+    /// Whether there is a record, after a sleep.
+    fn is_there(&mut self, end: &Attached) -> bool;
+
+    /// The receiver's position.
+    fn head(&self) -> u64;
+}
+
+/// A record of the receiver's one ring, at its position.
+pub(super) struct OneRing {
+    pub(super) head: u64,
+}
+
+impl Incoming for OneRing {
+    #[inline]
+    fn has_come(&mut self, end: &Attached, _: bool) -> bool {
+        self.is_there(end)
+    }
+
+    fn look_armed(&mut self, end: &Attached) -> Look {
+        look_until_free(end, self.head)
+    }
+
+    #[inline]
+    fn is_there(&mut self, end: &Attached) -> bool {
+        look(&end.ring, self.head) == Look::Something
+    }
+
+    fn head(&self) -> u64 {
+        self.head
+    }
+}
+
 /// A receiver's doorbell, with what decides about its use.
 #[derive(Debug)]
 pub(super) struct Bell {
     doorbell: RxDoorbell,
     pub(super) spin: Spin,
     behind: Option<Behind>,
-    /// Records taken since the last sleep, or since that was last looked into.
+    /// Records of this turn, counted from `records_from`, so that it is over sooner where other lanes
+    /// have theirs.
     records: u32,
+    records_from: u32,
+    /// Records of earlier turns since the last sleep, or since enough had come.
+    records_before: u32,
     last_sleep: Instant,
     last_barrier: Option<Instant>,
     /// Since when it has been armed, where the sleep must be short.
@@ -69,62 +116,75 @@ impl Bell {
             .map_err(|error| end.slot.region().io_error("draw a number for", error))?;
         let count = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
         let fences = if is_locked(end) { Fences::Always } else { Fences::Requested };
+        let records_from = if end.is_lane() { RECORDS - TURN } else { 0 };
         Ok(Self {
             doorbell: RxDoorbell::attach(&end.ring, end.slot.identity(), count, fences),
             spin,
             behind: None,
-            records: 0,
+            records: records_from,
+            records_from,
+            records_before: 0,
             last_sleep: Instant::now(),
             last_barrier: None,
             armed_for_short: None,
         })
     }
 
-    /// Counts a record; whether enough have come since something was looked into.
+    /// Counts a record; whether the turn is over.
     #[inline(always)]
     pub(super) fn is_time_to_look_around(&mut self) -> bool {
         self.records += 1;
         self.records >= RECORDS
     }
 
-    /// Counts a record too; where it is time, lets producers go on without fences if many records came
-    /// without a sleep. Gives whether it was time.
+    /// Counts a record too, and begins a new turn where it is time. Gives whether it was.
     pub(super) fn look_around(&mut self, end: &Attached) -> bool {
-        if !self.is_time_to_look_around() {
-            return false;
+        let is_time = self.is_time_to_look_around();
+        if is_time {
+            self.begin_turn(end);
         }
-        self.records = 0;
+        is_time
+    }
+
+    /// Counts the records of a turn from the start. Lets producers go on without fences where many came
+    /// without a sleep, in however many turns.
+    pub(super) fn begin_turn(&mut self, end: &Attached) {
+        self.records_before += self.records - self.records_from;
+        self.records = self.records_from;
+        if self.records_before < RECORDS {
+            return;
+        }
+        self.records_before = 0;
         if self.doorbell.can_relax()
             && self.last_sleep.elapsed() >= AWAKE
             && self.last_barrier.is_none_or(|barrier| barrier.elapsed() >= BARRIER_EVERY)
         {
             self.doorbell.relax(&end.ring);
         }
-        true
     }
 
-    /// Waits until there may be a record at `head`, or other departures than those `known`.
+    /// Waits until there may be what is `incoming`, or other departures than those `known`.
     pub(super) fn wait(
         &mut self,
         end: &Attached,
-        head: u64,
+        incoming: &mut impl Incoming,
         wakes: &Wakes,
         known: Option<u32>,
         deadline: Deadline,
     ) -> Result<(), Error> {
-        let is_there = || look(&end.ring, head) == Look::Something;
-        let has_news = || is_there() || end.has_departures(known);
+        let all_fence = self.all_fence();
+        let has_news = || incoming.has_come(end, all_fence) || end.has_departures(known);
         if self.spin.until(deadline, has_news) {
             return Ok(());
         }
         end.settle(wakes);
-        let armed = self.arm(end, head);
+        let armed = self.arm(end, incoming);
         if let Ok(Some(sleep)) = armed {
             let ended = end.sleep_for_record(sleep, known, deadline);
             if ended == Ended::TimedOut {
                 self.note_time_out();
             }
-            match (ended, is_there()) {
+            match (ended, incoming.is_there(end)) {
                 (_, true) => self.spin.note_end_of_sleep(),
                 (Ended::Perhaps, false) => end.count_spurious(),
                 _ => {}
@@ -136,21 +196,30 @@ impl Bell {
 
     /// Arms and looks once more: how to sleep, or `None` where there is something to do. Disarm
     /// afterwards, either way.
-    pub(super) fn arm(&mut self, end: &Attached, head: u64) -> Result<Option<Sleep>, Error> {
+    pub(super) fn arm(
+        &mut self,
+        end: &Attached,
+        incoming: &mut impl Incoming,
+    ) -> Result<Option<Sleep>, Error> {
         if self.doorbell.needs_barrier() {
             self.last_barrier = Some(Instant::now());
         }
         let Armed { word, trust } = self.doorbell.arm(&end.ring);
-        let found = look_until_free(end, head);
+        let found = incoming.look_armed(end);
         let before = self.behind.take(); // of no meaning once the lock was seen free
         let limit = match found {
             Look::Something => None,
             Look::Nothing => Some(SLEEP_MAX),
-            Look::LockedBy(holder) => self.limit_behind(end, head, holder, before)?,
+            Look::LockedBy(holder) => self.limit_behind(end, incoming.head(), holder, before)?,
         };
         self.armed_for_short = (trust == Trust::Short).then(Instant::now);
         let trusted = if trust == Trust::Short { SHORT } else { SLEEP_MAX };
         Ok(limit.map(|limit| Sleep { word, limit: limit.min(trusted) }))
+    }
+
+    /// Whether all producers fence for each message.
+    pub(super) fn all_fence(&self) -> bool {
+        self.doorbell.all_fence()
     }
 
     /// To be told after a sleep that was ended by time alone.
@@ -163,7 +232,8 @@ impl Bell {
 
     pub(super) fn disarm(&mut self, end: &Attached) {
         self.doorbell.disarm(&end.ring);
-        (self.records, self.last_sleep) = (0, Instant::now());
+        (self.records, self.records_before) = (self.records_from, 0);
+        self.last_sleep = Instant::now();
     }
 
     /// How long to sleep while `holder` has the lock; `None` where there is a record. A dead holder

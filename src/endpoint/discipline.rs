@@ -15,13 +15,16 @@ use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::slot_table::pid_of_owner;
 use crate::ring::carry::{Carried, Spot};
-use crate::ring::{Held, Locked, Memory, SpscProducer, Wakes, Word, transfer, try_lock};
+use crate::ring::{
+    Held, LaneProducer, Locked, Memory, SpscProducer, Wakes, Word, transfer, try_lock,
+};
 
 /// Marks the ends of a ring with one producer.
 #[derive(Clone, Copy, Debug)]
 pub enum Spsc {}
 
-/// Marks the ends of a ring with many producers in total order.
+/// Marks the ends of a ring with many producers: in total order, or each in its own, see
+/// [`MpscOrder`](crate::MpscOrder).
 #[derive(Clone, Copy, Debug)]
 pub enum Mpsc {}
 
@@ -39,8 +42,15 @@ pub(crate) mod sealed {
     pub trait Sealed: Sized + 'static {
         /// The kind of ring in the directory.
         const KIND: RingKind;
+        /// Whether it may also be a group of lanes.
+        const MAY_HAVE_LANES: bool = false;
         /// What a claimed sender keeps beside its endpoint.
         type Producer: Send + std::fmt::Debug;
+
+        /// Whether rings of `kind` are used by it.
+        fn takes(kind: RingKind) -> bool {
+            kind == Self::KIND || Self::MAY_HAVE_LANES && kind == RingKind::Lane
+        }
 
         /// Takes the sending end over.
         ///
@@ -145,16 +155,38 @@ impl sealed::Sealed for Spsc {
     }
 }
 
+/// How an [`Mpsc`] producer sends.
+#[derive(Debug)]
+pub enum Producing {
+    /// On the ring of all, under its lock.
+    Shared,
+    /// On a lane of its own.
+    Lane(LaneProducer),
+}
+
 impl sealed::Sealed for Mpsc {
     const KIND: RingKind = RingKind::Mpsc;
-    type Producer = ();
+    const MAY_HAVE_LANES: bool = true;
+    type Producer = Producing;
 
-    fn attach(_: &Attached) -> Result<(), Error> {
-        Ok(())
+    fn attach(end: &Attached) -> Result<Producing, Error> {
+        if !end.is_lane() {
+            return Ok(Producing::Shared);
+        }
+        let producer = LaneProducer::attach(&end.ring, end.entry.lane_index);
+        producer.map(Producing::Lane).map_err(|damage| end.damaged(damage))
     }
 
     #[inline(always)]
-    fn send_at_once(end: &Attached, (): &mut (), wakes: &Wakes, payload: &[u8]) -> bool {
+    fn send_at_once(
+        end: &Attached,
+        producer: &mut Producing,
+        wakes: &Wakes,
+        payload: &[u8],
+    ) -> bool {
+        if let Producing::Lane(producer) = producer {
+            return producer.send_at_once(&end.ring, payload, wakes);
+        }
         touch(payload);
         let Ok(mut locked) = try_lock(&end.ring, end.slot.identity(), wakes) else { return false };
         let sent = locked.send_at_once(payload);
@@ -164,7 +196,16 @@ impl sealed::Sealed for Mpsc {
         sent
     }
 
-    fn try_send(end: &Attached, (): &mut (), wakes: &Wakes, payload: &[u8]) -> Result<(), NotSent> {
+    fn try_send(
+        end: &Attached,
+        producer: &mut Producing,
+        wakes: &Wakes,
+        payload: &[u8],
+    ) -> Result<(), NotSent> {
+        if let Producing::Lane(producer) = producer {
+            let sent = producer.try_send(&end.ring, payload, wakes);
+            return sent.map_err(|refusal| end.refused(refusal));
+        }
         touch(payload);
         let mut locked = lock(end, wakes)?;
         locked.try_send(payload).map_err(|refusal| end.refused(refusal))?;
@@ -174,10 +215,14 @@ impl sealed::Sealed for Mpsc {
 
     fn try_send_batch(
         end: &Attached,
-        (): &mut (),
+        producer: &mut Producing,
         wakes: &Wakes,
         payloads: &[&[u8]],
     ) -> Result<usize, NotSent> {
+        if let Producing::Lane(producer) = producer {
+            let sent = producer.try_send_batch(&end.ring, payloads, wakes);
+            return sent.map_err(|refusal| end.refused(refusal));
+        }
         payloads.iter().for_each(|payload| touch(payload));
         let mut locked = lock(end, wakes)?;
         let count = locked.try_send_batch(payloads).map_err(|refusal| end.refused(refusal))?;
@@ -187,11 +232,15 @@ impl sealed::Sealed for Mpsc {
 
     fn try_send_carried(
         end: &Attached,
-        (): &mut (),
+        producer: &mut Producing,
         wakes: &Wakes,
         carried: &Carried<'_>,
         hand_over: HandOver<'_>,
     ) -> Result<(), CarryError> {
+        if let Producing::Lane(_) = producer {
+            let (ring, reason) = (end.index, LANES_CARRY_NONE);
+            return Err(CarryError::Ring(Error::HandlesNotCarried { ring, reason }.into()));
+        }
         touch(carried.payload);
         let mut locked = lock(end, wakes).map_err(CarryError::Ring)?;
         let sent = locked.try_send_carried(carried, hand_over);
@@ -200,6 +249,10 @@ impl sealed::Sealed for Mpsc {
         Ok(())
     }
 }
+
+/// Why a lane sends no handles.
+pub(super) const LANES_CARRY_NONE: &str =
+    "lanes don't carry them yet; use the ring with one sender, or MpscOrder::Total";
 
 /// From how many bytes on a payload may lie on pages that are not there yet.
 const TOUCH_MIN: usize = 4096;

@@ -7,8 +7,10 @@ mod claim;
 mod deadline;
 mod discipline;
 mod errors;
+mod group;
 mod intake;
 mod iter;
+mod lanes;
 mod message;
 mod packets;
 mod parts;
@@ -39,7 +41,8 @@ pub use wait_any::{Waitable, wait_any};
 pub type SpscSender = Sender<Spsc>;
 /// The receiver of a ring with one producer.
 pub type SpscReceiver = Receiver<Spsc>;
-/// A producer of a ring with many; its clones share its endpoint.
+/// A producer of a ring with many; its clones share its endpoint, or have a lane each, see
+/// [`MpscOrder`](crate::MpscOrder).
 pub type MpscProducer = Sender<Mpsc>;
 /// The consumer of a ring with many producers.
 pub type MpscConsumer = Receiver<Mpsc>;

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tombolo_abi::Role;
 
 use super::attached::Attached;
-use super::bell::{Bell, Sleep};
+use super::bell::{Bell, OneRing, Sleep};
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
 use super::intake::Intake;
+use super::lanes::{AllLanes, Lanes};
 use super::peer::Peer;
 use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
@@ -24,8 +25,10 @@ use crate::ring::{Consumer, Front, Nothing, Wakes};
 /// [`MpscConsumer`](crate::MpscConsumer).
 ///
 /// It claims its endpoint at first use, or by [`Receiver::claim`]. Messages come in the order of
-/// the ring, each once. Where a receiver dies, its successor gets what it had not freed once more,
-/// at the same position; nothing else is ever repeated.
+/// the ring, or of each lane, see [`MpscOrder`](crate::MpscOrder), each once. Where a receiver dies,
+/// its successor gets what it had not freed once more, in the same ring at the same position; nothing
+/// else is ever repeated. Of lanes, positions of different ones are alike: a message is known by
+/// [`RecordRef::ring`] and [`RecordRef::position`] together.
 ///
 /// # Source
 /// Operations and errors are those of `std::sync::mpsc`.
@@ -50,6 +53,8 @@ pub struct Claimed {
     wakes: Wakes,
     peer: Peer,
     pub(super) bell: Bell,
+    /// Where it is of a group of lanes: `end` and `consumer` are those of the current one.
+    lanes: Option<Box<Lanes>>,
     /// When [`wait_any`](super::wait_any) last named this receiver, as a count of all it named.
     pub(super) named: u64,
 }
@@ -121,7 +126,7 @@ impl<K: Discipline> Receiver<K> {
     /// # Errors
     /// As [`Self::recv`]; [`Error::BufferTooSmall`] with the size needed, and then the message
     /// stays. So does one that has handles, with [`Error::HandleRoomTooSmall`]: see
-    /// [`Self::recv_parts`].
+    /// [`Self::recv_parts`]. Where each producer has a lane, a message of another one may come before it.
     ///
     /// # Cost
     /// One copy of the message, no allocation; no system call while there are messages
@@ -215,7 +220,7 @@ impl<K: Discipline> Receiver<K> {
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<RecordRef<'_>, RecvTimeoutError> {
-        let front = match self.claimed.as_mut().map(Claimed::front_at_once) {
+        let front = match self.claimed.as_mut().map(Claimed::front_at_once::<K>) {
             Some(Ok(Some(front))) => front,
             _ => self.front_until(deadline.into())?,
         };
@@ -276,7 +281,7 @@ impl<K: Discipline> Receiver<K> {
     /// The next message if there is one now; of departures nothing is said.
     #[inline(always)]
     fn front_now(&mut self) -> Result<Option<Front>, Error> {
-        match self.claimed.as_mut().map(Claimed::front_at_once) {
+        match self.claimed.as_mut().map(Claimed::front_at_once::<K>) {
             Some(Ok(Some(front))) => Ok(Some(front)),
             _ => self.front_carefully(),
         }
@@ -289,7 +294,8 @@ impl<K: Discipline> Receiver<K> {
         claimed.front()
     }
 
-    /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone.
+    /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone; of
+    /// several senders, all that have claimed.
     /// Damage is an item, the last one, so that it isn't mistaken for the end.
     pub fn iter(&mut self) -> Iter<'_, K> {
         Iter::new(self)
@@ -335,7 +341,7 @@ impl<K: Discipline> Receiver<K> {
     #[inline(always)]
     fn take_at_once(&mut self, room: &mut [u8]) -> Result<Option<usize>, Nothing> {
         let Some(claimed) = &mut self.claimed else { return Ok(None) };
-        let Some(front) = claimed.front_at_once()? else { return Ok(None) };
+        let Some(front) = claimed.front_at_once::<K>()? else { return Ok(None) };
         let Claimed { end, consumer, wakes, .. } = claimed;
         let Some(room) = room.get_mut(..front.payload_len()) else { return Ok(None) };
         consumer.copy_out(&end.ring, front, room);
@@ -357,9 +363,9 @@ impl<K: Discipline> Receiver<K> {
 
     #[cold]
     fn take_a_little_later(&mut self, room: &mut [u8]) -> Option<usize> {
-        let Claimed { end, consumer, bell, .. } = self.claimed.as_mut()?;
-        if !end.is_sound() {
-            return None; // the mapping may be another process's
+        let Claimed { end, consumer, bell, lanes, .. } = self.claimed.as_mut()?;
+        if !end.is_sound() || K::MAY_HAVE_LANES && lanes.is_some() {
+            return None; // the mapping may be another process's, or another lane have a message
         }
         let is_there = || look(&end.ring, consumer.head()) == Look::Something;
         for round in 0..bell.spin.first_looks() {
@@ -398,7 +404,7 @@ impl<K: Discipline> Receiver<K> {
 
     #[inline(always)]
     fn try_front(&mut self) -> Result<Front, TryRecvError> {
-        match self.claimed.as_mut().map(Claimed::front_at_once) {
+        match self.claimed.as_mut().map(Claimed::front_at_once::<K>) {
             Some(Ok(Some(front))) => Ok(front),
             Some(Err(Nothing)) => Err(TryRecvError::Empty),
             _ => self.try_front_carefully(),
@@ -430,23 +436,28 @@ impl<K: Discipline> Receiver<K> {
     fn claim_until(&self, deadline: Deadline) -> Result<Claimed, Error> {
         self.region.check_ours()?;
         let end = Attached::claim(&self.region, self.index, Role::Receiver, deadline)?;
-        let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
+        let mut consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, Spin::new(self.spin_max))?;
         let intake = Intake::open(&end)?;
         let (wakes, peer) = <_>::default();
-        Ok(Claimed { end, consumer, intake, wakes, peer, bell, named: 0 })
+        let lanes = match end.group.of_lanes {
+            true => Some(Box::new(Lanes::attach(&end, &mut consumer, &wakes)?)),
+            false => None,
+        };
+        Ok(Claimed { end, consumer, intake, wakes, peer, bell, lanes, named: 0 })
     }
 }
 
 impl Claimed {
     /// The next message where nothing stands in the way, as [`Receiver::take_at_once`].
     #[inline(always)]
-    fn front_at_once(&mut self) -> Result<Option<Front>, Nothing> {
-        let Self { end, consumer, peer, bell, .. } = self;
+    fn front_at_once<K: Discipline>(&mut self) -> Result<Option<Front>, Nothing> {
+        let Self { end, consumer, peer, bell, lanes, .. } = self;
         if !end.is_sound() {
             return Ok(None);
         }
         match consumer.front_at_once(&end.ring) {
+            Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
             Err(Nothing) if end.has_departures(peer.known()) || !end.is_whole() => Ok(None),
             Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
             found => found,
@@ -454,6 +465,9 @@ impl Claimed {
     }
 
     fn front(&mut self) -> Result<Option<Front>, Error> {
+        if self.lanes.is_some() {
+            return self.front_of_lanes();
+        }
         let Self { end, consumer, wakes, bell, .. } = self;
         match consumer.front(&end.ring, wakes) {
             Ok(Some(front)) => {
@@ -467,13 +481,53 @@ impl Claimed {
         }
     }
 
+    /// As [`Self::front`], of all lanes: that of the current one while its turn lasts, else of the next.
+    fn front_of_lanes(&mut self) -> Result<Option<Front>, Error> {
+        let Self { end, consumer, wakes, bell, lanes: Some(lanes), .. } = self else {
+            return Ok(None); // never: asked where there are lanes
+        };
+        let mut is_over = bell.look_around(end) || wakes.is_due();
+        if is_over {
+            end.settle_now_and_then(wakes);
+        }
+        for _ in 0..=lanes.count() {
+            let front = consumer.front(&end.ring, wakes);
+            let front = front.map_err(|damage| end.damaged_at(damage, consumer.head()))?;
+            if front.is_some() && !is_over {
+                return Ok(front);
+            }
+            if front.is_some() {
+                lanes.note_left();
+            }
+            bell.begin_turn(end);
+            lanes.note_departures(end);
+            let Some(next) = lanes.next(end, consumer.head(), bell.all_fence()) else {
+                return Ok(front);
+            };
+            lanes.turn_to(next, end, consumer);
+            is_over = false;
+        }
+        Ok(None) // a flood of padding
+    }
+
     /// A departure that is to be told.
     fn departure(&mut self) -> Result<Option<u64>, Error> {
-        let Self { end, consumer, peer, .. } = self;
-        if consumer.has_taken() {
+        let Self { end, consumer, peer, lanes, .. } = self;
+        let has_taken = lanes.as_ref().is_some_and(|lanes| lanes.has_taken());
+        if has_taken || consumer.has_taken() {
             end.meeting.note();
         }
-        peer.departure(end)
+        let known = peer.known();
+        let departure = peer.departure(end)?;
+        if departure.is_some() || peer.known() != known {
+            lanes.iter_mut().for_each(|lanes| lanes.scan_soon());
+        }
+        Ok(departure)
+    }
+
+    /// Whether a departure asks for a look at all lanes.
+    fn is_scan_due(&self) -> bool {
+        self.lanes.as_ref().is_some_and(|lanes| lanes.is_scan_due())
     }
 
     /// What to say of an empty ring. Where a sender is gone, the ring is looked at once more: what
@@ -483,14 +537,15 @@ impl Claimed {
         let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
         let departed = departed.unwrap_or_default();
         let departure = self.departure()?;
-        if departure.is_none() && departed.is_empty() {
-            return Err(TryRecvError::Empty);
-        }
-        if let Some(front) = self.front()? {
+        let is_to_look = departure.is_some() || !departed.is_empty() || self.is_scan_due();
+        if is_to_look && let Some(front) = self.front()? {
             if !departed.is_empty() {
                 self.peer.ask_again();
             }
             return Ok(front);
+        }
+        if departure.is_none() && departed.is_empty() {
+            return Err(TryRecvError::Empty);
         }
         self.end.check_whole()?;
         if let Some(intake) = &mut self.intake {
@@ -503,8 +558,12 @@ impl Claimed {
 
     /// Waits until there may be something to do.
     fn wait(&mut self, deadline: Deadline) -> Result<(), Error> {
-        let Self { end, consumer, wakes, peer, bell, .. } = self;
-        bell.wait(end, consumer.head(), wakes, peer.known(), deadline)
+        let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
+        let (head, known) = (consumer.head(), peer.known());
+        match lanes {
+            None => bell.wait(end, &mut OneRing { head }, wakes, known, deadline),
+            Some(lanes) => bell.wait(end, &mut AllLanes { lanes, head }, wakes, known, deadline),
+        }
     }
 
     /// Whether receiving would not wait: there is a message, a departure to tell, or an error.
@@ -519,9 +578,14 @@ impl Claimed {
     /// Arms for a sleep on several receivers; `None` where this one is no reason to sleep. Disarm
     /// afterwards, either way.
     pub(super) fn arm(&mut self) -> Option<Sleep> {
-        let Self { end, consumer, wakes, peer, bell, .. } = self;
+        let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
         end.settle(wakes);
-        let sleep = bell.arm(end, consumer.head()).ok()?; // an error is told by the next receive
+        let head = consumer.head();
+        let sleep = match lanes {
+            None => bell.arm(end, &mut OneRing { head }),
+            Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
+        };
+        let sleep = sleep.ok()?; // an error is told by the next receive
         sleep.filter(|_| !end.has_departures(peer.known()) && end.ring.is_open())
     }
 

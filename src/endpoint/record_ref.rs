@@ -64,11 +64,17 @@ impl<'a> RecordRef<'a> {
         Self { payload, front, end, consumer, wakes, intake, on_drop: OnDrop::Free }
     }
 
-    /// The message's position in the ring: the same where it is delivered again, never that of
-    /// another message.
+    /// The message's position in its ring: the same where it is delivered again, never that of
+    /// another message of that ring. Messages of two lanes may have the same.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.consumer.head()
+    }
+
+    /// Index in the region's directory of the ring that it lies in: of lanes, the one of its producer.
+    #[must_use]
+    pub fn ring(&self) -> u32 {
+        self.end.index
     }
 
     /// Copies the message to the start of `room` and gives its length.
@@ -125,7 +131,8 @@ impl<'a> RecordRef<'a> {
         })
     }
 
-    /// Leaves the message where it is, to be delivered again.
+    /// Leaves the message where it is, to be delivered again: next, or where each producer has a lane,
+    /// perhaps behind messages of others.
     pub fn keep(mut self) {
         self.on_drop = OnDrop::Keep;
     }

@@ -6,7 +6,7 @@ use std::mem::{offset_of, replace};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use tombolo_abi::{Role, Slot};
+use tombolo_abi::{RingKind, Role, Slot};
 
 use super::Deadline;
 use super::attached::Attached;
@@ -70,8 +70,9 @@ impl<K: Discipline> Sender<K> {
     /// Waits up to 100 ms for a process that is just leaving it.
     ///
     /// # Errors
-    /// [`Error::Busy`] where somebody else owns it, [`Error::Replaced`] where the region is no
-    /// longer the one to use, [`Error::Poisoned`] where the ring is damaged.
+    /// [`Error::Busy`] where somebody else owns it, [`Error::LaneNotEmpty`] where the messages of its
+    /// last owner are still to be received, which is asked of lanes only, [`Error::Replaced`] where
+    /// the region is no longer the one to use, [`Error::Poisoned`] where the ring is damaged.
     ///
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
@@ -238,10 +239,12 @@ impl<K: Discipline> Sender<K> {
         self.region.entries()[self.index as usize].max_message as usize
     }
 
-    /// Index of the ring in the region's directory.
+    /// Index of the ring in the region's directory. Where each producer has a lane: that of the first
+    /// lane before the claim, and of this producer's own behind it, as
+    /// [`RecordRef::ring`](crate::RecordRef::ring) gives it.
     #[must_use]
     pub fn ring(&self) -> u32 {
-        self.index
+        self.claimed.as_ref().map_or(self.index, |claimed| claimed.end.index)
     }
 
     /// Sends `message` where nothing stands in the way, and gives whether it did. Where it didn't,
@@ -313,13 +316,28 @@ impl<K: Discipline> Sender<K> {
     #[cold]
     fn claim_until(&self, deadline: Deadline) -> Result<Claimed<K>, Error> {
         self.region.check_ours()?;
+        if self.is_of_lanes() {
+            let end = Attached::claim(&self.region, self.index, Role::Sender, deadline)?;
+            return self.claimed_at(Arc::new(end));
+        }
         let mut shared = self.shared_until(deadline)?;
         let end = match &*shared {
             Some(end) => end.clone(),
             None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, deadline)?),
         };
+        let claimed = self.claimed_at(end.clone())?;
+        *shared = Some(end);
+        Ok(claimed)
+    }
+
+    /// Whether each clone has a ring of its own.
+    fn is_of_lanes(&self) -> bool {
+        let entry = self.region.entries().get(self.index as usize);
+        entry.is_some_and(|entry| entry.ring_kind() == Some(RingKind::Lane))
+    }
+
+    fn claimed_at(&self, end: Arc<Attached>) -> Result<Claimed<K>, Error> {
         let producer = K::attach(&end)?;
-        *shared = Some(end.clone());
         let (wakes, peer) = <_>::default();
         let spin = Spin::new(self.spin_max);
         Ok(Claimed { end, producer, wakes, peer, spin })
@@ -439,7 +457,7 @@ pub(super) fn unless_gone<T>(
 }
 
 /// Clones share the endpoint, and so the slot: several threads of a process are one producer to
-/// the outside.
+/// the outside. Where each producer has a lane, each clone claims one of its own at first use.
 impl Clone for Sender<Mpsc> {
     fn clone(&self) -> Self {
         Self {

@@ -117,11 +117,11 @@ impl Attached {
     }
 
     fn count_control(&self, offset: usize) {
-        self.ring.memory.control_u64(offset).fetch_add(1, Relaxed);
+        self.ring.memory.group_u64(offset).fetch_add(1, Relaxed);
     }
 
     pub(crate) fn rx_wake(&self) -> &AtomicU32 {
-        self.ring.memory.control_u32(offset_of!(RingControl, rx_wake))
+        self.ring.memory.group_u32(offset_of!(RingControl, rx_wake))
     }
 
     fn tx_wake(&self) -> &AtomicU32 {

@@ -74,14 +74,15 @@ enum Kept {
 }
 
 /// What to claim.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    /// The ring.
-    pub(crate) ring: u32,
+pub(crate) struct Wanted<'a> {
     /// As what.
     pub(crate) role: Role,
     /// Any one of these slots.
     pub(crate) slots: Range<u16>,
+    /// The ring that a slot belongs to.
+    pub(crate) ring_of: &'a dyn Fn(u16) -> u32,
+    /// Whether a slot that nobody owns can be had. Asked before and after taking its byte.
+    pub(crate) is_fit: &'a dyn Fn(u16) -> Result<bool, Error>,
 }
 
 impl OwnedSlot {
@@ -89,11 +90,12 @@ impl OwnedSlot {
     /// that where there is no deadline.
     ///
     /// # Errors
-    /// [`Error::Busy`] where all are held, [`Error::Replaced`] where the region is no longer the
+    /// [`Error::Busy`] where all are held, [`Error::LaneNotEmpty`] where one is not and has messages
+    /// that are still to be received, [`Error::Replaced`] where the region is no longer the
     /// one to use, and what the system calls say.
     pub(crate) fn claim(
         region: &Arc<Region>,
-        wanted: &Wanted,
+        wanted: &Wanted<'_>,
         deadline: Deadline,
     ) -> Result<Self, Error> {
         let deadline = claim_deadline(deadline);
@@ -113,13 +115,15 @@ impl OwnedSlot {
         }
     }
 
-    fn try_candidates(region: &Arc<Region>, wanted: &Wanted) -> Result<Option<Self>, Error> {
+    fn try_candidates(region: &Arc<Region>, wanted: &Wanted<'_>) -> Result<Option<Self>, Error> {
         for slot in wanted.slots.clone() {
-            if byte_is_held(region, slot..slot + 1)? {
+            if byte_is_held(region, slot..slot + 1)? || !(wanted.is_fit)(slot)? {
                 continue;
             }
-            if let Some(claimed) = Self::try_claim(region, slot)? {
-                return Ok(Some(claimed));
+            if let Some(claimed) = Self::try_claim(region, slot)?
+                && (wanted.is_fit)(slot)?
+            {
+                return Ok(Some(claimed)); // else somebody came and went meanwhile
             }
         }
         Ok(None)
@@ -171,7 +175,7 @@ impl OwnedSlot {
     }
 
     /// Fills the slot in and tells everybody that somebody has come.
-    fn announce(&mut self, wanted: &Wanted) -> Result<(), Error> {
+    fn announce(&mut self, wanted: &Wanted<'_>) -> Result<(), Error> {
         self.check_held()?;
         let state = RegionState::from_word(self.region.state());
         if self.region.mapping().is_cut() {
@@ -195,7 +199,7 @@ impl OwnedSlot {
         Ok(())
     }
 
-    fn fill(&self, wanted: &Wanted) {
+    fn fill(&self, wanted: &Wanted<'_>) {
         let identity = ProcessId::current();
         let seqlock = self.word_u32(offset_of!(Slot, seqlock));
         let odd = seqlock.load(Relaxed) | 1; // ours; odd already where a predecessor died here
@@ -206,7 +210,7 @@ impl OwnedSlot {
         for (offset, value) in [
             (offset_of!(Slot, pid), identity.pid),
             (offset_of!(Slot, role), wanted.role as u32),
-            (offset_of!(Slot, ring), wanted.ring),
+            (offset_of!(Slot, ring), (wanted.ring_of)(self.slot)),
             (offset_of!(Slot, flags), flags),
         ] {
             self.word_u32(offset).store(value, Relaxed);
@@ -387,13 +391,26 @@ fn lock_and_renew(region: &Region, slot: u16, description: &OwnedFd) -> Result<O
     Ok(Some(incarnation))
 }
 
-fn busy(region: &Region, wanted: &Wanted) -> Error {
+/// Why none of the slots wanted could be had. One that nobody owns tells more than one that is held.
+fn busy(region: &Region, wanted: &Wanted<'_>) -> Error {
+    not_fit(region, wanted).unwrap_or_else(|error| error)
+}
+
+/// As [`busy`], or what went wrong while that was looked into.
+fn not_fit(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
+    let mut pid = 0;
+    for slot in wanted.slots.clone() {
+        if byte_is_held(region, slot..slot + 1)? {
+            pid = if pid == 0 { pid_of(region, slot) } else { pid };
+        } else if !(wanted.is_fit)(slot)? {
+            return Ok(Error::LaneNotEmpty { ring: (wanted.ring_of)(slot) });
+        }
+    }
     let role = match wanted.role {
         Role::Receiver => "receiver",
         Role::Sender => "sender",
     };
-    let pid = wanted.slots.clone().map(|slot| pid_of(region, slot)).find(|pid| *pid != 0);
-    Error::Busy { ring: wanted.ring, role, pid: pid.unwrap_or(0) }
+    Ok(Error::Busy { ring: (wanted.ring_of)(wanted.slots.start), role, pid })
 }
 
 fn unix_ns() -> u64 {

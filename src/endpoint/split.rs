@@ -1,5 +1,7 @@
 //! From a region to the ends of its rings.
 
+use tombolo_abi::RingEntry;
+
 use super::discipline::sealed::Sealed;
 use super::{Discipline, Mpsc, MpscConsumer, MpscProducer, Receiver, Sender, Spsc};
 use super::{SpscReceiver, SpscSender};
@@ -33,11 +35,13 @@ impl EventsRegion {
         self.split::<Spsc>()
     }
 
-    /// Gives a producer and the consumer of the region's first MPSC ring; otherwise as
-    /// [`Self::split_spsc`].
+    /// Gives a producer and the consumer of the region's first MPSC ring, or group of lanes; otherwise
+    /// as [`Self::split_spsc`]. Which of the two there is, whoever created the region decided, see
+    /// [`MpscOrder`](crate::MpscOrder).
     ///
     /// # Errors
-    /// As [`Self::split_spsc`].
+    /// As [`Self::split_spsc`]; ends of lanes that don't lie in the order that this version needs fail
+    /// with [`Error::Layout`] when they are claimed.
     pub fn split_mpsc(&mut self) -> Result<(MpscProducer, MpscConsumer), Error> {
         self.split::<Mpsc>()
     }
@@ -45,9 +49,9 @@ impl EventsRegion {
     fn split<K: Discipline>(&self) -> Result<(Sender<K>, Receiver<K>), Error> {
         let region = self.shared();
         region.revalidate()?;
-        let kind = <K as Sealed>::KIND;
-        let index = region.entries().iter().position(|entry| entry.ring_kind() == Some(kind));
-        let index = index.ok_or(Error::NoSuchRing { kind: kind.name() })? as u32;
+        let is_meant = |entry: &RingEntry| entry.ring_kind().is_some_and(<K as Sealed>::takes);
+        let index = region.entries().iter().position(is_meant);
+        let index = index.ok_or(Error::NoSuchRing { kind: <K as Sealed>::KIND.name() })? as u32;
         Ok((Sender::new(region.clone(), index), Receiver::new(region.clone(), index)))
     }
 }

@@ -6,6 +6,7 @@ use tombolo_abi::{LOCK_INIT, LayoutError, RegionState, SharedLayout};
 
 use super::endpoint::{EndpointView, Liveness, SlotTable};
 use super::file::RegionFile;
+use super::group;
 use super::header::{HeaderImage, Verdict};
 use super::problem::{Place, Problem, header_offset};
 use super::process::Process;
@@ -103,6 +104,9 @@ impl Image {
             self.problems.append(&mut view.problems);
             self.rings.push(view);
         }
+        let header = &page.header;
+        let place = |view: &RingView| RingPlace::new(header, view.ring, &view.entry);
+        self.problems.extend(group::judge(&mut self.rings, place));
     }
 
     fn read_endpoints(&mut self) {

@@ -24,6 +24,7 @@
 
 mod endpoint;
 mod file;
+mod group;
 mod header;
 mod image;
 mod lock;

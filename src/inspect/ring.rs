@@ -26,6 +26,8 @@ pub struct RingView {
     /// Whether its positions stayed the same while it was looked at.
     pub is_consistent: bool,
     pub(super) problems: Vec<Problem>,
+    /// Of a lane, the state of its group.
+    pub(super) group_state: Option<u32>,
 }
 
 /// What lies in a ring, published and not yet freed.
@@ -39,10 +41,10 @@ pub struct Depth {
 }
 
 impl RingView {
-    /// Its state, where v1 knows it.
+    /// Its state, where v1 knows it; of a lane, its group's.
     #[must_use]
     pub fn state(&self) -> Option<RingState> {
-        RingState::from_word(self.control?.state)
+        RingState::from_word(self.group_state.unwrap_or(self.control?.state))
     }
 
     /// Looks at a ring, counting at most `budget` records, which shrinks by those counted.
@@ -60,6 +62,7 @@ impl RingView {
             lock: None,
             is_consistent: true,
             problems: Vec::new(),
+            group_state: None,
         };
         if entry.ring_kind() == Some(RingKind::Memory) {
             return view;

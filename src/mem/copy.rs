@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// From how many bytes on the copy instruction is faster than single moves. Measured: it costs a fixed
 /// 10 to 15 ns to get going.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 const STRING_COPY_MIN: usize = 512;
 
 /// Writes `bytes` to `words`, which begin where the bytes shall, and zeros to the end of the last
@@ -127,7 +127,7 @@ const LINE_WORDS: usize = 8;
 #[inline(always)]
 pub(crate) fn zero_line(words: &[AtomicU64]) {
     let line = &words[..LINE_WORDS];
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
     line.iter().for_each(|word| word.store(0, Relaxed));
     // SAFETY:
     // - the instructions write exactly the 64 bytes of `line`, which are words that others may write at
@@ -135,7 +135,7 @@ pub(crate) fn zero_line(words: &[AtomicU64]) {
     // - no alignment is asked for, and nobody depends on what others see of it meanwhile, as in
     //   `move_words`;
     // - the one register changed is declared; there is no stack, and no flag is changed.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
     unsafe {
         std::arch::asm!(
             "xorps {zero}, {zero}",
@@ -150,21 +150,21 @@ pub(crate) fn zero_line(words: &[AtomicU64]) {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 fn write_whole(words: &[AtomicU64], bytes: &[[u8; 8]]) {
     for (word, chunk) in words.iter().zip(bytes) {
         word.store(u64::from_le_bytes(*chunk), Relaxed);
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
     for (word, chunk) in words.iter().zip(bytes) {
         *chunk = word.load(Relaxed).to_le_bytes();
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 fn write_whole(words: &[AtomicU64], bytes: &[[u8; 8]]) {
     debug_assert_eq!(words.len(), bytes.len());
@@ -174,7 +174,7 @@ fn write_whole(words: &[AtomicU64], bytes: &[[u8; 8]]) {
     unsafe { move_words(to, from, words.len()) };
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
     debug_assert_eq!(words.len(), bytes.len());
@@ -190,7 +190,7 @@ fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
 /// # Safety
 /// `to` is valid for writes and `from` for reads of so many words, they don't overlap, and whichever
 /// of them is shared is accessed by others through atomics or from outside this program.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 unsafe fn move_words(to: *mut u8, from: *const u8, count: usize) {
     let len = count * 8;
@@ -223,7 +223,7 @@ unsafe fn move_words(to: *mut u8, from: *const u8, count: usize) {
 ///
 /// # Safety
 /// As [`move_words`].
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 unsafe fn move_8(to: *mut u8, from: *const u8) {
     // SAFETY: see above.
@@ -243,7 +243,7 @@ unsafe fn move_8(to: *mut u8, from: *const u8) {
 ///
 /// # Safety
 /// As [`move_words`].
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 unsafe fn move_16_to_32(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: see above.
@@ -270,7 +270,7 @@ unsafe fn move_16_to_32(to: *mut u8, from: *const u8, len: usize) {
 ///
 /// # Safety
 /// As [`move_words`].
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 unsafe fn move_32_to_64(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: see above.
@@ -303,7 +303,7 @@ unsafe fn move_32_to_64(to: *mut u8, from: *const u8, len: usize) {
 ///
 /// # Safety
 /// As [`move_words`].
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
 unsafe fn move_from_64(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: see above; `at` grows by 64, but not beyond `last`, and is `last` in the last round.
@@ -342,7 +342,7 @@ unsafe fn move_from_64(to: *mut u8, from: *const u8, len: usize) {
 ///
 /// # Safety
 /// As [`move_words`], for so many bytes.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline]
 unsafe fn string_copy(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY:

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -34,9 +35,11 @@ impl Mapping {
         Ok(Self { map: ManuallyDrop::new(map), guard, owner })
     }
 
-    /// Faults every page in for writing, so that the first message pays no page fault.
-    pub(crate) fn populate(&self) -> io::Result<()> {
-        self.map.advise(Advice::PopulateWrite)
+    /// Faults every page of `bytes` in for writing, so that the first message pays no page fault.
+    /// They must lie inside the mapping.
+    pub(crate) fn populate(&self, bytes: Range<u64>) -> io::Result<()> {
+        let len = bytes.end.saturating_sub(bytes.start) as usize;
+        self.map.advise_range(Advice::PopulateWrite, bytes.start as usize, len)
     }
 
     /// Where the mapping starts.

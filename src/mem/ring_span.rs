@@ -14,12 +14,14 @@ use crate::os::fork::Owner;
 /// One ring in a mapping.
 ///
 /// Invariants, established by [`RingSpan::new`] and kept because nothing changes the fields:
-/// - `control` points to `CONTROL_LEN` bytes and `area` to `mask + 8` bytes inside `mapping`;
-/// - both are aligned to 8 bytes, and the two don't overlap with anything of another width;
+/// - `control` and `group` point to `CONTROL_LEN` bytes and `area` to `mask + 8` bytes inside `mapping`;
+/// - all are aligned to 8 bytes, and don't overlap with anything of another width;
 /// - `mask + 8` is a power of two from 8.
 #[derive(Clone, Debug)]
 pub(crate) struct RingSpan {
     control: NonNull<u8>,
+    /// The control block of the group's first lane; the ring's own where it is no lane.
+    group: NonNull<u8>,
     area: NonNull<AtomicU64>,
     /// The bits of a position that choose a word of the area.
     mask: u64,
@@ -37,28 +39,32 @@ unsafe impl Send for RingSpan {}
 unsafe impl Sync for RingSpan {}
 
 impl RingSpan {
-    /// The ring whose control block and data area lie at these offsets, or `None` where they don't
-    /// lie inside the mapping, are not aligned, or `capacity` is no power of two from 8.
+    /// The ring whose control block, its group's and whose data area lie at these offsets, or `None`
+    /// where they don't lie inside the mapping, are not aligned, or `capacity` is no power of two
+    /// from 8.
     pub(crate) fn new(
         mapping: Arc<Mapping>,
-        control_offset: u64,
+        (control_offset, group_offset): (u64, u64),
         data_offset: u64,
         capacity: u64,
     ) -> Option<Self> {
         let inside =
             |offset: u64, len| offset.checked_add(len).is_some_and(|end| end <= mapping.len());
-        let aligned = control_offset.is_multiple_of(ISOLATION_LEN.into())
-            && data_offset.is_multiple_of(8)
-            && capacity.is_power_of_two()
-            && capacity >= 8;
-        if !aligned || !inside(control_offset, CONTROL_LEN.into()) || !inside(data_offset, capacity)
-        {
+        let is_control = |offset: u64| {
+            offset.is_multiple_of(ISOLATION_LEN.into()) && inside(offset, CONTROL_LEN.into())
+        };
+        let is_area = data_offset.is_multiple_of(8) && capacity.is_power_of_two() && capacity >= 8;
+        if !is_control(control_offset) || !is_control(group_offset) || !is_area {
+            return None;
+        }
+        if !inside(data_offset, capacity) {
             return None;
         }
         let control = NonNull::new(mapping.base().wrapping_add(control_offset as usize))?;
+        let group = NonNull::new(mapping.base().wrapping_add(group_offset as usize))?;
         let area = NonNull::new(mapping.base().wrapping_add(data_offset as usize))?.cast();
         let (owner, cut) = (mapping.owner(), mapping.cut_mark());
-        Some(Self { control, area, mask: capacity - 8, owner, cut, mapping })
+        Some(Self { control, group, area, mask: capacity - 8, owner, cut, mapping })
     }
 
     /// Whether this process made the mapping, and is no forked child of the one that did.
@@ -79,9 +85,9 @@ impl RingSpan {
     /// Where it is not aligned or not inside; offsets are constants, so the check is compiled away.
     #[inline]
     pub(crate) fn control_u64(&self, offset: usize) -> &AtomicU64 {
-        let address = self.control_at(offset, 8).cast();
+        let address = word_of(self.control, offset, 8).cast();
         // SAFETY:
-        // - valid and aligned: `control_at` checked the offset against the control block, which
+        // - valid and aligned: `word_of` checked the offset against the control block, which
         //   lies aligned in the mapping that this value keeps;
         // - no data race: mapped words are touched through atomics of one width a word only.
         unsafe { AtomicU64::from_ptr(address) }
@@ -93,8 +99,30 @@ impl RingSpan {
     /// As [`Self::control_u64`].
     #[inline]
     pub(crate) fn control_u32(&self, offset: usize) -> &AtomicU32 {
-        let address = self.control_at(offset, 4).cast();
+        let address = word_of(self.control, offset, 4).cast();
         // SAFETY: as in `control_u64`, for four bytes.
+        unsafe { AtomicU32::from_ptr(address) }
+    }
+
+    /// The 64-bit word at `offset` bytes of the control block that lends the group its words.
+    ///
+    /// # Panics
+    /// As [`Self::control_u64`].
+    #[inline]
+    pub(crate) fn group_u64(&self, offset: usize) -> &AtomicU64 {
+        let address = word_of(self.group, offset, 8).cast();
+        // SAFETY: as in `control_u64`: `group` is a control block in the same mapping.
+        unsafe { AtomicU64::from_ptr(address) }
+    }
+
+    /// The 32-bit word there.
+    ///
+    /// # Panics
+    /// As [`Self::control_u64`].
+    #[inline]
+    pub(crate) fn group_u32(&self, offset: usize) -> &AtomicU32 {
+        let address = word_of(self.group, offset, 4).cast();
+        // SAFETY: as in `group_u64`, for four bytes.
         unsafe { AtomicU32::from_ptr(address) }
     }
 
@@ -146,10 +174,11 @@ impl RingSpan {
     fn offset(&self, position: u64) -> usize {
         (position & self.mask) as usize
     }
+}
 
-    #[inline]
-    fn control_at(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset.is_multiple_of(len) && offset + len <= CONTROL_LEN as usize);
-        self.control.as_ptr().wrapping_add(offset)
-    }
+/// The address of `len` bytes at `offset` of a control block.
+#[inline]
+fn word_of(control: NonNull<u8>, offset: usize, len: usize) -> *mut u8 {
+    assert!(offset.is_multiple_of(len) && offset + len <= CONTROL_LEN as usize);
+    control.as_ptr().wrapping_add(offset)
 }

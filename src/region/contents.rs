@@ -83,8 +83,8 @@ impl NewContents {
         };
         write(self.plan.directory(), self.plan.header.directory_offset)?;
         for entry in &self.plan.entries {
-            if entry.ring_kind() != Some(RingKind::Memory) {
-                // The data area is all zeros.
+            if !matches!(entry.ring_kind(), Some(RingKind::Memory | RingKind::Lane)) {
+                // The data area is all zeros. A lane's producer keeps that to itself.
                 let offset = entry.control_offset + offset_of!(RingControl, zeroed_to) as u64;
                 write(&entry.capacity.to_le_bytes(), offset)?;
             }

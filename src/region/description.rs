@@ -109,8 +109,9 @@ impl Description {
                 minima.required_caps,
             ));
         }
-        self.check_ring(path, RingKind::Spsc, "spsc_capacity", minima.spsc_capacity)?;
-        self.check_ring(path, RingKind::Mpsc, "mpsc_capacity", minima.mpsc_capacity)?;
+        self.check_ring(path, &[RingKind::Spsc], "spsc_capacity", minima.spsc_capacity)?;
+        let of_many = [RingKind::Mpsc, RingKind::Lane];
+        self.check_ring(path, &of_many, "mpsc_capacity", minima.mpsc_capacity)?;
         let wanted_message = minima.max_message.unwrap_or(0);
         for (ring, entry) in (0..).zip(&self.entries) {
             if entry.ring_kind() != Some(RingKind::Memory) && entry.max_message < wanted_message {
@@ -124,12 +125,13 @@ impl Description {
     fn check_ring(
         &self,
         path: &Path,
-        kind: RingKind,
+        kinds: &[RingKind],
         option: &'static str,
         wanted: Option<u64>,
     ) -> Result<(), Error> {
         let Some(wanted) = wanted else { return Ok(()) };
-        let ring = self.entries.iter().position(|entry| entry.ring_kind() == Some(kind));
+        let is_meant = |entry: &RingEntry| entry.ring_kind().is_some_and(|it| kinds.contains(&it));
+        let ring = self.entries.iter().position(is_meant);
         let found = ring.map_or(0, |ring| self.entries[ring].capacity);
         if found >= wanted {
             return Ok(());

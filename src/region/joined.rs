@@ -1,13 +1,14 @@
 //! A region that this process has mapped.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::io::Errno;
-use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry, SharedLayout};
+use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry, RingKind, SharedLayout};
 
 use super::description::{Description, STATE_OFFSET, state_of};
 use super::options::{OpenOptions, Prefault};
@@ -39,6 +40,7 @@ pub(crate) struct Region {
     /// For messages.
     path: PathBuf,
     creator: bool,
+    prefault: Prefault,
 }
 
 /// Where a region came from.
@@ -67,11 +69,35 @@ impl Region {
         if !address.is_multiple_of(align) {
             return Err(Error::Misaligned { address, align });
         }
-        if options.prefault == Prefault::AtOpen {
-            populate(&mapping, &path)?;
+        let (mapping, prefault) = (Arc::new(mapping), options.prefault);
+        let region = Self { mapping, plain, description, id, place, path, creator, prefault };
+        region.populate(0..region.common_len())?;
+        Ok(region)
+    }
+
+    /// Bytes before the data areas of lanes, which each take pages when they are claimed: opening a
+    /// region of hundreds of lanes takes no longer than another.
+    fn common_len(&self) -> u64 {
+        let is_lane = |entry: &&RingEntry| entry.ring_kind() == Some(RingKind::Lane);
+        let lanes = self.entries().iter().filter(is_lane).map(|entry| entry.data_offset);
+        lanes.min().unwrap_or(self.header().total_len)
+    }
+
+    /// Faults in the pages of the first `len_max` bytes of a lane's data area, where pages are not to
+    /// come on demand.
+    pub(crate) fn populate_lane(&self, lane: &RingEntry, len_max: u64) -> Result<(), Error> {
+        self.populate(lane.data_offset..lane.data_offset + lane.capacity.min(len_max))
+    }
+
+    fn populate(&self, bytes: Range<u64>) -> Result<(), Error> {
+        if self.prefault == Prefault::OnDemand {
+            return Ok(());
         }
-        let mapping = Arc::new(mapping);
-        Ok(Self { mapping, plain, description, id, place, path, creator })
+        match self.mapping.populate(bytes) {
+            // Linux before 5.14 has no such advice; pages then come at first use.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            result => result.map_err(|error| self.io_error("fault in the pages of", error)),
+        }
     }
 
     /// The private copy of the header.
@@ -239,12 +265,4 @@ pub(crate) fn set_state(mapping: &Mapping, state: RegionState) {
     let word = mapping.word_u32(STATE_OFFSET);
     word.store(state as u32, Ordering::Release);
     futex::wake_all(word);
-}
-
-fn populate(mapping: &Mapping, path: &Path) -> Result<(), Error> {
-    match mapping.populate() {
-        // Linux before 5.14 has no such advice; pages then come at first use.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        result => result.map_err(|error| refusal::io("fault in the pages of", path, error)),
-    }
 }

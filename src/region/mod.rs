@@ -21,7 +21,9 @@ use std::sync::Arc;
 
 use tombolo_abi::SharedLayout;
 
-pub use self::options::{CreatePolicy, FileSystemPolicy, OpenOptions, OwnerPolicy, Prefault};
+pub use self::options::{
+    CreatePolicy, FileSystemPolicy, MpscOrder, OpenOptions, OwnerPolicy, Prefault,
+};
 
 pub(crate) use self::init_lock::InitLock;
 pub(crate) use self::joined::Region;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tombolo_abi::{
-    CAPACITY_MAX, CAPACITY_MIN, HANDLE_COUNT_MAX, MESSAGE_LEN_MAX, RECORD_EXT_LEN,
+    CAPACITY_MAX, CAPACITY_MIN, HANDLE_COUNT_MAX, LANE_COUNT_MAX, MESSAGE_LEN_MAX, RECORD_EXT_LEN,
     RECORD_HEADER_LEN, SLOT_COUNT_MAX, caps,
 };
 
@@ -43,7 +43,9 @@ pub enum OwnerPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefault {
-    /// While opening: the first messages pay no page faults.
+    /// While opening: the first messages pay no page faults. Those of a lane: while its producer claims
+    /// it, and the first 1 MiB of it when its consumer first has a message from there; what the consumer
+    /// finds behind that comes when it is first used.
     #[default]
     AtOpen,
     /// Each page when it is first used.
@@ -61,6 +63,45 @@ pub enum FileSystemPolicy {
     /// endpoint is kept by an open descriptor: what closes descriptors wholesale loses it, and a
     /// forked child keeps its dead parent's endpoints until it ends or execs.
     Any,
+}
+
+/// In which order the messages of many producers come out.
+///
+/// Whoever creates the region decides; a joiner takes what is there, and uses it by the same types.
+///
+/// | | [`Total`](Self::Total) | [`PerProducer`](Self::PerProducer) |
+/// |---|---|---|
+/// | order | one for all: a send that returned before another one began comes first | each producer's own; two producers' messages may come in either order, also where one of them had received the other's answer |
+/// | made of | one ring, its room shared under a lock | a ring for each producer, a *lane*; the consumer goes from one to the next |
+/// | cost of a send | a lock, and its cache line | that of the ring with one producer |
+/// | a producer that is stopped inside a send | holds up the others | holds up nobody |
+/// | memory | one data area | one for each of [`OpenOptions::producers`] |
+/// | clones of a producer | share its endpoint | each claims a lane of its own at first use |
+///
+/// Choose `Total` where a message may depend on another producer's, `PerProducer` for clients that
+/// know nothing of each other, and wherever one of them must not be able to slow down the rest.
+///
+/// Of lanes, this is good to know:
+///
+/// * A producer's order is kept from its claim until it is dropped. One that is dropped and claims again,
+///   or starts again after a crash, may get another lane, and what it sends there may come before what
+///   it had sent on the first.
+/// * Producers that come and go are one side: where all that have claimed are gone, the consumer is told
+///   so, and [`Receiver::iter`](crate::Receiver::iter) ends. Claim all clones of a producer before the
+///   first of them may be dropped.
+/// * Positions repeat between lanes: a message is known by [`RecordRef::ring`](crate::RecordRef::ring)
+///   and [`RecordRef::position`](crate::RecordRef::position) together.
+/// * A message that stays, by [`RecordRef::keep`](crate::RecordRef::keep) or
+///   [`Error::BufferTooSmall`], may not be the next one: another lane may have its turn first.
+/// * Damage in one lane closes all lanes of its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MpscOrder {
+    /// One order for all producers.
+    #[default]
+    Total,
+    /// Each producer's messages in its own order.
+    PerProducer,
 }
 
 /// Options of [`EventsRegion::open_with`](crate::EventsRegion::open_with) and its relatives.
@@ -85,6 +126,7 @@ pub struct OpenOptions {
     max_message: Option<u32>,
     max_handles: u16,
     producers: Option<u16>,
+    order: MpscOrder,
     required_caps: u64,
     pub(crate) policy: CreatePolicy,
     mode: Option<u32>,
@@ -116,29 +158,56 @@ impl OpenOptions {
         self
     }
 
-    /// Bytes of the MPSC ring's data area: a power of two from 4096 to 2^40. Default 1 MiB.
+    /// Bytes of the MPSC ring's data area: a power of two from 4096 to 2^40. Default 1 MiB. With
+    /// [`MpscOrder::PerProducer`], of each lane's data area, by default 256 KiB.
     pub fn mpsc_capacity(mut self, bytes: u64) -> Self {
         self.mpsc_capacity = Some(bytes);
         self
     }
 
     /// The longest message in bytes, at most 2^28 - 8. With its header it takes at most a quarter
-    /// of each ring, so that it always finds room in the end. Default 65536, or what fits.
+    /// of each ring, so that it always finds room in the end. Default 65536, or what fits: 65520 with
+    /// lanes of 256 KiB.
     pub fn max_message(mut self, bytes: u32) -> Self {
         self.max_message = Some(bytes);
         self
     }
 
     /// The most handles of one message, at most 64. Default 0: messages carry bytes only. With more, a
-    /// receiver listens on a socket in the region's directory from when it is claimed until it goes.
+    /// receiver listens on a socket in the region's directory from when it is claimed until it goes. Lanes
+    /// carry none yet.
     pub fn max_handles(mut self, count: u16) -> Self {
         self.max_handles = count;
         self
     }
 
-    /// Processes that may send on the MPSC ring at the same time, 1 to 8189. Default 64.
+    /// Processes that may send on the MPSC ring at the same time, 1 to 8189. Default 64. With
+    /// [`MpscOrder::PerProducer`] the number of lanes, 1 to 512: each takes its capacity of the file,
+    /// and a clone of a producer takes one too.
     pub fn producers(mut self, count: u16) -> Self {
         self.producers = Some(count);
+        self
+    }
+
+    /// In which order the messages of many producers come out. Default: [`MpscOrder::Total`]. It
+    /// means nothing to a joiner.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{EventsRegion, MpscOrder, OpenOptions};
+    /// let options = OpenOptions::new().mpsc_order(MpscOrder::PerProducer).producers(8);
+    /// let mut region = EventsRegion::anonymous(options)?;
+    /// let (mut first, mut consumer) = region.split_mpsc()?;
+    /// let mut second = first.clone(); // has a lane of its own
+    /// first.send(b"one")?;
+    /// second.send(b"two")?;
+    /// let mut got = [consumer.recv()?.data, consumer.recv()?.data];
+    /// got.sort();
+    /// assert_eq!(got, [b"one", b"two"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn mpsc_order(mut self, order: MpscOrder) -> Self {
+        self.order = order;
         self
     }
 
@@ -202,7 +271,15 @@ impl OpenOptions {
     }
 
     pub(crate) fn new_mpsc_capacity(&self) -> u64 {
-        self.mpsc_capacity.unwrap_or(1 << 20)
+        let default = match self.order {
+            MpscOrder::Total => 1 << 20,
+            MpscOrder::PerProducer => 1 << 18,
+        };
+        self.mpsc_capacity.unwrap_or(default)
+    }
+
+    pub(crate) fn new_order(&self) -> MpscOrder {
+        self.order
     }
 
     pub(crate) fn new_max_message(&self) -> u32 {
@@ -224,14 +301,15 @@ impl OpenOptions {
     /// The longest message that leaves room for three more in the smaller ring.
     fn message_len_max(&self) -> u64 {
         let smaller = self.new_spsc_capacity().min(self.new_mpsc_capacity());
-        let room = smaller / 4 / 64 * 64; // records start at multiples of at most 64 bytes
+        let room = smaller / 4 / 64 * 64; // so that records could start at multiples of 64 bytes
         room.saturating_sub(RECORD_HEADER_LEN + RECORD_EXT_LEN)
     }
 
     /// The capabilities of a region created with these options.
     pub(crate) fn new_caps(&self) -> u64 {
         let handles = if self.max_handles > 0 { caps::EXT | caps::HANDLES } else { 0 };
-        self.required_caps | handles
+        let lanes = if self.order == MpscOrder::PerProducer { caps::LANES } else { 0 };
+        self.required_caps | handles | lanes
     }
 
     /// How long to wait for others.
@@ -258,14 +336,12 @@ impl OpenOptions {
         check_capacity("spsc_capacity", self.new_spsc_capacity())?;
         check_capacity("mpsc_capacity", self.new_mpsc_capacity())?;
         self.check_max_message()?;
-        let producers_max = SLOT_COUNT_MAX as u16 - 3;
+        let (producers_max, wanted) = match self.order {
+            MpscOrder::Total => (SLOT_COUNT_MAX as u16 - 3, "1 to 8189"),
+            MpscOrder::PerProducer => (LANE_COUNT_MAX, "1 to 512 with an order per producer"),
+        };
         let producers = self.new_producers();
-        refuse_unless(
-            (1..=producers_max).contains(&producers),
-            "producers",
-            producers,
-            "1 to 8189",
-        )?;
+        refuse_unless((1..=producers_max).contains(&producers), "producers", producers, wanted)?;
         let handles = self.max_handles;
         refuse_unless(handles <= HANDLE_COUNT_MAX, "max_handles", handles, "at most 64")?;
         let mode = self.new_mode();
@@ -284,13 +360,15 @@ impl OpenOptions {
 
     fn check_required_caps(&self) -> Result<(), Error> {
         let found = self.required_caps;
-        let can_set = found & !(caps::EXT | caps::HANDLES) == 0;
+        let can_set = found & !(caps::EXT | caps::HANDLES | caps::LANES) == 0;
         refuse_unless(
             can_set,
             "require",
             found,
-            "EXT (1), HANDLES (2) or both, to create a region",
+            "of EXT (1), HANDLES (2) and LANES (16), to create a region",
         )?;
+        let has_lanes = found & caps::LANES == 0 || self.order == MpscOrder::PerProducer;
+        refuse_unless(has_lanes, "require", found, "an order per producer beside LANES (16)")?;
         let has_handles = found & caps::HANDLES == 0 || self.max_handles > 0;
         refuse_unless(has_handles, "require", found, "max_handles above 0 beside HANDLES (2)")
     }

@@ -5,7 +5,7 @@ use tombolo_abi::{
     MAJOR, MINOR, NO_GROUP, NO_RING, RingEntry, RingKind, SLOT_LEN, header_crc,
 };
 
-use super::options::OpenOptions;
+use super::options::{MpscOrder, OpenOptions};
 
 /// A ring that is to be.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,19 @@ pub(crate) struct RingPlan {
     pub(crate) align_shift: u8,
     /// Slots for producers.
     pub(crate) producers: u16,
+    /// Which lane it is. All but lane 0 have the consumer's slot of the ring before.
+    pub(crate) lane: u16,
+}
+
+impl RingPlan {
+    fn slot_count(&self) -> u32 {
+        u32::from(self.consumers()) + u32::from(self.producers)
+    }
+
+    /// Slots that a consumer of its own takes.
+    fn consumers(&self) -> u16 {
+        u16::from(self.lane == 0)
+    }
 }
 
 /// Where everything of a new region lies. The header lacks what tells one region from another.
@@ -32,7 +45,8 @@ pub(crate) struct Plan {
 const PREZERO_LINES: u8 = 0;
 
 impl Plan {
-    /// The region that `open` makes: ring 0 SPSC, ring 1 MPSC. The options have been checked.
+    /// The region that `open` makes: ring 0 SPSC, ring 1 MPSC, or lanes from ring 1 on. The options
+    /// have been checked.
     pub(crate) fn of_options(options: &OpenOptions, page_len: u32) -> Self {
         let (max_message, max_handles) = (options.new_max_message(), options.new_max_handles());
         let spsc = RingPlan {
@@ -42,19 +56,23 @@ impl Plan {
             max_handles,
             align_shift: 3,
             producers: 1,
+            lane: 0,
         };
-        let mpsc = RingPlan {
-            kind: RingKind::Mpsc,
-            capacity: options.new_mpsc_capacity(),
-            producers: options.new_producers(),
-            ..spsc
-        };
-        Self::of_rings(&[spsc, mpsc], options.new_caps(), page_len)
+        let capacity = options.new_mpsc_capacity();
+        let lane = |lane| RingPlan { kind: RingKind::Lane, capacity, lane, max_handles: 0, ..spsc };
+        let mpsc =
+            RingPlan { kind: RingKind::Mpsc, capacity, producers: options.new_producers(), ..spsc };
+        let mut rings = vec![spsc];
+        match options.new_order() {
+            MpscOrder::Total => rings.push(mpsc),
+            MpscOrder::PerProducer => rings.extend((0..options.new_producers()).map(lane)),
+        }
+        Self::of_rings(&rings, options.new_caps(), page_len)
     }
 
     /// A region with these rings: each takes the next free slots, the consumer's first.
     pub(crate) fn of_rings(rings: &[RingPlan], caps_required: u64, page_len: u32) -> Self {
-        let slot_count = rings.iter().map(|ring| 1 + u32::from(ring.producers)).sum::<u32>();
+        let slot_count = rings.iter().map(RingPlan::slot_count).sum::<u32>();
         let directory_offset = HEADER_PAGE_LEN + u64::from(slot_count) * u64::from(SLOT_LEN);
         let directory_end = directory_offset + rings.len() as u64 * u64::from(ENTRY_LEN);
         let control_offset = directory_end.next_multiple_of(ISOLATION_LEN.into());
@@ -99,10 +117,15 @@ fn lay_out(
     data_offset: u64,
     page_len: u32,
 ) -> Vec<RingEntry> {
-    let (mut control_offset, mut data_offset, mut slot) = (control_offset, data_offset, 0);
+    let (mut control_offset, mut data_offset) = (control_offset, data_offset);
+    let (mut slot, mut rx_slot) = (0, 0);
     let mut entries = Vec::with_capacity(rings.len());
     for ring in rings {
-        let entry = entry(ring, control_offset, data_offset, slot);
+        if ring.lane == 0 {
+            rx_slot = slot;
+        }
+        let slots = (rx_slot, slot + ring.consumers());
+        let entry = entry(ring, control_offset, data_offset, slots);
         control_offset += u64::from(CONTROL_LEN);
         data_offset = (data_offset + ring.capacity).next_multiple_of(page_len.into());
         slot = entry.tx_slots().end;
@@ -111,7 +134,12 @@ fn lay_out(
     entries
 }
 
-fn entry(ring: &RingPlan, control_offset: u64, data_offset: u64, slot: u16) -> RingEntry {
+fn entry(
+    ring: &RingPlan,
+    control_offset: u64,
+    data_offset: u64,
+    (rx_slot, tx_slot_first): (u16, u16),
+) -> RingEntry {
     RingEntry {
         kind: ring.kind as u32,
         flags: 0,
@@ -123,11 +151,11 @@ fn entry(ring: &RingPlan, control_offset: u64, data_offset: u64, slot: u16) -> R
         prezero_lines: PREZERO_LINES,
         max_handles: ring.max_handles,
         peer_ring: NO_RING,
-        rx_slot: slot,
-        tx_slot_first: slot + 1,
+        rx_slot,
+        tx_slot_first,
         tx_slot_count: ring.producers,
-        group: NO_GROUP,
-        lane_index: 0,
+        group: if ring.kind == RingKind::Lane { 0 } else { NO_GROUP },
+        lane_index: ring.lane,
         reserved_54: [0; 10],
     }
 }
@@ -176,6 +204,25 @@ mod tests {
         }
         println!("plans checked: {count}");
         assert_eq!(count, 32);
+    }
+
+    #[test]
+    fn lanes_have_one_consumer_and_pass_the_joiners_checks() {
+        for producers in [1, 2, 63, 64, 65, 512] {
+            let options = OpenOptions::new().mpsc_order(MpscOrder::PerProducer);
+            let mut plan = Plan::of_options(&options.producers(producers), 4096);
+            plan.seal();
+            let (len, header) = (plan.total_len(), &plan.header);
+            check_directory(header, plan.directory(), len, 4096).unwrap();
+            assert_eq!(
+                (plan.entries.len(), header.slot_count),
+                (1 + usize::from(producers), 3 + u32::from(producers))
+            );
+            for (index, lane) in (0..).zip(&plan.entries[1..]) {
+                assert_eq!((lane.group, lane.lane_index, lane.capacity), (0, index, 1 << 18));
+                assert_eq!((lane.rx_slot, lane.tx_slots()), (2, 3 + index..4 + index));
+            }
+        }
     }
 
     #[test]

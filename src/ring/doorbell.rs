@@ -28,7 +28,7 @@
 //! biased Dekker; the order of looking at lock and header is that of crossbeam's array queue, whose
 //! receivers look at the tail.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, compiler_fence};
 
 use tombolo_abi::{LockWord, wake};
@@ -88,7 +88,8 @@ pub(crate) fn notify_consumer<M: Memory>(
     wakes: &Wakes,
 ) {
     compiler_fence(SeqCst); // the load stays behind the publishing store, here and in the machine code
-    if *relies_on_barriers && ring.memory.load(Word::RxWake, Relaxed) & FLAGS == 0 {
+    // Acquired for edge `relax` of `super::summary`.
+    if *relies_on_barriers && ring.memory.load(Word::RxWake, Acquire) & FLAGS == 0 {
         wakes.elide(); // the consumer polls; edge `wake` is its barrier's business
         return;
     }
@@ -235,6 +236,11 @@ impl RxDoorbell {
         matches!(self.fences, Fences::Off | Fences::Requested)
     }
 
+    /// Whether every producer fences between publishing and looking, and has since it was asked to.
+    pub(crate) fn all_fence(&self) -> bool {
+        matches!(self.fences, Fences::On | Fences::Always)
+    }
+
     /// A sleep that was to be trusted for a short time has lasted all of it. What was published
     /// before the request for fences is visible now. No other end of a sleep says that, and neither
     /// does a message found while arming.
@@ -252,7 +258,8 @@ impl RxDoorbell {
     /// Lets producers go on without fences, until the next arming.
     pub(crate) fn relax<M: Memory>(&mut self, ring: &Ring<M>) {
         self.fences = Fences::Off;
-        ring.memory.store(Word::RxWake, 0, Relaxed); // ours; being seen late costs fences only
+        // Ours; being seen late costs fences only. Edge `relax` of `super::summary`.
+        ring.memory.store(Word::RxWake, 0, Release);
     }
 
     fn idle_word(&self) -> u32 {

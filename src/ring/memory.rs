@@ -4,6 +4,9 @@ use std::sync::atomic::Ordering;
 
 use tombolo_abi::RingControl;
 
+/// Words of a group's summary.
+const SUMMARY_WORDS: usize = 8;
+
 /// A shared word of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Word {
@@ -45,6 +48,8 @@ pub(crate) enum Word {
     State,
     /// `reason`, 32 bits: stored with it.
     Reason,
+    /// A word of `summary`: changed by producers and by the consumer, see [`super::summary`].
+    Summary(u8),
     /// The word of the data area at a position.
     Data(u64),
 }
@@ -55,6 +60,11 @@ pub(crate) enum Location {
     Control64(usize),
     /// 32 bits at this offset of the control block.
     Control32(usize),
+    /// 64 bits at this offset of the control block of the group's first lane; of the ring's own where
+    /// it is no lane.
+    Group64(usize),
+    /// 32 bits there.
+    Group32(usize),
     /// 64 bits of the data area, at this position.
     Data(u64),
 }
@@ -78,11 +88,15 @@ impl Word {
             Self::ReceivedBytes => Location::Control64(offset_of!(RingControl, received_bytes)),
             Self::Skipped => Location::Control64(offset_of!(RingControl, skipped)),
             Self::LockBreaks => Location::Control64(offset_of!(RingControl, lock_breaks)),
-            Self::ConsumerId => Location::Control64(offset_of!(RingControl, consumer_id)),
-            Self::RxWake => Location::Control32(offset_of!(RingControl, rx_wake)),
+            Self::ConsumerId => Location::Group64(offset_of!(RingControl, consumer_id)),
+            Self::RxWake => Location::Group32(offset_of!(RingControl, rx_wake)),
             Self::TxWake => Location::Control32(offset_of!(RingControl, tx_wake)),
-            Self::State => Location::Control32(offset_of!(RingControl, state)),
-            Self::Reason => Location::Control32(offset_of!(RingControl, reason)),
+            Self::State => Location::Group32(offset_of!(RingControl, state)),
+            Self::Reason => Location::Group32(offset_of!(RingControl, reason)),
+            Self::Summary(word) => {
+                let offset = offset_of!(RingControl, summary) + 8 * (word as usize % SUMMARY_WORDS);
+                Location::Group64(offset)
+            }
             Self::Data(position) => Location::Data(position),
         }
     }
@@ -108,6 +122,12 @@ pub(crate) trait Memory {
     /// Replaces `current` by `new`, SeqCst where it succeeds, Relaxed where it doesn't, and gives
     /// what was found.
     fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64>;
+
+    /// Sets bits of a 64-bit word, SeqCst.
+    fn fetch_or(&self, word: Word, bits: u64);
+
+    /// Keeps only these bits of a 64-bit word, SeqCst.
+    fn fetch_and(&self, word: Word, bits: u64);
 
     /// A fence between the accesses before it and those after it.
     fn fence(&self, order: Ordering);

@@ -29,28 +29,36 @@
 //! | `poison` | finder stores `state` | everybody loads `state` | `reason` |
 //! | `lock` | holder stores 0 to `lock`, or dies | next holder's compare-exchange | `tail`, `zeroed_to`, `head_cache` |
 //! | `wake`, `room` | | | who sleeps is notified, see `doorbell` |
+//! | `summary` | | | which lanes to look at, see `summary` |
+//!
+//! *Lanes* are rings with one producer each that share a consumer. The words on which it sleeps, the
+//! mark of poison and the summary of who has something are those of the group's first lane; all else
+//! is each lane's own.
 //!
 //! The code is generic over [`Memory`], a handful of operations on shared words: mapped for use,
 //! on the heap for property tests, modelled for exhaustive search, recorded for comparing the two.
 //!
-//! Sources: the commit word in the record is that of Aeron's ring buffers. Zeroing ahead of need, so
-//! that no zero stands in the way of a publishing store, and the lock that names its holder are this
-//! crate's.
+//! Sources: the commit word in the record is that of Aeron's ring buffers. Zeros that stand for room,
+//! and the lock that names its holder, are this crate's.
 
 pub(crate) mod carry;
 mod consumer;
 pub(crate) mod doorbell;
+mod lane;
 mod mapped;
 mod memory;
 mod mpsc;
 mod spsc;
+mod summary;
 mod window;
 
 pub(crate) use consumer::{Consumer, Front, Nothing};
 pub(crate) use doorbell::Wakes;
+pub(crate) use lane::LaneProducer;
 pub(crate) use memory::{Memory, Sleepers, Word};
 pub(crate) use mpsc::{Held, Locked, transfer, try_lock};
 pub(crate) use spsc::{Claimed, SpscProducer};
+pub(crate) use summary::{Attention, SummaryBit};
 pub(crate) use window::{NoRoom, Place, Refusal, Window};
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};

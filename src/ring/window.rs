@@ -322,9 +322,11 @@ impl Window {
         };
         let Self { tail, head, zeroed_to } = window;
         let capacity = ring.rules.capacity;
-        if tail.wrapping_sub(head) > capacity || !ring.is_aligned(tail) {
+        let is_aligned = ring.is_aligned(tail) && ring.is_aligned(head);
+        if tail.wrapping_sub(head) > capacity || !is_aligned {
             return Err(position_damage("tail", tail, "head_cache", head));
         }
+        // Within what was freed: `prepare` takes zeros for room.
         let zeroed = zeroed_to.wrapping_sub(tail);
         let legal = RECORD_HEADER_LEN..=capacity - tail.wrapping_sub(head);
         if !legal.contains(&zeroed) || !zeroed.is_multiple_of(8) {

@@ -37,9 +37,11 @@ impl Heap {
 
     fn word(&self, word: Word) -> &AtomicU64 {
         match word.location() {
-            Location::Control64(offset) => &self.control[offset / 8],
+            Location::Control64(offset) | Location::Group64(offset) => &self.control[offset / 8],
             // Two 32-bit words would share one here: each gets a word behind the control block.
-            Location::Control32(offset) => &self.control[128 + offset / 4],
+            Location::Control32(offset) | Location::Group32(offset) => {
+                &self.control[128 + offset / 4]
+            }
             Location::Data(position) => &self.area[self.index(position)],
         }
     }
@@ -77,6 +79,14 @@ impl Memory for &Heap {
 
     fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64> {
         self.word(word).compare_exchange(current, new, Ordering::SeqCst, Relaxed)
+    }
+
+    fn fetch_or(&self, word: Word, bits: u64) {
+        self.word(word).fetch_or(bits, Ordering::SeqCst);
+    }
+
+    fn fetch_and(&self, word: Word, bits: u64) {
+        self.word(word).fetch_and(bits, Ordering::SeqCst);
     }
 
     fn fence(&self, order: Ordering) {

@@ -3,6 +3,8 @@
 mod carrying;
 mod exhaustive;
 mod heap;
+mod hostile;
+mod lines;
 mod processes;
 mod property;
 mod recording;

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use tombolo_abi::{LockWord, Record};
 
 use super::super::{
-    Consumer, Locked, Memory, Nothing, Refusal, Ring, SpscProducer, Wakes, Window, Word,
+    Consumer, LaneProducer, Locked, Memory, Nothing, Refusal, Ring, SpscProducer, Wakes, Window,
+    Word,
 };
 use super::super::{transfer, try_lock};
 use super::heap::Heap;
@@ -35,6 +36,7 @@ enum Step {
 enum Flavour {
     Spsc,
     Mpsc,
+    Lane,
 }
 
 /// The ring under test beside its model.
@@ -42,6 +44,7 @@ struct Pair<'a> {
     flavour: Flavour,
     ring: Ring<&'a Heap>,
     producer: SpscProducer,
+    lane: LaneProducer,
     consumer: Consumer,
     wakes: Wakes,
     model: VecDeque<Vec<u8>>,
@@ -75,6 +78,7 @@ impl<'a> Pair<'a> {
         Self {
             flavour,
             producer: SpscProducer::attach(&ring).unwrap(),
+            lane: LaneProducer::attach(&ring, 77).unwrap(),
             consumer: Consumer::attach(&ring).unwrap(),
             wakes: Wakes::default(),
             ring,
@@ -114,10 +118,12 @@ impl<'a> Pair<'a> {
         let slices: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
         let expected = self.fits(lens);
         let start = self.consumer.head().wrapping_add(self.used());
-        let Self { ring, producer, wakes, .. } = self;
+        let Self { ring, producer, lane, wakes, .. } = self;
         let sent = match (self.flavour, &slices[..]) {
             (Flavour::Spsc, [one]) => producer.try_send(ring, one, wakes).map(|()| 1),
             (Flavour::Spsc, _) => producer.try_send_batch(ring, &slices, wakes),
+            (Flavour::Lane, [one]) => lane.try_send(ring, one, wakes).map(|()| 1),
+            (Flavour::Lane, _) => lane.try_send_batch(ring, &slices, wakes),
             (Flavour::Mpsc, [one]) => lock(ring, ME, wakes).try_send(one).map(|()| 1),
             (Flavour::Mpsc, _) => lock(ring, ME, wakes).try_send_batch(&slices),
         };
@@ -181,6 +187,16 @@ impl<'a> Pair<'a> {
     fn replace_producer(&mut self, half_written: Option<u32>) {
         match self.flavour {
             Flavour::Mpsc => self.replace_holder(half_written.unwrap_or(0)),
+            Flavour::Lane => {
+                if let Some(len) = half_written {
+                    let payload = self.payload(len);
+                    if let Ok(claimed) = self.lane.producer.claim(&self.ring, len) {
+                        let position = self.lane.producer.payload_position(&self.ring, claimed);
+                        self.ring.memory.copy_in(position, &payload);
+                    }
+                }
+                self.lane = LaneProducer::attach(&self.ring, 77).unwrap();
+            }
             Flavour::Spsc => {
                 if let Some(len) = half_written {
                     self.claim(len, None);
@@ -216,9 +232,8 @@ impl<'a> Pair<'a> {
                 self.claim(*len.min(&limit), Some(*commit));
             }
             (Step::Drop(len), Flavour::Spsc) => self.claim(*len.min(&limit), None),
-            (Step::Commit(..) | Step::Drop(_), Flavour::Mpsc) | (Step::Receive, _) => {
-                self.receive()
-            }
+            (Step::Commit(..) | Step::Drop(_), Flavour::Mpsc | Flavour::Lane)
+            | (Step::Receive, _) => self.receive(),
             (Step::Peek, _) => drop(self.front()),
             (Step::ReplaceProducer(len), _) => {
                 self.replace_producer(len.map(|len| len.min(limit)));
@@ -236,6 +251,7 @@ impl<'a> Pair<'a> {
         use std::sync::atomic::Ordering::Relaxed;
         let window = match self.flavour {
             Flavour::Spsc => self.producer.window,
+            Flavour::Lane => self.lane.producer.window,
             Flavour::Mpsc => Window::load(&self.ring).unwrap(),
         };
         let word = |position| self.ring.memory.load(Word::Data(position), Relaxed);
@@ -345,12 +361,17 @@ fn any_sequence_on_an_mpsc_ring_gives_what_a_queue_gives() {
     any_sequence(Flavour::Mpsc);
 }
 
+#[test]
+fn any_sequence_on_a_lane_gives_what_a_queue_gives() {
+    any_sequence(Flavour::Lane);
+}
+
 /// Every length at every place of a small area, so every padding and every exact fit, with the
 /// ring as full as it gets.
 #[test]
 fn every_length_at_every_place_wraps_and_pads_right() {
     let mut total = Seen::default();
-    for flavour in [Flavour::Spsc, Flavour::Mpsc] {
+    for flavour in [Flavour::Spsc, Flavour::Mpsc, Flavour::Lane] {
         for (capacity, align_shift) in [(128, 3), (256, 3), (256, 4), (512, 5)] {
             for offset in (0..capacity).step_by(1 << align_shift) {
                 for base in [offset, 0u64.wrapping_sub(capacity).wrapping_add(offset)] {

@@ -13,6 +13,8 @@ pub(super) enum Access {
     Load(Word, Order),
     Store(Word, u64, Order),
     CompareExchange(Word, u64, u64),
+    FetchOr(Word, u64),
+    FetchAnd(Word, u64),
     Fence(Order),
     Barrier,
     AskReached,
@@ -72,6 +74,16 @@ impl<M: Memory> Memory for &Recording<M> {
     fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64> {
         self.note(Access::CompareExchange(word, current, new));
         self.memory.compare_exchange(word, current, new)
+    }
+
+    fn fetch_or(&self, word: Word, bits: u64) {
+        self.note(Access::FetchOr(word, bits));
+        self.memory.fetch_or(word, bits);
+    }
+
+    fn fetch_and(&self, word: Word, bits: u64) {
+        self.note(Access::FetchAnd(word, bits));
+        self.memory.fetch_and(word, bits);
     }
 
     fn fence(&self, order: Ordering) {

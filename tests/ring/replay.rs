@@ -89,6 +89,14 @@ impl Memory for &Replay<'_> {
         if found == current { Ok(found) } else { Err(found) }
     }
 
+    fn fetch_or(&self, word: Word, bits: u64) {
+        self.answer(Access::FetchOr(word, bits));
+    }
+
+    fn fetch_and(&self, word: Word, bits: u64) {
+        self.answer(Access::FetchAnd(word, bits));
+    }
+
     fn fence(&self, order: Ordering) {
         self.answer(Access::Fence(order.into()));
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tombolo_abi::LockWord;
 
 use super::super::doorbell::{Fences, Look, RxDoorbell, arm_for_room, look, look_locked};
+use super::super::{Attention, LaneProducer};
 use super::super::{Consumer, Memory, NoRoom, Ring, SpscProducer, Wakes, Word};
 use super::super::{transfer, try_lock};
 use super::heap::Heap;
@@ -36,7 +37,13 @@ pub(super) enum Scenario {
     ArmTwice,
     /// Arms as the consumer of an MPSC ring, and looks.
     ArmLocked,
+    /// Lets producers go on without fences.
+    Relax,
     ArmForRoom,
+    /// Two messages as the producer of lane 5.
+    SendTwoOnLane,
+    /// Takes in the summary, clears the bit of lane 5 and takes it in again.
+    ClearLane,
 }
 
 /// Does it, and gives a number that tells how it went.
@@ -77,6 +84,22 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
         }
         Scenario::Transfer => usize::from(transfer(ring, DEAD, ME, wakes).unwrap().is_some()),
         Scenario::Arm | Scenario::ArmTwice | Scenario::ArmLocked => arm(scenario, ring),
+        Scenario::Relax => {
+            RxDoorbell::attach(ring, ME, 0, Fences::Requested).relax(ring);
+            1
+        }
+        Scenario::SendTwoOnLane => {
+            let mut producer = LaneProducer::attach(ring, 5).unwrap();
+            (0..2).filter(|_| producer.try_send(ring, message, wakes).is_ok()).count()
+        }
+        Scenario::ClearLane => {
+            let mut attention = Attention::new(6);
+            attention.note_found(5);
+            attention.merge(ring);
+            attention.clear(ring, 5);
+            attention.merge(ring);
+            usize::from(attention.has_quiet())
+        }
         Scenario::ArmForRoom => {
             let wanted = NoRoom { tail: 224, needed: 64, comfortable: 64 };
             usize::from(arm_for_room(ring, &wanted).is_some())
@@ -132,6 +155,14 @@ fn perform(heap: &Heap, access: Access) -> u64 {
         Access::CompareExchange(word, current, new) => {
             heap.compare_exchange(word, current, new).unwrap_or_else(|found| found)
         }
+        Access::FetchOr(word, bits) => {
+            heap.fetch_or(word, bits);
+            0
+        }
+        Access::FetchAnd(word, bits) => {
+            heap.fetch_and(word, bits);
+            0
+        }
         Access::Fence(order) => {
             heap.fence(real(order));
             0
@@ -171,6 +202,8 @@ fn written(access: &Access) -> String {
         }
         Access::Store(word, _, order) => format!("store {word:?} {order:?}"),
         Access::CompareExchange(word, ..) => format!("compare-exchange {word:?} SeqCst"),
+        Access::FetchOr(word, bits) => format!("set {bits:#x} in {word:?}"),
+        Access::FetchAnd(word, bits) => format!("keep {bits:#x} of {word:?}"),
         Access::Fence(order) => format!("fence {order:?}"),
         Access::Barrier => "barrier".to_owned(),
         Access::AskReached => "ask whether barriers reach this process".to_owned(),
@@ -215,7 +248,7 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
     let first = "store data 16 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed
@@ -226,7 +259,7 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
         store data 56 zero Relaxed";
     let second = "store data 24 payload Relaxed
         store data 16 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed";
@@ -263,7 +296,7 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
         store data 264 payload Relaxed
         store data 256 header Relaxed
         store data 248 padding Release
-        load RxWake Relaxed
+        load RxWake Acquire
         store Tail Release
         store SentMsgs Relaxed
         store SentBytes Relaxed

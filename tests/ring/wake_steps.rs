@@ -32,6 +32,15 @@ fn a_consumer_that_has_asked_for_fences_arms_without_a_barrier() {
     assert_steps(0, &[], Scenario::ArmTwice, protocol);
 }
 
+/// Released: whoever finds no request finds also what was cleared in the summary before.
+#[test]
+fn a_consumer_that_lets_producers_go_on_without_fences_releases_the_word() {
+    let protocol = "store ConsumerId Relaxed
+        store RxWake Relaxed
+        store RxWake Release";
+    assert_steps(0, &[], Scenario::Relax, protocol);
+}
+
 #[test]
 fn the_consumer_of_a_locked_ring_looks_at_the_lock_before_the_header() {
     let protocol = "store ConsumerId Relaxed
@@ -57,7 +66,7 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         store data 16 zero Relaxed
         store data 8 payload Relaxed
         store data 0 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         fence SeqCst
         ask whether barriers reach this process
         load RxWake Relaxed
@@ -72,7 +81,7 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         store data 56 zero Relaxed
         store data 24 payload Relaxed
         store data 16 header Release
-        load RxWake Relaxed
+        load RxWake Acquire
         fence SeqCst
         ask whether barriers reach this process
         load RxWake Relaxed
@@ -80,6 +89,56 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         store SentMsgs Relaxed
         store SentBytes Relaxed";
     assert_steps(0, &[Scenario::Arm], Scenario::SendTwo, protocol);
+}
+
+/// Behind the look after the consumer's sleep, which fences where it must. The bit is set once.
+#[test]
+fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is_clear() {
+    let protocol = "load Tail Acquire
+        load data 0 Acquire
+        load Head Acquire
+        load SentMsgs Relaxed
+        load SentBytes Relaxed
+        load FullEvents Relaxed
+        ask whether barriers reach this process
+        store data 16 zero Relaxed
+        store data 8 payload Relaxed
+        store data 0 header Release
+        load RxWake Acquire
+        fence SeqCst
+        ask whether barriers reach this process
+        load RxWake Relaxed
+        notify RxWake One
+        store Tail Release
+        store SentMsgs Relaxed
+        store SentBytes Relaxed
+        store data 24 zero Relaxed
+        store data 32 zero Relaxed
+        store data 40 zero Relaxed
+        store data 48 zero Relaxed
+        store data 56 zero Relaxed
+        load Summary(0) Relaxed
+        set 0x20 in Summary(0)
+        store data 24 payload Relaxed
+        store data 16 header Release
+        load RxWake Acquire
+        fence SeqCst
+        ask whether barriers reach this process
+        load RxWake Relaxed
+        store Tail Release
+        store SentMsgs Relaxed
+        store SentBytes Relaxed
+        load Summary(0) Relaxed";
+    assert_steps(0, &[Scenario::Arm], Scenario::SendTwoOnLane, protocol);
+}
+
+#[test]
+fn the_consumer_of_lanes_fences_behind_clearing_a_bit() {
+    let protocol = "load Summary(0) Relaxed
+        keep 0xffffffffffffffdf of Summary(0)
+        fence SeqCst
+        load Summary(0) Relaxed";
+    assert_steps(0, &[Scenario::SendTwoOnLane], Scenario::ClearLane, protocol);
 }
 
 #[test]

@@ -249,3 +249,32 @@ fn who_is_connected_for_handles_is_shown_and_how_many_are_on_their_way() {
     rx.recv().unwrap();
     assert!(look("inspect", &path, &[]).1.contains("1 sender connected, 0 handles on the way"));
 }
+
+#[test]
+fn lanes_are_shown_each_with_what_is_in_it() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("lanes.tombolo");
+    let options = tombolo::OpenOptions::new().mpsc_order(tombolo::MpscOrder::PerProducer);
+    let options = options.mpsc_capacity(4096).producers(2);
+    let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+    let (mut first, _) = region.split_mpsc().unwrap();
+    let mut second = first.clone();
+    first.send(b"of the first").unwrap();
+    second.send(b"of the second").unwrap();
+    second.send(b"and one more").unwrap();
+    let (code, out, _) = look("inspect", &path, &[]);
+    println!("{out}");
+    assert!(code == 0 && out.contains("lane  open"), "{out}");
+    let (code, json) = look_json("inspect", &path);
+    assert_eq!(code, 0);
+    for (ring, msgs) in [(1, "1"), (2, "2")] {
+        let ring = &json["rings"][ring];
+        assert_eq!((&ring["kind"], &ring["depth"]["msgs"]), (&"lane".into(), &msgs.into()));
+        assert_eq!(ring["entry"]["group"], 0);
+    }
+    let summary = &json["rings"][1]["control"]["summary"];
+    assert!(summary.to_string().contains('3'), "both bits are set: {summary}");
+    let (code, out, _) = look("dump", &path, &[]);
+    assert_eq!(code, 0);
+    assert!(out.contains("|of the first") && out.contains("|and one more"), "{out}");
+}

@@ -12,6 +12,13 @@ use crate::system::{Failure, Look, Meeting, ProcessSystem, Receive, Transmit, Wa
 #[derive(Debug)]
 pub struct Spsc;
 
+/// The same with a ring that is larger than the processors' caches, as the logs of some peers are.
+#[derive(Debug)]
+pub struct SpscLarge;
+
+/// Bytes of that ring.
+const LARGE: usize = 64 << 20;
+
 /// The ring with one sender; messages are looked at where they lie, by safe calls.
 #[derive(Debug)]
 pub struct SpscInPlace;
@@ -45,7 +52,7 @@ pub struct Rx<K: Discipline> {
 pub struct RxInPlace<K: Discipline, const AS_SLICE: bool>(Rx<K>);
 
 impl<K: Discipline> Tx<K> {
-    fn new(mut tx: Sender<K>, meeting: &Meeting) -> Result<Self, Failure> {
+    pub(super) fn new(mut tx: Sender<K>, meeting: &Meeting) -> Result<Self, Failure> {
         tx.claim()?;
         if meeting.waiting == Waiting::Sleep {
             tx.set_spin_max(Duration::ZERO);
@@ -55,7 +62,7 @@ impl<K: Discipline> Tx<K> {
 }
 
 impl<K: Discipline> Rx<K> {
-    fn new(mut rx: Receiver<K>, meeting: &Meeting) -> Result<Self, Failure> {
+    pub(super) fn new(mut rx: Receiver<K>, meeting: &Meeting) -> Result<Self, Failure> {
         rx.claim()?;
         if meeting.waiting == Waiting::Sleep {
             rx.set_spin_max(Duration::ZERO);
@@ -215,6 +222,22 @@ impl ProcessSystem for Spsc {
 
     fn receiver(meeting: &Meeting) -> Result<Self::Receiver, Failure> {
         Rx::new(open(meeting)?.split_spsc()?.1, meeting)
+    }
+}
+
+impl ProcessSystem for SpscLarge {
+    const NAME: &'static str = "tombolo-spsc-64m";
+    const PRODUCERS_MAX: usize = 1;
+    const BATCHES: bool = true;
+    type Sender = Tx<tombolo::Spsc>;
+    type Receiver = Rx<tombolo::Spsc>;
+
+    fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure> {
+        Spsc::sender(&Meeting { capacity: LARGE, ..*meeting })
+    }
+
+    fn receiver(meeting: &Meeting) -> Result<Self::Receiver, Failure> {
+        Spsc::receiver(&Meeting { capacity: LARGE, ..*meeting })
     }
 }
 

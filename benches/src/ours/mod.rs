@@ -2,8 +2,10 @@
 
 mod ends;
 mod join;
+mod lanes;
 pub(crate) mod memory;
 
-pub use ends::{Mpsc, Spsc, SpscInPlace, SpscSlice};
+pub use ends::{Mpsc, Spsc, SpscInPlace, SpscLarge, SpscSlice};
 pub use join::Join;
 pub(crate) use join::join_region;
+pub use lanes::{Lanes, ManyLanes};

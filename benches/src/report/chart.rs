@@ -31,8 +31,19 @@ const OTHERS: [RGBColor; 8] = [
     RGBColor(160, 160, 40),
 ];
 
-/// It would hide others of ours, which lie where it does.
-const NOT_DRAWN: &str = "tombolo-spsc-in-place";
+/// Those that would hide others, lying where they do, and threads of one process.
+const NOT_DRAWN: [&str; 10] = [
+    "tombolo-spsc-in-place",
+    "tombolo-spsc-64m",
+    "fresh-line-bare",
+    "line",
+    "rtrb",
+    "rtrb-chunks",
+    "disruptor",
+    "crossbeam-queue",
+    "crossbeam",
+    "kanal",
+];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, LogCoord<f64>>>;
@@ -76,11 +87,14 @@ fn lines<'a>(panel: &Panel, rows: &'a [Row], files: &'a [Vec<Row>]) -> Lines<'a>
     let others = files.iter().flatten().filter(|row| !is_ours(row));
     for row in rows.iter().chain(others).filter(of_test) {
         if let Some(place) = sizes().iter().position(|size| *size as u64 == row.size) {
-            lines.entry(&*row.system).or_default().push((place as f64, row.median));
+            let (points, place) = (lines.entry(&*row.system).or_default(), place as f64);
+            if points.iter().all(|point: &(f64, f64)| point.0 != place) {
+                points.push((place, row.median)); // the first file that has it
+            }
         }
     }
     lines.values_mut().for_each(|points| points.sort_by(|a, b| a.0.total_cmp(&b.0)));
-    lines.retain(|name, points| points.len() > 1 && *name != NOT_DRAWN);
+    lines.retain(|name, points| points.len() > 1 && !NOT_DRAWN.contains(name));
     lines
 }
 

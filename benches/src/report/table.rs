@@ -10,13 +10,18 @@ use crate::registry::Kind;
 use crate::stats::Summary;
 use crate::test::Test;
 
-/// What is going to be done, and where.
-pub(crate) fn print_head(effort: Effort, cpus: Cpus) {
+/// The processor and the kernel.
+pub(crate) fn machine() -> String {
     let machine = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = machine.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    say(format_args!("{model}, Linux {}", kernel.trim()));
+    format!("{model}, Linux {}", kernel.trim())
+}
+
+/// What is going to be done, and where.
+pub(crate) fn print_head(effort: Effort, cpus: Cpus) {
+    say(machine());
     if cpus.is_one() {
         say(format_args!(
             "Only one CPU: both sides share CPU {} and yield. These are no latencies.",
@@ -127,7 +132,7 @@ fn floor_of<'a>(outcome: &Outcome, outcomes: &'a [Outcome]) -> Option<&'a Outcom
 }
 
 /// Three or four digits, with commas.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     if value < 1.0 {
         format!("{value:.3}")
     } else if value < 10.0 {

@@ -34,6 +34,8 @@ const SPSC: &str = "tombolo-spsc";
 const IN_PLACE: &str = "tombolo-spsc-in-place";
 const SLICE: &str = "tombolo-spsc-slice";
 const MPSC: &str = "tombolo-mpsc";
+const LANES: &str = "tombolo-lanes";
+const MANY_LANES: &str = "tombolo-lanes-256";
 const LINE: &str = "fresh-line";
 const FUTEX: &str = "futex-wake";
 
@@ -142,6 +144,11 @@ const TARGETS: &[Target] = &[
     target("1 sender 64 B, to iceoryx2", fan(MPSC, 1), fan("iceoryx2", 1), AtLeast(25.0)),
     target("2 senders 64 B, to iceoryx2", fan(MPSC, 2), fan("iceoryx2", 2), AtLeast(25.0)),
     target("4 senders 64 B, to iceoryx2", fan(MPSC, 4), fan("iceoryx2", 4), AtLeast(25.0)),
+    target("lanes, 2 senders, to 1", fan(LANES, 2), fan(LANES, 1), AtLeast(0.8)),
+    target("lanes, 4 senders, to 1", fan(LANES, 4), fan(LANES, 1), AtLeast(0.8)),
+    target("2 of 256 lanes busy, to 2 of 4", fan(MANY_LANES, 2), fan(LANES, 2), AtLeast(1.0 / 1.2)),
+    target("lanes, 2 senders 64 B, to aeron", fan(LANES, 2), fan("aeron", 2), AtLeast(2.5)),
+    target("lanes, 4 senders 64 B, to aeron", fan(LANES, 4), fan("aeron", 4), AtLeast(2.5)),
     target("1 sender 64 B, to crossbeam", fan(MPSC, 1), fan("crossbeam", 1), AtLeast(1.0)),
     target("2 senders 64 B, to crossbeam", fan(MPSC, 2), fan("crossbeam", 2), AtLeast(1.0)),
     target("4 senders 64 B, to crossbeam", fan(MPSC, 4), fan("crossbeam", 4), AtLeast(1.0)),

@@ -3,6 +3,8 @@
 use tombolo_abi::LockWord;
 
 use super::super::replay::Replay;
+use super::lane::Lane;
+use super::lanes::Lanes;
 use super::locked::Locked;
 use super::receiver::Receiver;
 use super::setup::Setup;
@@ -37,6 +39,10 @@ pub(super) enum Actor {
     Single(Single),
     /// The consumer of either.
     Receiver(Receiver),
+    /// The producer of a lane.
+    Lane(Lane),
+    /// The consumer of lanes.
+    Lanes(Box<Lanes>),
     /// It does nothing more.
     Done,
 }
@@ -54,6 +60,8 @@ pub(super) enum Event {
     Unwound,
     /// It let the producer go on without fences.
     Relaxed,
+    /// It stopped looking at a lane.
+    Forgot,
     Nothing,
 }
 
@@ -66,8 +74,15 @@ impl Actor {
             Self::Locked(locked) => locked.run(replay, setup),
             Self::Single(single) => single.run(replay, setup),
             Self::Receiver(receiver) => receiver.run(replay, setup),
+            Self::Lane(lane) => lane.run(replay, setup),
+            Self::Lanes(lanes) => lanes.run(replay, setup),
             Self::Done => unreachable!("it does nothing more"),
         }
+    }
+
+    /// Whether it receives.
+    pub(super) fn is_receiver(&self) -> bool {
+        matches!(self, Self::Receiver(_) | Self::Lanes(_))
     }
 
     /// The slot whose lock byte it holds from the start.

@@ -33,7 +33,11 @@ impl Stepper<'_> {
 
     /// Whether stores must be marked: a barrier may come, and steps have an order.
     pub(super) fn marks_stores(&self) -> bool {
-        let sleeps = |actor: &Actor| matches!(actor, Actor::Receiver(receiver) if receiver.idles != Idles::Polls);
+        let sleeps = |actor: &Actor| match actor {
+            Actor::Receiver(receiver) => receiver.idles != Idles::Polls,
+            Actor::Lanes(_) => true, // or executes barriers for other reasons
+            _ => false,
+        };
         self.setup.order == Order::UnseenFirst && self.setup.actors.iter().any(sleeps)
     }
 

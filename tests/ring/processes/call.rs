@@ -1,6 +1,7 @@
 //! What processes ask for beside the words of a ring.
 
 use super::super::super::Word;
+use super::memory::LANES;
 
 /// Asked of the kernel or of the slot table, or of the search itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +28,9 @@ pub(in super::super) enum Call {
     UntilLock(u64),
     /// Polls until something may lie at this position.
     UntilRecord(u64),
+    /// Polls until something may lie at the heads of the active lanes, given as bits, or in the summary
+    /// of others, or until more have died.
+    UntilLanes { heads: [u64; LANES], active: u8, epoch: u64 },
     /// Polls until so much may be free behind a tail.
     UntilRoom(u64, u64),
 }

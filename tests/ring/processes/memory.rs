@@ -6,10 +6,14 @@
 
 use super::super::super::Word;
 
-/// Most words of a data area.
+/// Most words of a data area, or of all lanes' together.
 const AREA: usize = 16;
-/// All words: the data area's, seven of the control block, incarnations of slots, the epoch.
-pub(super) const CELLS: usize = AREA + 7 + SLOTS + 1;
+/// All words: the data area's, eight of the control block, incarnations of slots, the epoch.
+pub(super) const CELLS: usize = AREA + 8 + SLOTS + 1;
+/// Most lanes of a group.
+pub(super) const LANES: usize = 2;
+/// How far the positions of one lane are from those of the next, here and in what is known of messages.
+const LANE_STEP: u64 = 1 << 32;
 /// Slots that there are.
 pub(super) const SLOTS: usize = 5;
 
@@ -22,7 +26,10 @@ pub(super) const EPOCH: Cell = (CELLS - 1) as Cell;
 /// Where `word` lies; `None` for counters, on which nobody's decisions depend.
 pub(super) fn cell(word: Word, capacity: u64) -> Option<Cell> {
     let control = match word {
-        Word::Data(position) => return Some((position % capacity / 8) as Cell),
+        Word::Data(position) => {
+            let lane = position / LANE_STEP * (AREA / LANES) as u64;
+            return Some((lane + position % LANE_STEP % capacity / 8) as Cell);
+        }
         Word::Lock => 0,
         Word::Tail => 1,
         Word::ZeroedTo => 2,
@@ -30,14 +37,38 @@ pub(super) fn cell(word: Word, capacity: u64) -> Option<Cell> {
         Word::Head => 4,
         Word::RxWake => 5,
         Word::TxWake => 6,
+        Word::Summary(0) => 7,
         _ => return None,
     };
     Some(AREA as Cell + control)
 }
 
+/// What stands here for `word` of `lane`. The words of a control block that only a locked ring has are
+/// those of lane 1.
+pub(super) fn lane_word(lane: u8, word: Word) -> Word {
+    match (lane, word) {
+        (0, _) => word,
+        (_, Word::Data(position)) => Word::Data(lane_position(lane, position)),
+        (_, Word::Tail) => Word::ZeroedTo,
+        (_, Word::Head) => Word::HeadCache,
+        (_, Word::TxWake) => Word::LockBreaks,
+        _ => word,
+    }
+}
+
+/// What stands here for a position of `lane`.
+pub(super) fn lane_position(lane: u8, position: u64) -> u64 {
+    u64::from(lane) * LANE_STEP + position
+}
+
+/// The lane of a position, and the position there.
+pub(super) fn split_position(position: u64) -> (u64, u64) {
+    (position / LANE_STEP, position % LANE_STEP)
+}
+
 /// Where the incarnation of `slot` lies.
 pub(super) fn incarnation(slot: u16) -> Cell {
-    (AREA + 7) as Cell + slot as Cell
+    (AREA + 8) as Cell + slot as Cell
 }
 
 /// A store on its way.

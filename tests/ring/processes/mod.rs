@@ -14,6 +14,7 @@
 //! | `recovery` | what a killed producer of an MPSC ring published is delivered, once and in order |
 //! | `reuse` | a dead owner's slot changes hands, and never do two hold the lock |
 //! | `sleep`, `sleep_locked` | no message is left in a ring whose consumer sleeps |
+//! | `summary` | no message is left in a lane that its consumer does not look at |
 //! | `room` | no producer is left asleep before an empty ring |
 //!
 //! Each search prints what it went through. Larger ones take a minute each:
@@ -25,6 +26,8 @@
 mod actor;
 mod barrier;
 mod call;
+mod lane;
+mod lanes;
 mod locked;
 mod memory;
 mod mutant;
@@ -39,6 +42,7 @@ mod sleep;
 mod sleep_locked;
 mod state;
 mod step;
+mod summary;
 mod words;
 
 pub(super) use call::Call;

@@ -46,7 +46,11 @@ pub(super) fn alter(setup: &Setup, state: &mut State, index: usize, access: Acce
             }
             _ => Altered::Access(access),
         },
-        Actor::Done => Altered::Access(access),
+        Actor::Lane(_) => match (setup.mutant, access) {
+            (Mutant::NoProducerFence, Access::Fence(_)) => Altered::Answer(0),
+            _ => Altered::Access(access),
+        },
+        Actor::Lanes(_) | Actor::Done => Altered::Access(access),
     }
 }
 

@@ -7,21 +7,24 @@ use super::receiver::{Idles, Receiver};
 use super::setup::{Mutant, Setup};
 use super::{assert_caught, assert_order_is_sound, assert_sound};
 
-/// Producers with these jobs in a ring of 64 bytes, which they lap, and its consumer.
+/// Producers with these jobs in a ring of 64 bytes, which they lap and zero ahead, and its consumer.
 fn crew(jobs: &[&'static [Job]], then: AfterTransfer) -> Setup {
     let producer = |(slot, jobs): (u16, &&'static [Job])| {
         Actor::Locked(Locked { after_transfer: then, ..Locked::new(id(slot, 1), jobs) })
     };
     let mut actors: Vec<_> = (0..).zip(jobs).map(producer).collect();
     actors.push(Actor::Receiver(Receiver::new(Idles::Polls)));
-    Setup { is_watched: false, ..Setup::new(64, actors) }
+    Setup { is_watched: false, prezero_len: 64, ..Setup::new(64, actors) }
 }
 
 #[test]
 fn nothing_published_is_lost_when_a_holder_is_killed_anywhere() {
     let jobs: [&[_]; 2] = [&[Job::Send(16), Job::Send(8)], &[Job::Send(8), Job::Batch(8)]];
-    let seen = assert_sound(&crew(&jobs, AfterTransfer::Either).kill(1, &[0, 1]));
-    assert!(seen.kills > 0 && seen.transfers > 0 && seen.refused > 0 && seen.paddings > 0);
+    for prezero_len in [0, 64] {
+        let crew = crew(&jobs, AfterTransfer::Either).kill(1, &[0, 1]);
+        let seen = assert_sound(&Setup { prezero_len, ..crew });
+        assert!(seen.kills > 0 && seen.transfers > 0 && seen.refused > 0 && seen.paddings > 0);
+    }
 }
 
 #[test]

@@ -169,7 +169,7 @@ impl Search<'_> {
             }
         }
         let setup = self.stepper.setup;
-        let is_producer = !matches!(setup.actors[index], Actor::Receiver(_));
+        let is_producer = !setup.actors[index].is_receiver();
         next.to_count += u8::from(setup.is_watched && is_producer);
         self.add(id, Did::BecameFree(index), next);
     }
@@ -197,7 +197,7 @@ impl Search<'_> {
     /// Nobody can do anything more. Once everything that was stored has arrived, everybody who lives
     /// must be done, or rightly asleep.
     fn end(&mut self, id: u32, state: &State) -> Found {
-        let receivers = self.alive(state, |actor| matches!(actor, Actor::Receiver(_)));
+        let receivers = self.alive(state, Actor::is_receiver);
         if !state.unfreed.is_empty() && !receivers.is_empty() {
             return self.wake_in_time(id, state, &receivers);
         }
@@ -205,7 +205,7 @@ impl Search<'_> {
             let next = state.threads[*index].next;
             !matches!(next, None | Some(Access::Call(Call::TakeByte(_))))
         };
-        let producers = self.alive(state, |actor| !matches!(actor, Actor::Receiver(_)));
+        let producers = self.alive(state, |actor| !actor.is_receiver());
         if let Some(index) = producers.into_iter().find(waits)
             && !receivers.is_empty()
         {

@@ -47,6 +47,14 @@ pub(super) enum Mutant {
     SilentWhenEmpty,
     /// A consumer doesn't fence between freeing and looking after blocked producers.
     NoFreeingFence,
+    /// A lane is forgotten at the first look after its bit was cleared.
+    ForgetsAtOnce,
+    /// A consumer of lanes looks at the active ones only before it sleeps.
+    NoScan,
+    /// A consumer of lanes that learns of a death looks at the active ones only.
+    NoScanAfterDeath,
+    /// A consumer of lanes takes those for empty in which it finds nothing when it attaches.
+    BelievesSummary,
     /// A blocked producer's look at the room overtakes its arming.
     LookBeforeArming,
 }
@@ -105,7 +113,7 @@ impl Setup {
     pub(super) fn new(capacity: u64, actors: Vec<Actor>) -> Self {
         Self {
             capacity,
-            prezero_len: 64,
+            prezero_len: 0,
             actors,
             killable: &[],
             kills: 0,
@@ -135,6 +143,15 @@ impl Setup {
 
     /// The ring, over the words that `replay` answers for.
     pub(super) fn ring<'a>(&self, replay: &'a Replay<'a>) -> Ring<Words<'a>> {
-        Ring { memory: Words::new(replay), rules: self.rules(), prezero_len: self.prezero_len }
+        self.lane(replay, 0)
+    }
+
+    /// A lane, over the words that `replay` answers for.
+    pub(super) fn lane<'a>(&self, replay: &'a Replay<'a>, lane: u8) -> Ring<Words<'a>> {
+        Ring {
+            memory: Words::new(replay, lane),
+            rules: self.rules(),
+            prezero_len: self.prezero_len,
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::super::recording::Access;
 use super::super::replay::{Reached, replay};
 use super::actor::{Actor, Event};
 use super::call::Ends;
-use super::memory::{CELLS, Cell, SLOTS, Shared, Store, cell, incarnation};
+use super::memory::{CELLS, Cell, SLOTS, Shared, Store, cell, incarnation, split_position};
 use super::setup::Setup;
 
 /// A process.
@@ -80,6 +80,10 @@ pub(super) struct Seen {
     pub(super) barriers: u64,
     pub(super) timed_out: u64,
     pub(super) death_wakes: u64,
+    /// Bits of a summary set, and cleared, and lanes no longer looked at.
+    pub(super) told: u64,
+    pub(super) cleared: u64,
+    pub(super) forgotten: u64,
 }
 
 impl Thread {
@@ -114,7 +118,9 @@ impl State {
             to_count: 0,
             to_wake: 0,
         };
-        state.shared.set(cell(Word::ZeroedTo, setup.capacity).expect("a cell"), setup.capacity);
+        if !setup.actors.iter().any(|actor| matches!(actor, Actor::Lane(_))) {
+            state.shared.set(cell(Word::ZeroedTo, setup.capacity).expect("a cell"), setup.capacity);
+        }
         for (index, actor) in setup.actors.iter().enumerate() {
             if let Some(slot) = actor.held_from_start() {
                 state.bytes[usize::from(slot)] = Some(index as u8);
@@ -162,8 +168,11 @@ impl State {
                 return Err(format!("{count} messages sent, not so many published"));
             }
             Event::Took(position, number) => {
-                if self.unfreed.first() != Some(&(position, number)) {
-                    let wanted = self.unfreed.first();
+                let is_of_lane = |(other, _): &&(u64, u8)| {
+                    split_position(*other).0 == split_position(position).0
+                };
+                let wanted = self.unfreed.iter().find(is_of_lane);
+                if wanted != Some(&(position, number)) {
                     return Err(format!("got {number} at {position}, wanted {wanted:?}"));
                 }
                 seen.redelivered += u64::from(self.is_taken);
@@ -172,6 +181,7 @@ impl State {
             Event::Refused => seen.refused += 1,
             Event::Unwound => seen.unwound += 1,
             Event::Relaxed => seen.relaxed += 1,
+            Event::Forgot => seen.forgotten += 1,
             Event::Sent(_) | Event::Nothing => {}
         }
         Ok(())

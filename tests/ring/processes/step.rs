@@ -6,7 +6,7 @@ use super::super::super::Word;
 use super::super::recording::{Access, Order};
 use super::actor::Actor;
 use super::call::{Call, Ends, WOKEN};
-use super::memory::{Cell, EPOCH, Store, cell, incarnation};
+use super::memory::{Cell, EPOCH, LANES, Store, cell, incarnation, lane_position, split_position};
 use super::mutant::{Altered, alter};
 use super::setup::Setup;
 use super::state::{Seen, State};
@@ -68,6 +68,14 @@ impl Stepper<'_> {
             Access::CompareExchange(word, current, new) => {
                 self.compare_exchange(state, index, word, current, new)
             }
+            Access::FetchOr(word, bits) => {
+                self.seen.told += 1;
+                self.fetch(state, index, word, |found| found | bits)
+            }
+            Access::FetchAnd(word, bits) => {
+                self.seen.cleared += 1;
+                self.fetch(state, index, word, |found| found & bits)
+            }
             Access::Fence(_) => {
                 state.drain(index);
                 self.answer(state, index, 0)
@@ -117,10 +125,9 @@ impl Stepper<'_> {
             Word::Data(position) if is_release && value != 0 => {
                 self.publish(state, index, position);
             }
-            Word::Head => {
-                let before = state.unfreed.len();
-                state.unfreed.retain(|(position, _)| *position >= value);
-                state.is_taken &= state.unfreed.len() == before;
+            Word::Head => free(state, 0, value),
+            Word::HeadCache if matches!(state.threads[index].actor, Actor::Lanes(_)) => {
+                free(state, 1, value);
             }
             _ => {}
         }
@@ -133,7 +140,8 @@ impl Stepper<'_> {
         let read = |state: &State, position| {
             state.read(index, cell(Word::Data(position), capacity).expect("a cell"))
         };
-        while let Ok(Some(record)) = rules.decode(read(state, position), position) {
+        let decode = |word, position| rules.decode(word, split_position(position).1);
+        while let Ok(Some(record)) = decode(read(state, position), position) {
             if record.kind == RecordKind::Data {
                 let is_empty = record.payload_len == 0;
                 let first = read(state, position + record.payload_offset()) as u8;
@@ -169,6 +177,24 @@ impl Stepper<'_> {
                 state.armings += u8::from(word == Word::TxWake);
             }
             Ok(found)
+        })
+    }
+
+    /// Changes a word by one access that reads and writes.
+    fn fetch(
+        &mut self,
+        mut state: State,
+        index: usize,
+        word: Word,
+        change: impl Fn(u64) -> u64,
+    ) -> Outcomes {
+        let cell = self.cell(word).expect("a cell");
+        arrive_own(&mut state, index, cell);
+        let settled = state.settled(Some(index), cell);
+        self.answer_all(settled, index, |_, state| {
+            state.drain(index);
+            state.shared.set(cell, change(state.shared.get(cell)));
+            Ok(0)
         })
     }
 
@@ -242,9 +268,10 @@ impl Stepper<'_> {
                 }
                 Ok(outcomes)
             }
-            Call::UntilLock(_) | Call::UntilRecord(_) | Call::UntilRoom(..) => {
-                self.answer(state, index, 0)
-            }
+            Call::UntilLock(_)
+            | Call::UntilRecord(_)
+            | Call::UntilRoom(..)
+            | Call::UntilLanes { .. } => self.answer(state, index, 0),
         }
     }
 
@@ -301,6 +328,15 @@ impl Stepper<'_> {
                     || state.possible(self::incarnation(holder.slot)).any(|it| it != incarnation)
             }
             Call::UntilRecord(position) => values(Word::Data(position)).any(|value| value != 0),
+            Call::UntilLanes { heads, active, epoch } => {
+                let may_lie = |lane: usize| {
+                    let position = lane_position(lane as u8, heads[lane]);
+                    active >> lane & 1 == 1 && values(Word::Data(position)).any(|value| value != 0)
+                };
+                (0..LANES).any(may_lie)
+                    || values(Word::Summary(0)).any(|bits| bits & !u64::from(active) != 0)
+                    || state.possible(EPOCH).any(|it| it != epoch)
+            }
             Call::UntilRoom(tail, needed) => values(Word::Head).any(|head| {
                 tail.wrapping_sub(head) as i64 <= self.setup.capacity.wrapping_sub(needed) as i64
             }),
@@ -321,6 +357,17 @@ impl Stepper<'_> {
     }
 }
 
+/// Notes that a consumer stored `head` in `lane`.
+fn free(state: &mut State, lane: u64, head: u64) {
+    let before = state.unfreed.len();
+    let is_left = |position| {
+        let (of_lane, position) = split_position(position);
+        of_lane != lane || position >= head
+    };
+    state.unfreed.retain(|(position, _)| is_left(*position));
+    state.is_taken &= state.unfreed.len() == before;
+}
+
 /// All own stores to `cell` arrive: whoever replaces a word replaces its own last value of it.
 fn arrive_own(state: &mut State, index: usize, cell: Cell) {
     let State { shared, threads, .. } = state;
@@ -335,6 +382,8 @@ fn is_private(actor: &Actor, word: Word) -> bool {
         }
         Actor::Single(_) => matches!(word, Word::Tail | Word::Data(_)),
         Actor::Receiver(_) => matches!(word, Word::Head),
+        Actor::Lane(_) => matches!(word, Word::Tail | Word::ZeroedTo | Word::Data(_)),
+        Actor::Lanes(_) => matches!(word, Word::Head | Word::HeadCache),
         Actor::Done => false,
     }
 }

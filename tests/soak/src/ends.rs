@@ -1,18 +1,20 @@
-//! The ends of either ring, where a run does the same with both.
+//! The ends of any ring, where a run does the same with all.
 
 use std::path::Path;
 use std::str::FromStr;
 
 use tombolo::{
-    EventsRegion, MpscConsumer, MpscProducer, OpenOptions, RecvError, SendError, SpscReceiver,
-    SpscSender, TryRecvError, TrySendError,
+    EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvError, SendError,
+    SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
 use tombolo_abi::RingKind;
 
 use crate::Failure;
 
-/// Both kinds of ring, in the order in which they lie in a region.
-pub(crate) const KINDS: [RingKind; 2] = [RingKind::Spsc, RingKind::Mpsc];
+/// All kinds of ring.
+pub(crate) const KINDS: [RingKind; 3] = [RingKind::Spsc, RingKind::Mpsc, RingKind::Lane];
+/// Lanes in a region that has any.
+const LANES: u16 = 4;
 
 /// Bytes of a small ring.
 pub(crate) const SMALL: u64 = 4096;
@@ -21,11 +23,24 @@ pub(crate) const SMALL: u64 = 4096;
 /// room of each.
 pub(crate) const EIGHTH_LEN: usize = 504;
 
-/// Makes a region of two small rings at `path`.
-pub(crate) fn create_small(path: &Path) -> Result<(), Failure> {
-    let options = OpenOptions::new().spsc_capacity(SMALL).mpsc_capacity(SMALL);
+/// Makes a region at `path` that has a ring of `kind`.
+pub(crate) fn create(path: &Path, kind: RingKind) -> Result<(), Failure> {
+    EventsRegion::open_path_with(path, options_for(kind))?;
+    Ok(())
+}
+
+/// The same with small rings.
+pub(crate) fn create_small(path: &Path, kind: RingKind) -> Result<(), Failure> {
+    let options = options_for(kind).spsc_capacity(SMALL).mpsc_capacity(SMALL);
     EventsRegion::open_path_with(path, options)?;
     Ok(())
+}
+
+fn options_for(kind: RingKind) -> OpenOptions {
+    match kind {
+        RingKind::Lane => OpenOptions::new().mpsc_order(MpscOrder::PerProducer).producers(LANES),
+        _ => OpenOptions::new(),
+    }
 }
 
 /// A side of a ring.
@@ -46,11 +61,13 @@ pub(crate) struct End {
 
 impl End {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self { kind: RingKind::Spsc, side: Side::Receiving },
         Self { kind: RingKind::Spsc, side: Side::Sending },
         Self { kind: RingKind::Mpsc, side: Side::Receiving },
         Self { kind: RingKind::Mpsc, side: Side::Sending },
+        Self { kind: RingKind::Lane, side: Side::Receiving },
+        Self { kind: RingKind::Lane, side: Side::Sending },
     ];
 
     /// What people and children call it.
@@ -58,6 +75,8 @@ impl End {
         match (self.kind, self.side) {
             (RingKind::Mpsc, Side::Receiving) => "mpsc-consumer",
             (RingKind::Mpsc, Side::Sending) => "mpsc-producer",
+            (RingKind::Lane, Side::Receiving) => "lanes-consumer",
+            (RingKind::Lane, Side::Sending) => "lane-producer",
             (_, Side::Receiving) => "spsc-receiver",
             (_, Side::Sending) => "spsc-sender",
         }
@@ -81,7 +100,7 @@ impl FromStr for End {
     }
 }
 
-/// A sender of either ring.
+/// A sender of any ring.
 #[derive(Debug)]
 pub(crate) enum AnySender {
     Spsc(SpscSender),
@@ -92,7 +111,7 @@ impl AnySender {
     /// Claims the sending end of the ring of `kind`.
     pub(crate) fn claim(region: &mut EventsRegion, kind: RingKind) -> Result<Self, Failure> {
         let mut sender = match kind {
-            RingKind::Mpsc => Self::Mpsc(region.split_mpsc()?.0),
+            RingKind::Mpsc | RingKind::Lane => Self::Mpsc(region.split_mpsc()?.0),
             _ => Self::Spsc(region.split_spsc()?.0),
         };
         match &mut sender {
@@ -131,7 +150,7 @@ impl AnySender {
     }
 }
 
-/// A receiver of either ring.
+/// A receiver of any ring.
 #[derive(Debug)]
 pub(crate) enum AnyReceiver {
     Spsc(SpscReceiver),
@@ -142,7 +161,7 @@ impl AnyReceiver {
     /// Claims the receiving end of the ring of `kind`.
     pub(crate) fn claim(region: &mut EventsRegion, kind: RingKind) -> Result<Self, Failure> {
         let mut receiver = match kind {
-            RingKind::Mpsc => Self::Mpsc(region.split_mpsc()?.1),
+            RingKind::Mpsc | RingKind::Lane => Self::Mpsc(region.split_mpsc()?.1),
             _ => Self::Spsc(region.split_spsc()?.1),
         };
         match &mut receiver {

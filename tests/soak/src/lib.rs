@@ -18,6 +18,8 @@ mod figures;
 mod fuzz;
 mod handles;
 mod kills;
+mod lanes_isolation;
+mod lanes_many;
 mod lock_look;
 mod no_membarrier;
 mod openers;

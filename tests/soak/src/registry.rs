@@ -3,8 +3,8 @@
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
-    Failure, Run, calls, creation, fuzz, handles, kills, openers, order, peer_death,
-    producer_kills, stream, stream_mpsc, wakes,
+    Failure, Run, calls, creation, fuzz, handles, kills, lanes_isolation, lanes_many, openers,
+    order, peer_death, producer_kills, stream, stream_mpsc, wakes,
 };
 
 /// All runs, in the order in which they are listed.
@@ -13,8 +13,12 @@ pub const RUNS: &[Run] = &[
     stream_mpsc::RUN,
     order::RUN,
     kills::RUN,
+    kills::LANE,
     producer_kills::RUN,
     handles::RUN,
+    producer_kills::LANES,
+    lanes_isolation::RUN,
+    lanes_many::RUN,
     wakes::RUN,
     peer_death::RUN,
     calls::RUN,

@@ -75,6 +75,32 @@ pub(crate) fn settled_ring(path: &Path, ring: usize) -> Result<(RingControl, Rin
     Ok((control, ring.entry))
 }
 
+/// The same of all rings for many producers, added up: one, or the lanes of a group.
+///
+/// # Errors
+/// As [`settled_ring`].
+pub(crate) fn settled_rings_of_many(path: &Path) -> Result<Totals, Failure> {
+    let count = Image::open(path)?.rings().len();
+    let mut totals = Totals::default();
+    for ring in 1..count {
+        let (control, entry) = settled_ring(path, ring)?;
+        totals.messages += control.sent_msgs;
+        totals.full_events += control.full_events;
+        totals.laps += control.tail / entry.capacity;
+        totals.lock_breaks += control.lock_breaks;
+    }
+    Ok(totals)
+}
+
+/// What rings have counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) messages: u64,
+    pub(crate) full_events: u64,
+    pub(crate) laps: u64,
+    pub(crate) lock_breaks: u64,
+}
+
 /// Joins the region at `path`, which is there.
 ///
 /// # Errors

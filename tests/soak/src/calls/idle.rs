@@ -4,14 +4,13 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use tombolo::EventsRegion;
 use tombolo_abi::SlotState;
 
 use super::proc::Used;
 use super::strace;
 use crate::clock::until;
 use crate::counters::Counters;
-use crate::ends::{AnyReceiver, AnySender, End, Side};
+use crate::ends::{AnyReceiver, AnySender, End, Side, create};
 use crate::stream::join;
 use crate::{Failure, Process, Report, Setting, Size, required, scratch};
 
@@ -40,7 +39,7 @@ pub(super) fn run(setting: &Setting, report: &mut Report) -> Result<(), Failure>
 fn idle(setting: &Setting, end: End, seconds: u64, report: &mut Report) -> Result<(), Failure> {
     let directory = scratch()?;
     let path = directory.path().join("region");
-    drop(EventsRegion::open_path(&path)?);
+    create(&path, end.kind)?;
     let counters = Counters::new(&path, end.kind)?;
     let path = path.to_string_lossy();
     let _attending = Process::start(setting, ATTEND, &[&path, end.other().name()])?;

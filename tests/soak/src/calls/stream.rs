@@ -7,13 +7,12 @@
 use std::time::Instant;
 
 use tempfile::TempDir;
-use tombolo::EventsRegion;
 use tombolo_abi::RingKind;
 
 use super::proc::waited_for_processor;
 use super::strace;
 use crate::counters::Counters;
-use crate::ends::{AnyReceiver, AnySender, KINDS, Side};
+use crate::ends::{AnyReceiver, AnySender, KINDS, Side, create};
 use crate::figures;
 use crate::sending::PATIENCE;
 use crate::stream::{join, overall_limit};
@@ -97,7 +96,7 @@ impl Stream<'_> {
 
     /// Counts what both ends say about sleeps and wake-ups.
     fn run(&self) -> Result<Taken, Failure> {
-        let directory = region()?;
+        let directory = region(self.kind)?;
         let path = directory.path().join("region");
         let disturbed_permille =
             self.both(&directory, |role, arguments| Process::start(self.setting, role, arguments))?;
@@ -117,7 +116,7 @@ impl Stream<'_> {
 
     /// Counts all system calls of both processes, from their start to their end.
     fn run_traced(&self) -> Result<Taken, Failure> {
-        let directory = region()?;
+        let directory = region(self.kind)?;
         let found = |role: &str| directory.path().join(role);
         let disturbed_permille = self.both(&directory, |role, arguments| {
             strace::start(self.setting, &found(role), role, arguments)
@@ -155,9 +154,9 @@ impl Stream<'_> {
 }
 
 /// A directory with a region.
-fn region() -> Result<TempDir, Failure> {
+fn region(kind: RingKind) -> Result<TempDir, Failure> {
     let directory = scratch()?;
-    drop(EventsRegion::open_path(directory.path().join("region"))?);
+    create(&directory.path().join("region"), kind)?;
     Ok(directory)
 }
 

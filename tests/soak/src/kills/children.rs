@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use tombolo::{RecordRef, RecvTimeoutError, SendTimeoutError, SpscReceiver, SpscSender};
+use tombolo::{
+    Discipline, MpscProducer, Receiver, RecordRef, RecvTimeoutError, SendTimeoutError, Sender,
+    SpscSender,
+};
+
+use tombolo_abi::RingKind;
 
 use super::ledger::{Entry, Log};
 use super::plan::{self, Way};
@@ -58,31 +63,42 @@ impl Progress {
     }
 }
 
-/// Sends until it is killed: path, seed, progress file, which sender, first number.
+/// Sends until it is killed: path, seed, progress file, which sender, first number, kind of ring.
 pub(super) fn send(arguments: &[String]) -> Result<(), Failure> {
     let (path, seed): (String, u64) = (required(arguments, 0)?, required(arguments, 1)?);
     let progress: PathBuf = required(arguments, 2)?;
     let (mark, first): (u64, u64) = (required(arguments, 3)?, required(arguments, 4)?);
     let progress = File::options().write(true).open(progress)?;
-    let content = Content::new(seed);
+    let (content, room) = (Content::new(seed), Vec::new());
     let mut region = join(&path)?;
-    let (sender, _) = region.split_spsc()?;
-    let mut outgoing = Outgoing { sender, content, mark, room: Vec::new() };
-    let mut next = first;
-    loop {
-        next = outgoing.send_from(next)?;
-        Progress { sender: mark, next }.save(&progress)?;
+    if required::<String>(arguments, 5)? == RingKind::Lane.name() {
+        let (sender, slowly) = (region.split_mpsc()?.0, send_long as SendSlowly<_>);
+        return Outgoing { sender, slowly, content, mark, room }.run(first, &progress);
     }
+    let (sender, slowly) = (region.split_spsc()?.0, send_slowly as SendSlowly<_>);
+    Outgoing { sender, slowly, content, mark, room }.run(first, &progress)
 }
 
-struct Outgoing {
-    sender: SpscSender,
+/// How a message is sent that takes its time.
+type SendSlowly<K> = fn(&mut Sender<K>, &[u8]) -> Result<(), SendTimeoutError<usize>>;
+
+struct Outgoing<K: Discipline> {
+    sender: Sender<K>,
+    slowly: SendSlowly<K>,
     content: Content,
     mark: u64,
     room: Vec<u8>,
 }
 
-impl Outgoing {
+impl<K: Discipline> Outgoing<K> {
+    fn run(mut self, first: u64, progress: &File) -> Result<(), Failure> {
+        let mut next = first;
+        loop {
+            next = self.send_from(next)?;
+            Progress { sender: self.mark, next }.save(progress)?;
+        }
+    }
+
     /// Sends a step of the plan, and gives the number after it. A receiver that is gone comes back:
     /// what was not sent is tried again.
     fn send_from(&mut self, number: u64) -> Result<u64, Failure> {
@@ -92,7 +108,7 @@ impl Outgoing {
         let sent = match way {
             Way::Single => self.sender.send_deadline(messages[0], PATIENCE).map_err(count_zero),
             Way::Batch => self.sender.send_batch_deadline(&messages, PATIENCE),
-            Way::Slow => send_slowly(&mut self.sender, messages[0]),
+            Way::Slow => (self.slowly)(&mut self.sender, messages[0]),
         };
         match sent {
             Ok(()) => Ok(numbers.end),
@@ -136,19 +152,21 @@ fn send_slowly(sender: &mut SpscSender, message: &[u8]) -> Result<(), SendTimeou
     claim.commit().map_err(failed)
 }
 
-/// Receives until it is killed: path, seed, log, which receiver.
+/// Sends a message to a lane, which lends no room: it takes only as long as copying does.
+fn send_long(sender: &mut MpscProducer, message: &[u8]) -> Result<(), SendTimeoutError<usize>> {
+    sender.send_deadline(message, PATIENCE).map_err(count_zero)
+}
+
+/// Receives until it is killed: path, seed, log, which receiver, kind of ring.
 pub(super) fn receive(arguments: &[String]) -> Result<(), Failure> {
     let (path, seed): (String, u64) = (required(arguments, 0)?, required(arguments, 1)?);
     let (log, mark): (PathBuf, u64) = (required(arguments, 2)?, required(arguments, 3)?);
     let mut region = join(&path)?;
-    let (_, mut receiver) = region.split_spsc()?;
-    let mut incoming = Incoming::new(Content::new(seed), &log, mark)?;
-    loop {
-        incoming.wait_for_one(&mut receiver)?;
-        if incoming.number.is_multiple_of(4) {
-            incoming.drain(&mut receiver)?;
-        }
+    let incoming = Incoming::new(Content::new(seed), &log, mark)?;
+    if required::<String>(arguments, 4)? == RingKind::Lane.name() {
+        return incoming.run(region.split_mpsc()?.1);
     }
+    incoming.run(region.split_spsc()?.1)
 }
 
 struct Incoming {
@@ -165,8 +183,17 @@ impl Incoming {
         Ok(Self { content, log: Log::open(log)?, mark, room, number: 0 })
     }
 
+    fn run<K: Discipline>(mut self, mut receiver: Receiver<K>) -> Result<(), Failure> {
+        loop {
+            self.wait_for_one(&mut receiver)?;
+            if self.number.is_multiple_of(4) {
+                self.drain(&mut receiver)?;
+            }
+        }
+    }
+
     /// Takes one message. A sender that is gone comes back.
-    fn wait_for_one(&mut self, receiver: &mut SpscReceiver) -> Result<(), Failure> {
+    fn wait_for_one<K: Discipline>(&mut self, receiver: &mut Receiver<K>) -> Result<(), Failure> {
         match receiver.recv_ref_deadline(PATIENCE) {
             Ok(record) => self.note(&record),
             Err(RecvTimeoutError::Disconnected) => Ok(()),
@@ -175,7 +202,7 @@ impl Incoming {
     }
 
     /// Takes what is there, a few messages at most.
-    fn drain(&mut self, receiver: &mut SpscReceiver) -> Result<(), Failure> {
+    fn drain<K: Discipline>(&mut self, receiver: &mut Receiver<K>) -> Result<(), Failure> {
         let mut outcome = Ok(());
         receiver.drain(DRAINED_MAX, |record| {
             if outcome.is_ok() {

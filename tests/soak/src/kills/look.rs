@@ -31,13 +31,13 @@ pub(super) struct Committed {
 }
 
 impl Look {
-    /// The first ring of the region at `path`.
+    /// Ring `ring` of the region at `path`.
     ///
     /// # Errors
     /// Where there is none.
-    pub(super) fn new(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn new(path: &Path, ring: usize) -> Result<Self, Failure> {
         let image = Image::open(path)?;
-        let entry = image.rings().first().ok_or("no rings")?.entry;
+        let entry = image.rings().get(ring).ok_or("no such ring")?.entry;
         let rules = RecordRules::of(&entry, image.page().ok_or("no header")?.header.key);
         let (control_offset, data_offset) = (entry.control_offset, entry.data_offset);
         Ok(Self { file: File::open(path)?, control_offset, data_offset, rules })

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tombolo::EventsRegion;
+use tombolo::{Discipline, EventsRegion, MpscOrder, OpenOptions, Receiver, Sender};
+use tombolo_abi::RingKind;
 
 use super::children::Progress;
 use super::ledger::{Ledger, Log};
@@ -24,6 +25,7 @@ const CAPACITY: u64 = 1 << 19;
 #[derive(Debug)]
 pub(super) struct Pair {
     setting: Setting,
+    kind: RingKind,
     directory: TempDir,
     content: Content,
     look: Look,
@@ -40,14 +42,19 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Makes a region, and starts both.
+    /// Makes a region, and starts both at its ring of `kind`: of lanes there is one.
     ///
     /// # Errors
     /// The system's refusals.
-    pub(super) fn start(setting: &Setting) -> Result<Self, Failure> {
+    pub(super) fn start(setting: &Setting, kind: RingKind) -> Result<Self, Failure> {
         let directory = scratch()?;
         let path = region_path(&directory);
-        let options = tombolo::OpenOptions::new().spsc_capacity(CAPACITY);
+        let options = OpenOptions::new().spsc_capacity(CAPACITY);
+        let options = match kind {
+            RingKind::Lane => options.mpsc_order(MpscOrder::PerProducer).mpsc_capacity(CAPACITY),
+            _ => options,
+        };
+        let options = options.producers(1);
         drop(EventsRegion::open_path_with(&path, options)?);
         drop(Log::open(&directory.path().join("log"))?);
         let progress = directory.path().join("progress");
@@ -57,7 +64,8 @@ impl Pair {
         let mut pair = Self {
             setting: setting.clone(),
             content: Content::new(setting.seed),
-            look: Look::new(&path)?,
+            look: Look::new(&path, ring_of(kind))?,
+            kind,
             ledger: Ledger::open(&directory.path().join("log"))?,
             directory,
             progress,
@@ -199,6 +207,7 @@ impl Pair {
         let seed = self.setting.seed.to_string();
         let mut arguments = vec![&*path, &*seed, &*file];
         arguments.extend(numbers.iter().map(String::as_str));
+        arguments.push(self.kind.name());
         Process::start(&self.setting, role, &arguments)
     }
 
@@ -212,8 +221,8 @@ impl Pair {
         self.kill_receiver()?;
         let killed = self.killed - 2; // the last two belong to no moment
         self.ledger.change_receiver(self.receiver_mark + 1, &self.look)?;
-        pass_one(&self.path())?;
-        let (control, entry) = settled_ring(&self.path(), 0)?;
+        pass_one(&self.path(), self.kind)?;
+        let (control, entry) = settled_ring(&self.path(), ring_of(self.kind))?;
         report.count("processes killed", killed);
         report.count("messages", self.first - 1);
         report.count("successors that received", self.ledger.changes);
@@ -240,10 +249,22 @@ fn region_path(directory: &TempDir) -> PathBuf {
     directory.path().join("kills.tombolo")
 }
 
-/// Passes one message through the ring at `path`, which is empty.
-fn pass_one(path: &Path) -> Result<(), Failure> {
+/// Where the ring lies in the directory.
+fn ring_of(kind: RingKind) -> usize {
+    usize::from(kind == RingKind::Lane)
+}
+
+/// Passes one message through the ring of `kind` at `path`, which is empty.
+fn pass_one(path: &Path, kind: RingKind) -> Result<(), Failure> {
     let mut region = join(&path.to_string_lossy())?;
-    let (mut sender, mut receiver) = region.split_spsc()?;
+    match kind {
+        RingKind::Lane => pass_through(region.split_mpsc()?),
+        _ => pass_through(region.split_spsc()?),
+    }
+}
+
+fn pass_through<K: Discipline>(ends: (Sender<K>, Receiver<K>)) -> Result<(), Failure> {
+    let (mut sender, mut receiver) = ends;
     sender.send_deadline(b"the last", PATIENCE)?;
     let mut room = [0; 64];
     let len = receiver.recv_into_deadline(&mut room, PATIENCE)?;

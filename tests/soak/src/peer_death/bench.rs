@@ -62,7 +62,7 @@ impl Bench {
     pub(super) fn start(setting: &Setting, end: End) -> Result<Self, Failure> {
         let directory = scratch()?;
         let at = |name| directory.path().join(name);
-        create_small(&at("region"))?;
+        create_small(&at("region"), end.kind)?;
         let notes = Notes::at(&at("notes"))?;
         let counters = Counters::new(&at("region"), end.kind)?;
         let [region, words] = [at("region"), at("notes")];

@@ -4,18 +4,20 @@ use std::mem;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
-use tombolo::EventsRegion;
+use tombolo::{EventsRegion, MpscOrder, OpenOptions};
 
 use super::notes::{Life, Notes, Phase};
 use super::waits::Waits;
 use crate::clock::now_ns;
 use crate::lock_look::LockLook;
 use crate::sending::PATIENCE;
-use crate::stream::settled_ring;
+use crate::stream::settled_rings_of_many;
 use crate::{Failure, Process, Report, Rng, Setting, scratch};
 
 /// Producers at any time.
 const SEATS: u64 = 4;
+/// Lanes, where each producer has one: more than producers, for those of the dead are to be drained.
+const LANES: u16 = 16;
 /// Looks at the lock until the search for its holder is given up: about a tenth of a second.
 const LOOKS: usize = 100_000;
 
@@ -24,7 +26,8 @@ const LOOKS: usize = 100_000;
 pub(super) enum Aim {
     /// Any producer, whatever it does.
     Anybody,
-    /// Who holds the lock right now, and perhaps no longer when the signal arrives.
+    /// Who holds the lock right now, or is sending on a lane, and perhaps no longer when the signal
+    /// arrives.
     Holder,
 }
 
@@ -35,7 +38,8 @@ pub(super) struct Crew {
     directory: TempDir,
     notes: Notes,
     waits: Waits,
-    lock: LockLook,
+    /// `None` where each producer has a lane.
+    lock: Option<LockLook>,
     /// The producers, each with its life.
     seats: Vec<(u64, Process)>,
     receiver: Process,
@@ -52,14 +56,20 @@ impl Crew {
     ///
     /// # Errors
     /// The system's refusals.
-    pub(super) fn start(setting: &Setting, kills: u64) -> Result<Self, Failure> {
+    pub(super) fn start(setting: &Setting, order: MpscOrder, kills: u64) -> Result<Self, Failure> {
         let directory = scratch()?;
         let at = |name| directory.path().join(name).to_string_lossy().into_owned();
         let lives = kills + SEATS;
-        drop(EventsRegion::open_path(at("region"))?);
+        let is_of_lanes = order == MpscOrder::PerProducer;
+        let options = OpenOptions::new().mpsc_order(order);
+        let options = if is_of_lanes { options.producers(LANES) } else { options };
+        drop(EventsRegion::open_path_with(at("region"), options)?);
         let notes = Notes::create(at("notes").as_ref(), lives)?;
         let waits = Waits::create(at("waits").as_ref())?;
-        let lock = LockLook::new(at("region").as_ref())?;
+        let lock = match is_of_lanes {
+            true => None,
+            false => Some(LockLook::new(at("region").as_ref())?),
+        };
         let (seed, lives) = (setting.seed.to_string(), lives.to_string());
         let arguments = [&*at("region"), &*seed, &*at("notes"), &*lives];
         let receiver = Process::start(setting, "producer-kills.receive", &arguments)?;
@@ -119,18 +129,29 @@ impl Crew {
         self.start_one()
     }
 
-    /// Whether somebody has taken the lock over from a dead holder.
+    /// Whether somebody has taken the lock over from a dead holder, or has died inside a send on a lane.
     ///
     /// # Errors
     /// Where the file cannot be read.
-    pub(super) fn has_met_dead_holder(&self) -> Result<bool, Failure> {
-        Ok(self.lock.breaks()? > 0)
+    pub(super) fn has_met_death_in_send(&self) -> Result<bool, Failure> {
+        match &self.lock {
+            Some(lock) => Ok(lock.breaks()? > 0),
+            None => Ok(self.sending > 0),
+        }
     }
 
-    /// The seat of whoever holds the lock; `None` where nobody was met who did.
+    /// The seat of whoever holds the lock, or is sending on a lane; `None` where nobody was met who
+    /// did.
     fn find_holder(&self) -> Result<Option<usize>, Failure> {
         for _ in 0..LOOKS {
-            if let Some(pid) = self.lock.pid(self.lock.word()?)? {
+            let Some(lock) = &self.lock else {
+                let is_sending = |life: u64| self.notes.life(life).since_ns != 0;
+                if let Some(found) = self.seats.iter().position(|(life, _)| is_sending(*life)) {
+                    return Ok(Some(found));
+                }
+                continue;
+            };
+            if let Some(pid) = lock.pid(lock.word()?)? {
                 let found = self.seats.iter().position(|(_, process)| process.id() == pid);
                 if found.is_some() {
                     return Ok(found);
@@ -153,7 +174,7 @@ impl Crew {
         }
         self.notes.reach(Phase::Ended);
         self.receiver.finish(PATIENCE)?;
-        let (control, entry) = settled_ring(&self.directory.path().join("region"), 1)?;
+        let totals = settled_rings_of_many(&self.directory.path().join("region"))?;
         let mut tally = Tally::default();
         for life in 1..=self.last_life {
             let (notes, survived) = (self.notes.life(life), surviving.contains(&life));
@@ -165,10 +186,14 @@ impl Crew {
         report.count("of these, inside a send or just around it", self.sending);
         report.count("of these, with messages received whose send never returned", tally.more);
         report.note("killed before the first send", tally.idle);
-        report.count("locks taken over", control.lock_breaks);
+        if self.lock.is_some() {
+            report.count("locks taken over", totals.lock_breaks);
+        } else {
+            report.count("lanes claimed again", self.last_life.saturating_sub(LANES.into()));
+        }
         report.count("messages", tally.messages);
-        report.count("times that the ring was full", control.full_events);
-        report.count("laps of the ring", control.tail / entry.capacity);
+        report.count("times that the ring was full", totals.full_events);
+        report.count("laps of the ring, or of all lanes", totals.laps);
         Ok((report, self.waits))
     }
 }

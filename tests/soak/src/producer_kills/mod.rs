@@ -4,7 +4,8 @@
 //! A *life* is one producer process. Each notes in shared words which messages it is about to send
 //! and which sends have returned, so what it left unsaid is one send at the most. The receiver
 //! notes how many of each life it received. Who dies inside a send leaves the ring's lock held; the
-//! next sender takes it over, and the run fails where the others had to wait for that.
+//! next sender takes it over, and the run fails where the others had to wait for that. Where each has a
+//! lane, it leaves a lane that somebody else gets once it is drained.
 
 mod consumer;
 mod crew;
@@ -15,6 +16,8 @@ mod waits;
 
 use std::thread;
 use std::time::Duration;
+
+use tombolo::MpscOrder;
 
 use crate::{Failure, Report, Rng, Role, Run, Setting, Size};
 use crew::{Aim, Crew};
@@ -38,12 +41,28 @@ pub(crate) const RUN: Run = Run {
     ],
 };
 
+/// The same where each producer has a lane.
+pub(crate) const LANES: Run = Run {
+    name: "producer-kills-lanes",
+    about: "the same where each producer has a lane of its own",
+    body: body_of_lanes,
+    roles: &[],
+};
+
 fn body(setting: &Setting) -> Result<Report, Failure> {
+    run(setting, MpscOrder::Total)
+}
+
+fn body_of_lanes(setting: &Setting) -> Result<Report, Failure> {
+    run(setting, MpscOrder::PerProducer)
+}
+
+fn run(setting: &Setting, order: MpscOrder) -> Result<Report, Failure> {
     let mut rng = Rng::new(setting.seed);
     let kills = setting.count(5000, 50);
-    let mut crew = Crew::start(setting, 2 * kills)?;
+    let mut crew = Crew::start(setting, order, 2 * kills)?;
     for kill in 0..2 * kills {
-        if kill >= kills && crew.has_met_dead_holder()? {
+        if kill >= kills && crew.has_met_death_in_send()? {
             break; // else a few kills more: what all this is about has not happened yet
         }
         thread::sleep(pause(&mut rng));

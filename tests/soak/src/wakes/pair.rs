@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use tombolo::EventsRegion;
 use tombolo_abi::slot_flags;
 
 use super::combination::{Barriers, Combination};
 use super::{actor, plan, waiter};
 use crate::counters::Counters;
-use crate::ends::{End, Side, create_small};
+use crate::ends::{End, Side, create, create_small};
 use crate::figures;
 use crate::{Failure, Process, Report, Setting, scratch};
 
@@ -38,8 +37,8 @@ pub(super) fn run(
     let directory = scratch()?;
     let at = |name| directory.path().join(name).to_string_lossy().into_owned();
     match combination.end.side {
-        Side::Receiving => drop(EventsRegion::open_path(at("region"))?),
-        Side::Sending => create_small(at("region").as_ref())?,
+        Side::Receiving => create(at("region").as_ref(), combination.end.kind)?,
+        Side::Sending => create_small(at("region").as_ref(), combination.end.kind)?,
     }
     let start = |role| {
         let (rounds, seed) = (rounds.to_string(), seed.to_string());

@@ -70,5 +70,5 @@ impl Round {
 
 /// Whether senders to `end` may ever go on without fences.
 pub(super) fn may_be_unfenced(end: End) -> bool {
-    end.side == Side::Receiving && end.kind == RingKind::Spsc
+    end.side == Side::Receiving && end.kind != RingKind::Mpsc
 }

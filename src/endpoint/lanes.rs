@@ -1,0 +1,290 @@
+//! The consumer of a group of lanes: which lane is next.
+//!
+//! A receiver has one *current* lane, which it looks at as at any ring. When that has nothing more, or
+//! has had its turn, the next active lane becomes the current one, in the order of their numbers: no
+//! busy lane waits for longer than one turn of each other. What is active is the business of
+//! [`Attention`].
+//!
+//! A lane is left only when it was found empty, which tells its blocked producer, or with a record at
+//! its head, which brings the consumer back. So nobody is left asleep before an empty lane.
+
+use std::mem::swap;
+use std::time::{Duration, Instant};
+
+use super::attached::{Attached, map_ring, position_of};
+use super::bell::Incoming;
+use crate::error::Error;
+use crate::mem::RingSpan;
+use crate::ring::doorbell::{Look, look};
+use crate::ring::{Attention, Consumer, Memory, Ring, Wakes};
+
+/// Looks in a row that find a lane empty before its bit in the summary is cleared: so many that a
+/// lane in use is not cleared and set for each message.
+const EMPTY_LOOKS: u32 = 512;
+/// How long since the last barrier for the sake of quiet lanes, and looks between two looks at the
+/// clock.
+const BARRIER_EVERY: Duration = Duration::from_millis(1);
+const LOOKS_A_CLOCK: u32 = 32;
+/// Bytes of a lane that are faulted in at its first turn. That happens within a receive, so it must be
+/// short; the pages behind them come when they are used.
+const POPULATED_MAX: u64 = 1 << 20;
+
+/// All lanes of a receiver's group.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// All of them. In the place of the current one lies something of no meaning.
+    lanes: Vec<Lane>,
+    current: usize,
+    attention: Attention,
+    /// Whether all lanes are to be looked at, whatever the summary says.
+    is_scan_due: bool,
+    /// The watcher's count of departures when that was last looked into.
+    departures: u32,
+    /// Whether anything was freed in a lane that was current before.
+    has_taken: bool,
+    /// Whether all producers fenced for each message when that was last asked.
+    all_fence: bool,
+    looks: u32,
+    last_barrier: Instant,
+}
+
+/// A lane, with the consumer's place in it.
+#[derive(Debug)]
+struct Lane {
+    ring: Ring<RingSpan>,
+    consumer: Consumer,
+    /// Its index in the directory.
+    index: u32,
+    /// Looks in a row that found it empty, the consumer being at this position.
+    empty_looks: u32,
+    empty_at: u64,
+    is_populated: bool,
+}
+
+impl Lanes {
+    /// All lanes of the group of `end`, which has attached to the first with `consumer`. Blocked
+    /// producers learn of what a predecessor freed.
+    ///
+    /// # Errors
+    /// Where one of them is damaged.
+    pub(super) fn attach(
+        end: &Attached,
+        consumer: &mut Consumer,
+        wakes: &Wakes,
+    ) -> Result<Self, Error> {
+        let first = end.group.rings.start;
+        let departures = end.watch.departures(); // all lanes are looked at behind this
+        let mut lanes = Vec::with_capacity(end.group.rings.len());
+        for index in end.group.rings.clone() {
+            let ring = map_ring(end.slot.region(), index, first)?;
+            // One consumer a lane: where this one passes over padding, no other knows of it.
+            let mut other = (index != first).then(|| Consumer::attach(&ring)).transpose();
+            let damaged = |damage, position| end.damaged_in(index, damage, position);
+            let other = other.as_mut().map_err(|damage| damaged(*damage, position_of(*damage)))?;
+            let consumer = other.as_mut().unwrap_or(consumer);
+            let found = consumer.front(&ring, wakes);
+            found.map_err(|damage| damaged(damage, consumer.head()))?;
+            lanes.push(Lane::new(ring, consumer.clone(), index));
+        }
+        Ok(Self {
+            attention: Attention::new(lanes.len()),
+            lanes,
+            current: 0,
+            is_scan_due: false,
+            departures,
+            has_taken: false,
+            all_fence: false,
+            looks: 0,
+            last_barrier: Instant::now(),
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Whether anything was freed in a lane that is not the current one.
+    pub(super) fn has_taken(&self) -> bool {
+        self.has_taken
+    }
+
+    /// To be told of every departure: the departed may have left something that the summary doesn't
+    /// tell of.
+    pub(super) fn scan_soon(&mut self) {
+        self.is_scan_due = true;
+    }
+
+    /// Looks whether anybody has departed since it last did. To be asked at the end of each turn, so that
+    /// it doesn't take an empty lane to find what the departed left.
+    pub(super) fn note_departures(&mut self, end: &Attached) {
+        let departures = end.watch.departures();
+        if std::mem::replace(&mut self.departures, departures) != departures {
+            self.scan_soon();
+        }
+    }
+
+    /// Notes that the current lane is left with a record at its head, which brings the consumer back:
+    /// it may have been forgotten, and its producer not have come to setting its bit.
+    pub(super) fn note_left(&mut self) {
+        self.attention.note_found(self.current);
+    }
+
+    /// Whether a look at all lanes is still to come.
+    pub(super) fn is_scan_due(&self) -> bool {
+        self.is_scan_due
+    }
+
+    /// The next lane behind the current one in which there is something, or the current one again.
+    /// `None` where none is known to have anything.
+    pub(super) fn next(&mut self, end: &Attached, head: u64, all_fence: bool) -> Option<usize> {
+        self.note_fences(all_fence);
+        self.attention.merge(&end.ring);
+        if std::mem::take(&mut self.is_scan_due) {
+            self.scan(end, head);
+        }
+        let behind = self.current + 1;
+        let found = self.find(end, head, behind, self.lanes.len());
+        let found = found.or_else(|| self.find(end, head, 0, behind));
+        if self.attention.has_quiet() {
+            self.settle(end);
+        }
+        found
+    }
+
+    /// Notes whether all producers fence for each message. Where they no longer do, no lane may be
+    /// forgotten on the strength of that, so this comes before any look.
+    fn note_fences(&mut self, all_fence: bool) {
+        if std::mem::replace(&mut self.all_fence, all_fence) && !all_fence {
+            self.attention.unsettle();
+        }
+    }
+
+    /// Makes `lane` the current one.
+    pub(super) fn turn_to(&mut self, lane: usize, end: &mut Attached, consumer: &mut Consumer) {
+        if lane != self.current {
+            self.has_taken |= consumer.has_taken();
+            self.exchange(self.current, end, consumer);
+            self.exchange(lane, end, consumer);
+            self.current = lane;
+        }
+        if !self.lanes[lane].is_populated {
+            self.lanes[lane].is_populated = true;
+            let region = end.slot.region();
+            // Where the pages cannot be had now, using them tells why.
+            let _ = region.populate_lane(&region.entries()[end.index as usize], POPULATED_MAX);
+        }
+    }
+
+    fn exchange(&mut self, lane: usize, end: &mut Attached, consumer: &mut Consumer) {
+        let lane = &mut self.lanes[lane];
+        swap(&mut lane.ring, &mut end.ring);
+        swap(&mut lane.index, &mut end.index);
+        swap(&mut lane.consumer, consumer);
+    }
+
+    /// The first of the active lanes `from..to` in which there is something.
+    fn find(&mut self, end: &Attached, head: u64, from: usize, to: usize) -> Option<usize> {
+        let mut from = from;
+        while let Some(lane) = self.attention.active().next(from).filter(|lane| *lane < to) {
+            let (ring, head) = self.place(end, head, lane);
+            if look(ring, head) == Look::Something {
+                self.attention.note_found(lane);
+                self.lanes[lane].empty_looks = 0;
+                return Some(lane);
+            }
+            self.note_empty(end, lane, head);
+            from = lane + 1;
+        }
+        None
+    }
+
+    #[inline]
+    fn note_empty(&mut self, end: &Attached, lane: usize, head: u64) {
+        let Lane { empty_looks, empty_at, .. } = &mut self.lanes[lane];
+        if std::mem::replace(empty_at, head) != head {
+            *empty_looks = 0;
+            self.attention.note_found(lane); // and taken, while it was the current one
+        }
+        *empty_looks = empty_looks.saturating_add(1);
+        if self.attention.note_empty(lane) {
+            *empty_looks = 0; // it is counted anew where the summary brings it back
+        } else if *empty_looks == EMPTY_LOOKS {
+            self.attention.clear(&end.ring, lane);
+        }
+    }
+
+    /// Settles quiet lanes where that can be done now.
+    fn settle(&mut self, end: &Attached) {
+        self.looks = self.looks.wrapping_add(1);
+        let is_time = || self.last_barrier.elapsed() >= BARRIER_EVERY;
+        if self.all_fence {
+            self.attention.settle();
+        } else if self.looks.is_multiple_of(LOOKS_A_CLOCK) && is_time() {
+            self.last_barrier = Instant::now();
+            if end.ring.memory.barrier() {
+                self.attention.settle();
+            }
+        }
+    }
+
+    /// Whether there is something in any of the lanes that the summary tells of, or that are active.
+    fn is_any_active(&mut self, end: &Attached, head: u64) -> bool {
+        self.attention.merge(&end.ring);
+        let active = self.attention.active();
+        let mut lanes = std::iter::successors(active.next(0), |lane| active.next(lane + 1));
+        lanes.any(|lane| {
+            let (ring, head) = self.place(end, head, lane);
+            look(ring, head) == Look::Something
+        })
+    }
+
+    /// A lane with the consumer's position in it, which of the current one is `head`.
+    fn place<'a>(&'a self, end: &'a Attached, head: u64, lane: usize) -> (&'a Ring<RingSpan>, u64) {
+        match &self.lanes[lane] {
+            _ if lane == self.current => (&end.ring, head),
+            Lane { ring, consumer, .. } => (ring, consumer.head()),
+        }
+    }
+
+    /// Looks at all lanes.
+    fn scan(&mut self, end: &Attached, head: u64) -> Look {
+        let (current, attention) = (self.current, &mut self.attention);
+        attention.scan(self.lanes.iter().enumerate().map(|(lane, Lane { ring, consumer, .. })| {
+            if lane == current { (&end.ring, head) } else { (ring, consumer.head()) }
+        }))
+    }
+}
+
+impl Lane {
+    fn new(ring: Ring<RingSpan>, consumer: Consumer, index: u32) -> Self {
+        let (empty_looks, empty_at, is_populated) = (0, consumer.head(), false);
+        Self { ring, consumer, index, empty_looks, empty_at, is_populated }
+    }
+}
+
+/// Lanes that are waited for, with the position in the current one.
+pub(super) struct AllLanes<'a> {
+    pub(super) lanes: &'a mut Lanes,
+    pub(super) head: u64,
+}
+
+impl Incoming for AllLanes<'_> {
+    fn has_come(&mut self, end: &Attached, all_fence: bool) -> bool {
+        self.lanes.next(end, self.head, all_fence).is_some()
+    }
+
+    fn look_armed(&mut self, end: &Attached) -> Look {
+        self.lanes.scan(end, self.head)
+    }
+
+    /// Who woke us may not have come to the summary yet: then it takes a look at all lanes.
+    fn is_there(&mut self, end: &Attached) -> bool {
+        self.lanes.is_any_active(end, self.head)
+            || self.lanes.scan(end, self.head) == Look::Something
+    }
+
+    fn head(&self) -> u64 {
+        self.head
+    }
+}

@@ -1,0 +1,50 @@
+//! Lanes of a group: what they have from their first, and what its summary says.
+
+use tombolo_abi::{NO_GROUP, RingControl, RingKind};
+
+use super::problem::{Place, Problem};
+use super::ring::RingView;
+use super::walk::RingPlace;
+
+/// Lets all lanes see the state of their group, and gives what is wrong with the summaries: bits that
+/// no lane has.
+pub(super) fn judge(
+    views: &mut [RingView],
+    offset_of: impl Fn(&RingView) -> Option<RingPlace>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for first in 0..views.len() {
+        let group = views[first].entry.group;
+        let is_lane = |view: &RingView| {
+            view.entry.ring_kind() == Some(RingKind::Lane) && view.entry.group == group
+        };
+        if group == NO_GROUP || !is_lane(&views[first]) || views[..first].iter().any(is_lane) {
+            continue;
+        }
+        let Some(control) = views[first].control else { continue };
+        let mut unknown = control.summary;
+        for view in views[first..].iter_mut().filter(|view| is_lane(view)) {
+            view.group_state = Some(control.state);
+            let index = usize::from(view.entry.lane_index);
+            if let Some(word) = unknown.get_mut(index / 64) {
+                *word &= !(1 << (index % 64));
+            }
+        }
+        problems.extend(unknown_bits(&views[first], &control, unknown, offset_of(&views[first])));
+    }
+    problems
+}
+
+fn unknown_bits(
+    view: &RingView,
+    control: &RingControl,
+    unknown: [u64; 8],
+    place: Option<RingPlace>,
+) -> Option<Problem> {
+    let word = unknown.iter().position(|bits| *bits != 0)?;
+    let wanted = format!("bits of lanes only, without {:#x}", unknown[word]);
+    let (what, found) = (format!("summary[{word}]"), format!("{:#x}", control.summary[word]));
+    let problem = Problem::new("summary", Place::Control(view.ring), what, found, wanted);
+    let offset = place.and_then(|place| place.word_offset("summary"));
+    Some(problem.at(offset.map(|offset| offset + 8 * word as u64)))
+}

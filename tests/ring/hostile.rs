@@ -1,0 +1,66 @@
+//! Words that no honest peer stores, and records that none sends yet.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use tombolo_abi::{LockWord, Record, RecordKind};
+
+use super::super::{Consumer, Held, Memory, Wakes, Word, try_lock};
+use super::heap::Heap;
+use super::ring;
+use crate::error::Damage;
+
+const CAPACITY: u64 = 256;
+const ME: LockWord = LockWord { slot: 3, incarnation: 1 };
+
+/// What taking the lock says of these words.
+fn judged(tail: u64, head_cache: u64, zeroed_to: u64) -> Result<(), &'static str> {
+    let heap = Heap::new(CAPACITY, 0);
+    let ring = ring(&heap, CAPACITY, 3, 48);
+    for (word, value) in
+        [(Word::Tail, tail), (Word::HeadCache, head_cache), (Word::ZeroedTo, zeroed_to)]
+    {
+        ring.memory.store(word, value, Relaxed);
+    }
+    match try_lock(&ring, ME, &Wakes::default()) {
+        Ok(_) => Ok(()),
+        Err(Held::Damaged(Damage::Position { word, .. })) => Err(word),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// A producer takes zeros behind a record for room: their bound is what keeps it off records that
+/// were not freed.
+#[test]
+fn a_window_is_believed_only_within_what_was_freed() {
+    assert_eq!(judged(512, 448, 448 + CAPACITY), Ok(()));
+    assert_eq!(judged(512, 448, 448 + CAPACITY + 8), Err("zeroed_to"));
+    assert_eq!(judged(512, 448, 512), Err("zeroed_to"));
+    assert_eq!(judged(512, 448, 524), Err("zeroed_to"));
+    assert_eq!(judged(512, 512 - CAPACITY - 8, 520), Err("tail"));
+    assert_eq!(judged(512, 449, 520), Err("tail"));
+    assert_eq!(judged(513, 448, 521), Err("tail"));
+}
+
+#[test]
+fn a_record_with_an_extension_has_its_payload_behind_that() {
+    let mut received = 0;
+    for (kind, len) in [(RecordKind::Data, 0), (RecordKind::Data, 9), (RecordKind::Call, 48)] {
+        let heap = Heap::new(CAPACITY, 0);
+        let ring = ring(&heap, CAPACITY, 3, 48);
+        let record = Record { kind, payload_len: len, handle_count: 0, ext: true, flags: 0xa5 };
+        let payload: Vec<u8> = (1..=len as u8).collect();
+        ring.memory.store(Word::Data(ring.rules.record_len(&record)), 0, Relaxed);
+        ring.memory.copy_in(16, &payload);
+        ring.memory.store(Word::Data(0), ring.rules.encode(&record, 0), Relaxed);
+
+        let mut consumer = Consumer::attach(&ring).unwrap();
+        let front = consumer.front(&ring, &Wakes::default()).unwrap().unwrap();
+        let mut room = vec![0; front.payload_len()];
+        consumer.copy_out(&ring, front, &mut room);
+        assert_eq!(room, payload);
+        consumer.free(&ring, front, &Wakes::default());
+        assert_eq!(consumer.head(), ring.rules.record_len(&record));
+        received += 1;
+    }
+    assert_eq!(received, 3);
+}
