@@ -195,13 +195,7 @@ impl Lanes {
         setup: &Setup,
     ) -> (Actor, Event) {
         let found = if setup.mutant == Mutant::NoScan {
-            kept.attention.merge(&rings[0]);
-            let heads = rings.iter().zip(&kept.consumers).map(|(ring, it)| (ring, it.head()));
-            let mut active = heads
-                .enumerate()
-                .filter(|(lane, _)| kept.attention.active().next(*lane) == Some(*lane));
-            let is_there = active.any(|(_, (ring, head))| look(ring, head) == Look::Something);
-            if is_there { Look::Something } else { Look::Nothing }
+            look_at_active(rings, &mut kept)
         } else {
             scan_all(rings, &mut kept)
         };
@@ -215,7 +209,8 @@ impl Lanes {
         }
     }
 
-    /// Sleeps on the arming, unless somebody has died since it last looked.
+    /// Sleeps on the arming, unless somebody has died since it last looked. All lanes are looked at
+    /// afterwards where somebody has, or where nothing is found in the active ones.
     fn sleep(
         &self,
         rings: &Rings<'_>,
@@ -232,13 +227,24 @@ impl Lanes {
                 kept.doorbell.slept_out();
             }
         }
-        if setup.mutant != Mutant::NoScan {
+        if setup.mutant != Mutant::NoScan
+            && (epoch != self.epoch || look_at_active(rings, &mut kept) == Look::Nothing)
+        {
             scan_all(rings, &mut kept);
         }
         kept.doorbell.disarm(&rings[0]);
         let next = Self { kept: Some(kept), epoch, stage: Stage::Merge, ..self.clone() };
         (Actor::Lanes(Box::new(next)), Event::Nothing)
     }
+}
+
+fn look_at_active(rings: &Rings<'_>, kept: &mut Kept) -> Look {
+    kept.attention.merge(&rings[0]);
+    let active = kept.attention.active();
+    let mut lanes = (0..LANES).filter(|lane| active.next(*lane) == Some(*lane));
+    let is_something =
+        |lane: usize| look(&rings[lane], kept.consumers[lane].head()) == Look::Something;
+    if lanes.any(is_something) { Look::Something } else { Look::Nothing }
 }
 
 fn scan_all(rings: &Rings<'_>, kept: &mut Kept) -> Look {
