@@ -23,9 +23,10 @@ use tombolo::{EventsRegion, OpenOptions};
 use tombolo_abi::RingKind;
 
 use self::ledger::Ledger;
-use crate::ends::KINDS;
 use crate::{Failure, Process, Report, Rng, Role, Run, Setting, scratch};
 
+/// The kinds of ring whose messages carry handles.
+const CARRYING: [RingKind; 2] = [RingKind::Spsc, RingKind::Mpsc];
 /// The most handles of a message.
 const HANDLES_MAX: u64 = 8;
 /// Senders of the ring with many.
@@ -47,7 +48,7 @@ pub(crate) const RUN: Run = Run {
 fn body(setting: &Setting) -> Result<Report, Failure> {
     let mut report = Report::new();
     let mut rng = Rng::new(setting.seed);
-    for kind in KINDS {
+    for kind in CARRYING {
         let counts = Scene::prepare(setting, kind)?.play(setting.count(2000, 60), &mut rng);
         let name = kind.name();
         let (ledger, crew) = counts.map_err(|error| format!("{name}: {error}"))?;
@@ -171,7 +172,7 @@ struct Arguments {
 impl Arguments {
     fn parse(arguments: &[String]) -> Result<Self, Failure> {
         let kind: String = crate::required(arguments, 1)?;
-        let kind = KINDS.into_iter().find(|one| one.name() == kind).ok_or("no such kind")?;
+        let kind = CARRYING.into_iter().find(|one| one.name() == kind).ok_or("no such kind")?;
         Ok(Self {
             directory: crate::required(arguments, 0)?,
             kind,
