@@ -4,6 +4,7 @@ mod attached;
 mod backoff;
 mod bell;
 mod claim;
+mod claimed;
 mod deadline;
 mod discipline;
 mod errors;

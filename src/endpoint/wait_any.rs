@@ -21,7 +21,7 @@ impl<K: Discipline> Waitable for Receiver<K> {}
 
 /// Closes [`Waitable`] and hides what it takes.
 mod sealed {
-    use super::super::receiver::Claimed;
+    use super::super::claimed::Claimed;
     use super::{Deadline, Discipline, Error, Receiver};
 
     pub trait Sealed {

@@ -1,0 +1,218 @@
+//! What a receiver has once it owns its endpoint, and which message is next.
+
+use std::sync::Arc;
+
+use tombolo_abi::Role;
+
+use super::Deadline;
+use super::attached::Attached;
+use super::bell::{Bell, OneRing, Sleep};
+use super::discipline::Discipline;
+use super::errors::TryRecvError;
+use super::intake::Intake;
+use super::lanes::{AllLanes, Lanes};
+use super::peer::Peer;
+use super::spin::Spin;
+use crate::Error;
+use crate::region::Region;
+use crate::ring::{Consumer, Front, Nothing, Wakes};
+
+/// What a receiver has once it owns its endpoint.
+#[derive(Debug)]
+pub struct Claimed {
+    pub(super) end: Attached,
+    pub(super) consumer: Consumer,
+    /// `None` where the ring's messages carry no handles.
+    pub(super) intake: Option<Intake>,
+    pub(super) wakes: Wakes,
+    peer: Peer,
+    pub(super) bell: Bell,
+    /// Where it is of a group of lanes: `end` and `consumer` are those of the current one.
+    pub(super) lanes: Option<Box<Lanes>>,
+    /// When [`wait_any`](super::wait_any) last named this receiver, as a count of all it named.
+    pub(super) named: u64,
+}
+
+impl Claimed {
+    /// Claims the receiving endpoint of ring `index`.
+    #[cold]
+    pub(super) fn claim(
+        region: &Arc<Region>,
+        index: u32,
+        spin: Spin,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        region.check_ours()?;
+        let end = Attached::claim(region, index, Role::Receiver, deadline)?;
+        let mut consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
+        let bell = Bell::attach(&end, spin)?;
+        let intake = Intake::open(&end)?;
+        let (wakes, peer) = <_>::default();
+        let lanes = match end.group.of_lanes {
+            true => Some(Box::new(Lanes::attach(&end, &mut consumer, &wakes)?)),
+            false => None,
+        };
+        Ok(Self { end, consumer, intake, wakes, peer, bell, lanes, named: 0 })
+    }
+
+    /// The next message where nothing stands in the way, as `Receiver::take_at_once`.
+    #[inline(always)]
+    pub(super) fn front_at_once<K: Discipline>(&mut self) -> Result<Option<Front>, Nothing> {
+        let Self { end, consumer, peer, bell, lanes, .. } = self;
+        if !end.is_sound() {
+            return Ok(None);
+        }
+        match consumer.front_at_once(&end.ring) {
+            Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
+            Err(Nothing) if end.has_departures(peer.known()) || !end.is_whole() => Ok(None),
+            Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
+            found => found,
+        }
+    }
+
+    pub(super) fn front(&mut self) -> Result<Option<Front>, Error> {
+        if self.lanes.is_some() {
+            return self.front_of_lanes();
+        }
+        let Self { end, consumer, wakes, bell, .. } = self;
+        match consumer.front(&end.ring, wakes) {
+            Ok(Some(front)) => {
+                if bell.look_around(end) || wakes.is_due() {
+                    end.settle(wakes);
+                }
+                Ok(Some(front))
+            }
+            Ok(None) => Ok(None),
+            Err(damage) => Err(end.damaged_at(damage, consumer.head())),
+        }
+    }
+
+    /// As [`Self::front`], of all lanes: that of the current one while its turn lasts, else of the next.
+    fn front_of_lanes(&mut self) -> Result<Option<Front>, Error> {
+        let Self { end, consumer, wakes, bell, lanes: Some(lanes), .. } = self else {
+            return Ok(None); // never: asked where there are lanes
+        };
+        let mut is_over = bell.look_around(end) || wakes.is_due();
+        if is_over {
+            end.settle_now_and_then(wakes);
+        }
+        for _ in 0..=lanes.count() {
+            let front = consumer.front(&end.ring, wakes);
+            let front = front.map_err(|damage| end.damaged_at(damage, consumer.head()))?;
+            if front.is_some() && !is_over {
+                return Ok(front);
+            }
+            if front.is_some() {
+                lanes.note_left();
+            }
+            bell.begin_turn(end);
+            lanes.note_departures(end);
+            let Some(next) = lanes.next(end, consumer.head(), bell.all_fence()) else {
+                return Ok(front);
+            };
+            lanes.turn_to(next, end, consumer);
+            is_over = false;
+        }
+        Ok(None) // a flood of padding
+    }
+
+    /// A departure that is to be told.
+    fn departure(&mut self) -> Result<Option<u64>, Error> {
+        let Self { end, consumer, peer, lanes, .. } = self;
+        let has_taken = lanes.as_ref().is_some_and(|lanes| lanes.has_taken());
+        if has_taken || consumer.has_taken() {
+            end.meeting.note();
+        }
+        let known = peer.known();
+        let departure = peer.departure(end)?;
+        if departure.is_some() || peer.known() != known {
+            lanes.iter_mut().for_each(|lanes| lanes.scan_soon());
+        }
+        Ok(departure)
+    }
+
+    /// Whether a departure asks for a look at all lanes.
+    fn is_scan_due(&self) -> bool {
+        self.lanes.as_ref().is_some_and(|lanes| lanes.is_scan_due())
+    }
+
+    /// What to say of an empty ring. Where a sender is gone, the ring is looked at once more: what
+    /// it sent before is delivered first.
+    pub(super) fn empty(&mut self) -> Result<Front, TryRecvError> {
+        self.end.check_whole()?; // bytes that are missing look like an empty ring
+        let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
+        let departed = departed.unwrap_or_default();
+        let departure = self.departure()?;
+        let is_to_look = departure.is_some() || !departed.is_empty() || self.is_scan_due();
+        if is_to_look && let Some(front) = self.front()? {
+            if !departed.is_empty() {
+                self.peer.ask_again();
+            }
+            return Ok(front);
+        }
+        if departure.is_none() && departed.is_empty() {
+            return Err(TryRecvError::Empty);
+        }
+        self.end.check_whole()?;
+        if let Some(intake) = &mut self.intake {
+            intake.forget(&departed);
+        }
+        let Some(departure) = departure else { return Err(TryRecvError::Empty) };
+        self.peer.tell(departure);
+        Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits until there may be something to do.
+    pub(super) fn wait(&mut self, deadline: Deadline) -> Result<(), Error> {
+        let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
+        let (head, known) = (consumer.head(), peer.known());
+        match lanes {
+            None => bell.wait(end, &mut OneRing { head }, wakes, known, deadline),
+            Some(lanes) => bell.wait(end, &mut AllLanes { lanes, head }, wakes, known, deadline),
+        }
+    }
+
+    /// Whether receiving would not wait: there is a message, a departure to tell, or an error.
+    pub(super) fn is_ready(&mut self) -> bool {
+        let usable = self.end.check_usable().and_then(|()| self.front());
+        match usable {
+            Ok(None) => !matches!(self.departure(), Ok(None)),
+            Ok(Some(_)) | Err(_) => true,
+        }
+    }
+
+    /// Arms for a sleep on several receivers; `None` where this one is no reason to sleep. Disarm
+    /// afterwards, either way.
+    pub(super) fn arm(&mut self) -> Option<Sleep> {
+        let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
+        end.settle(wakes);
+        let head = consumer.head();
+        let sleep = match lanes {
+            None => bell.arm(end, &mut OneRing { head }),
+            Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
+        };
+        let sleep = sleep.ok()?; // an error is told by the next receive
+        sleep.filter(|_| !end.has_departures(peer.known()) && end.ring.is_open())
+    }
+
+    /// Disarms after a sleep, or after none.
+    pub(super) fn disarm(&mut self) {
+        self.bell.disarm(&self.end);
+    }
+
+    /// Counts it where the sleep was ended by a departure.
+    pub(super) fn count_departure(&self) {
+        self.end.count_departure(self.peer.known());
+    }
+}
+
+/// In the process that claimed it.
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.end.settle(&self.wakes);
+        let is_ours = self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
+        if let (Some(intake), true) = (&mut self.intake, is_ours) {
+            intake.close();
+        }
+    }
+}
