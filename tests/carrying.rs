@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::MemfdFlags;
 use tombolo::{
     Discipline, DispositionError, Error, EventsRegion, Handle, HandleError, HandleType,
-    MessagePacket, OpenOptions, Receiver, Rights, SendTimeoutError, Sender, TryRecvError,
-    TrySendError,
+    MessagePacket, Mpsc, MpscOrder, OpenOptions, Receiver, Rights, SendTimeoutError, Sender, Spsc,
+    TryRecvError, TrySendError,
 };
 
 mod support;
@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_millis(30);
 
 /// Runs a test of both ends on each kind of ring, with the receiver in its place.
-macro_rules! on_both_rings {
+macro_rules! on_each_ring {
     ($(fn $name:ident($ends:ident: Ends) $body:block)*) => {
         $(mod $name {
             use super::*;
@@ -31,18 +31,17 @@ macro_rules! on_both_rings {
 
             #[test]
             fn spsc() {
-                let dir = Dir::new();
-                let (tx, mut rx) = region(&dir.file("r")).split_spsc().unwrap();
-                rx.claim().unwrap();
-                on(Ends { tx, rx, ring: 0, again: spsc_again, dir });
+                on(Ends::of(0, SPSC));
             }
 
             #[test]
             fn mpsc() {
-                let dir = Dir::new();
-                let (tx, mut rx) = region(&dir.file("r")).split_mpsc().unwrap();
-                rx.claim().unwrap();
-                on(Ends { tx, rx, ring: 1, again: mpsc_again, dir });
+                on(Ends::of(1, MPSC));
+            }
+
+            #[test]
+            fn lanes() {
+                on(Ends::of(1, LANES));
             }
         })*
     };
@@ -53,21 +52,29 @@ struct Ends<K: Discipline> {
     rx: Receiver<K>,
     ring: u32,
     /// Opens the region once more and gives its ends.
-    again: fn(&Path) -> (Sender<K>, Receiver<K>),
+    again: Again<K>,
     dir: Dir,
 }
 
-fn region(path: &Path) -> EventsRegion {
-    let options = small().spsc_capacity(1 << 16).mpsc_capacity(1 << 16).max_handles(64);
-    EventsRegion::open_path_with(path, options).unwrap()
+type Again<K> = fn(&Path) -> (Sender<K>, Receiver<K>);
+
+impl<K: Discipline> Ends<K> {
+    fn of(ring: u32, again: Again<K>) -> Self {
+        let dir = Dir::new();
+        let (tx, mut rx) = again(&dir.file("r"));
+        rx.claim().unwrap();
+        Self { tx, rx, ring, again, dir }
+    }
 }
 
-fn spsc_again(path: &Path) -> (tombolo::SpscSender, tombolo::SpscReceiver) {
-    region(path).split_spsc().unwrap()
-}
+const SPSC: Again<Spsc> = |path| region(path, MpscOrder::Total).split_spsc().unwrap();
+const MPSC: Again<Mpsc> = |path| region(path, MpscOrder::Total).split_mpsc().unwrap();
+const LANES: Again<Mpsc> = |path| region(path, MpscOrder::PerProducer).split_mpsc().unwrap();
 
-fn mpsc_again(path: &Path) -> (tombolo::MpscProducer, tombolo::MpscConsumer) {
-    region(path).split_mpsc().unwrap()
+fn region(path: &Path, order: MpscOrder) -> EventsRegion {
+    let options = small().spsc_capacity(1 << 16).mpsc_capacity(1 << 16);
+    let options = options.producers(8).max_handles(64);
+    EventsRegion::open_path_with(path, options.mpsc_order(order)).unwrap()
 }
 
 /// A file that says its number.
@@ -114,7 +121,7 @@ impl Witness {
     }
 }
 
-on_both_rings! {
+on_each_ring! {
     fn any_number_up_to_64_arrives_whole_and_in_order(ends: Ends) {
         let Ends { mut tx, mut rx, .. } = ends;
         assert_eq!(tx.max_handles(), 64);
@@ -178,7 +185,7 @@ on_both_rings! {
 
     fn the_region_itself_does_not_go_through_its_own_rings(ends: Ends) {
         let Ends { mut tx, dir, .. } = ends;
-        let own = region(&dir.file("r")).to_fd().unwrap();
+        let own = EventsRegion::open_path(dir.file("r")).unwrap().to_fd().unwrap();
         let refused = tx.try_send_packet(MessagePacket::from(b"").handle(own)).unwrap_err();
         let TrySendError::Handles { source, .. } = refused else { panic!("{refused}") };
         let through_itself =
@@ -454,9 +461,16 @@ on_both_rings! {
 
 #[test]
 fn clones_of_a_producer_send_handles_over_one_connection() {
-    let dir = Dir::new();
-    let (tx, mut rx) = mpsc_again(&dir.file("r"));
-    rx.claim().unwrap();
+    clones_send_handles(Ends::of(1, MPSC));
+}
+
+#[test]
+fn clones_with_lanes_send_handles_each_over_its_own() {
+    clones_send_handles(Ends::of(1, LANES));
+}
+
+fn clones_send_handles(ends: Ends<Mpsc>) {
+    let Ends { tx, mut rx, .. } = ends;
     let threads: Vec<_> = (0..4u64)
         .map(|thread| {
             let mut tx = tx.clone();
@@ -481,7 +495,7 @@ fn clones_of_a_producer_send_handles_over_one_connection() {
 fn a_joiner_that_knows_only_the_path_sends_and_receives_handles() {
     let dir = Dir::new();
     let path = dir.file("r");
-    let _creator = region(&path);
+    let _creator = region(&path, MpscOrder::Total);
     let (mut tx, _) = EventsRegion::open_path(&path).unwrap().split_spsc().unwrap();
     let (_, mut rx) = EventsRegion::open_path(&path).unwrap().split_spsc().unwrap();
     rx.claim().unwrap();

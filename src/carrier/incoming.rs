@@ -1,6 +1,7 @@
 //! The receiver's end: it listens, and finds the packet that belongs to a record.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -24,19 +25,19 @@ const PACKET_LEN_MAX: usize =
 /// the most.
 const ORPHANS_MAX: u32 = 1024;
 
-/// Where the handles of a ring come in.
+/// Where the handles of a ring come in, or of a group of lanes.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     region: Arc<Region>,
-    ring: u32,
+    rings: Range<u32>,
     /// `None` where the region was opened without a directory.
     listener: Option<OwnedFd>,
     /// In the order in which they were accepted.
     connections: Vec<Connection>,
     /// The most of them that honest senders have.
     connections_max: usize,
-    /// The connection whose first packet was looked at last, and whose that was.
-    found: Option<(usize, u64)>,
+    /// The connection whose first packet was looked at last, and for which record.
+    found: Option<(usize, Wanted)>,
 }
 
 #[derive(Debug)]
@@ -48,8 +49,10 @@ struct Connection {
 }
 
 /// A record whose handles are wanted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
+    /// The ring that it lies in.
+    pub(crate) ring: u32,
     /// Its sender, in the sender's own words.
     pub(crate) ext: RecordExt,
     pub(crate) position: u64,
@@ -77,17 +80,21 @@ enum Sought {
 }
 
 impl Incoming {
-    /// Listens for the senders of ring `ring`, as the owner of its consumer's slot. `senders` is how
-    /// many the ring may have.
+    /// Listens for the senders of `rings`, as the owner of their consumer's slot. `senders` is how
+    /// many they may have.
     ///
     /// # Errors
     /// What the system calls say.
-    pub(crate) fn listen(region: &Arc<Region>, ring: u32, senders: u16) -> Result<Self, Error> {
-        let listener = listener(region, ring)
+    pub(crate) fn listen(
+        region: &Arc<Region>,
+        rings: Range<u32>,
+        senders: usize,
+    ) -> Result<Self, Error> {
+        let listener = listener(region, rings.start)
             .map_err(|error| region.io_error("listen for the handles of", error.into()))?;
-        let connections_max = 64 + 2 * usize::from(senders);
+        let connections_max = 64 + 2 * senders;
         let (region, connections) = (region.clone(), Vec::new());
-        Ok(Self { region, ring, listener, connections, connections_max, found: None })
+        Ok(Self { region, rings, listener, connections, connections_max, found: None })
     }
 
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
@@ -108,15 +115,15 @@ impl Incoming {
 
     /// Takes the packet of a record that was freed, and with it what nobody has fetched.
     pub(crate) fn take(&mut self, wanted: &Wanted) {
-        if let Some((index, position)) = self.found.take()
-            && position == wanted.position
+        if let Some((index, found)) = self.found.take()
+            && found == *wanted
             && let Some(socket) = self.connections.get(index).and_then(|one| one.socket.as_ref())
         {
             let _ = socket::drop_first(socket.as_fd()); // it is there: nobody else takes it
             return;
         }
         let _ = self.accept(); // what is not accepted stays, and is an orphan later
-        for connection in self.connections.iter_mut().filter(|one| one.is_of(wanted.ext)) {
+        for connection in self.connections.iter_mut().filter(|one| one.is_of(wanted)) {
             connection.drop_up_to(wanted.position);
         }
     }
@@ -142,7 +149,7 @@ impl Incoming {
         if self.listener.take().is_some()
             && let Some(place) = self.region.place()
         {
-            let _ = socket::remove(place.dir(), &socket_name(&self.region, self.ring));
+            let _ = socket::remove(place.dir(), &socket_name(&self.region, self.rings.start));
         }
     }
 
@@ -150,15 +157,15 @@ impl Incoming {
     fn search(&mut self, wanted: &Wanted) -> Result<Option<Vec<Handle>>, NotFetched> {
         self.found = None;
         for (index, connection) in self.connections.iter_mut().enumerate().rev() {
-            if !connection.is_of(wanted.ext) {
+            if !connection.is_of(wanted) {
                 continue;
             }
-            let sought = connection.seek(self.ring, wanted);
+            let sought = connection.seek(wanted);
             if matches!(sought, Ok(Sought::Over) | Err(NotFetched::Violation(_))) {
                 connection.socket = None;
             }
             if let Sought::Found(handles) = sought? {
-                self.found = Some((index, wanted.position));
+                self.found = Some((index, *wanted));
                 return Ok(Some(handles));
             }
         }
@@ -167,7 +174,7 @@ impl Incoming {
 
     /// Why the packet of a record is nowhere.
     fn verdict(&self, wanted: &Wanted) -> NotFetched {
-        let newest = self.connections.iter().rev().find(|one| one.is_of(wanted.ext));
+        let newest = self.connections.iter().rev().find(|one| one.is_of(wanted));
         match newest.and_then(|one| one.hello) {
             Some(hello) if wanted.position.wrapping_sub(hello.tail) as i64 >= 0 => {
                 NotFetched::Violation("a record with handles, and none were sent with it")
@@ -181,7 +188,7 @@ impl Incoming {
         self.connections.iter_mut().for_each(Connection::close_if_over);
         let accepted = self.accept_waiting();
         for connection in &mut self.connections {
-            connection.read_hello(&self.region, self.ring);
+            connection.read_hello(&self.region, &self.rings);
         }
         self.drop_stale();
         self.found = None;
@@ -236,13 +243,13 @@ impl Connection {
         self.hello.map(|hello| hello.slot)
     }
 
-    fn is_of(&self, ext: RecordExt) -> bool {
-        self.hello.is_some_and(|hello| hello.is_of(ext))
+    fn is_of(&self, wanted: &Wanted) -> bool {
+        self.hello.is_some_and(|hello| hello.ring == wanted.ring && hello.is_of(wanted.ext))
     }
 
-    /// Reads the first packet where that has not been done. Anything else than a hello of this ring
-    /// ends the connection.
-    fn read_hello(&mut self, region: &Region, ring: u32) {
+    /// Reads the first packet where that has not been done. Anything else than a hello of one of
+    /// `rings` ends the connection.
+    fn read_hello(&mut self, region: &Region, rings: &Range<u32>) {
         let (Some(socket), None) = (&self.socket, &self.hello) else { return };
         let mut bytes = [0; size_of::<Hello>()];
         let len = match socket::peek_bytes(socket.as_fd(), &mut bytes) {
@@ -252,7 +259,9 @@ impl Connection {
         let hello: Hello = bytemuck::pod_read_unaligned(&bytes);
         let header = region.header();
         let is_ours = len == bytes.len()
-            && (hello.kind, hello.ring) == (packet_kind::HELLO, ring)
+            && hello.kind == packet_kind::HELLO
+            && rings.contains(&hello.ring)
+            && region.entries()[hello.ring as usize].tx_slots().contains(&hello.slot)
             && (hello.region_uuid, hello.key) == (header.region_uuid, header.key);
         if is_ours && socket::drop_first(socket.as_fd()).is_ok() {
             self.hello = Some(hello);
@@ -270,7 +279,7 @@ impl Connection {
     }
 
     /// Looks at the first packet that is not an orphan.
-    fn seek(&self, ring: u32, wanted: &Wanted) -> Result<Sought, NotFetched> {
+    fn seek(&self, wanted: &Wanted) -> Result<Sought, NotFetched> {
         let Some(socket) = &self.socket else { return Ok(Sought::Over) };
         let mut bytes = [0; PACKET_LEN_MAX];
         for _ in 0..ORPHANS_MAX {
@@ -281,7 +290,7 @@ impl Connection {
             };
             let packet: HandlePacket = first_of(&bytes);
             if packet.kind == packet_kind::HANDLES {
-                self.check(ring, &packet, found.len)?;
+                self.check(wanted.ring, &packet, found.len)?;
                 match packet.position.wrapping_sub(wanted.position) as i64 {
                     0 => return open(&packet, &bytes, found, wanted).map(Sought::Found),
                     1.. => return Ok(Sought::NotThere),

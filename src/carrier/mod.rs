@@ -31,7 +31,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::os::credentials::peer_user;
 use crate::region::Region;
 
-/// The name at which the consumer of ring `index` listens, in the region's directory.
+/// The name at which the consumer of ring `ring` listens, or of the lanes of which that is the first, in
+/// the region's directory.
 fn socket_name(region: &Region, ring: u32) -> String {
     let uuid = u128::from_be_bytes(region.header().region_uuid);
     format!(".{uuid:032x}.{ring}.sock")

@@ -67,7 +67,8 @@ impl Outgoing {
         self.connection.as_ref().map(|connection| connection.socket.as_fd())
     }
 
-    /// Connects to the consumer of ring `ring` where there is no connection. Not under a ring's lock.
+    /// Connects to the consumer of ring `ring`, or of the lanes of which that is the first, where there
+    /// is no connection. Not under a ring's lock.
     ///
     /// # Errors
     /// [`Unsent::NoReceiver`] where nobody listens or the backlog is full; [`Unsent::Failed`].

@@ -142,6 +142,9 @@ impl Claimed {
         self.end.check_whole()?; // bytes that are missing look like an empty ring
         let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
         let departed = departed.unwrap_or_default();
+        if let (Some(lanes), false) = (&mut self.lanes, departed.is_empty()) {
+            lanes.scan_soon(); // what they left may be in a lane that the summary doesn't tell of
+        }
         let departure = self.departure()?;
         let is_to_look = departure.is_some() || !departed.is_empty() || self.is_scan_due();
         if is_to_look && let Some(front) = self.front()? {

@@ -237,9 +237,9 @@ impl sealed::Sealed for Mpsc {
         carried: &Carried<'_>,
         hand_over: HandOver<'_>,
     ) -> Result<(), CarryError> {
-        if let Producing::Lane(_) = producer {
-            let (ring, reason) = (end.index, LANES_CARRY_NONE);
-            return Err(CarryError::Ring(Error::HandlesNotCarried { ring, reason }.into()));
+        if let Producing::Lane(producer) = producer {
+            let sent = producer.try_send_carried(&end.ring, carried, hand_over, wakes);
+            return sent.map_err(|error| CarryError::of(end, error));
         }
         touch(carried.payload);
         let mut locked = lock(end, wakes).map_err(CarryError::Ring)?;
@@ -249,10 +249,6 @@ impl sealed::Sealed for Mpsc {
         Ok(())
     }
 }
-
-/// Why a lane sends no handles.
-pub(super) const LANES_CARRY_NONE: &str =
-    "lanes don't carry them yet; use the ring with one sender, or MpscOrder::Total";
 
 /// From how many bytes on a payload may lie on pages that are not there yet.
 const TOUCH_MIN: usize = 4096;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tombolo_abi::{LockWord, slot_flags};
 
 use super::attached::Attached;
+use super::group::Group;
 use crate::carrier::{Incoming, NotFetched, Wanted};
 use crate::error::Error;
 use crate::handle::Handle;
@@ -24,7 +25,8 @@ impl Intake {
             return Ok(None);
         }
         let region = end.slot.region();
-        let incoming = Incoming::listen(region, end.index, end.entry.tx_slot_count)?.into();
+        let Group { rings, tx_slots, .. } = &end.group;
+        let incoming = Incoming::listen(region, rings.clone(), tx_slots.len())?.into();
         end.slot.flag(slot_flags::HAS_SOCKET);
         region.announce_membership(); // who waits to connect looks again
         Ok(Some(Self { incoming, known: None }))
@@ -34,9 +36,8 @@ impl Intake {
     ///
     /// # Errors
     /// [`Error::TooManyFiles`], [`Error::HandlesLost`] without the bytes, [`Error::ProtocolViolation`].
-    pub(super) fn fetch(&self, end: &Attached, wanted: &Wanted) -> Result<Vec<Handle>, Error> {
-        let Wanted { ext, position, count } = *wanted;
-        let ring = end.index;
+    pub(super) fn fetch(&self, wanted: &Wanted) -> Result<Vec<Handle>, Error> {
+        let Wanted { ring, ext, position, count } = *wanted;
         self.lock().fetch(wanted).map_err(|error| match error {
             NotFetched::TooManyFiles(source) => Error::TooManyFiles { ring, source },
             NotFetched::Lost => {

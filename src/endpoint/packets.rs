@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use std::mem::offset_of;
 
-use tombolo_abi::{LockWord, RecordExt, RingKind, Slot, slot_flags};
+use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
 
 use super::attached::Attached;
-use super::discipline::{Discipline, LANES_CARRY_NONE};
+use super::discipline::Discipline;
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use super::sender::{Claimed, Sender, unless_gone};
 use super::{Deadline, MessagePacket};
@@ -124,11 +124,7 @@ impl<K: Discipline> Sender<K> {
         }
         let (ring, limit) = (self.ring(), self.max_handles() as u16);
         if limit == 0 {
-            let entry = &self.region.entries()[ring as usize];
-            let reason = match entry.ring_kind() {
-                Some(RingKind::Lane) => LANES_CARRY_NONE,
-                _ => "the region was made without them; see OpenOptions::max_handles",
-            };
+            let reason = "the region was made without them; see OpenOptions::max_handles";
             return Err(Error::HandlesNotCarried { ring, reason }.into());
         }
         let outgoing = self.claimed_end().map(Attached::outgoing);
@@ -183,7 +179,7 @@ fn carry_once<K: Discipline>(
     let (region, ring) = (&**end.slot.region(), end.index);
     let sender = end.slot.identity();
     let mut outgoing = end.outgoing(); // clones send one after the other, before they take the lock
-    outgoing.connect(region, ring).map_err(|unsent| not_sent(unsent, seen))?;
+    outgoing.connect(region, end.group.rings.start).map_err(|unsent| not_sent(unsent, seen))?;
     end.slot.flag(slot_flags::HAS_SOCKET);
     let LockWord { slot, incarnation } = sender;
     let ext = RecordExt { txid: 0, slot, incarnation_low: incarnation as u16 };

@@ -229,13 +229,14 @@ impl<'a> RecordRef<'a> {
     /// What tells the message's handles from others.
     fn wanted(&self) -> Wanted {
         let ext = self.consumer.ext(&self.end.ring);
-        Wanted { ext, position: self.consumer.head(), count: self.front.handle_count() }
+        let (position, count) = (self.consumer.head(), self.front.handle_count());
+        Wanted { ring: self.ring(), ext, position, count }
     }
 
     #[cold]
     fn fetch(&self) -> Result<Vec<Handle>, Error> {
         match self.intake {
-            Some(intake) => intake.fetch(self.end, &self.wanted()),
+            Some(intake) => intake.fetch(&self.wanted()),
             None => Ok(Vec::new()), // never: a ring without them has no record with handles
         }
     }

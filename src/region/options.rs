@@ -174,8 +174,7 @@ impl OpenOptions {
     }
 
     /// The most handles of one message, at most 64. Default 0: messages carry bytes only. With more, a
-    /// receiver listens on a socket in the region's directory from when it is claimed until it goes. Lanes
-    /// carry none yet.
+    /// receiver listens on a socket in the region's directory from when it is claimed until it goes.
     pub fn max_handles(mut self, count: u16) -> Self {
         self.max_handles = count;
         self

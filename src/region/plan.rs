@@ -59,7 +59,7 @@ impl Plan {
             lane: 0,
         };
         let capacity = options.new_mpsc_capacity();
-        let lane = |lane| RingPlan { kind: RingKind::Lane, capacity, lane, max_handles: 0, ..spsc };
+        let lane = |lane| RingPlan { kind: RingKind::Lane, capacity, lane, ..spsc };
         let mpsc =
             RingPlan { kind: RingKind::Mpsc, capacity, producers: options.new_producers(), ..spsc };
         let mut rings = vec![spsc];

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tombolo_abi::{RECORD_HEADER_LEN, Record, RecordExt};
 
 use super::doorbell::Wakes;
-use super::{Locked, Memory, NoRoom, Refusal, Ring, SpscProducer, Window, Word};
+use super::{LaneProducer, Locked, Memory, NoRoom, Refusal, Ring, SpscProducer, Window, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
@@ -134,6 +134,24 @@ impl SpscProducer {
             }
         })?;
         self.finish(ring, 1, carried.payload.len(), wakes);
+        Ok(())
+    }
+}
+
+impl LaneProducer {
+    /// Sends one record with handles, as [`Window::send_carried`].
+    ///
+    /// # Errors
+    /// [`NotCarried`].
+    pub(crate) fn try_send_carried<M: Memory, E>(
+        &mut self,
+        ring: &Ring<M>,
+        carried: &Carried<'_>,
+        hand_over: impl FnOnce(Spot) -> Result<(), E>,
+        wakes: &Wakes,
+    ) -> Result<(), NotCarried<E>> {
+        self.producer.try_send_carried(ring, carried, hand_over, wakes)?;
+        self.bit.tell(ring);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::error::Damage;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LaneProducer {
     pub(super) producer: SpscProducer,
-    bit: SummaryBit,
+    pub(super) bit: SummaryBit,
 }
 
 impl LaneProducer {
