@@ -89,6 +89,21 @@ pub enum Error {
         /// What is there.
         found: &'static str,
     },
+    /// *Yours*: descriptors that are not those of one region, in their order.
+    #[error(
+        "descriptor {index} for {} is {found}, wanted {wanted}; pass all that to_fds gave, in their order",
+        path.display()
+    )]
+    WrongDescriptor {
+        /// The region.
+        path: PathBuf,
+        /// Which one, from 0.
+        index: usize,
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
     /// *Yours*: a path that someone else could turn elsewhere.
     #[error("{}: {reason}", path.display())]
     UnsafePath {

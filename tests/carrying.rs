@@ -2,16 +2,15 @@
 
 use std::fs::File;
 use std::io::{PipeReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 use tombolo::{
     Discipline, DispositionError, Error, EventsRegion, Handle, HandleError, HandleType,
-    MessagePacket, Mpsc, MpscOrder, OpenOptions, Receiver, Rights, SendTimeoutError, Sender, Spsc,
+    MessagePacket, Mpsc, MpscOrder, OpenOptions, Receiver, Rights, SendTimeoutError, Sender,
     TryRecvError, TrySendError,
 };
 
@@ -31,17 +30,27 @@ macro_rules! on_each_ring {
 
             #[test]
             fn spsc() {
-                on(Ends::of(0, SPSC));
+                on(Ends::of(0, MpscOrder::Total, EventsRegion::split_spsc));
             }
 
             #[test]
             fn mpsc() {
-                on(Ends::of(1, MPSC));
+                on(Ends::of(1, MpscOrder::Total, EventsRegion::split_mpsc));
             }
 
             #[test]
             fn lanes() {
-                on(Ends::of(1, LANES));
+                on(Ends::of(1, MpscOrder::PerProducer, EventsRegion::split_mpsc));
+            }
+
+            #[test]
+            fn spsc_without_a_name() {
+                on(Ends::nameless(0, MpscOrder::Total, EventsRegion::split_spsc));
+            }
+
+            #[test]
+            fn lanes_without_a_name() {
+                on(Ends::nameless(1, MpscOrder::PerProducer, EventsRegion::split_mpsc));
             }
         })*
     };
@@ -51,30 +60,57 @@ struct Ends<K: Discipline> {
     tx: Sender<K>,
     rx: Receiver<K>,
     ring: u32,
-    /// Opens the region once more and gives its ends.
-    again: Again<K>,
+    home: Home<K>,
     dir: Dir,
 }
 
-type Again<K> = fn(&Path) -> (Sender<K>, Receiver<K>);
+/// Opens the region once more.
+type Open = Box<dyn Fn() -> EventsRegion + Send>;
 
-impl<K: Discipline> Ends<K> {
-    fn of(ring: u32, again: Again<K>) -> Self {
-        let dir = Dir::new();
-        let (tx, mut rx) = again(&dir.file("r"));
-        rx.claim().unwrap();
-        Self { tx, rx, ring, again, dir }
+type Split<K> = fn(&mut EventsRegion) -> Result<(Sender<K>, Receiver<K>), Error>;
+
+/// Where the ends come from.
+struct Home<K: Discipline> {
+    open: Open,
+    split: Split<K>,
+    /// Sockets in the region's directory while a receiver is there.
+    sockets: usize,
+}
+
+impl<K: Discipline> Home<K> {
+    /// Both ends once more.
+    fn again(&self) -> (Sender<K>, Receiver<K>) {
+        (self.split)(&mut (self.open)()).unwrap()
     }
 }
 
-const SPSC: Again<Spsc> = |path| region(path, MpscOrder::Total).split_spsc().unwrap();
-const MPSC: Again<Mpsc> = |path| region(path, MpscOrder::Total).split_mpsc().unwrap();
-const LANES: Again<Mpsc> = |path| region(path, MpscOrder::PerProducer).split_mpsc().unwrap();
+impl<K: Discipline> Ends<K> {
+    /// Ends of a region with a path, which each opens by that.
+    fn of(ring: u32, order: MpscOrder, split: Split<K>) -> Self {
+        let dir = Dir::new();
+        let path = dir.file("r");
+        let options = move || options().mpsc_order(order);
+        let open = Box::new(move || EventsRegion::open_path_with(&path, options()).unwrap());
+        Self::at(Home { open, split, sockets: 1 }, ring, dir)
+    }
 
-fn region(path: &Path, order: MpscOrder) -> EventsRegion {
-    let options = small().spsc_capacity(1 << 16).mpsc_capacity(1 << 16);
-    let options = options.producers(8).max_handles(64);
-    EventsRegion::open_path_with(path, options.mpsc_order(order)).unwrap()
+    /// Ends of a region that is passed on by descriptors.
+    fn nameless(ring: u32, order: MpscOrder, split: Split<K>) -> Self {
+        let region = EventsRegion::anonymous(options().mpsc_order(order)).unwrap();
+        let fds = move || region.to_fds().unwrap();
+        let open = Box::new(move || EventsRegion::from_fds(fds(), OpenOptions::new()).unwrap());
+        Self::at(Home { open, split, sockets: 0 }, ring, Dir::new())
+    }
+
+    fn at(home: Home<K>, ring: u32, dir: Dir) -> Self {
+        let (tx, mut rx) = home.again();
+        rx.claim().unwrap();
+        Self { tx, rx, ring, home, dir }
+    }
+}
+
+fn options() -> OpenOptions {
+    small().spsc_capacity(1 << 16).mpsc_capacity(1 << 16).producers(8).max_handles(64)
 }
 
 /// A file that says its number.
@@ -184,13 +220,15 @@ on_each_ring! {
     }
 
     fn the_region_itself_does_not_go_through_its_own_rings(ends: Ends) {
-        let Ends { mut tx, dir, .. } = ends;
-        let own = EventsRegion::open_path(dir.file("r")).unwrap().to_fd().unwrap();
-        let refused = tx.try_send_packet(MessagePacket::from(b"").handle(own)).unwrap_err();
-        let TrySendError::Handles { source, .. } = refused else { panic!("{refused}") };
-        let through_itself =
-            DispositionError::Handle { index: 0, source: HandleError::ThroughItself };
-        assert_eq!(source, through_itself);
+        let Ends { mut tx, home, .. } = ends;
+        let own = (home.open)().to_fds().unwrap();
+        for own in own {
+            let refused = tx.try_send_packet(MessagePacket::from(b"").handle(own)).unwrap_err();
+            let TrySendError::Handles { source, .. } = refused else { panic!("{refused}") };
+            let through_itself =
+                DispositionError::Handle { index: 0, source: HandleError::ThroughItself };
+            assert_eq!(source, through_itself);
+        }
     }
 
     fn type_and_rights_arrive_and_descriptors_are_close_on_exec(ends: Ends) {
@@ -305,7 +343,7 @@ on_each_ring! {
     }
 
     fn where_nobody_listens_the_message_comes_back_or_its_handles_are_consumed(ends: Ends) {
-        let Ends { mut tx, rx, again, dir, .. } = ends;
+        let Ends { mut tx, rx, home, .. } = ends;
         drop(rx);
         let (handle, mut witness) = witness();
         let mut packet = MessagePacket::from(b"anybody?");
@@ -321,12 +359,11 @@ on_each_ring! {
         assert_eq!((&packet.data[..], packet.handles.len()), (&b"anybody?"[..], 0));
         witness.closes_soon();
         // A receiver that comes while it is waited for.
-        let path = dir.file("r");
         let waiting = thread::spawn(move || {
             tx.send_packet(MessagePacket::from(b"you").handle(numbered(1))).unwrap();
         });
         thread::sleep(SHORT);
-        let (_, mut rx) = again(&path);
+        let (_, mut rx) = home.again();
         let message = rx.recv_timeout(SOON).unwrap();
         assert_eq!((&message.data[..], numbers_of(&message.handles)), (&b"you"[..], vec![1]));
         waiting.join().unwrap();
@@ -380,7 +417,7 @@ on_each_ring! {
     }
 
     fn a_restarted_receiver_gets_the_bytes_and_is_told_that_the_handles_are_lost(ends: Ends) {
-        let Ends { mut tx, rx, again, dir, ring } = ends;
+        let Ends { mut tx, rx, home, ring, .. } = ends;
         let (handle, witness) = witness();
         let mut packet = MessagePacket::from(b"old");
         packet.handles.push(handle);
@@ -388,7 +425,7 @@ on_each_ring! {
         tx.send(b"bytes").unwrap();
         drop(rx);
         witness.closes_soon();
-        let (_, mut rx) = again(&dir.file("r"));
+        let (_, mut rx) = home.again();
         rx.claim().unwrap();
         tx.send_packet(MessagePacket::from(b"new").handle(numbered(5))).unwrap();
         let error = rx.try_recv().unwrap_err();
@@ -403,10 +440,10 @@ on_each_ring! {
     }
 
     fn iterating_goes_on_behind_handles_that_were_lost(ends: Ends) {
-        let Ends { mut tx, rx, again, dir, .. } = ends;
+        let Ends { mut tx, rx, home, .. } = ends;
         tx.send_packet(MessagePacket::from(b"old").handle(numbered(1))).unwrap();
         drop(rx);
-        let (_, mut rx) = again(&dir.file("r"));
+        let (_, mut rx) = home.again();
         tx.send(b"new").unwrap();
         drop(tx);
         let found: Vec<_> = rx.iter().collect();
@@ -416,10 +453,10 @@ on_each_ring! {
     }
 
     fn a_sender_that_has_left_loses_nothing(ends: Ends) {
-        let Ends { mut tx, mut rx, again, dir, .. } = ends;
+        let Ends { mut tx, mut rx, home, .. } = ends;
         tx.send_packet(MessagePacket::from(b"first").handle(numbered(1))).unwrap();
         drop(tx);
-        let (mut tx, _) = again(&dir.file("r"));
+        let (mut tx, _) = home.again();
         tx.send_packet(MessagePacket::from(b"second").handle(numbered(2))).unwrap();
         drop(tx);
         assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
@@ -427,7 +464,7 @@ on_each_ring! {
     }
 
     fn what_the_receiver_never_took_is_closed_when_it_goes(ends: Ends) {
-        let Ends { mut tx, rx, dir, .. } = ends;
+        let Ends { mut tx, rx, home, dir, .. } = ends;
         let witnesses: Vec<_> = (0..5)
             .map(|_| {
                 let (handle, witness) = witness();
@@ -438,14 +475,14 @@ on_each_ring! {
             })
             .collect();
         let sockets = || dir.snapshot().keys().filter(|name| name.as_encoded_bytes().ends_with(b".sock")).count();
-        assert_eq!(sockets(), 1);
+        assert_eq!(sockets(), home.sockets);
         drop(rx);
         witnesses.into_iter().for_each(Witness::closes_soon);
         assert_eq!(sockets(), 0);
     }
 
     fn a_ring_made_without_handles_says_so_and_opens_no_socket(ends: Ends) {
-        let Ends { dir, .. } = ends;
+        let Ends { home, dir, .. } = ends;
         let plain = dir.file("plain");
         let mut region = EventsRegion::open_path_with(&plain, small()).unwrap();
         let (mut tx, mut rx) = region.split_spsc().unwrap();
@@ -455,18 +492,18 @@ on_each_ring! {
         assert!(matches!(source, Error::HandlesNotCarried { ring: 0, .. }), "{source}");
         assert_eq!(message.handles.len(), 1);
         let sockets = dir.snapshot().keys().filter(|name| name.as_encoded_bytes().ends_with(b".sock")).count();
-        assert_eq!(sockets, 1, "but for that of the other region");
+        assert_eq!(sockets, home.sockets, "but for that of the other region");
     }
 }
 
 #[test]
 fn clones_of_a_producer_send_handles_over_one_connection() {
-    clones_send_handles(Ends::of(1, MPSC));
+    clones_send_handles(Ends::of(1, MpscOrder::Total, EventsRegion::split_mpsc));
 }
 
 #[test]
 fn clones_with_lanes_send_handles_each_over_its_own() {
-    clones_send_handles(Ends::of(1, LANES));
+    clones_send_handles(Ends::of(1, MpscOrder::PerProducer, EventsRegion::split_mpsc));
 }
 
 fn clones_send_handles(ends: Ends<Mpsc>) {
@@ -495,7 +532,7 @@ fn clones_send_handles(ends: Ends<Mpsc>) {
 fn a_joiner_that_knows_only_the_path_sends_and_receives_handles() {
     let dir = Dir::new();
     let path = dir.file("r");
-    let _creator = region(&path, MpscOrder::Total);
+    let _creator = EventsRegion::open_path_with(&path, options()).unwrap();
     let (mut tx, _) = EventsRegion::open_path(&path).unwrap().split_spsc().unwrap();
     let (_, mut rx) = EventsRegion::open_path(&path).unwrap().split_spsc().unwrap();
     rx.claim().unwrap();
@@ -504,17 +541,34 @@ fn a_joiner_that_knows_only_the_path_sends_and_receives_handles() {
 }
 
 #[test]
-fn a_region_without_a_directory_says_that_it_carries_no_handles() {
-    let region = EventsRegion::anonymous(OpenOptions::new().max_handles(1));
-    let (mut tx, mut rx) = region.unwrap().split_spsc().unwrap();
+fn a_region_that_came_as_one_descriptor_says_that_it_carries_no_handles() {
+    let region = EventsRegion::anonymous(OpenOptions::new().max_handles(1)).unwrap();
+    let mut other = EventsRegion::from_fd(region.to_fd().unwrap(), OpenOptions::new()).unwrap();
+    let (mut tx, mut rx) = other.split_spsc().unwrap();
     rx.claim().unwrap();
     let refused = tx.try_send_packet(MessagePacket::from(b"").handle(numbered(1))).unwrap_err();
     let TrySendError::Failed { source, message } = refused else { panic!("{refused}") };
     assert!(matches!(source, Error::HandlesNotCarried { .. }), "{source}");
-    assert_eq!(number_of(&message.handles[0]), 1);
-    let mut byte = [0];
-    File::from(message.handles[0].as_fd().try_clone_to_owned().unwrap())
-        .read_at(&mut byte, 0)
-        .unwrap();
-    assert_eq!(byte, [1]);
+    assert_eq!(numbers_of(&message.handles), [1]);
+}
+
+#[test]
+fn descriptors_that_are_not_all_of_a_region_are_refused() {
+    let region = EventsRegion::anonymous(OpenOptions::new().max_handles(1)).unwrap();
+    let all = || region.to_fds().unwrap();
+    assert_eq!(all().len(), 5);
+    let refused = |fds: Vec<OwnedFd>| match EventsRegion::from_fds(fds, OpenOptions::new()) {
+        Err(Error::WrongDescriptor { index, found, .. }) => (index, found),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(vec![]), (0, "missing"));
+    assert_eq!(refused(all().into_iter().take(4).collect()), (4, "missing"));
+    assert_eq!(refused(all().into_iter().chain(all().pop()).collect()), (5, "one too many"));
+    let (pipe, _) = std::io::pipe().unwrap();
+    let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    for other in [OwnedFd::from(pipe), stream.into()] {
+        let mut fds = all();
+        fds[2] = other;
+        assert_eq!(refused(fds), (2, "something else"));
+    }
 }

@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::Mode;
 use rustix::io::Errno;
 use tombolo_abi::{
     CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, RecordExt, packet_kind,
 };
 
-use super::{admit, socket_name};
+use super::admit;
+use super::door::Door;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::os::socket;
@@ -30,8 +30,7 @@ const ORPHANS_MAX: u32 = 1024;
 pub(crate) struct Incoming {
     region: Arc<Region>,
     rings: Range<u32>,
-    /// `None` where the region was opened without a directory.
-    listener: Option<OwnedFd>,
+    door: Door,
     /// In the order in which they were accepted.
     connections: Vec<Connection>,
     /// The most of them that honest senders have.
@@ -90,11 +89,11 @@ impl Incoming {
         rings: Range<u32>,
         senders: usize,
     ) -> Result<Self, Error> {
-        let listener = listener(region, rings.start)
+        let door = Door::open(region, rings.start)
             .map_err(|error| region.io_error("listen for the handles of", error.into()))?;
         let connections_max = 64 + 2 * senders;
         let (region, connections) = (region.clone(), Vec::new());
-        Ok(Self { region, rings, listener, connections, connections_max, found: None })
+        Ok(Self { region, rings, door, connections, connections_max, found: None })
     }
 
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
@@ -143,14 +142,10 @@ impl Incoming {
             .retain(|one| !one.sender().is_some_and(|sender| senders.contains(&sender)));
     }
 
-    /// Closes everything, and removes the name; not in a forked child, whose parent still listens.
+    /// Closes everything; not in a forked child, whose parent still listens.
     pub(crate) fn close(&mut self) {
         self.connections.clear();
-        if self.listener.take().is_some()
-            && let Some(place) = self.region.place()
-        {
-            let _ = socket::remove(place.dir(), &socket_name(&self.region, self.rings.start));
-        }
+        self.door.close(&self.region, self.rings.start);
     }
 
     /// Looks for the packet of a record, on newer connections first.
@@ -212,9 +207,8 @@ impl Incoming {
     }
 
     fn accept_waiting(&mut self) -> Result<(), NotFetched> {
-        let Some(listener) = &self.listener else { return Ok(()) };
         loop {
-            match socket::accept(listener.as_fd()) {
+            match self.door.accept(&self.region, self.rings.start) {
                 Ok(None) => return Ok(()),
                 Ok(Some(socket)) => {
                     let admitted = admit(&self.region, socket);
@@ -226,12 +220,6 @@ impl Incoming {
             }
         }
     }
-}
-
-fn listener(region: &Region, ring: u32) -> Result<Option<OwnedFd>, Errno> {
-    let Some(place) = region.place() else { return Ok(None) };
-    let mode = Mode::from_raw_mode(rustix::fs::fstat(region.plain())?.st_mode & 0o777);
-    socket::listen(place.dir(), &socket_name(region, ring), mode).map(Some)
 }
 
 impl Connection {

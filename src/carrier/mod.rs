@@ -14,12 +14,16 @@
 //!   its receiver goes.
 //! * A packet is looked at, then taken: where the process may not have so many descriptors, all of them
 //!   stay in the queue.
+//! * A listener has a name beside the region's file. Of a region without a name, the connections
+//!   themselves are passed on: a sender makes a pair of sockets and puts one of them into the ring's
+//!   rendezvous, which all share; the receiver takes it out. It need not be the same receiver.
 //! * Nothing here ever waits. Senders connect when they first send handles; a ring whose messages may
 //!   carry none opens no socket.
 //!
 //! Sources: the socket calls are those of `unix(7)`. That a look duplicates descriptors, and that a
 //! packet is all or nothing, is Linux's.
 
+mod door;
 mod incoming;
 mod outgoing;
 
@@ -30,13 +34,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::os::credentials::peer_user;
 use crate::region::Region;
-
-/// The name at which the consumer of ring `ring` listens, or of the lanes of which that is the first, in
-/// the region's directory.
-fn socket_name(region: &Region, ring: u32) -> String {
-    let uuid = u128::from_be_bytes(region.header().region_uuid);
-    format!(".{uuid:032x}.{ring}.sock")
-}
 
 /// Whether the process at the other end of `socket` may have to do with the region: one of this user,
 /// of the region's owner or of root, or any where others than its owner may write to the region.

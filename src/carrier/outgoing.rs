@@ -6,7 +6,8 @@ use bytemuck::{Zeroable, bytes_of};
 use rustix::io::Errno;
 use tombolo_abi::{CarriedHandle, HandlePacket, Hello, LockWord, packet_kind};
 
-use super::{admit, socket_name};
+use super::admit;
+use super::door::{self, NotConnected};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::os::socket;
@@ -76,12 +77,8 @@ impl Outgoing {
         if self.connection.is_some() {
             return Ok(());
         }
-        let Some(place) = region.place() else {
-            let reason = "it was opened without a directory to meet in; open it by name or path";
-            return Err(Unsent::Failed(Error::HandlesNotCarried { ring, reason }));
-        };
-        let socket = socket::connect(place.dir(), &socket_name(region, ring))
-            .map_err(|error| refused_to_connect(region, ring, error))?;
+        let socket =
+            door::connect(region, ring).map_err(|error| not_connected(region, ring, error))?;
         let socket = admit(region, socket).ok_or_else(|| {
             let source = Errno::ACCESS.into(); // somebody else's listener
             Unsent::Failed(region.io_error("connect for the handles of", source))
@@ -157,9 +154,15 @@ fn handle_packet(what: &HandOver<'_>) -> HandlePacket {
     }
 }
 
-fn refused_to_connect(region: &Region, ring: u32, error: Errno) -> Unsent {
+fn not_connected(region: &Region, ring: u32, error: NotConnected) -> Unsent {
+    let NotConnected::Refused(error) = error else {
+        let reason = "its region came as one descriptor; open it by name or path, or pass all of \
+                      those that EventsRegion::to_fds gives";
+        return Unsent::Failed(Error::HandlesNotCarried { ring, reason });
+    };
     match error {
         Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::CONNRESET => Unsent::NoReceiver,
+        Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM => Unsent::Crowded,
         Errno::MFILE | Errno::NFILE => {
             Unsent::Failed(Error::TooManyFiles { ring, source: error.into() })
         }

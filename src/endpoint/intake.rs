@@ -21,11 +21,12 @@ pub(super) struct Intake {
 impl Intake {
     /// Listens, where messages of the ring may carry handles.
     pub(super) fn open(end: &Attached) -> Result<Option<Self>, Error> {
-        if end.entry.max_handles == 0 {
-            return Ok(None);
-        }
         let region = end.slot.region();
         let Group { rings, tx_slots, .. } = &end.group;
+        let entries = &region.entries()[rings.start as usize..rings.end as usize];
+        if entries.iter().all(|entry| entry.max_handles == 0) {
+            return Ok(None);
+        }
         let incoming = Incoming::listen(region, rings.clone(), tx_slots.len())?.into();
         end.slot.flag(slot_flags::HAS_SOCKET);
         region.announce_membership(); // who waits to connect looks again

@@ -129,8 +129,8 @@ impl<K: Discipline> Sender<K> {
         }
         let outgoing = self.claimed_end().map(Attached::outgoing);
         let socket = outgoing.as_ref().and_then(|outgoing| outgoing.socket());
-        let through = [Some(self.region.plain()), socket];
-        let through: Vec<_> = through.into_iter().flatten().collect();
+        let sockets = self.region.rendezvous_sockets().chain(socket);
+        let through: Vec<_> = std::iter::once(self.region.plain()).chain(sockets).collect();
         check_moved(&packet.handles, limit, &through).map_err(NotSent::Handles)
     }
 

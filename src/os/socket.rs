@@ -1,4 +1,5 @@
-//! Packets with descriptors, over connections of type SEQPACKET with a name in a directory.
+//! Packets with descriptors, over connections of type SEQPACKET: to a name in a directory, or made as a
+//! pair.
 //!
 //! Nothing here waits. Every descriptor is close-on-exec from its first moment.
 
@@ -11,6 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    sockopt,
 };
 
 /// Connections that may wait to be accepted; the kernel's own limit may be lower.
@@ -30,6 +32,17 @@ pub(crate) struct Packet {
     pub(crate) descriptors: Vec<OwnedFd>,
     /// Whether some descriptors are missing, because the process may have no more.
     pub(crate) is_cut: bool,
+}
+
+/// Two sockets that are connected with each other.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)
+}
+
+/// Whether `fd` is a socket of the kind that is used here.
+pub(crate) fn is_of_packets(fd: BorrowedFd<'_>) -> bool {
+    sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+        && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
 }
 
 fn new() -> Result<OwnedFd, Errno> {

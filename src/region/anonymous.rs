@@ -39,7 +39,9 @@ pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     rustix::fs::fcntl_add_seals(&file, SEALS).map_err(|error| refusal::io("seal", path, error))?;
     let stat = rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", path, error))?;
     let origin = Origin { place: None, path: path.to_owned(), creator: true };
-    Region::map(file, FileId::of(&stat), origin, options)
+    let mut region = Region::map(file, FileId::of(&stat), origin, options)?;
+    region.meet()?;
+    Ok(region)
 }
 
 /// Joins the region that `file` is open on. The descriptor itself is not kept: locks belong to

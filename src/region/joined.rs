@@ -14,6 +14,7 @@ use super::description::{Description, STATE_OFFSET, state_of};
 use super::options::{OpenOptions, Prefault};
 use super::place::Place;
 use super::refusal;
+use super::rendezvous::Rendezvous;
 use crate::Error;
 use crate::mem::Mapping;
 use crate::os::file::{FileId, reopen};
@@ -41,6 +42,8 @@ pub(crate) struct Region {
     path: PathBuf,
     creator: bool,
     prefault: Prefault,
+    /// Of a region without a name: where handles come in.
+    rendezvous: Vec<Rendezvous>,
 }
 
 /// Where a region came from.
@@ -70,7 +73,9 @@ impl Region {
             return Err(Error::Misaligned { address, align });
         }
         let (mapping, prefault) = (Arc::new(mapping), options.prefault);
-        let region = Self { mapping, plain, description, id, place, path, creator, prefault };
+        let rendezvous = Vec::new();
+        let region =
+            Self { mapping, plain, description, id, place, path, creator, prefault, rendezvous };
         region.populate(0..region.common_len())?;
         Ok(region)
     }
@@ -133,6 +138,32 @@ impl Region {
     /// The place of a region that has a name.
     pub(crate) fn place(&self) -> Option<&Place> {
         self.place.as_deref()
+    }
+
+    /// Makes a rendezvous for each ring that carries handles.
+    pub(super) fn meet(&mut self) -> Result<(), Error> {
+        let rendezvous = Rendezvous::of_all(self.entries());
+        self.rendezvous = rendezvous
+            .map_err(|error| self.io_error("make sockets for the handles of", error.into()))?;
+        Ok(())
+    }
+
+    /// Takes the sockets that came with the region; none are none.
+    pub(super) fn pass(&mut self, sockets: Vec<OwnedFd>) -> Result<(), Error> {
+        if !sockets.is_empty() {
+            self.rendezvous = Rendezvous::passed(&self.path, self.entries(), sockets)?;
+        }
+        Ok(())
+    }
+
+    /// The rendezvous of ring `ring`, or of the lanes of which that is the first.
+    pub(crate) fn rendezvous(&self, ring: u32) -> Option<&Rendezvous> {
+        self.rendezvous.iter().find(|one| one.ring() == ring)
+    }
+
+    /// The sockets of all.
+    pub(crate) fn rendezvous_sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.rendezvous.iter().flat_map(Rendezvous::descriptors)
     }
 
     /// A new description of the file, which shares no lock with any other: through `/proc`, or by

@@ -12,6 +12,7 @@ mod options;
 mod place;
 mod plan;
 mod refusal;
+mod rendezvous;
 mod replace;
 pub(crate) mod slot_table;
 
@@ -121,8 +122,8 @@ impl EventsRegion {
 
     /// Makes a region without a name, in memory that is sealed against shrinking and growing.
     ///
-    /// Another process joins it by a descriptor from [`Self::to_fd`]; it goes when the last one
-    /// closes it.
+    /// Another process joins it by a descriptor from [`Self::to_fd`], or where messages carry handles by
+    /// those from [`Self::to_fds`]; it goes when the last one closes it.
     ///
     /// # Errors
     /// [`Error::InvalidOption`], [`Error::FileSizeLimit`], [`Error::NoSpace`], [`Error::Io`].
@@ -151,6 +152,39 @@ impl EventsRegion {
         anonymous::join(fd, &options).map(Self::from_region)
     }
 
+    /// As [`Self::from_fd`], with all descriptors that [`Self::to_fds`] gave, in their order: then the
+    /// messages of a region without a name carry handles between those who have them.
+    ///
+    /// # Errors
+    /// As [`Self::from_fd`]; [`Error::WrongDescriptor`].
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{EventsRegion, MessagePacket, OpenOptions};
+    /// let mut ours = EventsRegion::anonymous(OpenOptions::new().max_handles(4))?;
+    /// let mut theirs = EventsRegion::from_fds(ours.to_fds()?, OpenOptions::new())?;
+    /// let (_, mut rx) = theirs.split_spsc()?;
+    /// rx.claim()?;
+    /// let (mut tx, _) = ours.split_spsc()?;
+    /// let file = std::fs::File::open("/proc/self/exe")?;
+    /// tx.send_packet(MessagePacket::from(b"read this").handle(file))?;
+    /// assert_eq!(rx.recv()?.handles.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_fds(
+        fds: impl IntoIterator<Item = OwnedFd>,
+        options: OpenOptions,
+    ) -> Result<Self, Error> {
+        let mut fds = fds.into_iter();
+        let Some(file) = fds.next() else {
+            let (path, found, wanted) = ("no descriptor".into(), "missing", "a region's file");
+            return Err(Error::WrongDescriptor { path, index: 0, found, wanted });
+        };
+        let mut region = anonymous::join(file, &options)?;
+        region.pass(fds.collect())?;
+        Ok(Self::from_region(region))
+    }
+
     fn at(place: Place, options: OpenOptions) -> Result<Self, Error> {
         Opening::new(place, options).run().map(Self::from_region)
     }
@@ -171,6 +205,21 @@ impl EventsRegion {
     /// [`Error::Replaced`], [`Error::Io`].
     pub fn to_fd(&self) -> Result<OwnedFd, Error> {
         self.region.reopen()
+    }
+
+    /// All that another process needs for [`Self::from_fds`]: what [`Self::to_fd`] gives and, of a region
+    /// without a name, two sockets for each ring whose messages may carry handles, or for all its lanes
+    /// together. Those are shared by all who have the region: senders and receiver find each other there.
+    ///
+    /// # Errors
+    /// As [`Self::to_fd`].
+    pub fn to_fds(&self) -> Result<Vec<OwnedFd>, Error> {
+        let mut fds = vec![self.to_fd()?];
+        for socket in self.region.rendezvous_sockets() {
+            let copy = socket.try_clone_to_owned();
+            fds.push(copy.map_err(|error| self.region.io_error("copy a socket of", error))?);
+        }
+        Ok(fds)
     }
 
     /// The header page, as mapped.

@@ -174,7 +174,9 @@ impl OpenOptions {
     }
 
     /// The most handles of one message, at most 64. Default 0: messages carry bytes only. With more, a
-    /// receiver listens on a socket in the region's directory from when it is claimed until it goes.
+    /// receiver listens on a socket in the region's directory from when it is claimed until it goes; of a
+    /// region without a name it is found by sockets that travel with the region, see
+    /// [`EventsRegion::to_fds`](crate::EventsRegion::to_fds).
     pub fn max_handles(mut self, count: u16) -> Self {
         self.max_handles = count;
         self

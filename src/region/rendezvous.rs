@@ -1,0 +1,108 @@
+//! Where senders and the consumer of a ring find each other in a region without a name.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+use tombolo_abi::{RingEntry, RingKind};
+
+use crate::Error;
+use crate::os::socket;
+
+/// What is no connection and passed over in one look.
+const JUNK_MAX: u32 = 1024;
+
+/// Two connected sockets that everybody shares who has the region. Senders put their connections in
+/// at one, the consumer takes them out at the other.
+#[derive(Debug)]
+pub(crate) struct Rendezvous {
+    /// The ring, or the first of a group of lanes.
+    ring: u32,
+    entrance: OwnedFd,
+    exit: OwnedFd,
+}
+
+impl Rendezvous {
+    /// One for each ring of a new region whose messages may carry handles.
+    pub(super) fn of_all(entries: &[RingEntry]) -> Result<Vec<Self>, Errno> {
+        let new = |ring| {
+            let (entrance, exit) = socket::pair()?;
+            Ok(Self { ring, entrance, exit })
+        };
+        rings(entries).map(new).collect()
+    }
+
+    /// Those that came with a region as descriptors, in the order of [`Self::descriptors`].
+    ///
+    /// # Errors
+    /// [`Error::WrongDescriptor`], numbering them from 1: before them comes the file's.
+    pub(super) fn passed(
+        path: &Path,
+        entries: &[RingEntry],
+        sockets: Vec<OwnedFd>,
+    ) -> Result<Vec<Self>, Error> {
+        let wrong = |index, found, wanted| {
+            let path = path.to_owned();
+            Err(Error::WrongDescriptor { path, index, found, wanted })
+        };
+        let (found, wanted) = (sockets.len(), 2 * rings(entries).count());
+        if let Some(other) = sockets.iter().position(|one| !socket::is_of_packets(one.as_fd())) {
+            return wrong(1 + other, "something else", "a socket of packets");
+        }
+        if found > wanted {
+            return wrong(1 + wanted, "one too many", "none");
+        }
+        if found < wanted {
+            return wrong(1 + found, "missing", "a socket of packets");
+        }
+        let mut sockets = sockets.into_iter();
+        let pairs = std::iter::from_fn(|| Some((sockets.next()?, sockets.next()?)));
+        let of_ring = |(ring, (entrance, exit))| Self { ring, entrance, exit };
+        Ok(rings(entries).zip(pairs).map(of_ring).collect())
+    }
+
+    /// The ring, or the first of a group of lanes.
+    pub(super) fn ring(&self) -> u32 {
+        self.ring
+    }
+
+    /// Both sockets, to be passed on.
+    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.entrance.as_fd(), self.exit.as_fd()]
+    }
+
+    /// A new connection: ours is given, the other's is put in, for whoever takes it out.
+    pub(crate) fn enter(&self) -> Result<OwnedFd, Errno> {
+        let (ours, theirs) = socket::pair()?;
+        socket::send(self.entrance.as_fd(), &[0], &[theirs.as_fd()])?;
+        Ok(ours)
+    }
+
+    /// Takes a connection out; `None` where there is none. What is not one is dropped.
+    pub(crate) fn take_out(&self) -> Result<Option<OwnedFd>, Errno> {
+        for _ in 0..JUNK_MAX {
+            let mut found = match socket::peek(self.exit.as_fd(), &mut [0; 1]) {
+                Err(Errno::AGAIN) => return Ok(None),
+                found => found?,
+            };
+            if found.is_cut {
+                return Err(Errno::MFILE); // it stays
+            }
+            socket::drop_first(self.exit.as_fd())?;
+            match (found.descriptors.pop(), found.descriptors.is_empty()) {
+                (Some(one), true) if socket::is_of_packets(one.as_fd()) => return Ok(Some(one)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Rings that have a rendezvous: of lanes, the first.
+fn rings(entries: &[RingEntry]) -> impl Iterator<Item = u32> {
+    let has_one = |(_, entry): &(u32, &RingEntry)| {
+        let is_first = entry.ring_kind() != Some(RingKind::Lane) || entry.lane_index == 0;
+        entry.max_handles > 0 && is_first
+    };
+    (0..).zip(entries).filter(has_one).map(|(ring, _)| ring)
+}

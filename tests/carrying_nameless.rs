@@ -1,0 +1,195 @@
+//! A region without a name goes to another process as handles, and carries handles between the two.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::MemfdFlags;
+use tombolo::{
+    Error, EventsRegion, Handle, MessagePacket, MpscOrder, OpenOptions, SpscReceiver, SpscSender,
+    TryRecvError, TrySendError,
+};
+
+mod support;
+use support::process::{Peer, report, role, wait_for_parent};
+use support::{Dir, small};
+
+const SOON: Duration = Duration::from_secs(2);
+
+fn numbered(number: u64) -> OwnedFd {
+    let memory = rustix::fs::memfd_create(c"numbered", MemfdFlags::CLOEXEC).unwrap();
+    rustix::io::write(&memory, &number.to_le_bytes()).unwrap();
+    memory
+}
+
+fn numbers_of(handles: &[Handle]) -> Vec<u64> {
+    let number_of = |handle: &Handle| {
+        let mut bytes = [0; 8];
+        rustix::io::pread(handle, &mut bytes, 0).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    handles.iter().map(number_of).collect()
+}
+
+/// A message with `count` handles that say its number.
+fn packet(number: u64, count: u64) -> MessagePacket {
+    let mut packet = MessagePacket::from(&number.to_le_bytes());
+    packet.handles = (0..count).map(|_| Handle::new(numbered(number))).collect();
+    packet
+}
+
+/// The ends of the ring with a name by which the other region goes over.
+fn named(path: &Path) -> (SpscSender, SpscReceiver) {
+    let options = small().max_handles(8);
+    EventsRegion::open_path_with(path, options).unwrap().split_spsc().unwrap()
+}
+
+fn nameless(order: MpscOrder) -> EventsRegion {
+    let options = small().producers(2).mpsc_order(order).max_handles(64);
+    EventsRegion::anonymous(options.spsc_capacity(1 << 16).mpsc_capacity(1 << 16)).unwrap()
+}
+
+/// Starts a process with `role` and gives it `region`.
+fn peer_with(region: &EventsRegion, role: &str) -> Peer {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, _) = named(&path);
+    let mut peer = Peer::start("peer_process", role, &path);
+    let mut message = MessagePacket::from(b"a region");
+    message.handles = region.to_fds().unwrap().into_iter().map(Handle::new).collect();
+    tx.send_packet(message).unwrap();
+    assert_eq!(peer.next_report(), "joined");
+    peer
+}
+
+/// What a process of its own does; nothing in the test program itself.
+#[test]
+fn peer_process() {
+    let Some((role, path)) = role() else { return };
+    let (_, mut rx) = named(&path);
+    rx.claim().unwrap();
+    report("ready");
+    let fds = rx.recv().unwrap().handles.into_iter().map(Handle::into_fd);
+    let mut region = EventsRegion::from_fds(fds, OpenOptions::new()).unwrap();
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    let (mut back, _) = region.split_mpsc().unwrap();
+    match role.as_str() {
+        "echo" => {
+            rx.claim().unwrap();
+            report("joined");
+            rx.iter().for_each(|message| back.send_packet(message.unwrap()).unwrap());
+        }
+        "receiver" => {
+            rx.claim().unwrap();
+            report("joined");
+        }
+        "receiver-of-one" => {
+            rx.claim().unwrap();
+            report("joined");
+            assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
+            report("received");
+        }
+        "sender" => {
+            (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap());
+            report("joined");
+        }
+        other => panic!("no such role: {other}"),
+    }
+    wait_for_parent();
+}
+
+fn handles_go_there_and_back(order: MpscOrder) {
+    let mut region = nameless(order);
+    let (_, mut back) = region.split_mpsc().unwrap();
+    back.claim().unwrap();
+    let mut peer = peer_with(&region, "echo");
+    let (mut tx, _) = region.split_spsc().unwrap();
+    for number in 0..200 {
+        tx.send_packet(packet(number, number % 65)).unwrap();
+        let message = back.recv_timeout(SOON).unwrap();
+        assert_eq!(message.data, number.to_le_bytes());
+        assert_eq!(numbers_of(&message.handles), vec![number; (number % 65) as usize]);
+    }
+    drop(tx); // ends the other's receiving
+    peer.let_go();
+    peer.finish();
+}
+
+#[test]
+fn handles_go_there_and_back_on_a_shared_ring() {
+    handles_go_there_and_back(MpscOrder::Total);
+}
+
+#[test]
+fn handles_go_there_and_back_on_a_lane() {
+    handles_go_there_and_back(MpscOrder::PerProducer);
+}
+
+#[test]
+fn what_a_killed_sender_had_sent_arrives_with_its_handles() {
+    let mut region = nameless(MpscOrder::Total);
+    let (_, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    peer_with(&region, "sender").kill();
+    for number in 0..5u64 {
+        let message = rx.recv_timeout(SOON).unwrap();
+        assert_eq!(message.data, number.to_le_bytes());
+        assert_eq!(numbers_of(&message.handles), vec![number; number as usize]);
+    }
+}
+
+#[test]
+fn what_a_killed_receiver_had_not_let_in_waits_for_the_next() {
+    let mut region = nameless(MpscOrder::Total);
+    let peer = peer_with(&region, "receiver");
+    let (mut tx, _) = region.split_spsc().unwrap();
+    tx.send_packet(packet(1, 3)).unwrap();
+    peer.kill();
+    let (_, mut rx) = region.split_spsc().unwrap();
+    assert_eq!(numbers_of(&rx.recv_timeout(SOON).unwrap().handles), [1; 3]);
+    tx.send_packet(packet(2, 64)).unwrap();
+    assert_eq!(numbers_of(&rx.recv_timeout(SOON).unwrap().handles), [2; 64]);
+}
+
+#[test]
+fn what_a_killed_receiver_had_let_in_goes_down_with_it_and_that_is_told() {
+    let mut region = nameless(MpscOrder::Total);
+    let mut peer = peer_with(&region, "receiver-of-one");
+    let (mut tx, _) = region.split_spsc().unwrap();
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(peer.next_report(), "received");
+    tx.send_packet(packet(2, 2)).unwrap();
+    peer.kill();
+    let (_, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    tx.send_packet(packet(3, 3)).unwrap();
+    let error = rx.try_recv().unwrap_err();
+    let TryRecvError::Failed { source: Error::HandlesLost { count: 2, data, .. } } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(data, 2u64.to_le_bytes());
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [3; 3]);
+}
+
+#[test]
+fn without_a_receiver_nothing_is_left_to_wait_for_one() {
+    let mut region = nameless(MpscOrder::Total);
+    let (mut tx, rx) = region.split_spsc().unwrap();
+    drop(rx);
+    for number in 0..1000 {
+        let refused = tx.try_send_packet(packet(number, 1)).unwrap_err();
+        assert!(matches!(refused, TrySendError::NoReceiver(_)), "{refused}");
+    }
+    let peer = peer_with(&region, "receiver");
+    tx.send_packet(packet(1, 1)).unwrap();
+    peer.kill();
+    let start = Instant::now();
+    loop {
+        match tx.try_send_packet(packet(2, 1)) {
+            Ok(()) => assert!(start.elapsed() < SOON, "it is sent to nobody"),
+            Err(TrySendError::Disconnected(_) | TrySendError::NoReceiver(_)) => break,
+            Err(TrySendError::Full(_)) => panic!("full of what nobody takes"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
