@@ -7,8 +7,8 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use crate::os::socket;
-use crate::region::Region;
 use crate::region::slot_table::byte_is_held;
+use crate::region::{Region, socket_name};
 
 /// The consumer's side of it.
 #[derive(Debug)]
@@ -79,6 +79,5 @@ fn is_owned(region: &Region, ring: u32) -> bool {
 
 /// The name at which the consumer listens, in the region's directory.
 fn name(region: &Region, ring: u32) -> String {
-    let uuid = u128::from_be_bytes(region.header().region_uuid);
-    format!(".{uuid:032x}.{ring}.sock")
+    socket_name(region.header(), ring)
 }

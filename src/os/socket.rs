@@ -78,6 +78,14 @@ pub(crate) fn remove(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     }
 }
 
+/// Removes `name` from `dir` where it is a socket's at which nobody listens any more.
+pub(crate) fn remove_stale(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    match connect(dir, name) {
+        Err(Errno::CONNREFUSED) => remove(dir, name),
+        _ => Ok(()),
+    }
+}
+
 /// Connects to who listens at `name` in `dir`.
 pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let socket = new()?;

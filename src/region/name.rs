@@ -1,4 +1,4 @@
-//! From the name of a region to its place.
+//! From the name of a region to its place, and the names beside it.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
+use tombolo_abi::Header;
 
 use super::place::{Place, open_dir};
 use super::refusal;
@@ -31,6 +32,12 @@ pub(crate) fn place(name: &str) -> Result<Place, Error> {
 pub(crate) fn of_file(file_name: &OsStr) -> &[u8] {
     let bytes = file_name.as_encoded_bytes();
     bytes.strip_suffix(SUFFIX.as_bytes()).unwrap_or(bytes)
+}
+
+/// The name of the socket at which the consumer of ring `ring` listens, or of the lanes of which that is
+/// the first.
+pub(crate) fn socket_name(region: &Header, ring: u32) -> String {
+    format!(".{:032x}.{ring}.sock", u128::from_be_bytes(region.region_uuid))
 }
 
 fn check(name: &str) -> Result<(), Error> {

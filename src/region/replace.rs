@@ -18,12 +18,13 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
-use tombolo_abi::{HEADER_PAGE_LEN, RegionState, SharedLayout, Slot};
+use tombolo_abi::{HEADER_PAGE_LEN, RegionState, RingEntry, SharedLayout, Slot};
 
 use super::create::Unnamed;
 use super::description::{Contents, Description};
 use super::init_lock::{InitLock, REPLACING, owned_slot};
 use super::joined::{Region, set_state};
+use super::name::socket_name;
 use super::open::Opening;
 use super::options::OpenOptions;
 use super::place::{Candidate, Place};
@@ -32,7 +33,7 @@ use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::Mapping;
 use crate::os::file::{FileId, read_at};
-use crate::os::random;
+use crate::os::{random, socket};
 
 /// How an attempt to replace ended.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
         retire(opening, old, description.header.generation.wrapping_add(1))?;
     }
     crash_point!("replace.after-retire");
+    remove_sockets(opening.place(), &description);
     if !remove(opening.place(), old.id)? {
         return Ok(Outcome::StartOver);
     }
@@ -149,10 +151,21 @@ fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
     if Contents::of(candidate.file.as_fd(), left.path())? == retired
         && owned_slot(&left, &candidate)?.is_none()
     {
+        remove_sockets(&left, &Description::read(candidate.file.as_fd(), left.path())?);
         unlinkat(left.dir(), left.file_name(), AtFlags::empty())
             .map_err(|error| refusal::io("remove", left.path(), error))?;
     }
     Ok(())
+}
+
+/// Removes what receivers of a region that nobody uses have left: the names at which they listened.
+/// Others listen there where the region's file was copied; those stay.
+fn remove_sockets(place: &Place, region: &Description) {
+    let has_socket = |(_, entry): &(u32, &RingEntry)| entry.max_handles > 0;
+    for (ring, _) in (0..).zip(&region.entries).filter(has_socket) {
+        // A failure leaves a name that nothing else has.
+        let _ = socket::remove_stale(place.dir(), &socket_name(&region.header, ring));
+    }
 }
 
 /// The pid in the slot's table entry, for a message; 0 where it cannot be read.
