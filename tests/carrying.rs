@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 use tombolo::{
-    Discipline, DispositionError, Error, EventsRegion, Handle, HandleError, HandleType,
-    MessagePacket, Mpsc, MpscOrder, OpenOptions, Receiver, Rights, SendTimeoutError, Sender,
-    TryRecvError, TrySendError,
+    Discipline, DispositionError, Error, EventsRegion, Handle, HandleDisposition, HandleError,
+    HandleType, MessagePacket, Mpsc, MpscOrder, OpenOptions, Receiver, Rights, SendTimeoutError,
+    Sender, TryRecvError, TrySendError,
 };
 
 mod support;
@@ -217,6 +217,31 @@ on_each_ring! {
         );
         assert!(is_denied, "{source}");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    }
+
+    fn a_list_sends_handles_with_the_rights_that_it_gives_them_also_none(ends: Ends) {
+        let Ends { mut tx, mut rx, .. } = ends;
+        let kept = Handle::new(numbered(1));
+        let mut list = [
+            HandleDisposition::duplicate(&kept).rights(Rights::READ),
+            HandleDisposition::moved(numbered(2)).rights(Rights::empty()),
+            HandleDisposition::moved(numbered(3)).expect_type(HandleType::MemFd),
+        ];
+        let mut packet = MessagePacket::from(b"disposed");
+        packet.handles = HandleDisposition::resolve_all(&mut list, &[]).unwrap();
+        tx.try_send_packet(packet).unwrap();
+        let message = rx.try_recv().unwrap();
+        assert_eq!(numbers_of(&message.handles), [1, 2, 3]);
+        let rights: Vec<_> = message.handles.iter().map(Handle::rights).collect();
+        assert_eq!(rights, [Rights::READ, Rights::empty(), kept.rights()]);
+        let refused = tx.try_send_packet(message).unwrap_err(); // what has come so goes no further
+        let TrySendError::Handles { source, .. } = refused else { panic!("{refused}") };
+        let is_denied = matches!(
+            source,
+            DispositionError::Handle { index: 0, source: HandleError::AccessDenied { .. } }
+        );
+        assert!(is_denied, "{source}");
+        assert_eq!(number_of(&kept), 1);
     }
 
     fn the_region_itself_does_not_go_through_its_own_rings(ends: Ends) {

@@ -45,7 +45,7 @@ impl<K: Discipline> Sender<K> {
     /// # let directory = tempfile::tempdir()?;
     /// # let path = directory.path().join("demo.tombolo");
     /// use std::fs::File;
-    /// use tombolo::{EventsRegion, MessagePacket, OpenOptions};
+    /// use tombolo::{EventsRegion, Handle, HandleDisposition, MessagePacket, OpenOptions, Rights};
     /// let mut region = EventsRegion::open_path_with(path, OpenOptions::new().max_handles(8))?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
     /// rx.claim()?; // who receives handles must be there
@@ -53,6 +53,14 @@ impl<K: Discipline> Sender<K> {
     /// let mut message = rx.recv()?;
     /// let file = File::from(message.handles.remove(0).into_fd());
     /// assert!(file.metadata()?.is_file());
+    ///
+    /// // A list of dispositions says what is kept here, and what the receiver may do.
+    /// let kept = Handle::new(File::open("/proc/self/exe")?);
+    /// let mut list = [HandleDisposition::duplicate(&kept).rights(Rights::READ)];
+    /// let mut packet = MessagePacket::from(b"look, and pass it to nobody");
+    /// packet.handles = HandleDisposition::resolve_all(&mut list, &[])?;
+    /// tx.send_packet(packet)?;
+    /// assert_eq!(rx.recv()?.handles[0].rights(), Rights::READ);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[expect(clippy::result_large_err, reason = "the error gives the message back")]

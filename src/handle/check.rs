@@ -69,7 +69,7 @@ pub(super) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Resul
 }
 
 /// Judges handles that are to be moved into a message just as they are: at most `limit`, with the
-/// right to be sent, and none on the files in `through`. Nothing happens to them.
+/// right to be sent or from a list of dispositions, and none on the files in `through`. Nothing happens to them.
 pub(crate) fn check_moved(
     handles: &[Handle],
     limit: u16,
@@ -80,10 +80,8 @@ pub(crate) fn check_moved(
         return Err(DispositionError::TooManyHandles { found, limit });
     }
     let through = Through::of(through)?;
-    let wanted =
-        Wanted { operation: HandleOp::Move, handle_type: None, rights: Rights::SAME_RIGHTS };
     for (index, handle) in handles.iter().enumerate() {
-        let judged = check(handle, wanted, &through);
+        let judged = handle.check_sendable().and_then(|()| through.admits(handle));
         judged.map_err(|source| DispositionError::Handle { index, source })?;
     }
     Ok(())

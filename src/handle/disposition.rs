@@ -119,6 +119,8 @@ impl<'a> HandleDisposition<'a> {
     /// The handles that a message with this list takes along, in its order. Moved ones are gone
     /// from the list; on failure they are closed, all of them.
     ///
+    /// They may be sent, as they are, also where the list took [`Rights::TRANSFER`] from them.
+    ///
     /// `through` are the descriptors of the files that the channel consists of, if it is known: a
     /// handle on one of those is refused.
     ///
@@ -174,7 +176,7 @@ impl<'a> HandleDisposition<'a> {
         }
         let handles =
             list.iter_mut().zip(copies).filter_map(|(one, copy)| copy.or_else(|| one.take_moved()));
-        Ok(handles.collect())
+        Ok(handles.map(Handle::disposed).collect())
     }
 
     fn of(source: HandleSource<'a>) -> Self {

@@ -58,6 +58,8 @@ pub struct Handle {
     told: OnceLock<Told>,
     /// `None` for those of a new handle.
     rights: Option<Rights>,
+    /// Whether a list of dispositions has judged it: it may be sent, with whatever rights it has now.
+    is_disposed: bool,
 }
 
 /// What follows from the descriptor, and never changes.
@@ -86,7 +88,7 @@ impl Handle {
     pub fn new(fd: impl Into<OwnedFd>) -> Self {
         let fd = fd.into();
         close_on_exec(&fd);
-        Self { fd, id: koid::next(), told: OnceLock::new(), rights: None }
+        Self::unmarked(fd)
     }
 
     /// A second handle to the same object, with `rights` or [`Rights::SAME_RIGHTS`]. It shares the
@@ -169,12 +171,28 @@ impl Handle {
     /// A handle that has come in a message, on a descriptor that is close-on-exec. It has the rights
     /// that `bits` say, as far as a new handle has them.
     pub(crate) fn carried(fd: OwnedFd, bits: u32) -> Self {
-        let handle = Self { fd, id: koid::next(), told: OnceLock::new(), rights: None };
+        let handle = Self::unmarked(fd);
         if bits == Rights::SAME_RIGHTS.bits() {
             return handle;
         }
         let rights = Rights::known(bits).intersection(handle.rights());
         handle.with(rights)
+    }
+
+    fn unmarked(fd: OwnedFd) -> Self {
+        let (id, told) = (koid::next(), OnceLock::new());
+        Self { fd, id, told, rights: None, is_disposed: false }
+    }
+
+    /// What a list of dispositions made of it. To have given the right to send it away is no reason
+    /// not to send it.
+    pub(super) fn disposed(self) -> Self {
+        Self { is_disposed: true, ..self }
+    }
+
+    /// Refuses where it may not be sent.
+    pub(super) fn check_sendable(&self) -> Result<(), HandleError> {
+        if self.is_disposed { Ok(()) } else { self.require(Rights::TRANSFER) }
     }
 
     /// Refuses where one of `wanted` is missing. Does not ask for the type where every new handle
@@ -211,12 +229,14 @@ impl Handle {
     pub(super) fn copy(&self, rights: Rights) -> Result<Self, HandleError> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|error| refused("duplicate a descriptor", error))?;
-        let copy = Self { fd, id: self.id, told: self.told.clone(), rights: self.rights };
+        let (id, told, rights_now) = (self.id, self.told.clone(), self.rights);
+        let copy = Self { fd, id, told, rights: rights_now, is_disposed: false };
         Ok(copy.with(rights))
     }
 
     /// This handle with `rights`, which it grants.
     pub(super) fn with(mut self, rights: Rights) -> Self {
+        self.is_disposed = false;
         if rights != Rights::SAME_RIGHTS {
             self.rights = Some(rights);
         }

@@ -51,7 +51,8 @@ impl TableDisposition {
 
 impl HandleTable {
     /// The handles that a message with this list takes along, in its order. Moved ones leave the
-    /// table; on failure they are closed, all that the list would have moved.
+    /// table; on failure they are closed, all that the list would have moved. They may be sent, as they
+    /// are, also where the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
     ///
     /// `through` is as for [`HandleDisposition::resolve_all`](crate::HandleDisposition::resolve_all).
     ///
@@ -115,7 +116,7 @@ impl HandleTable {
         let both = list.iter().zip(copies).filter_map(|(one, copy)| {
             copy.or_else(|| taken.next().map(|handle| handle.with(one.rights)))
         });
-        Ok(both.collect())
+        Ok(both.map(Handle::disposed).collect())
     }
 
     /// The handles of the list, all of which may be sent as it says.
