@@ -1,58 +1,25 @@
 //! Handles where a peer dies, breaks the rules, or has no descriptors left.
 
-use std::fs::File;
-use std::io::{PipeReader, Read};
-use std::mem::size_of;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytemuck::{Zeroable, bytes_of};
-use rustix::fs::MemfdFlags;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
-};
+use bytemuck::bytes_of;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tombolo::{Error, EventsRegion, Handle, MessagePacket, SpscReceiver, SpscSender, TryRecvError};
-use tombolo_abi::{
-    CarriedHandle, HandlePacket, Header, Hello, Record, RecordExt, RecordRules, RingControl,
-    RingEntry, Slot, packet_kind, parse_entries,
-};
+use tombolo::{Error, EventsRegion, MessagePacket, SpscReceiver, SpscSender, TryRecvError};
+use tombolo_abi::{Hello, RecordExt, packet_kind};
 
 mod support;
+use support::carrying::{
+    Forger, SOON, closes_soon, numbered, numbers_of, open_count, packet, send,
+};
 use support::process::{Peer, report, role, wait_for_parent};
-use support::{Dir, directory_of, header_of, small};
-
-const SOON: Duration = Duration::from_secs(2);
+use support::{Dir, small};
 
 fn open(path: &Path) -> (SpscSender, SpscReceiver) {
     let options = small().spsc_capacity(1 << 16).max_handles(64);
     EventsRegion::open_path_with(path, options).unwrap().split_spsc().unwrap()
-}
-
-fn numbered(number: u64) -> OwnedFd {
-    let memory = rustix::fs::memfd_create(c"numbered", MemfdFlags::CLOEXEC).unwrap();
-    rustix::io::write(&memory, &number.to_le_bytes()).unwrap();
-    memory
-}
-
-fn numbers_of(handles: &[Handle]) -> Vec<u64> {
-    let number_of = |handle: &Handle| {
-        let mut bytes = [0; 8];
-        rustix::io::pread(handle, &mut bytes, 0).unwrap();
-        u64::from_le_bytes(bytes)
-    };
-    handles.iter().map(number_of).collect()
-}
-
-/// A message with `count` handles that say its number.
-fn packet(number: u64, count: u64) -> MessagePacket {
-    let mut packet = MessagePacket::from(&number.to_le_bytes());
-    packet.handles = (0..count).map(|_| Handle::new(numbered(number))).collect();
-    packet
 }
 
 /// What a process of its own does; nothing in the test program itself.
@@ -75,11 +42,6 @@ fn peer_process() {
 
 fn peer(role: &str, path: &Path) -> Peer {
     Peer::start("peer_process", role, path)
-}
-
-/// Descriptors that this process has open.
-fn open_count() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 /// Lets the process have no descriptors but `more` than now, as long as `body` runs.
@@ -269,132 +231,6 @@ fn handles_on_their_way_to_a_receiver_that_is_killed_are_closed_and_told_to_the_
     let TryRecvError::Failed { source } = rx.try_recv().unwrap_err() else { panic!() };
     assert!(matches!(source, Error::HandlesLost { count: 1, data, .. } if data == b"old"));
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [7; 3]);
-}
-
-#[track_caller]
-fn closes_soon(mut witness: PipeReader) {
-    let (done, told) = std::sync::mpsc::channel();
-    thread::spawn(move || done.send(witness.read(&mut [0]).unwrap()));
-    assert_eq!(told.recv_timeout(SOON), Ok(0), "somebody still has it open");
-}
-
-/// Somebody who may write the region's file and connect to its sockets, and keeps no rules.
-struct Forger {
-    path: PathBuf,
-    file: File,
-    header: Header,
-    entry: RingEntry,
-}
-
-impl Forger {
-    fn at(path: &Path) -> Self {
-        let file = File::options().read(true).write(true).open(path).unwrap();
-        let mut page = vec![0; 1 << 14];
-        let len = file.read_at(&mut page, 0).unwrap();
-        let header = header_of(&page[..len]);
-        let entry = parse_entries(&header, &page[directory_of(&header)]).next().unwrap();
-        Self { path: path.to_owned(), file, header, entry }
-    }
-
-    fn word(&self, offset: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.file.read_exact_at(&mut bytes, offset).unwrap();
-        u64::from_le_bytes(bytes)
-    }
-
-    /// The ring's tail.
-    fn tail(&self) -> u64 {
-        self.word(self.entry.control_offset + std::mem::offset_of!(RingControl, tail) as u64)
-    }
-
-    /// The sender that owns the slot now.
-    fn sender(&self) -> RecordExt {
-        let slot = self.entry.tx_slot_first;
-        RecordExt { txid: 0, slot, incarnation_low: self.incarnation() as u16 }
-    }
-
-    fn incarnation(&self) -> u32 {
-        let slot = u64::from(self.entry.tx_slot_first) * u64::from(self.header.slot_len);
-        let offset = std::mem::offset_of!(Slot, incarnation) as u64;
-        let mut bytes = [0; 4];
-        self.file.read_exact_at(&mut bytes, self.header.slot_offset + slot + offset).unwrap();
-        u32::from_le_bytes(bytes)
-    }
-
-    /// Publishes an empty record that states handles, at the tail, and gives its position.
-    fn publish(&self, handle_count: u8, ext: RecordExt) -> u64 {
-        let position = self.tail();
-        let rules = RecordRules::of(&self.entry, self.header.key);
-        let at = |position: u64| self.entry.data_offset + (position & (self.entry.capacity - 1));
-        let word = rules.encode(&Record::with_handles(0, handle_count), position);
-        self.file.write_all_at(&ext.to_word().to_le_bytes(), at(position + 8)).unwrap();
-        self.file.write_all_at(&[0; 8], at(position + 16)).unwrap();
-        self.file.write_all_at(&word.to_le_bytes(), at(position)).unwrap();
-        position
-    }
-
-    fn connect(&self) -> OwnedFd {
-        let uuid = u128::from_be_bytes(self.header.region_uuid);
-        let name = self.path.parent().unwrap().join(format!(".{uuid:032x}.0.sock"));
-        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&name).unwrap()).unwrap();
-        socket
-    }
-
-    /// A connection of the sender that owns the slot now, from `tail` on.
-    fn connect_as_sender(&self, tail: u64) -> OwnedFd {
-        let socket = self.connect();
-        send(&socket, bytes_of(&self.hello(tail)), &[]);
-        socket
-    }
-
-    fn hello(&self, tail: u64) -> Hello {
-        Hello {
-            kind: packet_kind::HELLO,
-            ring: 0,
-            region_uuid: self.header.region_uuid,
-            generation: self.header.generation,
-            key: self.header.key,
-            incarnation: self.incarnation(),
-            slot: self.entry.tx_slot_first,
-            tail,
-            ..Hello::zeroed()
-        }
-    }
-
-    /// The packet of a record, whose handles are `descriptors` and said to be `count`.
-    fn send_packet(
-        &self,
-        socket: &OwnedFd,
-        position: u64,
-        count: u16,
-        descriptors: &[BorrowedFd<'_>],
-    ) {
-        let packet = HandlePacket {
-            kind: packet_kind::HANDLES,
-            ring: 0,
-            position,
-            incarnation: self.incarnation(),
-            slot: self.entry.tx_slot_first,
-            handle_count: count,
-            ..HandlePacket::zeroed()
-        };
-        let mut bytes = bytes_of(&packet).to_vec();
-        let one = CarriedHandle { rights: u32::MAX, kind: 0, descriptor_count: 1 };
-        (0..count).for_each(|_| bytes.extend_from_slice(bytes_of(&one)));
-        assert_eq!(bytes.len(), size_of::<HandlePacket>() + 8 * usize::from(count));
-        send(socket, &bytes, descriptors);
-    }
-}
-
-fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
-    let mut space = vec![std::mem::MaybeUninit::uninit(); 2048];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
-    }
-    let bytes = [std::io::IoSlice::new(bytes)];
-    rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::empty()).unwrap();
 }
 
 /// A region with both ends claimed, and a forger at it.

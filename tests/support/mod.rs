@@ -2,6 +2,7 @@
 //! changed.
 #![allow(dead_code)] // each test program uses its part
 
+pub(crate) mod carrying;
 pub(crate) mod process;
 
 use std::collections::BTreeMap;

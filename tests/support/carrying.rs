@@ -1,0 +1,203 @@
+//! What tests of handles on their way share: numbered files, and peers that keep no rules.
+
+use std::fs::File;
+use std::io::{PipeReader, Read};
+use std::mem::size_of;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use bytemuck::{Zeroable, bytes_of};
+use rustix::fs::MemfdFlags;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+};
+use tombolo::{Handle, MessagePacket};
+use tombolo_abi::{
+    CarriedHandle, HandlePacket, Header, Hello, Record, RecordExt, RecordRules, RingControl,
+    RingEntry, Slot, packet_kind, parse_entries,
+};
+
+use super::{directory_of, header_of};
+
+pub(crate) const SOON: Duration = Duration::from_secs(2);
+
+pub(crate) fn numbered(number: u64) -> OwnedFd {
+    let memory = rustix::fs::memfd_create(c"numbered", MemfdFlags::CLOEXEC).unwrap();
+    rustix::io::write(&memory, &number.to_le_bytes()).unwrap();
+    memory
+}
+
+pub(crate) fn numbers_of(handles: &[Handle]) -> Vec<u64> {
+    let number_of = |handle: &Handle| {
+        let mut bytes = [0; 8];
+        rustix::io::pread(handle, &mut bytes, 0).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    handles.iter().map(number_of).collect()
+}
+
+/// A message with `count` handles that say its number.
+pub(crate) fn packet(number: u64, count: u64) -> MessagePacket {
+    let mut packet = MessagePacket::from(&number.to_le_bytes());
+    packet.handles = (0..count).map(|_| Handle::new(numbered(number))).collect();
+    packet
+}
+
+/// Descriptors that this process has open.
+pub(crate) fn open_count() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[track_caller]
+pub(crate) fn closes_soon(mut witness: PipeReader) {
+    let (done, told) = std::sync::mpsc::channel();
+    thread::spawn(move || done.send(witness.read(&mut [0]).unwrap()));
+    assert_eq!(told.recv_timeout(SOON), Ok(0), "somebody still has it open");
+}
+
+/// Somebody who may write the region's file and connect to its sockets, and keeps no rules.
+pub(crate) struct Forger {
+    path: PathBuf,
+    file: File,
+    header: Header,
+    ring: u32,
+    entry: RingEntry,
+    /// That of the sender that it poses as.
+    slot: u16,
+}
+
+impl Forger {
+    /// At the first ring.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self::at_ring(path, 0)
+    }
+
+    pub(crate) fn at_ring(path: &Path, ring: u32) -> Self {
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let mut page = vec![0; 1 << 14];
+        let len = file.read_at(&mut page, 0).unwrap();
+        let header = header_of(&page[..len]);
+        let entry = parse_entries(&header, &page[directory_of(&header)]).nth(ring as usize);
+        let entry = entry.unwrap();
+        let slot = entry.tx_slot_first;
+        Self { path: path.to_owned(), file, header, ring, entry, slot }
+    }
+
+    /// Poses as the sender whose slot is `number` behind the first.
+    pub(crate) fn posing_as(self, number: u16) -> Self {
+        let slot = self.entry.tx_slot_first + number;
+        Self { slot, ..self }
+    }
+
+    pub(crate) fn word(&self, offset: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, offset).unwrap();
+        u64::from_le_bytes(bytes)
+    }
+
+    /// A word of the ring's control block.
+    pub(crate) fn control(&self, offset: usize) -> u64 {
+        self.word(self.entry.control_offset + offset as u64)
+    }
+
+    pub(crate) fn set_control(&self, offset: usize, value: u64) {
+        let offset = self.entry.control_offset + offset as u64;
+        self.file.write_all_at(&value.to_le_bytes(), offset).unwrap();
+    }
+
+    /// The ring's tail.
+    pub(crate) fn tail(&self) -> u64 {
+        self.control(std::mem::offset_of!(RingControl, tail))
+    }
+
+    /// The sender that owns the slot now.
+    pub(crate) fn sender(&self) -> RecordExt {
+        RecordExt { txid: 0, slot: self.slot, incarnation_low: self.incarnation() as u16 }
+    }
+
+    pub(crate) fn incarnation(&self) -> u32 {
+        let slot = u64::from(self.slot) * u64::from(self.header.slot_len);
+        let offset = std::mem::offset_of!(Slot, incarnation) as u64;
+        let mut bytes = [0; 4];
+        self.file.read_exact_at(&mut bytes, self.header.slot_offset + slot + offset).unwrap();
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Publishes an empty record that states handles, at the tail, and gives its position.
+    pub(crate) fn publish(&self, handle_count: u8, ext: RecordExt) -> u64 {
+        let position = self.tail();
+        let rules = RecordRules::of(&self.entry, self.header.key);
+        let at = |position: u64| self.entry.data_offset + (position & (self.entry.capacity - 1));
+        let word = rules.encode(&Record::with_handles(0, handle_count), position);
+        self.file.write_all_at(&ext.to_word().to_le_bytes(), at(position + 8)).unwrap();
+        self.file.write_all_at(&[0; 8], at(position + 16)).unwrap();
+        self.file.write_all_at(&word.to_le_bytes(), at(position)).unwrap();
+        position
+    }
+
+    pub(crate) fn connect(&self) -> OwnedFd {
+        let uuid = u128::from_be_bytes(self.header.region_uuid);
+        let name = self.path.parent().unwrap().join(format!(".{uuid:032x}.{}.sock", self.ring));
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&name).unwrap()).unwrap();
+        socket
+    }
+
+    /// A connection of the sender that owns the slot now, from `tail` on.
+    pub(crate) fn connect_as_sender(&self, tail: u64) -> OwnedFd {
+        let socket = self.connect();
+        send(&socket, bytes_of(&self.hello(tail)), &[]);
+        socket
+    }
+
+    pub(crate) fn hello(&self, tail: u64) -> Hello {
+        Hello {
+            kind: packet_kind::HELLO,
+            ring: self.ring,
+            region_uuid: self.header.region_uuid,
+            generation: self.header.generation,
+            key: self.header.key,
+            incarnation: self.incarnation(),
+            slot: self.slot,
+            tail,
+            ..Hello::zeroed()
+        }
+    }
+
+    /// The packet of a record, whose handles are `descriptors` and said to be `count`.
+    pub(crate) fn send_packet(
+        &self,
+        socket: &OwnedFd,
+        position: u64,
+        count: u16,
+        descriptors: &[BorrowedFd<'_>],
+    ) {
+        let packet = HandlePacket {
+            kind: packet_kind::HANDLES,
+            ring: self.ring,
+            position,
+            incarnation: self.incarnation(),
+            slot: self.slot,
+            handle_count: count,
+            ..HandlePacket::zeroed()
+        };
+        let mut bytes = bytes_of(&packet).to_vec();
+        let one = CarriedHandle { rights: u32::MAX, kind: 0, descriptor_count: 1 };
+        (0..count).for_each(|_| bytes.extend_from_slice(bytes_of(&one)));
+        assert_eq!(bytes.len(), size_of::<HandlePacket>() + 8 * usize::from(count));
+        send(socket, &bytes, descriptors);
+    }
+}
+
+pub(crate) fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    let mut space = vec![std::mem::MaybeUninit::uninit(); 2048];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    }
+    let bytes = [std::io::IoSlice::new(bytes)];
+    rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::empty()).unwrap();
+}
