@@ -31,6 +31,7 @@ fn peer_process() {
         "sender" => (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap()),
         "receiver" => rx.claim().unwrap(),
         "few-descriptors" => with_few_descriptors(&mut tx, &mut rx),
+        "few-for-many" => with_fewer_descriptors_than_senders(&path, &mut rx),
         "counting" => no_descriptor_is_left(&mut tx, &mut rx),
         "quota" => with_a_small_quota(&mut tx, &mut rx),
         "starting-programs" => nothing_is_inherited(&mut tx, &mut rx),
@@ -86,6 +87,22 @@ fn with_few_descriptors(tx: &mut SpscSender, rx: &mut SpscReceiver) {
         assert!(rx.try_recv().is_err());
         drop(rx.try_recv_ref().unwrap());
         assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [3]);
+    });
+}
+
+/// Only the connection that is looked for is accepted.
+fn with_fewer_descriptors_than_senders(path: &Path, rx: &mut SpscReceiver) {
+    rx.claim().unwrap();
+    for number in 0..200 {
+        open(path).0.send_packet(packet(number, 1)).unwrap();
+    }
+    limited(6, || {
+        for number in 0..200 {
+            match number % 3 {
+                0 => drop(rx.try_recv_ref().unwrap()),
+                _ => assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number]),
+            }
+        }
     });
 }
 
@@ -164,6 +181,12 @@ fn nothing_is_inherited(tx: &mut SpscSender, rx: &mut SpscReceiver) {
 fn a_process_without_descriptors_keeps_the_message_whole_until_it_has_some() {
     let dir = Dir::new();
     peer("few-descriptors", &dir.file("r")).finish();
+}
+
+#[test]
+fn a_process_with_fewer_descriptors_than_senders_receives_from_all() {
+    let dir = Dir::new();
+    peer("few-for-many", &dir.file("r")).finish();
 }
 
 #[test]

@@ -25,6 +25,13 @@ const PACKET_LEN_MAX: usize =
 /// the most.
 const ORPHANS_MAX: u32 = 1024;
 
+/// Connections that are accepted in one search: no fewer than can have waited when it began.
+const ACCEPTED_MAX: u32 = 4096;
+
+/// Connections that are kept in any case: those of senders that came, sent and went. No more handles
+/// than 256 are under way in a ring, so no more of these have anything.
+const CONNECTIONS_MIN: usize = 320;
+
 /// Where the handles of a ring come in, or of a group of lanes.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -91,7 +98,7 @@ impl Incoming {
     ) -> Result<Self, Error> {
         let door = Door::open(region, rings.start)
             .map_err(|error| region.io_error("listen for the handles of", error.into()))?;
-        let connections_max = 64 + 2 * senders;
+        let connections_max = CONNECTIONS_MIN + 2 * senders;
         let (region, connections) = (region.clone(), Vec::new());
         Ok(Self { region, rings, door, connections, connections_max, found: None })
     }
@@ -104,12 +111,17 @@ impl Incoming {
         if let Some(handles) = self.search(wanted)? {
             return Ok(handles);
         }
-        // Whoever sent them may have connected since, and has before it published the record.
-        self.accept()?;
-        match self.search(wanted)? {
-            Some(handles) => Ok(handles),
-            None => Err(self.verdict(wanted)),
+        self.tidy(|one| one.drop_before(wanted));
+        for _ in 0..ACCEPTED_MAX {
+            if let Some(handles) = self.search(wanted)? {
+                return Ok(handles);
+            }
+            // Whoever sent them may have connected since, and has before it published the record.
+            if !self.accept()? {
+                break;
+            }
         }
+        Err(self.verdict(wanted))
     }
 
     /// Takes the packet of a record that was freed, and with it what nobody has fetched.
@@ -121,16 +133,22 @@ impl Incoming {
             let _ = socket::drop_first(socket.as_fd()); // it is there: nobody else takes it
             return;
         }
-        let _ = self.accept(); // what is not accepted stays, and is an orphan later
-        for connection in self.connections.iter_mut().filter(|one| one.is_of(wanted)) {
-            connection.drop_up_to(wanted.position);
+        self.tidy(|one| one.drop_before(wanted));
+        for _ in 0..ACCEPTED_MAX {
+            let mut connections = self.connections.iter().filter(|one| one.is_of(wanted));
+            // What cannot be accepted stays, and is an orphan later.
+            if connections.any(|one| one.drop_first_of(wanted)) || !self.accept().unwrap_or(false) {
+                return;
+            }
         }
     }
 
     /// The senders of connections for which `is_gone` says so. What those have published is in the
     /// ring: once it has been read, [`Self::forget`] them.
     pub(crate) fn departed(&mut self, is_gone: impl Fn(LockWord) -> bool) -> Vec<LockWord> {
-        let _ = self.accept(); // tried again the next time
+        self.tidy(|_| {});
+        let is_more = |_: &u32| self.accept().unwrap_or(false); // tried again the next time
+        (0..ACCEPTED_MAX).take_while(is_more).for_each(drop);
         let senders = self.connections.iter().filter_map(Connection::sender);
         senders.filter(|sender| is_gone(*sender)).collect()
     }
@@ -178,47 +196,59 @@ impl Incoming {
         }
     }
 
-    /// Accepts all who wait, reads the hello of each, and closes what is over.
-    fn accept(&mut self) -> Result<(), NotFetched> {
-        self.connections.iter_mut().for_each(Connection::close_if_over);
-        let accepted = self.accept_waiting();
+    /// Reads hellos that have come, does `look_after` to each connection, and closes what is over.
+    fn tidy(&mut self, look_after: impl Fn(&Connection)) {
         for connection in &mut self.connections {
             connection.read_hello(&self.region, &self.rings);
+            look_after(connection);
+            connection.close_if_over();
         }
         self.drop_stale();
-        self.found = None;
-        accepted
     }
 
     /// Drops what nothing comes from any more.
     fn drop_stale(&mut self) {
         // One that is over still tells where its sender began, until its slot connects again.
-        let connections = &self.connections;
-        let is_stale: Vec<_> = (0..connections.len())
-            .map(|index| {
-                let one = &connections[index];
-                let later = &connections[index + 1..];
-                one.socket.is_none()
-                    && (one.hello.is_none() || later.iter().any(|next| next.slot() == one.slot()))
-            })
-            .collect();
-        let mut is_stale = is_stale.into_iter();
-        self.connections.retain(|_| !is_stale.next().unwrap_or(false));
+        let is_stale =
+            |index: usize| self.connections[index].socket.is_none() && self.is_surplus(index);
+        let stale: Vec<_> = (0..self.connections.len()).map(is_stale).collect();
+        let mut stale = stale.into_iter();
+        self.connections.retain(|_| !stale.next().unwrap_or(false));
+        self.found = None;
     }
 
-    fn accept_waiting(&mut self) -> Result<(), NotFetched> {
-        loop {
-            match self.door.accept(&self.region, self.rings.start) {
-                Ok(None) => return Ok(()),
-                Ok(Some(socket)) => {
-                    let admitted = admit(&self.region, socket);
-                    if admitted.is_some() && self.connections.len() < self.connections_max {
-                        self.connections.push(Connection { socket: admitted, hello: None });
-                    }
-                }
-                Err(error) => return Err(NotFetched::TooManyFiles(error.into())),
-            }
+    /// Accepts the next who waits, and gives whether there was one.
+    fn accept(&mut self) -> Result<bool, NotFetched> {
+        let accepted = self.door.accept(&self.region, self.rings.start);
+        let Some(socket) = accepted.map_err(|error| NotFetched::TooManyFiles(error.into()))? else {
+            return Ok(false);
+        };
+        if let Some(socket) = admit(&self.region, socket) {
+            let mut connection = Connection { socket: Some(socket), hello: None };
+            connection.read_hello(&self.region, &self.rings);
+            self.make_room();
+            self.connections.push(connection);
         }
+        Ok(true)
+    }
+
+    /// Closes a connection where there are more than honest senders have: one that has said nothing,
+    /// or whose slot has connected again.
+    fn make_room(&mut self) {
+        if self.connections.len() < self.connections_max {
+            return;
+        }
+        let candidates = (0..self.connections.len()).filter(|index| self.is_surplus(*index));
+        if let Some(index) = candidates.min_by_key(|index| self.connections[*index].has_something())
+        {
+            self.connections.remove(index);
+            self.found = None;
+        }
+    }
+
+    fn is_surplus(&self, index: usize) -> bool {
+        let slot = self.connections[index].slot();
+        slot.is_none() || self.connections[index + 1..].iter().any(|later| later.slot() == slot)
     }
 }
 
@@ -266,6 +296,12 @@ impl Connection {
         self.socket.take_if(|socket| is_over(socket));
     }
 
+    /// Whether there is a packet in it.
+    fn has_something(&self) -> bool {
+        let peeked = |socket: &OwnedFd| socket::peek_bytes(socket.as_fd(), &mut [0; 1]);
+        self.socket.as_ref().is_some_and(|socket| peeked(socket).is_ok_and(|len| len > 0))
+    }
+
     /// Looks at the first packet that is not an orphan.
     fn seek(&self, wanted: &Wanted) -> Result<Sought, NotFetched> {
         let Some(socket) = &self.socket else { return Ok(Sought::Over) };
@@ -303,19 +339,34 @@ impl Connection {
         if is_sound { Ok(()) } else { Err(NotFetched::Violation("a malformed packet of handles")) }
     }
 
-    /// Drops what lies at `position` and before it.
-    fn drop_up_to(&mut self, position: u64) {
-        let Some(socket) = &self.socket else { return };
+    /// Drops packets of records before `wanted` in its ring: those are freed, or never came to be.
+    fn drop_before(&self, wanted: &Wanted) {
+        if self.hello.is_some_and(|hello| hello.ring == wanted.ring) {
+            self.drop_up_to(wanted.position.wrapping_sub(1));
+        }
+    }
+
+    /// Drops what comes before the packet of `wanted`, and that; gives whether it was there.
+    fn drop_first_of(&self, wanted: &Wanted) -> bool {
+        self.drop_up_to(wanted.position) == Some(wanted.position)
+    }
+
+    /// Drops what lies at `position` and before it, and gives the position of what was dropped last.
+    fn drop_up_to(&self, position: u64) -> Option<u64> {
+        let socket = self.socket.as_ref()?;
+        let mut dropped = None;
         for _ in 0..ORPHANS_MAX {
             let mut bytes = [0; size_of::<HandlePacket>()];
             let len = socket::peek_bytes(socket.as_fd(), &mut bytes).unwrap_or(0);
             let packet: HandlePacket = first_of(&bytes);
-            let is_later = packet.kind == packet_kind::HANDLES
-                && packet.position.wrapping_sub(position) as i64 > 0;
+            let has_position = packet.kind == packet_kind::HANDLES;
+            let is_later = has_position && packet.position.wrapping_sub(position) as i64 > 0;
             if len == 0 || is_later || socket::drop_first(socket.as_fd()).is_err() {
-                return;
+                break;
             }
+            dropped = has_position.then_some(packet.position);
         }
+        dropped
     }
 }
 
