@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytemuck::bytes_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tombolo::{EventsRegion, MpscConsumer, MpscProducer, SpscReceiver, SpscSender, TryRecvError};
-use tombolo_abi::Hello;
+use tombolo_abi::{Hello, RingControl};
 
 mod support;
 use support::carrying::{Forger, SOON, closes_soon, numbers_of, packet, send};
@@ -110,6 +110,27 @@ fn hellos_that_nothing_follows_take_no_honest_senders_place() {
     tx.send_packet(packet(2, 1)).unwrap();
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [2]);
     drop(silent);
+}
+
+#[test]
+fn the_bound_of_handles_under_way_holds_again_after_kills_that_left_the_counters_apart() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = spsc(&path);
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    let forger = Forger::at(&path);
+    for apart in [-1_000_000, -1000, 1000, 1_000_000] {
+        let sent = forger.control(std::mem::offset_of!(RingControl, handles_sent));
+        let taken = std::mem::offset_of!(RingControl, handles_taken);
+        forger.set_control(taken, sent.wrapping_sub_signed(apart));
+        let mut under_way = 0;
+        while tx.try_send_packet(packet(under_way, 8)).is_ok() {
+            under_way += 8;
+        }
+        assert_eq!(under_way, 256, "{apart} apart");
+        while rx.try_recv().is_ok() {}
+    }
 }
 
 /// What a producer of ring 1 that is gone left behind: its connection, with handles of no record.

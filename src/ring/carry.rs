@@ -92,7 +92,8 @@ impl Window {
     /// Refuses where too many handles are on their way; gives the count of those sent so far.
     ///
     /// Whoever died between two steps may have left the counters apart. An empty ring has nothing on
-    /// its way, and sets them right.
+    /// its way, and sets them right; so does a count of more taken than sent, which else would let ever
+    /// more pass.
     fn check_in_flight<M: Memory>(
         &mut self,
         ring: &Ring<M>,
@@ -101,6 +102,9 @@ impl Window {
         let sent = ring.memory.load(Word::HandlesSent, Relaxed); // ours, or edge `lock`
         let taken = ring.memory.load(Word::HandlesTaken, Relaxed); // a hint
         let in_flight = sent.wrapping_sub(taken) as i64;
+        if in_flight < 0 {
+            return Ok(taken);
+        }
         if in_flight <= IN_FLIGHT_MAX as i64 - i64::from(handle_count) {
             return Ok(sent);
         }
