@@ -3,11 +3,13 @@
 use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytemuck::bytes_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tombolo::{EventsRegion, MpscConsumer, MpscProducer, SpscReceiver, SpscSender, TryRecvError};
+use tombolo::{
+    EventsRegion, MpscConsumer, MpscProducer, SpscReceiver, SpscSender, TryRecvError, wait_any,
+};
 use tombolo_abi::{Hello, RingControl};
 
 mod support;
@@ -143,6 +145,26 @@ fn an_orphan(path: &Path) -> (PipeReader, OwnedFd) {
     let socket = forger.connect_as_sender(forger.tail());
     forger.send_packet(&socket, forger.tail(), 1, &[orphan.as_fd()]);
     (witness, socket)
+}
+
+#[test]
+fn orphans_are_closed_while_other_producers_live_whichever_way_is_waited() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = mpsc(&path);
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    let (witness, _socket) = an_orphan(&path);
+    closes_while(witness, || assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty))));
+    let (witness, _socket) = an_orphan(&path);
+    let short = Duration::from_millis(10);
+    closes_while(witness, || assert!(rx.recv_timeout(short).is_err()));
+    let (witness, _socket) = an_orphan(&path);
+    closes_while(witness, || {
+        assert!(wait_any(&mut [&mut rx], short).is_err());
+    });
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
 }
 
 #[test]

@@ -136,9 +136,22 @@ impl Claimed {
         self.lanes.as_ref().is_some_and(|lanes| lanes.is_scan_due())
     }
 
-    /// What to say of an empty ring. Where a sender is gone, the ring is looked at once more: what
-    /// it sent before is delivered first.
+    /// What to say of an empty ring.
     pub(super) fn empty(&mut self) -> Result<Front, TryRecvError> {
+        match self.last_look()? {
+            (Some(front), _) => Ok(front),
+            (None, Some(departure)) => {
+                self.peer.tell(departure);
+                Err(TryRecvError::Disconnected)
+            }
+            (None, None) => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Looks at an empty ring once more where a sender is gone, as what it sent before is delivered
+    /// first; gives what there is, and a departure that is to be told. Where there is nothing, the
+    /// connections of the departed are closed.
+    fn last_look(&mut self) -> Result<(Option<Front>, Option<u64>), Error> {
         self.end.check_whole()?; // bytes that are missing look like an empty ring
         let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
         let departed = departed.unwrap_or_default();
@@ -151,18 +164,13 @@ impl Claimed {
             if !departed.is_empty() {
                 self.peer.ask_again();
             }
-            return Ok(front);
-        }
-        if departure.is_none() && departed.is_empty() {
-            return Err(TryRecvError::Empty);
+            return Ok((Some(front), departure));
         }
         self.end.check_whole()?;
         if let Some(intake) = &mut self.intake {
             intake.forget(&departed);
         }
-        let Some(departure) = departure else { return Err(TryRecvError::Empty) };
-        self.peer.tell(departure);
-        Err(TryRecvError::Disconnected)
+        Ok((None, departure))
     }
 
     /// Waits until there may be something to do.
@@ -179,7 +187,7 @@ impl Claimed {
     pub(super) fn is_ready(&mut self) -> bool {
         let usable = self.end.check_usable().and_then(|()| self.front());
         match usable {
-            Ok(None) => !matches!(self.departure(), Ok(None)),
+            Ok(None) => !matches!(self.last_look(), Ok((None, None))),
             Ok(Some(_)) | Err(_) => true,
         }
     }
