@@ -42,11 +42,14 @@ impl Door {
     /// Closes it: whoever waits is turned away, and a name is removed.
     pub(super) fn close(&mut self, region: &Region, ring: u32) {
         match (std::mem::replace(self, Self::None), region.place()) {
-            (Self::Listener(_), Some(place)) => {
+            (Self::Listener(listener), Some(place)) => {
                 let _ = socket::remove(place.dir(), &name(region, ring));
+                socket::stop_listening(listener);
             }
             (Self::Rendezvous, _) => {
-                while let Ok(Some(_)) = Self::Rendezvous.accept(region, ring) {}
+                while let Ok(Some(waiting)) = Self::Rendezvous.accept(region, ring) {
+                    socket::end(waiting);
+                }
             }
             _ => {}
         }

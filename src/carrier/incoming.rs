@@ -156,14 +156,16 @@ impl Incoming {
     /// Closes the connections of `senders`, with all that is left in them.
     pub(crate) fn forget(&mut self, senders: &[LockWord]) {
         self.found = None;
-        self.connections
-            .retain(|one| !one.sender().is_some_and(|sender| senders.contains(&sender)));
+        let is_of_them =
+            |one: &mut Connection| one.sender().is_some_and(|it| senders.contains(&it));
+        let forgotten = self.connections.extract_if(.., is_of_them);
+        forgotten.filter_map(|one| one.socket).for_each(socket::end);
     }
 
     /// Closes everything; not in a forked child, whose parent still listens.
     pub(crate) fn close(&mut self) {
-        self.connections.clear();
         self.door.close(&self.region, self.rings.start);
+        self.connections.drain(..).filter_map(|one| one.socket).for_each(socket::end);
     }
 
     /// Looks for the packet of a record, on newer connections first.

@@ -110,14 +110,17 @@ impl<'a> RecordRef<'a> {
     ///
     /// # Errors
     /// [`Error::TooManyFiles`] where the process may not have so many descriptors;
-    /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] where there are none. The message stays
-    /// either way.
+    /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] where there are none;
+    /// [`Error::ForkedChild`]. The message stays in any case.
     ///
     /// # Cost
     /// One system call, and none where the message has no handles.
     pub fn handles(&self) -> Result<Vec<Handle>, Error> {
         if self.handle_count() == 0 {
             return Ok(Vec::new());
+        }
+        if !self.end.ring.memory.is_ours() {
+            return Err(Error::ForkedChild); // its copies of the sockets are the parent's queues
         }
         let fetched = self.fetch();
         self.end.check_whole()?; // bytes that are missing look like another sender's

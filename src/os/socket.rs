@@ -5,14 +5,14 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    sockopt,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+    SocketType, sockopt,
 };
 
 /// Connections that may wait to be accepted; the kernel's own limit may be lower.
@@ -106,6 +106,22 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno>
     }
 }
 
+/// Ends a connection and drops what is in it, also where a forked child has copies of the descriptor.
+pub(crate) fn end(socket: OwnedFd) {
+    let _ = rustix::net::shutdown(&socket, Shutdown::Both); // nothing comes after this
+    while peek_bytes(socket.as_fd(), &mut [0; 1]).is_ok_and(|len| len > 0)
+        && drop_first(socket.as_fd()).is_ok()
+    {}
+}
+
+/// Stops listening and turns away who waits, also where a forked child has copies of the descriptor.
+pub(crate) fn stop_listening(listener: OwnedFd) {
+    let _ = rustix::net::shutdown(&listener, Shutdown::Both);
+    while let Ok(Some(waiting)) = accept(listener.as_fd()) {
+        end(waiting);
+    }
+}
+
 /// Sends one packet, all of it or nothing. The kernel keeps the descriptors from then on, also where
 /// this process is gone.
 pub(crate) fn send(
@@ -154,8 +170,6 @@ pub(crate) fn drop_first(socket: BorrowedFd<'_>) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     /// A connection by name: the sending end, the accepted one.
