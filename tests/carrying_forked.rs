@@ -32,6 +32,7 @@ fn peer_process() {
         "receiver" => the_receiver_leaves(&path, tx, rx),
         "waiting-senders" => the_receiver_leaves_with_senders_at_the_door(&path, tx, rx),
         "sender" => the_sender_leaves(tx, rx),
+        "killed" => receive_one_and_fork(rx),
         other => panic!("no such role: {other}"),
     }
     report("ready");
@@ -185,6 +186,21 @@ fn the_sender_leaves(mut tx: MpscProducer, mut rx: MpscConsumer) {
     }
 }
 
+/// Has its connection accepted, and leaves a child with a copy of it, which stays until the test is over.
+fn receive_one_and_fork(mut rx: MpscConsumer) {
+    rx.claim().unwrap();
+    report("ready");
+    assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
+    // SAFETY: as in `child_finds`.
+    if unsafe { libc::fork() } == 0 {
+        wait_for_parent();
+        // SAFETY: as in `child_finds`.
+        unsafe { libc::_exit(0) };
+    }
+    report("forked");
+    wait_for_parent();
+}
+
 #[test]
 fn a_child_is_refused_and_takes_nothing_from_its_parent() {
     run("using");
@@ -194,6 +210,26 @@ fn a_child_is_refused_and_takes_nothing_from_its_parent() {
 fn a_child_of_the_receiver_keeps_no_handles_open_and_no_sender_sending() {
     run("receiver");
     run("waiting-senders");
+}
+
+#[test]
+fn a_child_of_a_receiver_that_is_killed_gets_nothing_of_what_is_sent_to_its_successor() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut receiver = Peer::start("peer_process", "killed", &path);
+    let (mut tx, mut rx) = open(&path);
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(receiver.next_report(), "forked");
+    let pid = rustix::process::Pid::from_raw(receiver.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let start = Instant::now();
+    while let Err(Error::Busy { .. }) = rx.claim() {
+        assert!(start.elapsed() < SOON);
+    }
+    for number in 2..5 {
+        tx.send_packet(packet(number, 2)).unwrap();
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 2]);
+    }
 }
 
 #[test]
