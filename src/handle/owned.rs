@@ -56,7 +56,7 @@ pub struct Handle {
     id: KoID,
     /// What the descriptor is, once somebody has asked.
     told: OnceLock<Told>,
-    /// `None` for those of a new handle.
+    /// `None` for those of a new handle; else those of them that are among these.
     rights: Option<Rights>,
     /// Whether a list of dispositions has judged it: it may be sent, with whatever rights it has now.
     is_disposed: bool,
@@ -154,7 +154,11 @@ impl Handle {
     /// What may be done with it.
     #[must_use]
     pub fn rights(&self) -> Rights {
-        self.rights.unwrap_or_else(|| self.told().rights)
+        match self.rights {
+            Some(rights) if Rights::ALWAYS.contains(rights) => rights,
+            Some(rights) => rights.intersection(self.told().rights),
+            None => self.told().rights,
+        }
     }
 
     /// The id of its object. See [`KoID`] for what that promises.
@@ -169,14 +173,11 @@ impl Handle {
     }
 
     /// A handle that has come in a message, on a descriptor that is close-on-exec. It has the rights
-    /// that `bits` say, as far as a new handle has them.
+    /// that `bits` say, as far as a new handle has them. The descriptor is a peer's choice: nothing is
+    /// asked of it here.
     pub(crate) fn carried(fd: OwnedFd, bits: u32) -> Self {
-        let handle = Self::unmarked(fd);
-        if bits == Rights::SAME_RIGHTS.bits() {
-            return handle;
-        }
-        let rights = Rights::known(bits).intersection(handle.rights());
-        handle.with(rights)
+        let rights = (bits != Rights::SAME_RIGHTS.bits()).then(|| Rights::known(bits));
+        Self { rights, ..Self::unmarked(fd) }
     }
 
     fn unmarked(fd: OwnedFd) -> Self {
@@ -198,7 +199,7 @@ impl Handle {
     /// Refuses where one of `wanted` is missing. Does not ask for the type where every new handle
     /// has them.
     pub(super) fn require(&self, wanted: Rights) -> Result<(), HandleError> {
-        if self.rights.is_none() && Rights::ALWAYS.contains(wanted) {
+        if self.rights.unwrap_or(Rights::ALWAYS).intersection(Rights::ALWAYS).contains(wanted) {
             return Ok(());
         }
         let held = self.rights();
@@ -280,7 +281,7 @@ impl fmt::Debug for Handle {
             .field("fd", &self.fd.as_raw_fd())
             .field("id", &self.id)
             .field("type", &told.map(|told| told.kind))
-            .field("rights", &self.rights.or(told.map(|told| told.rights)))
+            .field("rights", &told.map(|_| self.rights()).or(self.rights))
             .finish()
     }
 }
