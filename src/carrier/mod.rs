@@ -32,17 +32,20 @@ pub(crate) use self::outgoing::{HandOver, Outgoing, Unsent};
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::os::credentials::peer_user;
+use crate::os::credentials::{peer_is_member, peer_user};
 use crate::region::Region;
 
 /// Whether the process at the other end of `socket` may have to do with the region: one of this user,
-/// of the region's owner or of root, or any where others than its owner may write to the region.
+/// of the region's owner or of root, of its group where that may write to it, or any where all may. In
+/// a directory that all may write to, anybody can listen in the place of a receiver.
 fn is_trusted(region: &Region, socket: BorrowedFd<'_>) -> bool {
     let (Ok(user), Ok(stat)) = (peer_user(socket), rustix::fs::fstat(region.plain())) else {
         return false;
     };
     let own = rustix::process::geteuid().as_raw();
-    [own, stat.st_uid, 0].contains(&user) || stat.st_mode & 0o022 != 0
+    [own, stat.st_uid, 0].contains(&user)
+        || stat.st_mode & 0o002 != 0
+        || stat.st_mode & 0o020 != 0 && peer_is_member(socket, stat.st_gid)
 }
 
 /// As [`is_trusted`], for a socket that is owned.
