@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use bytemuck::{Zeroable, bytes_of};
 use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
 };
 use tombolo::{Handle, MessagePacket};
 use tombolo_abi::{
@@ -139,11 +141,17 @@ impl Forger {
     }
 
     pub(crate) fn connect(&self) -> OwnedFd {
+        self.try_connect().unwrap()
+    }
+
+    /// Connects where the backlog has room.
+    pub(crate) fn try_connect(&self) -> Result<OwnedFd, Errno> {
         let uuid = u128::from_be_bytes(self.header.region_uuid);
         let name = self.path.parent().unwrap().join(format!(".{uuid:032x}.{}.sock", self.ring));
-        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&name).unwrap()).unwrap();
-        socket
+        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, kind, flags, None).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&name).unwrap()).map(|()| socket)
     }
 
     /// A connection of the sender that owns the slot now, from `tail` on.
