@@ -1,6 +1,6 @@
 //! Whoever may connect to a ring's socket can neither stop honest senders nor leave anything behind.
 
-use std::io::PipeReader;
+use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +13,10 @@ use tombolo::{
 use tombolo_abi::{Hello, RingControl};
 
 mod support;
-use support::carrying::{Forger, SOON, closes_soon, numbers_of, packet, send};
+use support::carrying::{
+    Forger, SOON, closes_soon, numbered, numbers_of, open_count, packet, send, send_lists,
+};
+use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, small};
 
 fn region(path: &Path) -> EventsRegion {
@@ -189,4 +192,129 @@ fn orphans_are_closed_while_other_producers_send_all_the_time() {
     orphans.into_iter().for_each(|(witness, _socket)| {
         closes_while(witness, || assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty))))
     });
+}
+
+/// Numbers without any order, the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn bytes(&mut self, len: u64) -> Vec<u8> {
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+/// A packet that is wrong in some way, or right and of no record.
+fn junk(random: &mut Random, forger: &Forger) -> Vec<u8> {
+    let len = random.below(700);
+    let mut bytes = match random.below(4) {
+        0 => return random.bytes(len),
+        1 => bytes_of(&forger.hello(random.below(100))).to_vec(),
+        _ => {
+            let position = forger.tail().wrapping_add(8 * random.below(40)).wrapping_sub(160);
+            forger.packet(position, random.below(66) as u16)
+        }
+    };
+    for _ in 0..random.below(3) {
+        let at = random.below(bytes.len() as u64) as usize;
+        bytes[at] = random.below(256) as u8;
+    }
+    bytes.truncate(bytes.len() - random.below(2) as usize * random.below(9) as usize);
+    bytes
+}
+
+/// Connects, perhaps says a proper hello, and sends junk with up to 5 descriptors each.
+fn send_junk(random: &mut Random, forger: &Forger, handle: &PipeWriter) -> OwnedFd {
+    let socket = forger.connect();
+    if random.below(3) > 0 {
+        send(&socket, bytes_of(&forger.hello(random.below(2) * forger.tail())), &[]);
+    }
+    for _ in 0..random.below(4) {
+        let descriptors = vec![handle.as_fd(); random.below(6) as usize];
+        send(&socket, &junk(random, forger), &descriptors);
+    }
+    socket
+}
+
+#[test]
+fn junk_on_hundreds_of_connections_harms_no_other_sender_and_leaves_nothing_open() {
+    let dir = Dir::new();
+    Peer::start("peer_process", "junk", &dir.file("r")).finish();
+}
+
+/// In a process of its own, where nobody else opens anything.
+#[test]
+fn peer_process() {
+    let Some((_, path)) = role() else { return };
+    let (mut honest, mut rx) = mpsc(&path);
+    let (mut other, _) = mpsc(&path);
+    rx.claim().unwrap();
+    honest.claim().unwrap();
+    other.claim().unwrap(); // as whom the forger poses
+    honest.send_packet(packet(0, 1)).unwrap();
+    drop(rx.try_recv().unwrap());
+    let before = open_count();
+    let (witness, handle) = std::io::pipe().unwrap();
+    let forger = Forger::at_ring(&path, 1).posing_as(1);
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let (mut sockets, mut outcomes) = (Vec::new(), [0, 0]);
+    for number in 1..2000 {
+        sockets.push(send_junk(&mut random, &forger, &handle));
+        if random.below(4) == 0 {
+            sockets.swap_remove(random.below(sockets.len() as u64) as usize);
+        }
+        if sockets.len() > 100 {
+            sockets.clear();
+        }
+        if random.below(7) == 0 {
+            // Whoever it poses as is harmed perhaps, and told.
+            other.try_send_packet(packet(number, 2)).unwrap();
+            outcomes[usize::from(rx.try_recv().is_ok())] += 1;
+        }
+        if random.below(20) == 0 {
+            drop(honest);
+            (honest, _) = mpsc(&path); // over a new connection, behind all the others
+        }
+        honest.send_packet(packet(number, number % 4)).unwrap();
+        let message = rx.try_recv().unwrap();
+        assert_eq!(message.data, number.to_le_bytes());
+        assert_eq!(numbers_of(&message.handles), vec![number; (number % 4) as usize]);
+    }
+    drop((sockets, handle, forger));
+    while rx.try_recv().is_ok() {}
+    drop(other);
+    closes_while(witness, || assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty))));
+    let start = Instant::now();
+    while open_count() > before {
+        assert!(rx.recv_timeout(Duration::from_millis(10)).is_err());
+        assert!(start.elapsed() < SOON, "{} open, not {before}", open_count());
+    }
+    assert!(outcomes.iter().all(|count| *count > 20), "{outcomes:?}");
+    report("ready");
+    wait_for_parent();
+}
+
+#[test]
+fn two_lists_of_descriptors_in_one_packet_are_one() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = spsc(&path);
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    let forger = Forger::at(&path);
+    let files = [numbered(1), numbered(2), numbered(3)];
+    let socket = forger.connect_as_sender(forger.tail());
+    let lists = [&[files[0].as_fd()][..], &[files[1].as_fd(), files[2].as_fd()]];
+    let position = forger.tail();
+    if send_lists(&socket, &forger.packet(position, 3), &lists).is_err() {
+        return println!("skipped: the kernel takes one list a packet");
+    }
+    forger.publish(3, forger.sender());
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1, 2, 3]);
 }

@@ -183,6 +183,11 @@ impl Forger {
         count: u16,
         descriptors: &[BorrowedFd<'_>],
     ) {
+        send(socket, &self.packet(position, count), descriptors);
+    }
+
+    /// The bytes of the packet of the record at `position`, with `count` handles.
+    pub(crate) fn packet(&self, position: u64, count: u16) -> Vec<u8> {
         let packet = HandlePacket {
             kind: packet_kind::HANDLES,
             ring: self.ring,
@@ -196,16 +201,26 @@ impl Forger {
         let one = CarriedHandle { rights: u32::MAX, kind: 0, descriptor_count: 1 };
         (0..count).for_each(|_| bytes.extend_from_slice(bytes_of(&one)));
         assert_eq!(bytes.len(), size_of::<HandlePacket>() + 8 * usize::from(count));
-        send(socket, &bytes, descriptors);
+        bytes
     }
 }
 
 pub(crate) fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    let lists = [descriptors];
+    send_lists(socket, bytes, if descriptors.is_empty() { &[] } else { &lists }).unwrap();
+}
+
+/// One packet with several lists of descriptors.
+pub(crate) fn send_lists(
+    socket: &OwnedFd,
+    bytes: &[u8],
+    lists: &[&[BorrowedFd<'_>]],
+) -> Result<(), Errno> {
     let mut space = vec![std::mem::MaybeUninit::uninit(); 2048];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    for list in lists {
+        assert!(control.push(SendAncillaryMessage::ScmRights(list)));
     }
     let bytes = [std::io::IoSlice::new(bytes)];
-    rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::empty()).unwrap();
+    rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::empty()).map(drop)
 }
