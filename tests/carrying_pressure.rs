@@ -11,8 +11,8 @@ use std::time::Duration;
 use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tombolo::{
-    Discipline, EventsRegion, MessagePacket, Receiver, SendTimeoutError, Sender, TryRecvError,
-    TrySendError,
+    Discipline, EventsRegion, MessagePacket, MpscConsumer, MpscProducer, Receiver,
+    SendTimeoutError, Sender, TryRecvError, TrySendError,
 };
 use tombolo_abi::RingControl;
 
@@ -41,6 +41,10 @@ fn peer_process() {
         "quota-mpsc" => {
             let (tx, rx) = as_nobody(&path).split_mpsc().unwrap();
             over_quota(tx, rx);
+        }
+        "quota-second" => {
+            let region = || as_nobody(&path).split_mpsc().unwrap();
+            a_newcomer_over_quota(region().0, region());
         }
         other => panic!("no such role: {other}"),
     }
@@ -91,9 +95,35 @@ fn over_quota<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     assert!(open_count() <= open + 2, "more than the two ends of the connection stayed open");
 }
 
+/// Its hello goes out, its first packet does not.
+fn a_newcomer_over_quota(
+    mut newcomer: MpscProducer,
+    (mut tx, mut rx): (MpscProducer, MpscConsumer),
+) {
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    newcomer.claim().unwrap();
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: before.maximum }).unwrap();
+    let mut sent = 0;
+    while tx.try_send_packet(packet(sent, 8)).is_ok() {
+        sent += 1;
+    }
+    let refused = newcomer.try_send_packet(packet(100, 3)).unwrap_err();
+    let TrySendError::Full(refused) = refused else { panic!("{refused}") };
+    for number in 0..sent {
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 8]);
+    }
+    let open = open_count();
+    newcomer.try_send_packet(refused).unwrap();
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [100; 3]);
+    assert!(open_count() <= open + 1, "a second connection was made");
+    setrlimit(Resource::Nofile, before).unwrap();
+}
+
 #[test]
 fn a_user_over_its_quota_waits_and_loses_nothing() {
-    for role in ["quota-spsc", "quota-mpsc"] {
+    for role in ["quota-spsc", "quota-mpsc", "quota-second"] {
         let dir = Dir::new();
         if is_root() {
             chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();

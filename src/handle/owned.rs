@@ -29,6 +29,15 @@ use super::tell::HandleType;
 /// shares the description by a duplicate or an inherited descriptor shares its position, its flags
 /// and its locks.
 ///
+/// **What has come in a message is of its sender's choice**, and whatever is done with it is done to the
+/// sender's file. Reading, asking for the type, and closing may wait for a server of the sender's, where
+/// that is a file system in user space or on a network: leave such handles to a thread that may wait. A
+/// description of one's own, where the file has a name or is memory, comes from opening
+/// `/proc/self/fd/N`. And memory or a file that the sender can still shrink ends a process that has it
+/// mapped by `SIGBUS`: map a memfd only where `fcntl(F_GET_SEALS)` has `F_SEAL_SHRINK`, and copy from
+/// anything else by `pread`. This library maps nothing that has come, but regions that it is asked to
+/// open.
+///
 /// # Cost
 /// One system call to make, and one more for a descriptor without the mark. The first question for
 /// type or rights takes two to some ten. A regular file is read from then, eight bytes at its beginning;
