@@ -227,3 +227,62 @@ impl Drop for Claimed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::thread::yield_now;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::carrier::HandOver;
+    use crate::{EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions};
+
+    fn open(path: &std::path::Path) -> (MpscProducer, MpscConsumer) {
+        let options = OpenOptions::new().max_handles(1).producers(2);
+        EventsRegion::open_path_with(path, options).unwrap().split_mpsc().unwrap()
+    }
+
+    /// Hands a handle over for a record that does not follow.
+    fn leave_an_orphan(tx: &mut MpscProducer, handle: Handle) {
+        tx.claim().unwrap();
+        let end = tx.claimed_end().unwrap();
+        let (region, ring) = (&**end.slot.region(), end.index);
+        let mut outgoing = end.outgoing();
+        outgoing.connect(region, ring).unwrap();
+        let (sender, handles) = (end.slot.identity(), &[handle][..]);
+        outgoing
+            .hand_over(&HandOver { region, ring, sender, tail: 0, position: 0, handles })
+            .unwrap();
+    }
+
+    #[test]
+    fn the_departed_are_looked_after_though_a_message_came_at_the_last_moment() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let ((mut tx, mut rx), (mut gone, _)) = (open(&path), open(&path));
+        rx.claim().unwrap();
+        tx.claim().unwrap();
+        let (mut witness, orphan) = std::io::pipe().unwrap();
+        leave_an_orphan(&mut gone, Handle::new(orphan));
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        drop(gone);
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        let (start, limit) = (Instant::now(), Duration::from_secs(5));
+        while !claimed.end.has_departures(claimed.peer.known()) {
+            assert!(start.elapsed() < limit, "nobody noticed the departure");
+            yield_now();
+        }
+        tx.send(b"at the last moment").unwrap();
+        assert!(matches!(claimed.last_look(), Ok((Some(_), None))));
+        assert!(claimed.end.has_departures(claimed.peer.known()), "the departed are forgotten");
+        assert_eq!(rx.try_recv().unwrap().data, b"at the last moment");
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        let closing = std::thread::spawn(move || witness.read(&mut [0]).unwrap());
+        while !closing.is_finished() {
+            assert!(start.elapsed() < limit, "the orphan is still open");
+            yield_now();
+        }
+        assert_eq!(closing.join().unwrap(), 0);
+    }
+}
