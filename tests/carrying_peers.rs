@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytemuck::bytes_of;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo::{Error, EventsRegion, MessagePacket, SpscReceiver, SpscSender, TryRecvError};
-use tombolo_abi::{Hello, RecordExt, packet_kind};
+use tombolo_abi::{CarriedHandle, Hello, RecordExt, packet_kind};
 
 mod support;
 use support::carrying::{
@@ -348,6 +348,24 @@ fn other_numbers_of_handles_than_the_record_states_are_violations_and_all_are_cl
         forger.publish(stated, forger.sender());
         drop(handle);
         is_violation(&mut rx, "another number");
+        closes_soon(witness);
+    }
+}
+
+#[test]
+fn handles_of_another_kind_than_one_descriptor_are_a_violation_and_closed() {
+    for (at, value) in [(4, 1), (6, 0), (6, 3)] {
+        let (_dir, _tx, mut rx, forger) = forged();
+        let (witness, handle) = std::io::pipe().unwrap();
+        let position = forger.tail();
+        let socket = forger.connect_as_sender(position);
+        let mut bytes = forger.packet(position, 2);
+        let second = bytes.len() - size_of::<CarriedHandle>();
+        bytes[second + at] = value;
+        send(&socket, &bytes, &[handle.as_fd(), handle.as_fd()]);
+        forger.publish(2, forger.sender());
+        drop(handle);
+        is_violation(&mut rx, "a kind of handle");
         closes_soon(witness);
     }
 }

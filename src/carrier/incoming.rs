@@ -390,7 +390,10 @@ fn open(
         return Err(NotFetched::Violation("another number of descriptors than handles"));
     }
     let carried = bytes[size_of::<HandlePacket>()..].chunks(size_of::<CarriedHandle>());
-    let carried = carried.map(first_of::<CarriedHandle>);
+    let carried = carried.map(first_of::<CarriedHandle>).take(count);
+    if carried.clone().any(|one| (one.kind, one.descriptor_count) != (0, 1)) {
+        return Err(NotFetched::Violation("a kind of handle that is not known here"));
+    }
     let handles = carried.zip(found.descriptors);
     Ok(handles.map(|(carried, fd)| Handle::carried(fd, carried.rights)).collect())
 }
