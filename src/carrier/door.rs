@@ -47,9 +47,7 @@ impl Door {
                 socket::stop_listening(listener);
             }
             (Self::Rendezvous, _) => {
-                while let Ok(Some(waiting)) = Self::Rendezvous.accept(region, ring) {
-                    socket::end(waiting);
-                }
+                while let Ok(Some(_)) = Self::Rendezvous.accept(region, ring) {}
             }
             _ => {}
         }
