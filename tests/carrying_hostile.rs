@@ -98,22 +98,24 @@ fn a_hello_of_a_sender_that_the_ring_has_not_is_turned_away() {
 
 #[test]
 fn hellos_that_nothing_follows_take_no_honest_senders_place() {
-    let dir = Dir::new();
-    let path = dir.file("r");
-    let (mut tx, mut rx) = mpsc(&path);
+    run("silent");
+}
+
+fn strangers_say_nothing(path: &Path) {
+    let (mut tx, mut rx) = mpsc(path);
     rx.claim().unwrap();
     tx.claim().unwrap();
-    let forger = Forger::at_ring(&path, 1);
+    let forger = Forger::at_ring(path, 1);
     let good = forger.hello(0);
     for slot in 0..200 {
         let socket = forger.connect();
         send(&socket, bytes_of(&Hello { slot, ..good }), &[]);
     }
-    let silent: Vec<_> = (0..600).map(|_| forger.connect()).collect();
-    tx.send_packet(packet(1, 1)).unwrap();
-    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
-    tx.send_packet(packet(2, 1)).unwrap();
-    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [2]);
+    let silent: Vec<_> = (0..400).map(|_| forger.connect()).collect();
+    for number in 1..3 {
+        tx.send_packet(packet(number, 1)).unwrap();
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number]);
+    }
     drop(silent);
 }
 
@@ -138,16 +140,20 @@ fn the_bound_of_handles_under_way_holds_again_after_kills_that_left_the_counters
     }
 }
 
-/// What a producer of ring 1 that is gone left behind: its connection, with handles of no record.
-/// Others live.
-fn an_orphan(path: &Path) -> (PipeReader, OwnedFd) {
+/// What a producer of ring 1 that is gone left behind: a packet of no record. Others live.
+fn leave_an_orphan(path: &Path, handle: &PipeWriter) {
     let (mut tx, _) = mpsc(path);
     tx.claim().unwrap();
     let forger = Forger::at_ring(path, 1).posing_as(1);
-    let (witness, orphan) = std::io::pipe().unwrap();
     let socket = forger.connect_as_sender(forger.tail());
-    forger.send_packet(&socket, forger.tail(), 1, &[orphan.as_fd()]);
-    (witness, socket)
+    forger.send_packet(&socket, forger.tail(), 1, &[handle.as_fd()]);
+}
+
+/// As [`leave_an_orphan`], with what tells when that is closed.
+fn an_orphan(path: &Path) -> PipeReader {
+    let (witness, handle) = std::io::pipe().unwrap();
+    leave_an_orphan(path, &handle);
+    witness
 }
 
 #[test]
@@ -157,12 +163,12 @@ fn orphans_are_closed_while_other_producers_live_whichever_way_is_waited() {
     let (mut tx, mut rx) = mpsc(&path);
     rx.claim().unwrap();
     tx.claim().unwrap();
-    let (witness, _socket) = an_orphan(&path);
+    let witness = an_orphan(&path);
     closes_while(witness, || assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty))));
-    let (witness, _socket) = an_orphan(&path);
+    let witness = an_orphan(&path);
     let short = Duration::from_millis(10);
     closes_while(witness, || assert!(rx.recv_timeout(short).is_err()));
-    let (witness, _socket) = an_orphan(&path);
+    let witness = an_orphan(&path);
     closes_while(witness, || {
         assert!(wait_any(&mut [&mut rx], short).is_err());
     });
@@ -172,26 +178,27 @@ fn orphans_are_closed_while_other_producers_live_whichever_way_is_waited() {
 
 #[test]
 fn orphans_are_closed_while_other_producers_send_all_the_time() {
-    let dir = Dir::new();
-    let path = dir.file("r");
-    let (mut tx, mut rx) = mpsc(&path);
+    run("orphans");
+}
+
+fn orphans_beside_a_stream(path: &Path) {
+    let (mut tx, mut rx) = mpsc(path);
     rx.claim().unwrap();
     tx.claim().unwrap();
-    let mut orphans = Vec::new();
+    let (witness, handle) = std::io::pipe().unwrap();
     for number in 0..1000 {
         tx.send_packet(packet(number, 1)).unwrap(); // the ring is never empty
-        orphans.push(an_orphan(&path));
+        leave_an_orphan(path, &handle);
         if number > 0 {
             assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number - 1]);
         }
     }
-    let (mut fresh, _) = mpsc(&path);
+    drop(handle);
+    let (mut fresh, _) = mpsc(path);
     fresh.send_packet(packet(1000, 1)).unwrap();
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [999]);
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1000]);
-    orphans.into_iter().for_each(|(witness, _socket)| {
-        closes_while(witness, || assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty))))
-    });
+    closes_while(witness, || assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty))));
 }
 
 /// Numbers without any order, the same in each run.
@@ -244,16 +251,31 @@ fn send_junk(random: &mut Random, forger: &Forger, handle: &PipeWriter) -> Owned
 
 #[test]
 fn junk_on_hundreds_of_connections_harms_no_other_sender_and_leaves_nothing_open() {
-    let dir = Dir::new();
-    Peer::start("peer_process", "junk", &dir.file("r")).finish();
+    run("junk");
 }
 
-/// In a process of its own, where nobody else opens anything.
+/// In processes of their own, where nobody else opens anything.
 #[test]
 fn peer_process() {
-    let Some((_, path)) = role() else { return };
-    let (mut honest, mut rx) = mpsc(&path);
-    let (mut other, _) = mpsc(&path);
+    let Some((role, path)) = role() else { return };
+    match role.as_str() {
+        "silent" => strangers_say_nothing(&path),
+        "orphans" => orphans_beside_a_stream(&path),
+        "junk" => junk_beside_a_stream(&path),
+        other => panic!("no such role: {other}"),
+    }
+    report("ready");
+    wait_for_parent();
+}
+
+fn run(role: &str) {
+    let dir = Dir::new();
+    Peer::start("peer_process", role, &dir.file("r")).finish();
+}
+
+fn junk_beside_a_stream(path: &Path) {
+    let (mut honest, mut rx) = mpsc(path);
+    let (mut other, _) = mpsc(path);
     rx.claim().unwrap();
     honest.claim().unwrap();
     other.claim().unwrap(); // as whom the forger poses
@@ -261,7 +283,7 @@ fn peer_process() {
     drop(rx.try_recv().unwrap());
     let before = open_count();
     let (witness, handle) = std::io::pipe().unwrap();
-    let forger = Forger::at_ring(&path, 1).posing_as(1);
+    let forger = Forger::at_ring(path, 1).posing_as(1);
     let mut random = Random(0x1234_5678_9abc_def1);
     let (mut sockets, mut outcomes) = (Vec::new(), [0, 0]);
     for number in 1..2000 {
@@ -279,7 +301,7 @@ fn peer_process() {
         }
         if random.below(20) == 0 {
             drop(honest);
-            (honest, _) = mpsc(&path); // over a new connection, behind all the others
+            (honest, _) = mpsc(path); // over a new connection, behind all the others
         }
         honest.send_packet(packet(number, number % 4)).unwrap();
         let message = rx.try_recv().unwrap();
@@ -296,8 +318,6 @@ fn peer_process() {
         assert!(start.elapsed() < SOON, "{} open, not {before}", open_count());
     }
     assert!(outcomes.iter().all(|count| *count > 20), "{outcomes:?}");
-    report("ready");
-    wait_for_parent();
 }
 
 #[test]
