@@ -1,5 +1,6 @@
 //! What a descriptor that has crossed shares with those who still have it, and which ones don't cross.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -8,8 +9,8 @@ use std::path::Path;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::net::{SocketAddrUnix, SocketType, getpeername, sockopt};
 use tombolo::{
-    DispositionError, EventsRegion, HandleError, HandleType, MessagePacket, MpscConsumer,
-    MpscProducer, TrySendError,
+    DispositionError, EventsRegion, Handle, HandleError, HandleType, MessagePacket, MpscConsumer,
+    MpscProducer, Rights, TrySendError,
 };
 
 mod support;
@@ -32,12 +33,40 @@ fn cross(fd: impl Into<OwnedFd>) -> OwnedFd {
     rx.try_recv().unwrap().handles.remove(0).into_fd()
 }
 
+/// How often this thread has called read and the like.
+fn reads() -> u64 {
+    let counts = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    let line = counts.lines().find_map(|line| line.strip_prefix("syscr: ")).unwrap();
+    line.parse().unwrap()
+}
+
+#[test]
+fn nothing_is_read_of_what_arrives_until_it_is_asked_for() {
+    let dir = Dir::new();
+    let (mut tx, mut rx) = open(&dir.file("r"));
+    tx.claim().unwrap();
+    let path = dir.file("file");
+    std::fs::write(&path, [7; 100]).unwrap();
+    let file = || Handle::new(File::open(&path).unwrap());
+    let mut packet = MessagePacket::from(b"files").handle(file());
+    let narrowed = [Rights::TRANSFER | Rights::READ, Rights::TRANSFER];
+    packet.handles.extend(narrowed.map(|rights| file().replace(rights).unwrap()));
+    let at_first = reads();
+    let before = reads();
+    tx.try_send_packet(packet).unwrap();
+    let handles = rx.try_recv().unwrap().handles;
+    let own = before - at_first;
+    assert_eq!(reads() - before, own, "something was read");
+    assert_eq!([handles[1].rights(), handles[2].rights()], narrowed);
+    assert!(reads() - before > 2 * own, "reads are not counted here");
+}
+
 #[test]
 fn position_and_flags_are_those_of_everybody_who_has_the_description() {
     let mut kept = tempfile::tempfile().unwrap();
     kept.write_all(b"0123456789").unwrap();
     kept.seek(SeekFrom::Start(2)).unwrap();
-    let mut crossed = std::fs::File::from(cross(kept.try_clone().unwrap()));
+    let mut crossed = File::from(cross(kept.try_clone().unwrap()));
     crossed.read_exact(&mut [0; 3]).unwrap();
     assert_eq!(kept.stream_position().unwrap(), 5);
     let flags = rustix::fs::fcntl_getfl(&crossed).unwrap();
@@ -45,7 +74,7 @@ fn position_and_flags_are_those_of_everybody_who_has_the_description() {
     assert!(rustix::fs::fcntl_getfl(&kept).unwrap().contains(OFlags::NONBLOCK));
     // Opened anew, it is a description of its own.
     let path = format!("/proc/self/fd/{}", crossed.as_raw_fd());
-    let mut own = std::fs::File::open(path).unwrap();
+    let mut own = File::open(path).unwrap();
     let mut first = [0; 1];
     own.read_exact(&mut first).unwrap();
     assert_eq!((first, kept.stream_position().unwrap()), (*b"0", 5));
@@ -56,7 +85,7 @@ fn position_and_flags_are_those_of_everybody_who_has_the_description() {
 fn seals_of_memory_cross_and_tell_whether_its_sender_can_still_shrink_it() {
     for (sealed, seals) in [(false, SealFlags::empty()), (true, SealFlags::SHRINK)] {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memory = std::fs::File::from(memfd_create(c"memory", flags).unwrap());
+        let memory = File::from(memfd_create(c"memory", flags).unwrap());
         memory.write_all_at(&[1; 4096], 0).unwrap();
         fcntl_add_seals(&memory, seals).unwrap();
         let crossed = cross(memory.try_clone().unwrap());

@@ -23,11 +23,13 @@
 //! Sources: the socket calls are those of `unix(7)`. That a look duplicates descriptors, and that a
 //! packet is all or nothing, is Linux's.
 
+mod connection;
 mod door;
 mod incoming;
 mod outgoing;
 
-pub(crate) use self::incoming::{Incoming, NotFetched, Wanted};
+pub(crate) use self::connection::{NotFetched, Wanted};
+pub(crate) use self::incoming::Incoming;
 pub(crate) use self::outgoing::{HandOver, Outgoing, Unsent};
 
 use std::os::fd::{AsFd, BorrowedFd};
