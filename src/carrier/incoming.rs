@@ -14,8 +14,9 @@ use crate::handle::Handle;
 use crate::os::socket;
 use crate::region::Region;
 
-/// Connections that are accepted in one search: no fewer than can have waited when it began.
-const ACCEPTED_MAX: u32 = 4096;
+/// Connections that are accepted in one search: more than can have waited when it began, which are the
+/// backlog's 4,096 and one.
+const ACCEPTED_MAX: u32 = 5000;
 
 /// Connections that are kept in any case: those of senders that came, sent and went. No more handles
 /// than 256 are under way in a ring, so no more of these have anything.
