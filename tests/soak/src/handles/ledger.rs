@@ -17,7 +17,8 @@ pub(super) enum What {
     WithoutDescriptors = 2,
 }
 
-/// One note of a receiver.
+/// One note of a receiver: 64 bytes, so that none lies on two pages. A write of those ends between them
+/// where the process is killed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) sender: u64,
@@ -30,10 +31,10 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let Self { sender, number, receiver, handles, what } = self;
-        [sender, number, receiver, handles, what as u64].map(u64::to_le_bytes).concat()
+        [sender, number, receiver, handles, what as u64, 0, 0, 0].map(u64::to_le_bytes).concat()
     }
 
-    fn from_words([sender, number, receiver, handles, what]: [u64; 5]) -> Option<Self> {
+    fn from_words([sender, number, receiver, handles, what, ..]: [u64; 8]) -> Option<Self> {
         let kinds = [What::Whole, What::Lost, What::WithoutDescriptors];
         let what = kinds.into_iter().find(|one| *one as u64 == what)?;
         Some(Self { sender, number, receiver, handles, what })
@@ -59,7 +60,7 @@ impl Ledger {
         let words: Vec<_> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let mut ledger = Self::default();
         let mut last: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        for entry in words.as_chunks::<5>().0 {
+        for entry in words.as_chunks::<8>().0 {
             let entry = Entry::from_words(*entry).ok_or("a note of nothing")?;
             if entry.what == What::WithoutDescriptors {
                 ledger.without_descriptors += 1;
