@@ -72,6 +72,7 @@ fn take(
         match limited(room, || record.handles())? {
             Err(Error::TooManyFiles { .. }) => note(What::WithoutDescriptors)?,
             Err(Error::HandlesLost { .. }) => {}
+            Ok(handles) => content.check(handles)?, // closing what was over had made room
             other => return Err(format!("with {room} descriptors: {other:?}").into()),
         }
     }
