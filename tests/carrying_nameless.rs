@@ -186,9 +186,9 @@ fn without_a_receiver_nothing_is_left_to_wait_for_one() {
     let start = Instant::now();
     loop {
         match tx.try_send_packet(packet(2, 1)) {
-            Ok(()) => assert!(start.elapsed() < SOON, "it is sent to nobody"),
+            // Until that is known here, it may be sent to nobody, or find what nobody takes.
+            Ok(()) | Err(TrySendError::Full(_)) => assert!(start.elapsed() < SOON),
             Err(TrySendError::Disconnected(_) | TrySendError::NoReceiver(_)) => break,
-            Err(TrySendError::Full(_)) => panic!("full of what nobody takes"),
             Err(other) => panic!("{other}"),
         }
     }
