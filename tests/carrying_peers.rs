@@ -63,6 +63,12 @@ fn peer_process() {
     match role.as_str() {
         "sender" => (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap()),
         "receiver" => rx.claim().unwrap(),
+        "forking-receiver" => {
+            rx.claim().unwrap();
+            report("ready");
+            assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
+            leave_a_child();
+        }
         "few-descriptors" => with_few_descriptors(&mut tx, &mut rx),
         "counting" => no_descriptor_is_left(&mut tx, &mut rx),
         "quota" => with_a_small_quota(&mut tx, &mut rx),
@@ -186,6 +192,17 @@ fn with_a_small_quota(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     setrlimit(Resource::Nofile, before).unwrap();
 }
 
+/// Forks a child that has all descriptors of this process until the test lets go.
+fn leave_a_child() {
+    // SAFETY: the child reads from a descriptor, of which no other thread does, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        wait_for_parent();
+        // SAFETY: ends the child without running what the parent registered.
+        unsafe { libc::_exit(0) };
+    }
+}
+
 fn nothing_is_inherited(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     rx.claim().unwrap();
     tx.send_packet(packet(1, 20)).unwrap();
@@ -269,6 +286,24 @@ fn handles_on_their_way_to_a_receiver_that_is_killed_are_closed_and_told_to_the_
     let TryRecvError::Failed { source } = rx.try_recv().unwrap_err() else { panic!() };
     assert!(matches!(source, Error::HandlesLost { count: 1, data, .. } if data == b"old"));
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [7; 3]);
+}
+
+#[test]
+fn the_child_of_a_receiver_that_was_killed_is_sent_no_handles() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut receiver = peer("forking-receiver", &path);
+    let (mut tx, mut rx) = open(&path);
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(receiver.next_report(), "ready");
+    let pid = rustix::process::Pid::from_raw(receiver.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let start = Instant::now();
+    while let Err(Error::Busy { .. }) = rx.claim() {
+        assert!(start.elapsed() < SOON);
+    }
+    tx.send_packet(packet(2, 2)).unwrap();
+    assert_eq!(numbers_of(&rx.recv_timeout(SOON).unwrap().handles), [2; 2]);
 }
 
 #[track_caller]

@@ -22,6 +22,8 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Connection {
     socket: OwnedFd,
+    /// The consumer that it was made for, by [`door::consumer`].
+    consumer: Option<u32>,
     /// Whether it has said hello.
     greeted: Greeted,
 }
@@ -69,21 +71,26 @@ impl Outgoing {
     }
 
     /// Connects to the consumer of ring `ring`, or of the lanes of which that is the first, where there
-    /// is no connection. Not under a ring's lock.
+    /// is no connection to it. Not under a ring's lock.
+    ///
+    /// One to an earlier consumer need not be broken: a forked child may have the other end, or nobody
+    /// have let it in. What was sent over it stays there.
     ///
     /// # Errors
     /// [`Unsent::NoReceiver`] where nobody listens or the backlog is full; [`Unsent::Failed`].
     pub(crate) fn connect(&mut self, region: &Region, ring: u32) -> Result<(), Unsent> {
+        let consumer = door::consumer(region, ring); // another that comes now is found the next time
+        self.connection.take_if(|one| one.consumer != consumer);
         if self.connection.is_some() {
             return Ok(());
         }
-        let socket =
-            door::connect(region, ring).map_err(|error| not_connected(region, ring, error))?;
+        let socket = door::connect(region, ring, consumer)
+            .map_err(|error| not_connected(region, ring, error))?;
         let socket = admit(region, socket).ok_or_else(|| {
             let source = Errno::ACCESS.into(); // somebody else's listener
             Unsent::Failed(region.io_error("connect for the handles of", source))
         })?;
-        self.connection = Some(Connection { socket, greeted: Greeted::No });
+        self.connection = Some(Connection { socket, consumer, greeted: Greeted::No });
         Ok(())
     }
 
