@@ -63,13 +63,8 @@ fn peer_process() {
     match role.as_str() {
         "sender" => (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap()),
         "receiver" => rx.claim().unwrap(),
-        "forking-receiver" => {
-            rx.claim().unwrap();
-            report("ready");
-            assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
-            leave_a_child();
-        }
         "few-descriptors" => with_few_descriptors(&mut tx, &mut rx),
+        "departing" => what_could_not_be_let_in_is_closed_later(tx, rx),
         "counting" => no_descriptor_is_left(&mut tx, &mut rx),
         "quota" => with_a_small_quota(&mut tx, &mut rx),
         "starting-programs" => nothing_is_inherited(&mut tx, &mut rx),
@@ -133,6 +128,20 @@ fn with_few_descriptors(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     });
 }
 
+/// The only message is dropped, and its sender gone, while not even the connection can be accepted.
+fn what_could_not_be_let_in_is_closed_later(mut tx: SpscSender, mut rx: SpscReceiver) {
+    rx.claim().unwrap();
+    let (witness, handle) = std::io::pipe().unwrap();
+    tx.send_packet(MessagePacket::from(b"").handle(handle)).unwrap();
+    limited(0, || {
+        drop(rx.try_recv_ref().unwrap());
+        drop(tx);
+        while !matches!(rx.try_recv(), Err(TryRecvError::Disconnected)) {}
+    });
+    assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    closes_soon(witness);
+}
+
 /// Every way that a message can go, many times.
 fn no_descriptor_is_left(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     rx.claim().unwrap();
@@ -192,17 +201,6 @@ fn with_a_small_quota(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     setrlimit(Resource::Nofile, before).unwrap();
 }
 
-/// Forks a child that has all descriptors of this process until the test lets go.
-fn leave_a_child() {
-    // SAFETY: the child reads from a descriptor, of which no other thread does, and leaves by `_exit`.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        wait_for_parent();
-        // SAFETY: ends the child without running what the parent registered.
-        unsafe { libc::_exit(0) };
-    }
-}
-
 fn nothing_is_inherited(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     rx.claim().unwrap();
     tx.send_packet(packet(1, 20)).unwrap();
@@ -219,6 +217,12 @@ fn nothing_is_inherited(tx: &mut SpscSender, rx: &mut SpscReceiver) {
 fn a_process_without_descriptors_keeps_the_message_whole_until_it_has_some() {
     let dir = Dir::new();
     peer("few-descriptors", &dir.file("r")).finish();
+}
+
+#[test]
+fn the_connection_of_a_sender_that_is_gone_is_closed_once_there_are_descriptors_again() {
+    let dir = Dir::new();
+    peer("departing", &dir.file("r")).finish();
 }
 
 #[test]
@@ -278,32 +282,18 @@ fn handles_on_their_way_to_a_receiver_that_is_killed_are_closed_and_told_to_the_
     tx.send_packet(MessagePacket::from(b"old").handle(handle)).unwrap();
     receiver.kill();
     closes_soon(witness);
-    let start = Instant::now();
-    while let Err(Error::Busy { .. }) = rx.claim() {
-        assert!(start.elapsed() < SOON);
-    }
+    claim_soon(&mut rx);
     tx.send_packet(packet(7, 3)).unwrap();
     let TryRecvError::Failed { source } = rx.try_recv().unwrap_err() else { panic!() };
     assert!(matches!(source, Error::HandlesLost { count: 1, data, .. } if data == b"old"));
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [7; 3]);
 }
 
-#[test]
-fn the_child_of_a_receiver_that_was_killed_is_sent_no_handles() {
-    let dir = Dir::new();
-    let path = dir.file("r");
-    let mut receiver = peer("forking-receiver", &path);
-    let (mut tx, mut rx) = open(&path);
-    tx.send_packet(packet(1, 1)).unwrap();
-    assert_eq!(receiver.next_report(), "ready");
-    let pid = rustix::process::Pid::from_raw(receiver.pid() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+fn claim_soon(rx: &mut SpscReceiver) {
     let start = Instant::now();
     while let Err(Error::Busy { .. }) = rx.claim() {
         assert!(start.elapsed() < SOON);
     }
-    tx.send_packet(packet(2, 2)).unwrap();
-    assert_eq!(numbers_of(&rx.recv_timeout(SOON).unwrap().handles), [2; 2]);
 }
 
 #[track_caller]

@@ -127,10 +127,9 @@ impl Incoming {
         }
     }
 
-    /// The senders of connections for which `is_gone` says so. What those have published is in the
+    /// The senders of accepted connections for which `is_gone` says so. What those have published is in the
     /// ring: once it has been read, [`Self::forget`] them.
-    pub(crate) fn departed(&mut self, is_gone: impl Fn(LockWord) -> bool) -> Vec<LockWord> {
-        let _ = self.accept(); // tried again the next time
+    pub(crate) fn departed(&self, is_gone: impl Fn(LockWord) -> bool) -> Vec<LockWord> {
         let senders = self.connections.iter().filter_map(Connection::sender);
         senders.filter(|sender| is_gone(*sender)).collect()
     }
@@ -179,7 +178,10 @@ impl Incoming {
     }
 
     /// Accepts all who wait, reads the hello of each, and closes what is over.
-    fn accept(&mut self) -> Result<(), NotFetched> {
+    ///
+    /// # Errors
+    /// [`NotFetched::TooManyFiles`]; those who are still waiting go on waiting.
+    pub(crate) fn accept(&mut self) -> Result<(), NotFetched> {
         self.connections.iter_mut().for_each(Connection::close_if_over);
         let accepted = self.accept_waiting();
         for connection in &mut self.connections {

@@ -62,11 +62,12 @@ impl Intake {
         if self.known == Some(count) {
             return Vec::new();
         }
+        let are_all_in = self.own().accept().is_ok();
         let departed = self.own().departed(|sender| {
             // Who cannot be asked after is taken to live.
             end.slot.is_alive(sender).is_ok_and(|is_alive| !is_alive)
         });
-        if departed.is_empty() {
+        if departed.is_empty() && are_all_in {
             self.known = Some(count);
         }
         departed
