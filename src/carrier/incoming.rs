@@ -96,6 +96,11 @@ impl Incoming {
         Ok(Self { region, rings, door, connections, connections_max, found: None })
     }
 
+    /// Whether senders can come in at all.
+    pub(crate) fn has_door(&self) -> bool {
+        !matches!(self.door, Door::None)
+    }
+
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
     ///
     /// # Errors

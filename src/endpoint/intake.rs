@@ -27,10 +27,12 @@ impl Intake {
         if entries.iter().all(|entry| entry.max_handles == 0) {
             return Ok(None);
         }
-        let incoming = Incoming::listen(region, rings.clone(), tx_slots.len())?.into();
-        end.slot.flag(slot_flags::HAS_SOCKET);
-        region.announce_membership(); // who waits to connect looks again
-        Ok(Some(Self { incoming, known: None }))
+        let incoming = Incoming::listen(region, rings.clone(), tx_slots.len())?;
+        if incoming.has_door() {
+            end.slot.flag(slot_flags::HAS_SOCKET);
+            region.announce_membership(); // who waits to connect looks again
+        }
+        Ok(Some(Self { incoming: incoming.into(), known: None }))
     }
 
     /// Descriptors of our own on the handles of a record, which keeps them.
