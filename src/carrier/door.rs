@@ -13,6 +13,9 @@ use crate::os::socket;
 use crate::region::slot_table::{byte_is_held, slot_u32};
 use crate::region::{Region, socket_name};
 
+/// More connections than a rendezvous holds. Others may put them in as fast as they are taken out.
+const WAITING_MAX: u32 = 4096;
+
 /// The consumer's side of it.
 #[derive(Debug)]
 pub(super) enum Door {
@@ -49,7 +52,8 @@ impl Door {
                 let _ = socket::remove(place.dir(), &name(region, ring));
             }
             (Self::Rendezvous, _) => {
-                while let Ok(Some(_)) = Self::Rendezvous.accept(region, ring) {}
+                let next = |_| matches!(Self::Rendezvous.accept(region, ring), Ok(Some(_)));
+                let _ = (0..WAITING_MAX).all(next);
             }
             _ => {}
         }
