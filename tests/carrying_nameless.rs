@@ -245,6 +245,15 @@ fn a_receiver_that_came_without_the_sockets_is_sent_no_handles() {
     assert_eq!(rx.try_recv().unwrap().data, b"bytes");
 }
 
+#[test]
+fn entrance_and_exit_are_told_apart() {
+    let region = nameless(MpscOrder::Total);
+    let mut fds = region.to_fds().unwrap();
+    fds.swap(3, 4);
+    let refused = EventsRegion::from_fds(fds, OpenOptions::new()).unwrap_err();
+    assert!(matches!(refused, Error::WrongDescriptor { index: 3, .. }), "{refused}");
+}
+
 /// Puts `descriptors` into a rendezvous; where it is full nothing happens.
 fn put_in(entrance: &OwnedFd, descriptors: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];

@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    sockopt,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+    SocketType, sockopt,
 };
 
 /// Connections that may wait to be accepted; the kernel's own limit may be lower.
@@ -43,6 +43,16 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 pub(crate) fn is_of_packets(fd: BorrowedFd<'_>) -> bool {
     sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
         && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
+}
+
+/// From now on nothing comes to `socket`.
+pub(crate) fn stop_receiving(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::net::shutdown(socket, Shutdown::Read)
+}
+
+/// Whether nothing comes to `socket` any more, and nothing has.
+pub(crate) fn receives_nothing(socket: BorrowedFd<'_>) -> bool {
+    peek_bytes(socket, &mut [0]) == Ok(0)
 }
 
 fn new() -> Result<OwnedFd, Errno> {
