@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tombolo::{
-    Error, EventsRegion, Handle, MessagePacket, MpscOrder, OpenOptions, SpscReceiver, SpscSender,
-    TryRecvError, TrySendError,
+    Error, EventsRegion, Handle, MessagePacket, MpscOrder, OpenOptions, SendTimeoutError,
+    SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
 
 mod support;
@@ -103,6 +103,15 @@ fn peer_process() {
         "sender" => {
             (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap());
             report("joined");
+        }
+        "sender-of-too-much" => {
+            let few = Rlimit { current: Some(64), maximum: getrlimit(Resource::Nofile).maximum };
+            setrlimit(Resource::Nofile, few).unwrap();
+            while tx.try_send_packet(packet(1, 8)).is_ok() {}
+            report("joined");
+            wait_for_parent();
+            let refused = tx.send_packet_deadline(packet(2, 8), 2 * SOON).unwrap_err();
+            assert!(matches!(refused, SendTimeoutError::Disconnected(_)), "{refused}");
         }
         other => panic!("no such role: {other}"),
     }
@@ -280,4 +289,14 @@ fn what_is_no_connection_is_passed_over_and_closed() {
     tx.send_packet(packet(1, 1)).unwrap();
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
     assert_eq!(witness.read(&mut [0]).unwrap(), 0);
+}
+
+/// Root is not counted: then it is the ring that takes no more.
+#[test]
+fn that_the_receiver_is_gone_is_told_too_where_the_kernel_takes_no_more_handles() {
+    let region = nameless(MpscOrder::Total);
+    let receiver = peer_with(&region, "receiver");
+    let sender = peer_with(&region, "sender-of-too-much");
+    receiver.kill();
+    sender.finish();
 }
