@@ -300,3 +300,17 @@ fn that_the_receiver_is_gone_is_told_too_where_the_kernel_takes_no_more_handles(
     receiver.kill();
     sender.finish();
 }
+
+#[test]
+fn many_senders_that_have_come_and_gone_before_anything_is_received_lose_nothing() {
+    let mut region = nameless(MpscOrder::Total);
+    let (_, mut rx) = region.split_mpsc().unwrap();
+    rx.claim().unwrap();
+    for number in 0..200 {
+        let (mut tx, _) = region.split_mpsc().unwrap();
+        tx.send_packet(packet(number, 1)).unwrap();
+    }
+    for number in 0..200 {
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number]);
+    }
+}

@@ -244,11 +244,31 @@ fn a_sender_that_comes_back_again_and_again_leaves_no_connections_behind() {
     let (mut tx, mut rx) = open(&path);
     rx.claim().unwrap();
     tx.send_packet(packet(0, 1)).unwrap();
+    let (forger, orphan) = (Forger::at(&path), numbered(0));
     for number in 1..150 {
+        // Half of them die before they publish what they have handed over last.
+        if number % 2 == 0 {
+            let tail = forger.tail();
+            forger.send_packet(&forger.connect_as_sender(tail), tail, 1, &[orphan.as_fd()]);
+        }
         drop(tx);
         (tx, _) = open(&path);
         tx.send_packet(packet(number, 1)).unwrap(); // the ring is never empty
         assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number - 1]);
+    }
+}
+
+#[test]
+fn many_senders_that_have_come_and_gone_before_anything_is_received_lose_nothing() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path);
+    rx.claim().unwrap();
+    for number in 0..200 {
+        open(&path).0.send_packet(packet(number, 1)).unwrap();
+    }
+    for number in 0..200 {
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number]);
     }
 }
 

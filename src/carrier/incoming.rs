@@ -25,6 +25,9 @@ const PACKET_LEN_MAX: usize =
 /// the most.
 const ORPHANS_MAX: u32 = 1024;
 
+/// How often one look accepts as many as there may be: more than wait on an honest day.
+const ROUNDS_MAX: u32 = 64;
+
 /// Where the handles of a ring come in, or of a group of lanes.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -110,7 +113,7 @@ impl Incoming {
             return Ok(handles);
         }
         // Whoever sent them may have connected since, and has before it published the record.
-        self.accept()?;
+        self.accept(Some(wanted))?;
         match self.search(wanted)? {
             Some(handles) => Ok(handles),
             None => Err(self.verdict(wanted)),
@@ -126,7 +129,7 @@ impl Incoming {
             let _ = socket::drop_first(socket.as_fd()); // it is there: nobody else takes it
             return;
         }
-        let _ = self.accept(); // what is not accepted stays, and is an orphan later
+        let _ = self.accept(Some(wanted)); // what is not accepted stays, and is an orphan later
         for connection in self.connections.iter_mut().filter(|one| one.is_of(wanted)) {
             connection.drop_up_to(wanted.position);
         }
@@ -182,50 +185,61 @@ impl Incoming {
         }
     }
 
-    /// Accepts all who wait, reads the hello of each, and closes what is over.
+    /// Accepts who waits, as many as there may be, and reads the hello of each. Closes what is over, and
+    /// what is passed where `wanted` is the first record of its ring.
     ///
     /// # Errors
     /// [`NotFetched::TooManyFiles`]; those who are still waiting go on waiting.
-    pub(crate) fn accept(&mut self) -> Result<(), NotFetched> {
-        self.connections.iter_mut().for_each(Connection::close_if_over);
-        let accepted = self.accept_waiting();
-        for connection in &mut self.connections {
-            connection.read_hello(&self.region, &self.rings);
-        }
-        self.drop_stale();
+    pub(crate) fn accept(&mut self, wanted: Option<&Wanted>) -> Result<(), NotFetched> {
         self.found = None;
+        self.connections.iter_mut().for_each(Connection::close_if_over);
+        let mut accepted = Ok(());
+        for _ in 0..ROUNDS_MAX {
+            self.drop_stale(wanted);
+            let before = self.connections.len();
+            accepted = self.accept_waiting();
+            for connection in &mut self.connections {
+                connection.read_hello(&self.region, &self.rings);
+            }
+            // Newcomers may have made others stale, and others may be waiting for their room.
+            if self.connections.len() == before || self.connections.len() < self.connections_max {
+                break;
+            }
+        }
+        self.drop_stale(wanted);
         accepted
     }
 
-    /// Drops what nothing comes from any more.
-    fn drop_stale(&mut self) {
-        // One that is over still tells where its sender began, until its slot connects again.
+    /// Drops what nothing comes from any more, or nothing that `wanted` or a later record has.
+    fn drop_stale(&mut self, wanted: Option<&Wanted>) {
         let connections = &self.connections;
-        let is_stale: Vec<_> = (0..connections.len())
-            .map(|index| {
-                let one = &connections[index];
-                let later = &connections[index + 1..];
-                one.socket.is_none()
-                    && (one.hello.is_none() || later.iter().any(|next| next.slot() == one.slot()))
-            })
-            .collect();
+        let is_stale = |(index, one): (usize, &Connection)| {
+            let mut later =
+                connections[index + 1..].iter().filter(|next| next.slot() == one.slot());
+            match one.socket {
+                // One that is over still tells where its sender began, until its slot connects again.
+                None => one.hello.is_none() || later.next().is_some(),
+                Some(_) => later.any(|next| wanted.is_some_and(|wanted| next.began_by(wanted))),
+            }
+        };
+        let is_stale: Vec<_> = connections.iter().enumerate().map(is_stale).collect();
         let mut is_stale = is_stale.into_iter();
         self.connections.retain(|_| !is_stale.next().unwrap_or(false));
     }
 
     fn accept_waiting(&mut self) -> Result<(), NotFetched> {
-        loop {
+        while self.connections.len() < self.connections_max {
             match self.door.accept(&self.region, self.rings.start) {
-                Ok(None) => return Ok(()),
+                Ok(None) => break,
                 Ok(Some(socket)) => {
-                    let admitted = admit(&self.region, socket);
-                    if admitted.is_some() && self.connections.len() < self.connections_max {
-                        self.connections.push(Connection { socket: admitted, hello: None });
+                    if let Some(socket) = admit(&self.region, socket) {
+                        self.connections.push(Connection { socket: Some(socket), hello: None });
                     }
                 }
                 Err(error) => return Err(NotFetched::TooManyFiles(error.into())),
             }
         }
+        Ok(())
     }
 }
 
@@ -236,6 +250,14 @@ impl Connection {
 
     fn slot(&self) -> Option<u16> {
         self.hello.map(|hello| hello.slot)
+    }
+
+    /// Whether its sender connected when `wanted` was not published yet, or was just to be: what its slot
+    /// has sent over earlier connections lies before that.
+    fn began_by(&self, wanted: &Wanted) -> bool {
+        self.hello.is_some_and(|hello| {
+            hello.ring == wanted.ring && wanted.position.wrapping_sub(hello.tail) as i64 >= 0
+        })
     }
 
     fn is_of(&self, wanted: &Wanted) -> bool {

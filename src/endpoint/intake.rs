@@ -64,7 +64,7 @@ impl Intake {
         if self.known == Some(count) {
             return Vec::new();
         }
-        let are_all_in = self.own().accept().is_ok();
+        let are_all_in = self.own().accept(None).is_ok();
         let departed = self.own().departed(|sender| {
             // Who cannot be asked after is taken to live.
             end.slot.is_alive(sender).is_ok_and(|is_alive| !is_alive)
