@@ -1,13 +1,17 @@
 //! A region without a name goes to another process as handles, and carries handles between the two.
 
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tombolo::{
-    Error, EventsRegion, Handle, MessagePacket, MpscOrder, OpenOptions, SpscReceiver, SpscSender,
-    TryRecvError, TrySendError,
+    Error, EventsRegion, Handle, MessagePacket, MpscOrder, OpenOptions, SendTimeoutError,
+    SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
 
 mod support;
@@ -89,13 +93,40 @@ fn peer_process() {
             assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
             report("received");
         }
+        "forking-receiver" => {
+            rx.claim().unwrap();
+            report("joined");
+            assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
+            leave_a_child();
+            report("received");
+        }
         "sender" => {
             (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap());
             report("joined");
         }
+        "sender-of-too-much" => {
+            let few = Rlimit { current: Some(64), maximum: getrlimit(Resource::Nofile).maximum };
+            setrlimit(Resource::Nofile, few).unwrap();
+            while tx.try_send_packet(packet(1, 8)).is_ok() {}
+            report("joined");
+            wait_for_parent();
+            let refused = tx.send_packet_deadline(packet(2, 8), 2 * SOON).unwrap_err();
+            assert!(matches!(refused, SendTimeoutError::Disconnected(_)), "{refused}");
+        }
         other => panic!("no such role: {other}"),
     }
     wait_for_parent();
+}
+
+/// Forks a child that has all descriptors of this process until the test lets go.
+fn leave_a_child() {
+    // SAFETY: the child reads from a descriptor, of which no other thread does, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        wait_for_parent();
+        // SAFETY: ends the child without running what the parent registered.
+        unsafe { libc::_exit(0) };
+    }
 }
 
 fn handles_go_there_and_back(order: MpscOrder) {
@@ -172,6 +203,22 @@ fn what_a_killed_receiver_had_let_in_goes_down_with_it_and_that_is_told() {
 }
 
 #[test]
+fn the_child_of_a_receiver_that_was_killed_is_sent_no_handles() {
+    let mut region = nameless(MpscOrder::Total);
+    let mut peer = peer_with(&region, "forking-receiver");
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(peer.next_report(), "received");
+    kill_process(Pid::from_raw(peer.pid() as i32).unwrap(), Signal::KILL).unwrap();
+    let start = Instant::now();
+    while let Err(Error::Busy { .. }) = rx.claim() {
+        assert!(start.elapsed() < SOON);
+    }
+    tx.send_packet(packet(2, 2)).unwrap();
+    assert_eq!(numbers_of(&rx.recv_timeout(SOON).unwrap().handles), [2; 2]);
+}
+
+#[test]
 fn without_a_receiver_nothing_is_left_to_wait_for_one() {
     let mut region = nameless(MpscOrder::Total);
     let (mut tx, rx) = region.split_spsc().unwrap();
@@ -193,5 +240,79 @@ fn without_a_receiver_nothing_is_left_to_wait_for_one() {
             Err(TrySendError::Disconnected(_) | TrySendError::NoReceiver(_)) => break,
             Err(other) => panic!("{other}"),
         }
+    }
+}
+
+#[test]
+fn a_receiver_that_came_without_the_sockets_is_sent_no_handles() {
+    let mut region = nameless(MpscOrder::Total);
+    let mut half = EventsRegion::from_fd(region.to_fd().unwrap(), OpenOptions::new()).unwrap();
+    let (_, mut rx) = half.split_spsc().unwrap();
+    rx.claim().unwrap();
+    let (mut tx, _) = region.split_spsc().unwrap();
+    let refused = tx.try_send_packet(packet(1, 1)).unwrap_err();
+    assert!(matches!(refused, TrySendError::NoReceiver(_)), "{refused}");
+    tx.send(b"bytes").unwrap();
+    assert_eq!(rx.try_recv().unwrap().data, b"bytes");
+}
+
+#[test]
+fn entrance_and_exit_are_told_apart() {
+    let region = nameless(MpscOrder::Total);
+    let mut fds = region.to_fds().unwrap();
+    fds.swap(3, 4);
+    let refused = EventsRegion::from_fds(fds, OpenOptions::new()).unwrap_err();
+    assert!(matches!(refused, Error::WrongDescriptor { index: 3, .. }), "{refused}");
+}
+
+/// Puts `descriptors` into a rendezvous; where it is full nothing happens.
+fn put_in(entrance: &OwnedFd, descriptors: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    }
+    let flags = SendFlags::DONTWAIT;
+    let _ = rustix::net::sendmsg(entrance, &[IoSlice::new(&[0])], &mut control, flags);
+}
+
+#[test]
+fn what_is_no_connection_is_passed_over_and_closed() {
+    let mut region = nameless(MpscOrder::Total);
+    let entrance = region.to_fds().unwrap().swap_remove(1);
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    let (mut witness, writer) = std::io::pipe().unwrap();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    for junk in [&[][..], &[writer.as_fd()], &[ours.as_fd()], &[ours.as_fd(), theirs.as_fd()]] {
+        put_in(&entrance, junk);
+    }
+    drop(writer);
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
+    assert_eq!(witness.read(&mut [0]).unwrap(), 0);
+}
+
+/// Root is not counted: then it is the ring that takes no more.
+#[test]
+fn that_the_receiver_is_gone_is_told_too_where_the_kernel_takes_no_more_handles() {
+    let region = nameless(MpscOrder::Total);
+    let receiver = peer_with(&region, "receiver");
+    let sender = peer_with(&region, "sender-of-too-much");
+    receiver.kill();
+    sender.finish();
+}
+
+#[test]
+fn many_senders_that_have_come_and_gone_before_anything_is_received_lose_nothing() {
+    let mut region = nameless(MpscOrder::Total);
+    let (_, mut rx) = region.split_mpsc().unwrap();
+    rx.claim().unwrap();
+    for number in 0..200 {
+        let (mut tx, _) = region.split_mpsc().unwrap();
+        tx.send_packet(packet(number, 1)).unwrap();
+    }
+    for number in 0..200 {
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number]);
     }
 }

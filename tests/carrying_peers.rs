@@ -32,6 +32,7 @@ fn peer_process() {
         "receiver" => rx.claim().unwrap(),
         "few-descriptors" => with_few_descriptors(&mut tx, &mut rx),
         "few-for-many" => with_fewer_descriptors_than_senders(&path, &mut rx),
+        "departing" => what_could_not_be_let_in_is_closed_later(tx, rx),
         "counting" => no_descriptor_is_left(&mut tx, &mut rx),
         "quota" => with_a_small_quota(&mut tx, &mut rx),
         "starting-programs" => nothing_is_inherited(&mut tx, &mut rx),
@@ -104,6 +105,20 @@ fn with_fewer_descriptors_than_senders(path: &Path, rx: &mut SpscReceiver) {
             }
         }
     });
+}
+
+/// The only message is dropped, and its sender gone, while not even the connection can be accepted.
+fn what_could_not_be_let_in_is_closed_later(mut tx: SpscSender, mut rx: SpscReceiver) {
+    rx.claim().unwrap();
+    let (witness, handle) = std::io::pipe().unwrap();
+    tx.send_packet(MessagePacket::from(b"").handle(handle)).unwrap();
+    limited(0, || {
+        drop(rx.try_recv_ref().unwrap());
+        drop(tx);
+        while !matches!(rx.try_recv(), Err(TryRecvError::Disconnected)) {}
+    });
+    assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    closes_soon(witness);
 }
 
 /// Every way that a message can go, many times.
@@ -190,6 +205,12 @@ fn a_process_with_fewer_descriptors_than_senders_receives_from_all() {
 }
 
 #[test]
+fn the_connection_of_a_sender_that_is_gone_is_closed_once_there_are_descriptors_again() {
+    let dir = Dir::new();
+    peer("departing", &dir.file("r")).finish();
+}
+
+#[test]
 fn no_descriptor_is_left_open_on_any_way_that_a_message_goes() {
     let dir = Dir::new();
     peer("counting", &dir.file("r")).finish();
@@ -208,11 +229,31 @@ fn a_sender_that_comes_back_again_and_again_leaves_no_connections_behind() {
     let (mut tx, mut rx) = open(&path);
     rx.claim().unwrap();
     tx.send_packet(packet(0, 1)).unwrap();
+    let (forger, orphan) = (Forger::at(&path), numbered(0));
     for number in 1..150 {
+        // Half of them die before they publish what they have handed over last.
+        if number % 2 == 0 {
+            let tail = forger.tail();
+            forger.send_packet(&forger.connect_as_sender(tail), tail, 1, &[orphan.as_fd()]);
+        }
         drop(tx);
         (tx, _) = open(&path);
         tx.send_packet(packet(number, 1)).unwrap(); // the ring is never empty
         assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number - 1]);
+    }
+}
+
+#[test]
+fn many_senders_that_have_come_and_gone_before_anything_is_received_lose_nothing() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path);
+    rx.claim().unwrap();
+    for number in 0..200 {
+        open(&path).0.send_packet(packet(number, 1)).unwrap();
+    }
+    for number in 0..200 {
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number]);
     }
 }
 
@@ -246,14 +287,18 @@ fn handles_on_their_way_to_a_receiver_that_is_killed_are_closed_and_told_to_the_
     tx.send_packet(MessagePacket::from(b"old").handle(handle)).unwrap();
     receiver.kill();
     closes_soon(witness);
-    let start = Instant::now();
-    while let Err(Error::Busy { .. }) = rx.claim() {
-        assert!(start.elapsed() < SOON);
-    }
+    claim_soon(&mut rx);
     tx.send_packet(packet(7, 3)).unwrap();
     let TryRecvError::Failed { source } = rx.try_recv().unwrap_err() else { panic!() };
     assert!(matches!(source, Error::HandlesLost { count: 1, data, .. } if data == b"old"));
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [7; 3]);
+}
+
+fn claim_soon(rx: &mut SpscReceiver) {
+    let start = Instant::now();
+    while let Err(Error::Busy { .. }) = rx.claim() {
+        assert!(start.elapsed() < SOON);
+    }
 }
 
 /// A region with both ends claimed, and a forger at it.

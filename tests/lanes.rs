@@ -366,6 +366,21 @@ fn a_message_that_nobody_told_of_stays_there_once_it_was_seen() {
         assert_eq!(record.to_vec(), b"second");
         record.keep();
     }
+    // Nor does a lane beside it that is never empty make it forgotten.
+    let mut busy = producer(&path, 2);
+    busy.send(b"busy").unwrap();
+    let mut seen = 0;
+    for _ in 0..1000 {
+        let record = rx.try_recv_ref().unwrap();
+        if record.to_vec() == b"second" {
+            record.keep();
+            seen += 1;
+        } else {
+            drop(record);
+            busy.send(b"busy").unwrap();
+        }
+    }
+    assert!((300..700).contains(&seen), "seen {seen} times in 1000");
 }
 
 /// The count once began anew with each turn, so that fences were asked for as long as two lanes were

@@ -1,14 +1,20 @@
 //! Where senders come in: a listener with a name beside the region's file, or the rendezvous of a
 //! region without a name.
 
+use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::Acquire;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use tombolo_abi::{Slot, slot_flags};
 
 use crate::os::socket;
-use crate::region::slot_table::byte_is_held;
+use crate::region::slot_table::{byte_is_held, slot_u32};
 use crate::region::{Region, socket_name};
+
+/// More connections than a rendezvous holds. Others may put them in as fast as they are taken out.
+const WAITING_MAX: u32 = 4096;
 
 /// The consumer's side of it.
 #[derive(Debug)]
@@ -47,7 +53,8 @@ impl Door {
                 socket::stop_listening(listener);
             }
             (Self::Rendezvous, _) => {
-                while let Ok(Some(_)) = Self::Rendezvous.accept(region, ring) {}
+                let next = |_| matches!(Self::Rendezvous.accept(region, ring), Ok(Some(_)));
+                let _ = (0..WAITING_MAX).all(next);
             }
             _ => {}
         }
@@ -61,13 +68,18 @@ pub(super) enum NotConnected {
     Refused(Errno),
 }
 
-/// Connects to the consumer of ring `ring`, or of the lanes of which that is the first.
-pub(super) fn connect(region: &Region, ring: u32) -> Result<OwnedFd, NotConnected> {
+/// Connects to the `consumer` of ring `ring`, or of the lanes of which that is the first.
+pub(super) fn connect(
+    region: &Region,
+    ring: u32,
+    consumer: Option<u32>,
+) -> Result<OwnedFd, NotConnected> {
     let connection = match (region.rendezvous(ring), region.place()) {
+        (None, None) => return Err(NotConnected::NoDoor),
+        _ if consumer.is_none() => Err(Errno::CONNREFUSED),
         (Some(rendezvous), _) if is_owned(region, ring) => rendezvous.enter(),
         (Some(_), _) => Err(Errno::CONNREFUSED), // it would wait for a consumer for ever
         (None, Some(place)) => socket::connect(place.dir(), &name(region, ring)),
-        (None, None) => return Err(NotConnected::NoDoor),
     };
     connection.map_err(NotConnected::Refused)
 }
@@ -76,6 +88,15 @@ pub(super) fn connect(region: &Region, ring: u32) -> Result<OwnedFd, NotConnecte
 fn is_owned(region: &Region, ring: u32) -> bool {
     let slot = region.entries()[ring as usize].rx_slot;
     byte_is_held(region, slot..slot + 1).unwrap_or(true)
+}
+
+/// The consumer of ring `ring` that takes connections, if there is one, by what tells it from the next.
+/// It may be gone.
+pub(super) fn consumer(region: &Region, ring: u32) -> Option<u32> {
+    let slot = region.entries()[ring as usize].rx_slot;
+    let word = |offset| slot_u32(region, slot, offset).load(Acquire); // it says so last
+    let (filled, flags) = (word(offset_of!(Slot, seqlock)), word(offset_of!(Slot, flags)));
+    (flags & slot_flags::HAS_SOCKET != 0).then_some(filled)
 }
 
 /// The name at which the consumer listens, in the region's directory.

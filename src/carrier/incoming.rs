@@ -54,6 +54,11 @@ impl Incoming {
         Ok(Self { region, rings, door, connections, connections_max, found: None })
     }
 
+    /// Whether senders can come in at all.
+    pub(crate) fn has_door(&self) -> bool {
+        !matches!(self.door, Door::None)
+    }
+
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
     ///
     /// # Errors
@@ -102,12 +107,23 @@ impl Incoming {
         connections.any(|one| one.drop_first_of(wanted))
     }
 
-    /// The senders of connections for which `is_gone` says so. What those have published is in the
-    /// ring: once it has been read, [`Self::forget`] them.
-    pub(crate) fn departed(&mut self, is_gone: impl Fn(LockWord) -> bool) -> Vec<LockWord> {
+    /// Accepts all who wait, and closes what is over.
+    ///
+    /// # Errors
+    /// [`NotFetched::TooManyFiles`]; those who are still waiting go on waiting.
+    pub(crate) fn accept_all(&mut self) -> Result<(), NotFetched> {
         self.tidy(|_| {});
-        let is_more = |_: &u32| self.accept().unwrap_or(false); // tried again the next time
-        (0..ACCEPTED_MAX).take_while(is_more).for_each(drop);
+        for _ in 0..ACCEPTED_MAX {
+            if !self.accept()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The senders of accepted connections for which `is_gone` says so. What those have published is in
+    /// the ring: once it has been read, [`Self::forget`] them.
+    pub(crate) fn departed(&self, is_gone: impl Fn(LockWord) -> bool) -> Vec<LockWord> {
         let senders = self.connections.iter().filter_map(Connection::sender);
         senders.filter(|sender| is_gone(*sender)).collect()
     }

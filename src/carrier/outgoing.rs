@@ -1,12 +1,10 @@
 //! The sender's end: one connection for an endpoint, made when it is first needed.
 
-use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::Acquire;
 
 use bytemuck::{Zeroable, bytes_of};
 use rustix::io::Errno;
-use tombolo_abi::{CarriedHandle, HandlePacket, Hello, LockWord, Slot, packet_kind};
+use tombolo_abi::{CarriedHandle, HandlePacket, Hello, LockWord, packet_kind};
 
 use super::admit;
 use super::door::{self, NotConnected};
@@ -14,7 +12,6 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::os::socket;
 use crate::region::Region;
-use crate::region::slot_table::slot_u32;
 
 /// A sender's connection, or none yet.
 #[derive(Debug, Default)]
@@ -25,9 +22,8 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Connection {
     socket: OwnedFd,
-    /// The incarnation of the consumer's slot when it was made. Another one's sockets may be open still,
-    /// in a forked child, where nobody reads them.
-    receiver: u32,
+    /// The consumer that it was made for, by [`door::consumer`].
+    consumer: Option<u32>,
     /// Whether it has said hello.
     greeted: Greeted,
 }
@@ -75,22 +71,26 @@ impl Outgoing {
     }
 
     /// Connects to the consumer of ring `ring`, or of the lanes of which that is the first, where there
-    /// is no connection. Not under a ring's lock.
+    /// is no connection to it. Not under a ring's lock.
+    ///
+    /// One to an earlier consumer need not be broken: a forked child may have the other end, or nobody
+    /// have let it in. What was sent over it stays there.
     ///
     /// # Errors
     /// [`Unsent::NoReceiver`] where nobody listens or the backlog is full; [`Unsent::Failed`].
     pub(crate) fn connect(&mut self, region: &Region, ring: u32) -> Result<(), Unsent> {
+        let consumer = door::consumer(region, ring); // another that comes now is found the next time
+        self.connection.take_if(|one| one.consumer != consumer);
         if self.connection.is_some() {
             return Ok(());
         }
-        let receiver = receiver(region, ring); // before: a successor may listen meanwhile
-        let socket =
-            door::connect(region, ring).map_err(|error| not_connected(region, ring, error))?;
+        let socket = door::connect(region, ring, consumer)
+            .map_err(|error| not_connected(region, ring, error))?;
         let socket = admit(region, socket).ok_or_else(|| {
             let source = Errno::ACCESS.into(); // somebody else's listener
             Unsent::Failed(region.io_error("connect for the handles of", source))
         })?;
-        self.connection = Some(Connection { socket, receiver, greeted: Greeted::No });
+        self.connection = Some(Connection { socket, consumer, greeted: Greeted::No });
         Ok(())
     }
 
@@ -100,8 +100,8 @@ impl Outgoing {
     /// # Errors
     /// [`Unsent`]; nothing of the message was sent.
     pub(crate) fn hand_over(&mut self, what: &HandOver<'_>) -> Result<(), Unsent> {
-        let receiver = receiver(what.region, what.ring);
-        self.connection.take_if(|one| one.receiver != receiver); // it leads to one that is gone
+        let consumer = door::consumer(what.region, what.ring);
+        self.connection.take_if(|one| one.consumer != consumer); // it leads to one that is gone
         let connection = self.connection.as_mut().ok_or(Unsent::NoReceiver)?;
         match connection.send(what) {
             Ok(()) => Ok(()),
@@ -134,12 +134,6 @@ impl Connection {
         let descriptors: Vec<_> = what.handles.iter().map(AsFd::as_fd).collect();
         socket::send(self.socket.as_fd(), &packet, &descriptors)
     }
-}
-
-/// The incarnation of the slot of ring `ring`'s consumer.
-fn receiver(region: &Region, ring: u32) -> u32 {
-    let slot = region.entries()[ring as usize].rx_slot;
-    slot_u32(region, slot, offset_of!(Slot, incarnation)).load(Acquire)
 }
 
 fn hello(what: &HandOver<'_>) -> Hello {

@@ -27,10 +27,12 @@ impl Intake {
         if entries.iter().all(|entry| entry.max_handles == 0) {
             return Ok(None);
         }
-        let incoming = Incoming::listen(region, rings.clone(), tx_slots.len())?.into();
-        end.slot.flag(slot_flags::HAS_SOCKET);
-        region.announce_membership(); // who waits to connect looks again
-        Ok(Some(Self { incoming, known: None }))
+        let incoming = Incoming::listen(region, rings.clone(), tx_slots.len())?;
+        if incoming.has_door() {
+            end.slot.flag(slot_flags::HAS_SOCKET);
+            region.announce_membership(); // who waits to connect looks again
+        }
+        Ok(Some(Self { incoming: incoming.into(), known: None }))
     }
 
     /// Descriptors of our own on the handles of a record, which keeps them.
@@ -62,11 +64,12 @@ impl Intake {
         if self.known == Some(count) {
             return Vec::new();
         }
+        let are_all_in = self.own().accept_all().is_ok();
         let departed = self.own().departed(|sender| {
             // Who cannot be asked after is taken to live.
             end.slot.is_alive(sender).is_ok_and(|is_alive| !is_alive)
         });
-        if departed.is_empty() {
+        if departed.is_empty() && are_all_in {
             self.known = Some(count);
         }
         departed

@@ -432,8 +432,8 @@ impl<K: Discipline> Drop for Claimed<K> {
     }
 }
 
-/// Makes `attempt`, and says *disconnected* instead of *full* or *no receiver* where the receiver was
-/// met and is gone.
+/// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* where the
+/// receiver was met and is gone: nobody would end that.
 /// What the departed freed at last is room for one attempt more.
 #[inline]
 pub(super) fn unless_gone<T>(
@@ -441,14 +441,17 @@ pub(super) fn unless_gone<T>(
     peer: &mut Peer,
     mut attempt: impl FnMut() -> Result<T, NotSent>,
 ) -> Result<T, NotSent> {
+    let is_to_wait = |result: &Result<T, NotSent>| {
+        matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. } | NotSent::Crowded))
+    };
     let result = attempt();
-    if !matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. })) {
+    if !is_to_wait(&result) {
         return result;
     }
     end.check_whole()?; // bytes that are missing may look like a full ring
     let Some(departure) = peer.departure(end)? else { return result };
     match attempt() {
-        Err(NotSent::Full(_) | NotSent::NoReceiver { .. }) => {
+        result if is_to_wait(&result) => {
             peer.tell(departure);
             Err(NotSent::Disconnected)
         }

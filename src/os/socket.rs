@@ -45,6 +45,16 @@ pub(crate) fn is_of_packets(fd: BorrowedFd<'_>) -> bool {
         && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
 }
 
+/// From now on nothing comes to `socket`.
+pub(crate) fn stop_receiving(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::net::shutdown(socket, Shutdown::Read)
+}
+
+/// Whether nothing comes to `socket` any more, and nothing has.
+pub(crate) fn receives_nothing(socket: BorrowedFd<'_>) -> bool {
+    peek_bytes(socket, &mut [0]) == Ok(0)
+}
+
 fn new() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)
 }

@@ -13,7 +13,7 @@ use crate::os::socket;
 const JUNK_MAX: u32 = 1024;
 
 /// Two connected sockets that everybody shares who has the region. Senders put their connections in
-/// at one, the consumer takes them out at the other.
+/// at one, the consumer takes them out at the other; nothing goes the other way.
 #[derive(Debug)]
 pub(crate) struct Rendezvous {
     /// The ring, or the first of a group of lanes.
@@ -27,6 +27,7 @@ impl Rendezvous {
     pub(super) fn of_all(entries: &[RingEntry]) -> Result<Vec<Self>, Errno> {
         let new = |ring| {
             let (entrance, exit) = socket::pair()?;
+            socket::stop_receiving(entrance.as_fd())?;
             Ok(Self { ring, entrance, exit })
         };
         rings(entries).map(new).collect()
@@ -54,6 +55,11 @@ impl Rendezvous {
         }
         if found < wanted {
             return wrong(1 + found, "missing", "a socket of packets");
+        }
+        let is_entrance = |one: &OwnedFd| socket::receives_nothing(one.as_fd());
+        let is_out_of_place = |(index, one)| is_entrance(one) != (index % 2 == 0);
+        if let Some(other) = sockets.iter().enumerate().position(is_out_of_place) {
+            return wrong(1 + other, "the other socket of a ring", "them in their order");
         }
         let mut sockets = sockets.into_iter();
         let pairs = std::iter::from_fn(|| Some((sockets.next()?, sockets.next()?)));

@@ -19,25 +19,29 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
-use tombolo::{EventsRegion, OpenOptions};
+use tombolo::{EventsRegion, MpscOrder, OpenOptions};
 use tombolo_abi::RingKind;
 
 use self::ledger::Ledger;
 use crate::{Failure, Process, Report, Rng, Role, Run, Setting, scratch};
 
 /// The kinds of ring whose messages carry handles.
-const CARRYING: [RingKind; 2] = [RingKind::Spsc, RingKind::Mpsc];
+const CARRYING: [RingKind; 3] = [RingKind::Spsc, RingKind::Mpsc, RingKind::Lane];
 /// The most handles of a message.
 const HANDLES_MAX: u64 = 8;
-/// Senders of the ring with many.
+/// Senders of a ring with many, or with lanes.
 const SENDERS: usize = 3;
+/// Lanes: more than senders live at a time, so that those of the killed are drained meanwhile.
+const LANES: u16 = 8;
+/// The share of receivers among those killed, in percent.
+const RECEIVERS_KILLED: u64 = 40;
 /// How long what must happen may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The run.
 pub(crate) const RUN: Run = Run {
     name: "handles",
-    about: "SIGKILL of 4,000 ends while handles cross: none lost unsaid, misplaced or left open",
+    about: "SIGKILL of 7,500 ends while handles cross: none lost unsaid, misplaced or left open",
     body,
     roles: &[
         Role { name: sender::NAME, body: sender::send },
@@ -49,9 +53,17 @@ fn body(setting: &Setting) -> Result<Report, Failure> {
     let mut report = Report::new();
     let mut rng = Rng::new(setting.seed);
     for kind in CARRYING {
-        let counts = Scene::prepare(setting, kind)?.play(setting.count(2000, 60), &mut rng);
         let name = kind.name();
-        let (ledger, crew) = counts.map_err(|error| format!("{name}: {error}"))?;
+        let named = |error| format!("{name}: {error}");
+        let scene = Scene::prepare(setting, kind)?;
+        let counts = scene.play(setting.count(2000, 60), RECEIVERS_KILLED, &mut rng);
+        let (ledger, crew) = counts.map_err(named)?;
+        let scene = Scene::prepare(setting, kind)?;
+        let (kept, _) = scene.play(setting.count(500, 30), 0, &mut rng).map_err(named)?;
+        if kept.lost > 0 {
+            return Err(format!("{name}: {} lost under a receiver that lives", kept.lost).into());
+        }
+        report.count(&format!("{name}: handles of killed senders to one receiver"), kept.handles);
         for (what, count) in [
             ("messages", ledger.messages),
             ("handles", ledger.handles),
@@ -95,7 +107,9 @@ impl<'a> Scene<'a> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let witness = rustix::fs::open(&fifo, flags, Mode::empty())?;
         let options = OpenOptions::new().spsc_capacity(1 << 16).mpsc_capacity(1 << 16);
-        let options = options.max_handles(HANDLES_MAX as u16);
+        let is_lane = kind == RingKind::Lane;
+        let order = if is_lane { MpscOrder::PerProducer } else { MpscOrder::Total };
+        let options = options.mpsc_order(order).producers(LANES).max_handles(HANDLES_MAX as u16);
         EventsRegion::open_path_with(directory.path().join("region"), options)?;
         Ok(Self { setting, kind, directory, witness })
     }
@@ -114,11 +128,16 @@ impl<'a> Scene<'a> {
         Process::start_with(self.setting, role, &arguments, variables)
     }
 
-    fn play(self, rounds: u64, rng: &mut Rng) -> Result<(Ledger, Crew), Failure> {
+    fn play(
+        self,
+        rounds: u64,
+        receivers_killed: u64,
+        rng: &mut Rng,
+    ) -> Result<(Ledger, Crew), Failure> {
         let mut crew = Crew::default();
         let mut lives = 0..;
         let mut next = move || lives.next().unwrap_or(0);
-        let count = if self.kind == RingKind::Mpsc { SENDERS } else { 1 };
+        let count = if self.kind == RingKind::Spsc { 1 } else { SENDERS };
         let mut receiver = self.start(receiver::NAME, next(), rng)?;
         let mut senders = Vec::new();
         for _ in 0..count {
@@ -126,7 +145,7 @@ impl<'a> Scene<'a> {
         }
         for _ in 0..rounds {
             thread::sleep(Duration::from_micros(rng.below(40_000)));
-            if rng.percent(40) {
+            if rng.percent(receivers_killed) {
                 let successor = self.start(receiver::NAME, next(), rng)?;
                 let killed = std::mem::replace(&mut receiver, successor);
                 crew.receivers_killed += u64::from(killed.kill()?);
@@ -186,12 +205,14 @@ impl Arguments {
     }
 }
 
-/// Repeats `claim` while somebody who was killed has not been cleared away.
+/// Repeats `claim` while somebody who was killed has not been cleared away, or left a lane to be drained.
 fn soon<T>(mut claim: impl FnMut() -> Result<T, tombolo::Error>) -> Result<T, Failure> {
+    use tombolo::Error::{Busy, LaneNotEmpty};
+
     let start = Instant::now();
     loop {
         match claim() {
-            Err(tombolo::Error::Busy { .. }) if start.elapsed() < PATIENCE => {}
+            Err(Busy { .. } | LaneNotEmpty { .. }) if start.elapsed() < PATIENCE => {}
             result => return Ok(result?),
         }
     }

@@ -24,7 +24,7 @@ pub(super) fn send(arguments: &[String]) -> Result<(), Failure> {
     let arguments = Arguments::parse(arguments)?;
     let mut region = arguments.region()?;
     match arguments.kind {
-        RingKind::Mpsc => run(&mut region.split_mpsc()?.0, arguments),
+        RingKind::Mpsc | RingKind::Lane => run(&mut region.split_mpsc()?.0, arguments),
         _ => run(&mut region.split_spsc()?.0, arguments),
     }
 }
