@@ -10,15 +10,11 @@ use tombolo_abi::{
     CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, RecordExt, packet_kind,
 };
 
-use super::{admit, socket_name};
+use super::{PACKET_LEN_MAX, admit, socket_name};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::os::socket;
 use crate::region::Region;
-
-/// Bytes of the longest packet.
-const PACKET_LEN_MAX: usize =
-    size_of::<HandlePacket>() + HANDLE_COUNT_MAX as usize * size_of::<CarriedHandle>();
 
 /// Packets without a record that are passed over in one search. Each death of a sender leaves one at
 /// the most.
@@ -340,9 +336,8 @@ fn open(
         return Err(NotFetched::Violation("another number of descriptors than handles"));
     }
     let carried = bytes[size_of::<HandlePacket>()..].chunks(size_of::<CarriedHandle>());
-    let carried = carried.map(first_of::<CarriedHandle>);
-    let handles = carried.zip(found.descriptors);
-    Ok(handles.map(|(carried, fd)| Handle::carried(fd, carried.rights)).collect())
+    let rights = carried.map(|carried| first_of::<CarriedHandle>(carried).rights);
+    Ok(Handle::carried(found.descriptors, rights))
 }
 
 /// The value at the start of `bytes`, which hold one.

@@ -28,8 +28,14 @@ pub(crate) use self::outgoing::{HandOver, Outgoing, Unsent};
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use tombolo_abi::{CarriedHandle, HANDLE_COUNT_MAX, HandlePacket};
+
 use crate::os::credentials::peer_user;
 use crate::region::Region;
+
+/// Bytes of the longest packet.
+const PACKET_LEN_MAX: usize =
+    size_of::<HandlePacket>() + HANDLE_COUNT_MAX as usize * size_of::<CarriedHandle>();
 
 /// The name at which the consumer of ring `index` listens, in the region's directory.
 fn socket_name(region: &Region, ring: u32) -> String {
