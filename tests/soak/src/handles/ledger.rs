@@ -17,6 +17,9 @@ pub(super) enum What {
     WithoutDescriptors = 2,
 }
 
+/// Bytes of a note.
+pub(super) const NOTE_LEN: u64 = 40;
+
 /// One note of a receiver.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
