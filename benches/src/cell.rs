@@ -186,9 +186,11 @@ impl<'a> Cell<'a> {
 
     /// What its turn is called.
     pub(crate) fn describe(&self) -> String {
-        match self.role.size {
-            0 => self.role.test.name(),
-            size => format!("{}, {size} B", self.role.test.name()),
+        let name = self.role.test.name();
+        match (self.role.test, self.role.size) {
+            (Test::PassHandles, count) => format!("{name}, {count} handles"),
+            (_, 0) => name,
+            (_, size) => format!("{name}, {size} B"),
         }
     }
 }

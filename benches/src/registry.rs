@@ -1,9 +1,11 @@
 //! The systems that a program measures.
 
 use crate::actor::{Actor, Role, Side};
-use crate::system::{Failure, Meeting, ProcessSystem, SoloSystem, ThreadSystem};
+use crate::system::{Failure, HandingSystem, Meeting, ProcessSystem, SoloSystem, ThreadSystem};
 use crate::test::Test;
-use crate::workload::{Calls, FanOfThreads, PairOfThreads, Ping, Pong, Sink, Solo, Source, Style};
+use crate::workload::{
+    Calls, FanOfThreads, Giving, PairOfThreads, Ping, Pong, Sink, Solo, Source, Style, Taking,
+};
 use crate::{floor, kernel, ours};
 
 /// The systems that a program measures, in the order of its tables.
@@ -109,6 +111,24 @@ impl Registry {
         self
     }
 
+    /// Adds a way to hand descriptors to another process.
+    #[must_use]
+    pub fn handing<S: HandingSystem>(mut self) -> Self {
+        self.entries.push(Entry {
+            name: S::NAME,
+            kind: Kind::Processes,
+            tests: Some(&[Test::PassHandles]),
+            producers_max: 1,
+            batches: false,
+            lends: false,
+            takes: |_| true,
+            prepare: |_| Ok(()),
+            clean_up: |_| {},
+            actor: handing_actor::<S>,
+        });
+        self
+    }
+
     /// What the machine asks for.
     #[must_use]
     pub fn floors(self) -> Self {
@@ -128,6 +148,8 @@ impl Registry {
             .solo::<floor::OpenMmap>(&[Join])
             .solo::<floor::PassDescriptors<1>>(&[PassDescriptors])
             .solo::<floor::PassDescriptors<16>>(&[PassDescriptors])
+            .handing::<floor::Rights>()
+            .handing::<floor::RightsTold>()
     }
 
     /// The rings of this crate.
@@ -140,6 +162,9 @@ impl Registry {
             .processes_for::<ours::SpscSlice>(IN_PLACE)
             .processes_for::<ours::ManyLanes>(&[FanIn])
             .solo::<ours::Join>(&[Join])
+            .handing::<ours::HandlesOverSpsc>()
+            .handing::<ours::NewHandlesOverSpsc>()
+            .handing::<ours::HandlesOverMpsc>()
     }
 
     /// The rings of this crate as they are mostly used, to be measured beside others.
@@ -175,7 +200,8 @@ impl Registry {
     /// The system that a child is to be a side of.
     pub(crate) fn find(&self, role: &Role) -> Option<&Entry> {
         let takes = |entry: &Entry| role.with_meetings(|there, _| (entry.takes)(there));
-        self.entries.iter().find(|entry| entry.name == role.system && takes(entry))
+        let is_it = |entry: &&Entry| entry.name == role.system && entry.is_in(role.test);
+        self.entries.iter().filter(is_it).find(|entry| takes(entry))
     }
 }
 
@@ -188,7 +214,7 @@ impl Entry {
                 Test::OneWayBatch => self.batches,
                 Test::RoundTripInPlace => self.lends,
                 Test::FanIn => self.producers_max > 1,
-                Test::Join | Test::PassDescriptors => false,
+                Test::Join | Test::PassDescriptors | Test::PassHandles => false,
                 _ => true,
             },
         }
@@ -224,6 +250,18 @@ fn process_actor<S: ProcessSystem>(role: &Role) -> Result<Box<dyn Actor>, Failur
                 Box::new(Source::new(S::sender(there)?, size, calls, role.index))
             }
             (false, _) => Box::new(Sink::new(S::receiver(there)?, size, calls, role.producers)),
+        })
+    })
+}
+
+fn handing_actor<S: HandingSystem>(role: &Role) -> Result<Box<dyn Actor>, Failure> {
+    role.with_meetings(|there, back| {
+        Ok(match role.side {
+            Side::Lead => {
+                let giver = S::giver(there)?;
+                Box::new(Giving::<S>::new(giver, role.size, back)?) as Box<dyn Actor>
+            }
+            _ => Box::new(Taking::<S>::new(S::taker(there)?, role.size, back)?),
         })
     })
 }

@@ -7,6 +7,7 @@
 //! number, little-endian: from 1 on, with the producer in the highest byte.
 
 use std::hint::spin_loop;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -133,6 +134,33 @@ pub trait ProcessSystem: 'static {
     fn clean_up(meeting: &Meeting) {
         let _ = meeting;
     }
+}
+
+/// A way in which one process hands descriptors to another.
+pub trait HandingSystem: 'static {
+    /// Its name in tables and files.
+    const NAME: &'static str;
+    /// A descriptor as its user holds it.
+    type One: AsFd + From<OwnedFd>;
+    /// The end of who has them.
+    type Giver;
+    /// The end of who gets them.
+    type Taker;
+
+    /// Opens the end of who has them. The other side opens its own at the same time.
+    fn giver(meeting: &Meeting) -> Result<Self::Giver, Failure>;
+
+    /// Opens the end of who gets them.
+    fn taker(meeting: &Meeting) -> Result<Self::Taker, Failure>;
+
+    /// One more on the same file. Takes no time that counts.
+    fn copy(one: &Self::One) -> Result<Self::One, Failure>;
+
+    /// Sends a message of eight bytes with all of them, and closes them here.
+    fn give(giver: &mut Self::Giver, number: u64, ones: Vec<Self::One>) -> Result<(), Failure>;
+
+    /// Waits for a message and takes it, with descriptors of one's own.
+    fn take(taker: &mut Self::Taker) -> Result<(u64, Vec<Self::One>), Failure>;
 }
 
 /// A system between threads of one process.

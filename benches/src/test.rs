@@ -27,13 +27,15 @@ pub enum Test {
     Join,
     /// Descriptors through a socket and closing them.
     PassDescriptors,
+    /// A message with handles to another process, closed there and here.
+    PassHandles,
 }
 
 use Test::*;
 
 impl Test {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         RoundTripBusy,
         RoundTripSleep,
         RoundTripSleepOneCpu,
@@ -44,6 +46,7 @@ impl Test {
         FanIn,
         Join,
         PassDescriptors,
+        PassHandles,
     ];
 
     pub(crate) fn name(self) -> String {
@@ -62,6 +65,7 @@ impl Test {
             FanIn => "several senders on one CPU, one receiver on another, busy-poll",
             Join => "opening what another process has made",
             PassDescriptors => "descriptors through a socket, received and closed",
+            PassHandles => "a message with handles to another process, closed there and here",
         }
     }
 
@@ -73,6 +77,7 @@ impl Test {
         }
     }
 
+    /// Bytes of a message, or how many handles it has.
     pub(crate) fn sizes(self) -> &'static [usize] {
         match self {
             RoundTripBusy | OneWayBusy | OneWayBatch | OneWaySpinSleep => {
@@ -82,6 +87,7 @@ impl Test {
             RoundTripInPlace => &[64, 65536],
             FanIn => &[64],
             Join | PassDescriptors => &[0],
+            PassHandles => &[0, 1, 16],
         }
     }
 
@@ -96,6 +102,7 @@ impl Test {
             RoundTripSleep | RoundTripSleepOneCpu => Some("futex-wake"),
             OneWayBusy | OneWayBatch | OneWaySpinSleep | FanIn => Some("stream"),
             Join => Some("open-mmap"),
+            PassHandles => Some("scm-rights"),
             RoundTripInPlace | PassDescriptors => None,
         }
     }
@@ -111,7 +118,7 @@ impl Test {
     /// Cells with the same key take turns.
     pub(crate) fn turn(self, size: usize) -> (Self, usize) {
         match self {
-            RoundTripBusy => (self, size),
+            RoundTripBusy | PassHandles => (self, size),
             OneWayBusy | OneWayBatch | OneWaySpinSleep => (OneWayBusy, size),
             _ => (self, 0),
         }

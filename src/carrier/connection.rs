@@ -9,13 +9,10 @@ use tombolo_abi::{
     CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, RecordExt, packet_kind,
 };
 
+use super::PACKET_LEN_MAX;
 use crate::handle::Handle;
 use crate::os::socket;
 use crate::region::Region;
-
-/// Bytes of the longest packet.
-const PACKET_LEN_MAX: usize =
-    size_of::<HandlePacket>() + HANDLE_COUNT_MAX as usize * size_of::<CarriedHandle>();
 
 /// Packets without a record that are passed over in one search. Each death of a sender leaves one at
 /// the most.
@@ -203,8 +200,7 @@ fn open(
     if carried.clone().any(|one| (one.kind, one.descriptor_count) != (0, 1)) {
         return Err(NotFetched::Violation("a kind of handle that is not known here"));
     }
-    let handles = carried.zip(found.descriptors);
-    Ok(handles.map(|(carried, fd)| Handle::carried(fd, carried.rights)).collect())
+    Ok(Handle::carried(found.descriptors, carried.map(|one| one.rights)))
 }
 
 /// The value at the start of `bytes`, which hold one.

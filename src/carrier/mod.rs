@@ -34,8 +34,14 @@ pub(crate) use self::outgoing::{HandOver, Outgoing, Unsent};
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use tombolo_abi::{CarriedHandle, HANDLE_COUNT_MAX, HandlePacket};
+
 use crate::os::credentials::{peer_is_member, peer_user};
 use crate::region::Region;
+
+/// Bytes of the longest packet.
+const PACKET_LEN_MAX: usize =
+    size_of::<HandlePacket>() + HANDLE_COUNT_MAX as usize * size_of::<CarriedHandle>();
 
 /// Whether the process at the other end of `socket` may have to do with the region: one of this user,
 /// of the region's owner or of root, of its group where that may write to it, or any where all may. In

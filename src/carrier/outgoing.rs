@@ -1,15 +1,15 @@
 //! The sender's end: one connection for an endpoint, made when it is first needed.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use bytemuck::{Zeroable, bytes_of};
 use rustix::io::Errno;
-use tombolo_abi::{CarriedHandle, HandlePacket, Hello, LockWord, packet_kind};
+use tombolo_abi::{CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, packet_kind};
 
-use super::admit;
 use super::door::{self, NotConnected};
+use super::{PACKET_LEN_MAX, admit};
 use crate::error::Error;
-use crate::handle::Handle;
+use crate::handle::{Handle, Through};
 use crate::os::socket;
 use crate::region::Region;
 
@@ -24,6 +24,8 @@ struct Connection {
     socket: OwnedFd,
     /// The consumer that it was made for, by [`door::consumer`].
     consumer: Option<u32>,
+    /// The files that no handle sent here may lead to: the region's, and the socket itself.
+    through: Through,
     /// Whether it has said hello.
     greeted: Greeted,
 }
@@ -65,9 +67,9 @@ impl Outgoing {
         self.connection.is_some()
     }
 
-    /// The connection's socket.
-    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.connection.as_ref().map(|connection| connection.socket.as_fd())
+    /// The files that no handle sent over the connection may lead to.
+    pub(crate) fn through(&self) -> Option<&Through> {
+        self.connection.as_ref().map(|connection| &connection.through)
     }
 
     /// Connects to the consumer of ring `ring`, or of the lanes of which that is the first, where there
@@ -90,7 +92,12 @@ impl Outgoing {
             let source = Errno::ACCESS.into(); // somebody else's listener
             Unsent::Failed(region.io_error("connect for the handles of", source))
         })?;
-        self.connection = Some(Connection { socket, consumer, greeted: Greeted::No });
+        let files = std::iter::once(region.plain()).chain(region.rendezvous_sockets());
+        let through = Through::of(files.chain([socket.as_fd()])).map_err(|error| {
+            let source = std::io::Error::other(error);
+            Unsent::Failed(region.io_error("look at the connection of", source))
+        })?;
+        self.connection = Some(Connection { socket, consumer, through, greeted: Greeted::No });
         Ok(())
     }
 
@@ -125,14 +132,23 @@ impl Connection {
             socket::send(self.socket.as_fd(), bytes_of(&hello(what)), &[])?;
             self.greeted = Greeted::Yes;
         }
-        let mut packet = bytes_of(&handle_packet(what)).to_vec();
-        for handle in what.handles {
-            let carried =
-                CarriedHandle { rights: handle.rights_to_carry(), kind: 0, descriptor_count: 1 };
-            packet.extend_from_slice(bytes_of(&carried));
+        let mut packet = [0; PACKET_LEN_MAX];
+        let mut descriptors = [self.socket.as_fd(); HANDLE_COUNT_MAX as usize];
+        let (head, table) = packet.split_at_mut(size_of::<HandlePacket>());
+        head.copy_from_slice(bytes_of(&handle_packet(what)));
+        let places = table.chunks_exact_mut(size_of::<CarriedHandle>()).zip(&mut descriptors);
+        for (handle, (place, descriptor)) in what.handles.iter().zip(places) {
+            let rights = handle.rights_to_carry();
+            place.copy_from_slice(bytes_of(&CarriedHandle {
+                rights,
+                kind: 0,
+                descriptor_count: 1,
+            }));
+            *descriptor = handle.as_fd();
         }
-        let descriptors: Vec<_> = what.handles.iter().map(AsFd::as_fd).collect();
-        socket::send(self.socket.as_fd(), &packet, &descriptors)
+        let count = what.handles.len(); // 64 at the most
+        let len = size_of::<HandlePacket>() + count * size_of::<CarriedHandle>();
+        socket::send(self.socket.as_fd(), &packet[..len], &descriptors[..count])
     }
 }
 

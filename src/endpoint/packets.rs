@@ -14,7 +14,7 @@ use super::sender::{Claimed, Sender, unless_gone};
 use super::{Deadline, MessagePacket};
 use crate::carrier::{HandOver, Unsent};
 use crate::error::Error;
-use crate::handle::check_moved;
+use crate::handle::{Handle, Through, check_moved};
 use crate::os::futex;
 use crate::ring::Wakes;
 use crate::ring::carry::{Carried, NotCarried, Spot};
@@ -34,8 +34,8 @@ impl<K: Discipline> Sender<K> {
     /// [`Error::HandlesNotCarried`] where the region was made without `max_handles`.
     ///
     /// # Cost
-    /// Without handles that of [`Self::send`]. With handles two system calls and one more for each,
-    /// and four or so for the first message.
+    /// Without handles that of [`Self::send`]. With handles two system calls, the second to close what
+    /// was sent; one more for each of which nothing is known yet, and four or so for the first message.
     ///
     /// # Source
     /// Whole or nothing, and consuming the handles on failure too, are `zx_channel_write`'s.
@@ -97,9 +97,16 @@ impl<K: Discipline> Sender<K> {
         deadline: impl Into<Deadline>,
     ) -> Result<(), SendTimeoutError<MessagePacket>> {
         let index = self.ring();
-        self.check_handles(&packet)
-            .and_then(|()| self.until(deadline.into(), |sender| sender.attempt_packet(&packet)))
-            .map_err(|error| error.into_timeout_error(packet, index))
+        let sent = self
+            .check_handles(&packet)
+            .and_then(|()| self.until(deadline.into(), |sender| sender.attempt_packet(&packet)));
+        match sent {
+            Ok(()) => {
+                Handle::close_all(packet.handles);
+                Ok(())
+            }
+            Err(error) => Err(error.into_timeout_error(packet, index)),
+        }
     }
 
     /// Sends `packet` if there is room now and, where it has handles, somebody to take them. On failure
@@ -114,9 +121,13 @@ impl<K: Discipline> Sender<K> {
         &mut self,
         packet: MessagePacket,
     ) -> Result<(), TrySendError<MessagePacket>> {
-        self.check_handles(&packet)
-            .and_then(|()| self.attempt_packet(&packet))
-            .map_err(|error| error.into_try_error(packet))
+        match self.check_handles(&packet).and_then(|()| self.attempt_packet(&packet)) {
+            Ok(()) => {
+                Handle::close_all(packet.handles);
+                Ok(())
+            }
+            Err(error) => Err(error.into_try_error(packet)),
+        }
     }
 
     /// The most handles of one message.
@@ -136,10 +147,15 @@ impl<K: Discipline> Sender<K> {
             return Err(Error::HandlesNotCarried { ring, reason }.into());
         }
         let outgoing = self.claimed_end().map(Attached::outgoing);
-        let socket = outgoing.as_ref().and_then(|outgoing| outgoing.socket());
-        let sockets = self.region.rendezvous_sockets().chain(socket);
-        let through: Vec<_> = std::iter::once(self.region.plain()).chain(sockets).collect();
-        check_moved(&packet.handles, limit, &through).map_err(NotSent::Handles)
+        let judged = match outgoing.as_ref().and_then(|outgoing| outgoing.through()) {
+            Some(through) => check_moved(&packet.handles, limit, through),
+            None => {
+                let own = std::iter::once(self.region.plain());
+                Through::of(own.chain(self.region.rendezvous_sockets()))
+                    .and_then(|through| check_moved(&packet.handles, limit, &through))
+            }
+        };
+        judged.map_err(NotSent::Handles)
     }
 
     fn attempt_packet(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {

@@ -1,6 +1,6 @@
 //! Judging one handle that is to be sent.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use tombolo_abi::HANDLE_COUNT_MAX;
 
@@ -23,13 +23,16 @@ pub(super) struct Wanted {
 
 /// The files that a channel is made of, which must not go through it.
 #[derive(Debug)]
-pub(super) struct Through {
+pub(crate) struct Through {
     files: Vec<Look>,
 }
 
 impl Through {
-    pub(super) fn of(channel: &[BorrowedFd<'_>]) -> Result<Self, DispositionError> {
-        let files = channel.iter().map(|fd| Look::at(*fd)).collect::<Result<_, _>>();
+    /// Those behind the descriptors in `channel`.
+    pub(crate) fn of<'a>(
+        channel: impl IntoIterator<Item = BorrowedFd<'a>>,
+    ) -> Result<Self, DispositionError> {
+        let files = channel.into_iter().map(Look::at).collect::<Result<_, _>>();
         files.map(|files| Self { files }).map_err(|error| DispositionError::Channel {
             source: refused("look at a descriptor", error),
         })
@@ -40,8 +43,7 @@ impl Through {
         if self.files.is_empty() {
             return Ok(());
         }
-        let found =
-            Look::at(handle.as_fd()).map_err(|error| refused("look at a descriptor", error))?;
+        let found = handle.file().map_err(|error| refused("look at a descriptor", error))?;
         let is_own = self.files.iter().any(|file| file.is_same_file(&found));
         if is_own { Err(HandleError::ThroughItself) } else { Ok(()) }
     }
@@ -73,13 +75,12 @@ pub(super) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Resul
 pub(crate) fn check_moved(
     handles: &[Handle],
     limit: u16,
-    through: &[BorrowedFd<'_>],
+    through: &Through,
 ) -> Result<(), DispositionError> {
     let (found, limit) = (handles.len(), usize::from(limit.min(HANDLE_COUNT_MAX)));
     if found > limit {
         return Err(DispositionError::TooManyHandles { found, limit });
     }
-    let through = Through::of(through)?;
     for (index, handle) in handles.iter().enumerate() {
         let judged = handle.check_sendable().and_then(|()| through.admits(handle));
         judged.map_err(|source| DispositionError::Handle { index, source })?;

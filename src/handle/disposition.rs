@@ -166,7 +166,7 @@ impl<'a> HandleDisposition<'a> {
         through: &[BorrowedFd<'_>],
     ) -> Result<Vec<Handle>, DispositionError> {
         check_count(list.len())?;
-        let through = Through::of(through)?;
+        let through = Through::of(through.iter().copied())?;
         let refusals: Vec<_> = list.iter_mut().map(|one| one.judge(&through).err()).collect();
         first_of(refusals)?;
         let mut copies = Vec::with_capacity(list.len());

@@ -32,7 +32,12 @@ static NEXT: AtomicU64 = AtomicU64::new(FIRST);
 
 /// An id that this process has not given before. It would take centuries to come to 2^63.
 pub(super) fn next() -> KoID {
-    NEXT.fetch_add(1, Ordering::Relaxed) // a counter alone: nothing else is ordered by it
+    several(1)
+}
+
+/// The first of `count` ids in a row that this process has not given before.
+pub(super) fn several(count: usize) -> KoID {
+    NEXT.fetch_add(count as u64, Ordering::Relaxed) // a counter alone: nothing else is ordered by it
 }
 
 /// The id of the `count`-th end of a channel in the region with this uuid, by which all processes
@@ -61,8 +66,8 @@ mod tests {
 
     #[test]
     fn ids_count_from_1024_and_are_never_given_twice() {
-        let (first, second) = (next(), next());
-        assert!(first >= FIRST && second > first && second < CHANNEL_END);
+        let (first, second, third) = (next(), several(64), next());
+        assert!(first >= FIRST && second > first && third >= second + 64 && third < CHANNEL_END);
     }
 
     #[test]

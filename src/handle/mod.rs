@@ -29,7 +29,7 @@ mod table;
 mod table_disposition;
 mod tell;
 
-pub(crate) use self::check::check_moved;
+pub(crate) use self::check::{Through, check_moved};
 pub use self::disposition::{HandleDisposition, HandleOp, HandleSource};
 pub use self::error::{DispositionError, HandleError};
 pub use self::koid::{KoID, channel_end_koid};

@@ -9,6 +9,7 @@ use rustix::io::{Errno, FdFlags};
 
 use super::error::HandleError;
 use super::koid::{self, KoID};
+use super::look::Look;
 use super::rights::Rights;
 use super::tell::HandleType;
 
@@ -40,7 +41,7 @@ use super::tell::HandleType;
 ///
 /// # Cost
 /// One system call to make, and one more for a descriptor without the mark. The first question for
-/// type or rights takes two to some ten. A regular file is read from then, eight bytes at its beginning;
+/// type or rights takes two to some ten, the first message one of them; duplicates know what is known. A regular file is read from then, eight bytes at its beginning;
 /// on a file system in user space that waits for its server.
 ///
 /// # Source
@@ -63,12 +64,35 @@ use super::tell::HandleType;
 pub struct Handle {
     fd: OwnedFd,
     id: KoID,
+    /// Which file it leads to, once somebody has asked.
+    file: OnceLock<Look>,
     /// What the descriptor is, once somebody has asked.
     told: OnceLock<Told>,
-    /// `None` for those of a new handle; else those of them that are among these.
-    rights: Option<Rights>,
+    granted: Granted,
     /// Whether a list of dispositions has judged it: it may be sent, with whatever rights it has now.
     is_disposed: bool,
+}
+
+/// The rights of a handle, as far as they are known without asking the kernel.
+#[derive(Clone, Copy, Debug)]
+enum Granted {
+    /// Those of a new handle.
+    OfNew,
+    /// Those of a new handle that are among these: it has come in a message.
+    AtMost(Rights),
+    /// These.
+    Exactly(Rights),
+}
+
+impl Granted {
+    /// The rights, as the descriptor is what `told` says.
+    fn of(self, told: Told) -> Rights {
+        match self {
+            Self::OfNew => told.rights,
+            Self::AtMost(rights) => told.rights.intersection(rights),
+            Self::Exactly(rights) => rights,
+        }
+    }
 }
 
 /// What follows from the descriptor, and never changes.
@@ -97,7 +121,7 @@ impl Handle {
     pub fn new(fd: impl Into<OwnedFd>) -> Self {
         let fd = fd.into();
         close_on_exec(&fd);
-        Self::unmarked(fd)
+        Self::with_id(fd, koid::next(), Granted::OfNew)
     }
 
     /// A second handle to the same object, with `rights` or [`Rights::SAME_RIGHTS`]. It shares the
@@ -163,10 +187,10 @@ impl Handle {
     /// What may be done with it.
     #[must_use]
     pub fn rights(&self) -> Rights {
-        match self.rights {
-            Some(rights) if Rights::ALWAYS.contains(rights) => rights,
-            Some(rights) => rights.intersection(self.told().rights),
-            None => self.told().rights,
+        match self.granted {
+            Granted::Exactly(rights) => rights,
+            Granted::AtMost(rights) if Rights::ALWAYS.contains(rights) => rights,
+            granted => granted.of(self.told()),
         }
     }
 
@@ -178,20 +202,36 @@ impl Handle {
 
     /// Its rights as they travel: [`Rights::SAME_RIGHTS`] for those of any new handle.
     pub(crate) fn rights_to_carry(&self) -> u32 {
-        self.rights.unwrap_or(Rights::SAME_RIGHTS).bits()
+        match self.granted {
+            Granted::OfNew => Rights::SAME_RIGHTS.bits(),
+            Granted::AtMost(rights) | Granted::Exactly(rights) => rights.bits(),
+        }
     }
 
-    /// A handle that has come in a message, on a descriptor that is close-on-exec. It has the rights
-    /// that `bits` say, as far as a new handle has them. The descriptor is a peer's choice: nothing is
-    /// asked of it here.
-    pub(crate) fn carried(fd: OwnedFd, bits: u32) -> Self {
-        let rights = (bits != Rights::SAME_RIGHTS.bits()).then(|| Rights::known(bits));
-        Self { rights, ..Self::unmarked(fd) }
+    /// Handles that have come in a message, on descriptors that are close-on-exec. They have the rights
+    /// that `bits` say, as far as new handles have them. The descriptors are a peer's choice: nothing is
+    /// asked of them here.
+    pub(crate) fn carried(fds: Vec<OwnedFd>, bits: impl Iterator<Item = u32>) -> Vec<Self> {
+        let ids = koid::several(fds.len())..;
+        let granted = bits.map(|bits| match bits {
+            bits if bits == Rights::SAME_RIGHTS.bits() => Granted::OfNew,
+            bits => Granted::AtMost(Rights::known(bits)),
+        });
+        let all = fds.into_iter().zip(ids).zip(granted);
+        all.map(|((fd, id), granted)| Self::with_id(fd, id, granted)).collect()
     }
 
-    fn unmarked(fd: OwnedFd) -> Self {
-        let (id, told) = (koid::next(), OnceLock::new());
-        Self { fd, id, told, rights: None, is_disposed: false }
+    /// Closes what has been sent.
+    pub(crate) fn close_all(handles: Vec<Self>) {
+        if !handles.is_empty() {
+            crate::os::close::all(handles.into_iter().map(Self::into_fd));
+        }
+    }
+
+    /// A handle of which nothing else is known.
+    fn with_id(fd: OwnedFd, id: KoID, granted: Granted) -> Self {
+        let (file, told) = (OnceLock::new(), OnceLock::new());
+        Self { fd, id, file, told, granted, is_disposed: false }
     }
 
     /// What a list of dispositions made of it. To have given the right to send it away is no reason
@@ -205,10 +245,24 @@ impl Handle {
         if self.is_disposed { Ok(()) } else { self.require(Rights::TRANSFER) }
     }
 
+    /// The file that it leads to: looked at once, for it never changes.
+    pub(super) fn file(&self) -> Result<Look, Errno> {
+        if let Some(file) = self.file.get() {
+            return Ok(*file);
+        }
+        let found = Look::at(self.fd.as_fd())?;
+        Ok(*self.file.get_or_init(|| found))
+    }
+
     /// Refuses where one of `wanted` is missing. Does not ask for the type where every new handle
     /// has them.
     pub(super) fn require(&self, wanted: Rights) -> Result<(), HandleError> {
-        if self.rights.unwrap_or(Rights::ALWAYS).intersection(Rights::ALWAYS).contains(wanted) {
+        let surely = match self.granted {
+            Granted::OfNew => Rights::ALWAYS,
+            Granted::AtMost(rights) => Rights::ALWAYS.intersection(rights),
+            Granted::Exactly(rights) => rights,
+        };
+        if surely.contains(wanted) {
             return Ok(());
         }
         let held = self.rights();
@@ -239,8 +293,9 @@ impl Handle {
     pub(super) fn copy(&self, rights: Rights) -> Result<Self, HandleError> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|error| refused("duplicate a descriptor", error))?;
-        let (id, told, rights_now) = (self.id, self.told.clone(), self.rights);
-        let copy = Self { fd, id, told, rights: rights_now, is_disposed: false };
+        let (id, granted) = (self.id, self.granted);
+        let (file, told) = (self.file.clone(), self.told.clone());
+        let copy = Self { fd, id, file, told, granted, is_disposed: false };
         Ok(copy.with(rights))
     }
 
@@ -248,7 +303,7 @@ impl Handle {
     pub(super) fn with(mut self, rights: Rights) -> Self {
         self.is_disposed = false;
         if rights != Rights::SAME_RIGHTS {
-            self.rights = Some(rights);
+            self.granted = Granted::Exactly(rights);
         }
         self
     }
@@ -256,7 +311,7 @@ impl Handle {
     fn told(&self) -> Told {
         *self.told.get_or_init(|| {
             let flags = rustix::fs::fcntl_getfl(&self.fd).unwrap_or(OFlags::PATH);
-            let kind = HandleType::of(self.fd.as_fd(), flags);
+            let kind = HandleType::of(self.fd.as_fd(), flags, self.file().ok());
             Told { kind, rights: Rights::of_new(kind, flags) }
         })
     }
@@ -286,11 +341,15 @@ impl fmt::Debug for Handle {
     /// Asks for nothing that is not known yet.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let told = self.told.get();
+        let rights = match self.granted {
+            Granted::Exactly(rights) => Some(rights),
+            granted => told.map(|told| granted.of(*told)),
+        };
         f.debug_struct("Handle")
             .field("fd", &self.fd.as_raw_fd())
             .field("id", &self.id)
             .field("type", &told.map(|told| told.kind))
-            .field("rights", &told.map(|_| self.rights()).or(self.rights))
+            .field("rights", &rights)
             .finish()
     }
 }

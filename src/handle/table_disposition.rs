@@ -108,7 +108,7 @@ impl HandleTable {
         through: &[BorrowedFd<'_>],
     ) -> Result<Vec<Handle>, DispositionError> {
         check_count(list.len())?;
-        let through = Through::of(through)?;
+        let through = Through::of(through.iter().copied())?;
         let handles = self.judge(list, &through)?;
         let copies = make_copies(list, &handles)?;
         drop(handles); // what only the table holds now can leave it without a second descriptor

@@ -46,9 +46,9 @@ pub enum HandleType {
 }
 
 impl HandleType {
-    /// The type of what `fd`, opened with `flags`, leads to.
-    pub(super) fn of(fd: BorrowedFd<'_>, flags: OFlags) -> Self {
-        let Ok(found) = Look::at(fd) else {
+    /// The type of what `fd`, opened with `flags`, leads to, as far as `found` could be looked at.
+    pub(super) fn of(fd: BorrowedFd<'_>, flags: OFlags, found: Option<Look>) -> Self {
+        let Some(found) = found else {
             return Self::Other;
         };
         let path_only = flags.contains(OFlags::PATH);

@@ -23,6 +23,11 @@ pub(crate) fn report(line: &str) {
     std::io::stdout().flush().unwrap();
 }
 
+/// The next thing that the parent tells; none once it has let go, or is gone.
+pub(crate) fn hear() -> Option<String> {
+    std::io::stdin().lines().next()?.ok()
+}
+
 /// Waits until the parent lets go, or is gone.
 pub(crate) fn wait_for_parent() {
     let _ = std::io::stdin().read(&mut [0]);
@@ -46,6 +51,11 @@ impl Peer {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Says something to it.
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// The next thing that it reported; empty once it is gone.

@@ -7,7 +7,8 @@ mod futex;
 mod join;
 mod line;
 mod lines;
-mod shared;
+mod rights;
+pub(crate) mod shared;
 mod stream;
 
 pub use descriptors::PassDescriptors;
@@ -16,4 +17,5 @@ pub use futex::{FutexWaitvWake, FutexWake};
 pub use join::OpenMmap;
 pub use line::Line;
 pub use lines::{FreshLine, FreshLineBare};
+pub use rights::{Rights, RightsTold};
 pub use stream::Stream;

@@ -74,7 +74,11 @@ fn sorted(mut outcomes: Vec<&Outcome>) -> Vec<&Outcome> {
 }
 
 fn heading(test: Test) -> String {
-    let what = if test == Test::FanIn { "senders" } else { "size" };
+    let what = match test {
+        Test::FanIn => "senders",
+        Test::PassHandles => "handles",
+        _ => "size",
+    };
     let rest = if test.is_one_way() {
         format!("{:>9}", "GB/s")
     } else {
@@ -89,6 +93,7 @@ fn heading(test: Test) -> String {
 fn line(outcome: &Outcome, floor: Option<&Outcome>) -> String {
     let size = match outcome.test {
         Test::FanIn => outcome.producers.to_string(),
+        Test::PassHandles => outcome.size.to_string(),
         _ if outcome.size == 0 => String::new(),
         _ => format!("{} B", outcome.size),
     };

@@ -109,6 +109,18 @@ const TARGETS: &[Target] = &[
     ),
     target("join, to open and mmap", at("tombolo", Join, 0), at("open-mmap", Join, 0), AtMost(3.0)),
     target(
+        "16 handles, to bare rights told by a line",
+        at(SPSC, PassHandles, 16),
+        at("scm-rights-told", PassHandles, 16),
+        AtMost(1.25),
+    ),
+    target(
+        "16 handles, to bare rights",
+        at(SPSC, PassHandles, 16),
+        at("scm-rights", PassHandles, 16),
+        AtMost(1.25),
+    ),
+    target(
         "one way 64 B, to iceoryx2",
         at(SPSC, OneWayBusy, 64),
         at("iceoryx2", OneWayBusy, 64),

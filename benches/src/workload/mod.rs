@@ -1,11 +1,13 @@
 //! What the two sides do, generic over systems.
 
 mod clock;
+mod hand_over;
 mod one_way;
 mod round_trip;
 mod solo;
 mod threads;
 
+pub(crate) use hand_over::{Giving, Taking};
 pub(crate) use one_way::{Calls, Sink, Source};
 pub(crate) use round_trip::{Ping, Pong, Style};
 pub(crate) use solo::Solo;

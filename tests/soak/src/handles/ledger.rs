@@ -17,8 +17,11 @@ pub(super) enum What {
     WithoutDescriptors = 2,
 }
 
-/// One note of a receiver: 64 bytes, so that none lies on two pages. A write of those ends between them
-/// where the process is killed.
+/// Bytes of a note, so many that none lies on two pages: a write of those ends between them where the
+/// process is killed.
+pub(super) const NOTE_LEN: u64 = 64;
+
+/// One note of a receiver.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) sender: u64,

@@ -41,11 +41,11 @@ fn run<K: Discipline>(rx: &mut Receiver<K>, arguments: Arguments) -> Result<(), 
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             Err(error) => return Err(error.into()),
         }
-        if rng.percent(3) {
+        if rng.below(400) == 0 {
             thread::sleep(Duration::from_micros(rng.below(5000))); // so that some wait in the ring
         }
     }
-    // The senders are dead, and what they left was closed with their connections.
+    // The senders are gone, and what they left was closed with their connections.
     match open_count()? {
         after if after == before => Ok(()),
         after => Err(format!("{after} descriptors are open, and were {before}").into()),
@@ -67,7 +67,7 @@ fn take(
     if record.handle_count() != content.count() {
         return Err(format!("{} handles stated with {content:?}", record.handle_count()).into());
     }
-    if content.count() > 0 && rng.percent(3) {
+    if content.count() > 0 && rng.percent(1) {
         let room = rng.below(content.count() as u64) as usize;
         match limited(room, || record.handles())? {
             Err(Error::TooManyFiles { .. }) => note(What::WithoutDescriptors)?,
@@ -92,7 +92,7 @@ fn take(
     Ok(()) // dropping the record frees it, and not before it was noted
 }
 
-fn open_count() -> Result<usize, Failure> {
+pub(super) fn open_count() -> Result<usize, Failure> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
 }
 

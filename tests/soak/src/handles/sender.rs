@@ -1,4 +1,4 @@
-//! Sends until it is killed.
+//! Sends until it is killed or told to stop.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -8,14 +8,14 @@ use tombolo::{Discipline, SendTimeoutError, Sender};
 use tombolo_abi::RingKind;
 
 use super::content::Content;
+use super::receiver::open_count;
 use super::{Arguments, soon};
 use crate::Failure;
 
 pub(super) const NAME: &str = "handles.sender";
 
-/// Where some of them die, in a build that has crash points.
-pub(super) const POINTS: [&str; 4] =
-    ["carry.before-hand-over", "carry.after-hand-over", "send.before-commit", "send.after-commit"];
+/// Messages between two looks whether to stop.
+const MANY: u64 = 32;
 
 /// How long it waits before it looks whether the message came back whole.
 const A_WHILE: Duration = Duration::from_millis(20);
@@ -33,29 +33,47 @@ fn run<K: Discipline>(tx: &mut Sender<K>, mut arguments: Arguments) -> Result<()
     soon(|| tx.claim())?;
     let fifo = File::options().write(true).open(arguments.directory.join("witness"))?;
     let notes = File::create(arguments.directory.join(format!("sent-{}", arguments.life)))?;
+    let mut before = None;
     for number in 0u64.. {
+        if number % MANY == 0 && arguments.directory.join("stop-sending").exists() {
+            break;
+        }
         let content = Content::draw(arguments.life, number, &mut arguments.rng);
-        let mut packet = content.packet(&fifo)?;
-        loop {
-            match tx.try_send_packet_deadline(packet, A_WHILE) {
-                Ok(()) => break,
-                Err(
-                    SendTimeoutError::Timeout(back)
-                    | SendTimeoutError::NoReceiver(back)
-                    | SendTimeoutError::Disconnected(back),
-                ) if back.handles.len() == content.count() => packet = back,
-                Err(SendTimeoutError::Failed {
-                    message,
-                    source: tombolo::Error::Stalled { .. },
-                }) => packet = message,
-                Err(error) => {
-                    let text = format!("sending {content:?}: {error}");
-                    fs::write(arguments.directory.join("failure"), &text)?;
-                    return Err(text.into());
-                }
-            }
+        if let Err(error) = send_whole(tx, content, &fifo) {
+            let text = format!("sending {content:?}: {error}");
+            fs::write(arguments.directory.join("failure"), &text)?;
+            return Err(text.into());
         }
         notes.write_all_at(&(number + 1).to_le_bytes(), 0)?;
+        if before.is_none() && content.count() > 0 {
+            before = Some(open_count()?); // with the connection
+        }
     }
-    Ok(())
+    match (before, open_count()?) {
+        (Some(before), after) if after != before => {
+            Err(format!("{after} descriptors are open, and were {before}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tries until it is sent. What comes back has all its handles.
+fn send_whole<K: Discipline>(
+    tx: &mut Sender<K>,
+    content: Content,
+    fifo: &File,
+) -> Result<(), Failure> {
+    let mut packet = content.packet(fifo)?;
+    loop {
+        match tx.try_send_packet_deadline(packet, A_WHILE) {
+            Ok(()) => return Ok(()),
+            Err(
+                SendTimeoutError::Timeout(back)
+                | SendTimeoutError::NoReceiver(back)
+                | SendTimeoutError::Disconnected(back)
+                | SendTimeoutError::Failed { message: back, source: tombolo::Error::Stalled { .. } },
+            ) if back.handles.len() == content.count() => packet = back,
+            Err(error) => return Err(error.to_string().into()),
+        }
+    }
 }
