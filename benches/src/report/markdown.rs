@@ -79,6 +79,7 @@ fn columns_of(test: Test) -> Vec<Column> {
 
 fn heading(column: &Column) -> String {
     match (column.heading, column.size, column.producers) {
+        ("", 1, _) if column.test == PassHandles => "1 handle".into(),
         ("", count, _) if column.test == PassHandles => format!("{count} handles"),
         ("", 0, _) => "median".into(),
         ("", size, 1) if column.test != FanIn => length(size),
