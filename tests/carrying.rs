@@ -7,7 +7,6 @@ use std::os::unix::fs::FileTypeExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::MemfdFlags;
 use tombolo::{
     Discipline, DispositionError, Error, EventsRegion, Handle, HandleDisposition, HandleError,
     HandleType, MessagePacket, Mpsc, MpscOrder, OpenOptions, Receiver, Rights, SendTimeoutError,
@@ -15,9 +14,9 @@ use tombolo::{
 };
 
 mod support;
+use support::carrying::{SOON, numbered, numbers_of};
 use support::{Dir, small};
 
-const SOON: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_millis(30);
 
 /// Runs a test of both ends on each kind of ring, with the receiver in its place.
@@ -113,21 +112,10 @@ fn options() -> OpenOptions {
     small().spsc_capacity(1 << 16).mpsc_capacity(1 << 16).producers(8).max_handles(64)
 }
 
-/// A file that says its number.
-fn numbered(number: u64) -> OwnedFd {
-    let memory = rustix::fs::memfd_create(c"numbered", MemfdFlags::CLOEXEC).unwrap();
-    rustix::io::write(&memory, &number.to_le_bytes()).unwrap();
-    memory
-}
-
 fn number_of(handle: &Handle) -> u64 {
     let mut bytes = [0; 8];
     rustix::io::pread(handle, &mut bytes, 0).unwrap();
     u64::from_le_bytes(bytes)
-}
-
-fn numbers_of(handles: &[Handle]) -> Vec<u64> {
-    handles.iter().map(number_of).collect()
 }
 
 /// The writing end of a pipe as a handle, and what tells when nobody has it any more.

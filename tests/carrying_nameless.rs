@@ -4,9 +4,8 @@ use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::fs::MemfdFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tombolo::{
@@ -15,32 +14,9 @@ use tombolo::{
 };
 
 mod support;
+use support::carrying::{SOON, numbers_of, packet};
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, small};
-
-const SOON: Duration = Duration::from_secs(2);
-
-fn numbered(number: u64) -> OwnedFd {
-    let memory = rustix::fs::memfd_create(c"numbered", MemfdFlags::CLOEXEC).unwrap();
-    rustix::io::write(&memory, &number.to_le_bytes()).unwrap();
-    memory
-}
-
-fn numbers_of(handles: &[Handle]) -> Vec<u64> {
-    let number_of = |handle: &Handle| {
-        let mut bytes = [0; 8];
-        rustix::io::pread(handle, &mut bytes, 0).unwrap();
-        u64::from_le_bytes(bytes)
-    };
-    handles.iter().map(number_of).collect()
-}
-
-/// A message with `count` handles that say its number.
-fn packet(number: u64, count: u64) -> MessagePacket {
-    let mut packet = MessagePacket::from(&number.to_le_bytes());
-    packet.handles = (0..count).map(|_| Handle::new(numbered(number))).collect();
-    packet
-}
 
 /// The ends of the ring with a name by which the other region goes over.
 fn named(path: &Path) -> (SpscSender, SpscReceiver) {
