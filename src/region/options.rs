@@ -173,10 +173,14 @@ impl OpenOptions {
         self
     }
 
-    /// The most handles of one message, at most 64. Default 0: messages carry bytes only. With more, a
-    /// receiver listens on a socket in the region's directory from when it is claimed until it goes; of a
-    /// region without a name it is found by sockets that travel with the region, see
-    /// [`EventsRegion::to_fds`](crate::EventsRegion::to_fds).
+    /// The most handles of one message, at most 64. Default 0: messages carry bytes only.
+    ///
+    /// With more, a receiver listens on a socket from when it is claimed until it goes, under a name in the
+    /// region's directory: it must be able to write there, else claiming is [`Error::Io`]. Of a region
+    /// without a name it is found by sockets that travel with the region, see
+    /// [`EventsRegion::to_fds`](crate::EventsRegion::to_fds). Connections are taken from who may use the
+    /// region by the user that the kernel names: this one, the file's owner, root, and where the file's mode
+    /// lets them write, its group or all.
     pub fn max_handles(mut self, count: u16) -> Self {
         self.max_handles = count;
         self
