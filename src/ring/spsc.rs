@@ -107,9 +107,8 @@ impl SpscProducer {
         wakes: &Wakes,
     ) -> Result<usize, Refusal> {
         let sent = self.window.send_batch(ring, payloads);
-        let count = sent.inspect_err(|refusal| self.note(ring, refusal))?;
-        let len = payloads[..count].iter().map(|payload| payload.len()).sum();
-        self.finish(ring, count, len, wakes);
+        let (count, payload_len) = sent.inspect_err(|refusal| self.note(ring, refusal))?;
+        self.finish(ring, count, payload_len, wakes);
         Ok(count)
     }
 
