@@ -85,7 +85,16 @@ const TOO_FEW: &str = "fewer words than bytes to copy";
 ///
 /// # Panics
 /// Where `words` end before the bytes do.
+#[inline]
 pub(crate) fn merge_in(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
+    if offset.is_multiple_of(8) && bytes.len().is_multiple_of(8) {
+        return copy_in(&words[offset / 8..], bytes);
+    }
+    merge_parts_in(words, offset, bytes);
+}
+
+/// As [`merge_in`], where words are written in part.
+fn merge_parts_in(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
     let (words, skip) = (&words[offset / 8..], offset % 8);
     let (first, rest) = bytes.split_at(bytes.len().min((8 - skip) % 8));
     splice(words, skip, first);
@@ -108,7 +117,16 @@ fn splice(words: &[AtomicU64], skip: usize, bytes: &[u8]) {
 ///
 /// # Panics
 /// Where `words` end before the bytes do.
+#[inline]
 pub(crate) fn copy_out_at(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) {
+    if offset.is_multiple_of(8) {
+        return copy_out(&words[offset / 8..], bytes);
+    }
+    copy_out_between(words, offset, bytes);
+}
+
+/// As [`copy_out_at`], from within a word.
+fn copy_out_between(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) {
     let (words, skip) = (&words[offset / 8..], offset % 8);
     let (first, rest) = bytes.split_at_mut(bytes.len().min((8 - skip) % 8));
     if !first.is_empty() {
@@ -249,18 +267,16 @@ unsafe fn move_16_to_32(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: see above.
     unsafe {
         std::arch::asm!(
-            "mov {a}, [{from}]",
-            "mov {b}, [{from} + 8]",
-            "movups {c}, [{from} + {len} - 16]",
-            "mov [{to}], {a}",
-            "mov [{to} + 8], {b}",
-            "movups [{to} + {len} - 16], {c}",
+            "movq {a}, [{from}]",
+            "movhps {a}, [{from} + 8]",
+            "movups {b}, [{from} + {len} - 16]",
+            "movups [{to}], {a}",
+            "movups [{to} + {len} - 16], {b}",
             from = in(reg) from,
             to = in(reg) to,
             len = in(reg) len,
-            a = out(reg) _,
-            b = out(reg) _,
-            c = out(xmm_reg) _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
             options(nostack, preserves_flags)
         );
     }
@@ -276,24 +292,22 @@ unsafe fn move_32_to_64(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: see above.
     unsafe {
         std::arch::asm!(
-            "mov {a}, [{from}]",
-            "mov {b}, [{from} + 8]",
-            "movups {c}, [{from} + 16]",
-            "movups {d}, [{from} + {len} - 32]",
-            "movups {e}, [{from} + {len} - 16]",
-            "mov [{to}], {a}",
-            "mov [{to} + 8], {b}",
-            "movups [{to} + 16], {c}",
-            "movups [{to} + {len} - 32], {d}",
-            "movups [{to} + {len} - 16], {e}",
+            "movq {a}, [{from}]",
+            "movhps {a}, [{from} + 8]",
+            "movups {b}, [{from} + 16]",
+            "movups {c}, [{from} + {len} - 32]",
+            "movups {d}, [{from} + {len} - 16]",
+            "movups [{to}], {a}",
+            "movups [{to} + 16], {b}",
+            "movups [{to} + {len} - 32], {c}",
+            "movups [{to} + {len} - 16], {d}",
             from = in(reg) from,
             to = in(reg) to,
             len = in(reg) len,
-            a = out(reg) _,
-            b = out(reg) _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
             c = out(xmm_reg) _,
             d = out(xmm_reg) _,
-            e = out(xmm_reg) _,
             options(nostack, preserves_flags)
         );
     }
