@@ -267,16 +267,18 @@ unsafe fn move_16_to_32(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: see above.
     unsafe {
         std::arch::asm!(
-            "movq {a}, [{from}]",
-            "movhps {a}, [{from} + 8]",
-            "movups {b}, [{from} + {len} - 16]",
-            "movups [{to}], {a}",
-            "movups [{to} + {len} - 16], {b}",
+            "mov {a}, [{from}]",
+            "mov {b}, [{from} + 8]",
+            "movups {c}, [{from} + {len} - 16]",
+            "mov [{to}], {a}",
+            "mov [{to} + 8], {b}",
+            "movups [{to} + {len} - 16], {c}",
             from = in(reg) from,
             to = in(reg) to,
             len = in(reg) len,
-            a = out(xmm_reg) _,
-            b = out(xmm_reg) _,
+            a = out(reg) _,
+            b = out(reg) _,
+            c = out(xmm_reg) _,
             options(nostack, preserves_flags)
         );
     }
@@ -292,22 +294,24 @@ unsafe fn move_32_to_64(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: see above.
     unsafe {
         std::arch::asm!(
-            "movq {a}, [{from}]",
-            "movhps {a}, [{from} + 8]",
-            "movups {b}, [{from} + 16]",
-            "movups {c}, [{from} + {len} - 32]",
-            "movups {d}, [{from} + {len} - 16]",
-            "movups [{to}], {a}",
-            "movups [{to} + 16], {b}",
-            "movups [{to} + {len} - 32], {c}",
-            "movups [{to} + {len} - 16], {d}",
+            "mov {a}, [{from}]",
+            "mov {b}, [{from} + 8]",
+            "movups {c}, [{from} + 16]",
+            "movups {d}, [{from} + {len} - 32]",
+            "movups {e}, [{from} + {len} - 16]",
+            "mov [{to}], {a}",
+            "mov [{to} + 8], {b}",
+            "movups [{to} + 16], {c}",
+            "movups [{to} + {len} - 32], {d}",
+            "movups [{to} + {len} - 16], {e}",
             from = in(reg) from,
             to = in(reg) to,
             len = in(reg) len,
-            a = out(xmm_reg) _,
-            b = out(xmm_reg) _,
+            a = out(reg) _,
+            b = out(reg) _,
             c = out(xmm_reg) _,
             d = out(xmm_reg) _,
+            e = out(xmm_reg) _,
             options(nostack, preserves_flags)
         );
     }
