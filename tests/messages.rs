@@ -1,12 +1,14 @@
 //! Sending and receiving, the same for rings of all kinds.
 
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
 use tombolo::{
     Deadline, Discipline, Error, EventsRegion, MessagePacket, MpscOrder, OpenOptions, Receiver,
-    RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError, TrySendError,
+    RecordRef, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
+    TrySendError,
 };
 use tombolo_abi::{MAGIC, parse_entries};
 
@@ -216,6 +218,36 @@ on_all_rings! {
         assert_eq!(rx.drain(100, |record| got.extend(record.to_vec())).unwrap(), 7);
         assert_eq!(rx.drain(100, |_| panic!("beyond the end")).unwrap(), 0);
         assert_eq!(got, (0..10).collect::<Vec<u8>>());
+    }
+
+    fn a_panic_while_draining_leaves_the_message_it_was_given_and_those_behind_it(ends: Ends) {
+        let Ends { mut tx, mut rx, .. } = ends;
+        (0..10u8).for_each(|number| tx.send(&[number]).unwrap());
+        let mut panicking = |record: &RecordRef<'_>| assert_ne!(record.to_vec(), [3]);
+        let drained = AssertUnwindSafe(|| rx.drain(10, &mut panicking).unwrap());
+        catch_unwind(drained).expect_err("message 3 panics");
+        let mut got = vec![];
+        assert_eq!(rx.drain(10, |record| got.extend(record.to_vec())).unwrap(), 7);
+        assert_eq!(got, (3..10).collect::<Vec<u8>>());
+    }
+
+    fn draining_goes_over_runs_of_many_and_the_ends_of_laps(ends: Ends) {
+        let Ends { mut tx, mut rx, .. } = ends;
+        let (mut sent, mut taken) = (0u32, 0u32);
+        for round in 0..3000 {
+            let count = round % 70;
+            let numbers: Vec<_> = (sent..sent + count).map(u32::to_le_bytes).collect();
+            let slices: Vec<_> = numbers.iter().map(|number| &number[..]).collect();
+            tx.send_batch(&slices).unwrap();
+            sent += count;
+            let mut last_position = None;
+            let drained = rx.drain(usize::MAX, |record| {
+                assert_eq!(record.to_vec(), taken.to_le_bytes());
+                assert!(last_position.replace(record.position()) < Some(record.position()));
+                taken += 1;
+            });
+            assert_eq!((drained.unwrap(), taken), (count as usize, sent));
+        }
     }
 
     fn iterating_ends_when_the_sender_has_left_and_all_is_taken(ends: Ends) {

@@ -353,7 +353,9 @@ impl RecordRules {
     #[inline]
     pub const fn plain_len(&self, word: u64, position: u64) -> Option<u32> {
         let rest = word ^ self.encode(&Record::data(0), position);
-        if rest > self.max_message as u64 || rest > PAYLOAD_LEN_BITS as u64 {
+        let limit =
+            if self.max_message < PAYLOAD_LEN_BITS { self.max_message } else { PAYLOAD_LEN_BITS };
+        if rest > limit as u64 {
             return None;
         }
         let fits = self.record_len(&Record::data(rest as u32)) <= self.len_to_end(position);

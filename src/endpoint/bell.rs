@@ -137,6 +137,18 @@ impl Bell {
         self.records >= RECORDS
     }
 
+    /// How many records may be taken before the turn is over.
+    #[inline]
+    pub(super) fn records_left(&self) -> u32 {
+        (RECORDS - 1).saturating_sub(self.records)
+    }
+
+    /// Counts so many records, no more than were left.
+    #[inline]
+    pub(super) fn note_records(&mut self, count: u32) {
+        self.records += count;
+    }
+
     /// Counts a record too, and begins a new turn where it is time. Gives whether it was.
     pub(super) fn look_around(&mut self, end: &Attached) -> bool {
         let is_time = self.is_time_to_look_around();

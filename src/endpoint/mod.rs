@@ -7,6 +7,7 @@ mod claim;
 mod claimed;
 mod deadline;
 mod discipline;
+mod drain;
 mod errors;
 mod group;
 mod intake;

@@ -11,6 +11,7 @@ use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
 use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
 use crate::Error;
+use crate::mem::Payload;
 use crate::region::Region;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Front, Nothing};
@@ -30,7 +31,7 @@ use crate::ring::{Front, Nothing};
 pub struct Receiver<K: Discipline> {
     region: Arc<Region>,
     index: u32,
-    claimed: Option<Claimed>,
+    pub(super) claimed: Option<Claimed>,
     spin_max: Duration,
     discipline: PhantomData<fn() -> K>,
     /// An end has one user at a time: it may be sent, not shared.
@@ -215,58 +216,9 @@ impl<K: Discipline> Receiver<K> {
         Ok(self.lend(front)?)
     }
 
-    /// Hands up to `limit` messages that are there now to `take`, one after the other, and gives
-    /// how many. Each is freed when `take` returns, and handles that it did not ask for are closed.
-    ///
-    /// # Errors
-    /// [`Error::Poisoned`] and the like. An empty ring is no error, it gives 0, also where its
-    /// sender is gone: the next receive says so.
-    ///
-    /// # Examples
-    /// ```
-    /// # let directory = tempfile::tempdir()?;
-    /// # let path = directory.path().join("demo.tombolo");
-    /// let mut region = tombolo::EventsRegion::open_path(path)?;
-    /// let (mut tx, mut rx) = region.split_spsc()?;
-    /// tx.send_batch(&[b"a", b"b", b"c"])?;
-    /// let mut bytes = 0;
-    /// assert_eq!(rx.drain(2, |record| bytes += record.len())?, 2);
-    /// assert_eq!(rx.drain(usize::MAX, |record| bytes += record.len())?, 1);
-    /// assert_eq!(bytes, 3);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[inline]
-    pub fn drain(
-        &mut self,
-        limit: usize,
-        mut take: impl FnMut(&RecordRef<'_>),
-    ) -> Result<usize, Error> {
-        let mut count = 0;
-        while count < limit {
-            let front = match self.front_now() {
-                Ok(Some(front)) => front,
-                Ok(None) => break,
-                Err(error) if count == 0 => return Err(error),
-                Err(_) => break, // told by the next call
-            };
-            take(&self.lend(front)?);
-            count += 1;
-        }
-        self.claimed_until(Deadline::PAST)?.end.check_whole()?;
-        Ok(count)
-    }
-
     /// The next message if there is one now; of departures nothing is said.
-    #[inline(always)]
-    fn front_now(&mut self) -> Result<Option<Front>, Error> {
-        match self.claimed.as_mut().map(Claimed::front_at_once::<K>) {
-            Some(Ok(Some(front))) => Ok(Some(front)),
-            _ => self.front_carefully(),
-        }
-    }
-
     #[cold]
-    fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
+    pub(super) fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
         let claimed = self.claimed_until(Deadline::PAST)?;
         claimed.end.check_usable()?;
         claimed.front()
@@ -359,10 +311,12 @@ impl<K: Discipline> Receiver<K> {
     }
 
     #[inline(always)]
-    fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
+    pub(super) fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         match &mut self.claimed {
             Some(Claimed { end, consumer, wakes, intake, .. }) => {
-                Ok(RecordRef::new(end, consumer, wakes, intake, front))
+                let position = consumer.head().wrapping_add(front.payload_offset());
+                let payload = Payload::new(&end.ring.memory, position, front.payload_len());
+                Ok(RecordRef::new(end, consumer, wakes, intake, front, payload))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }

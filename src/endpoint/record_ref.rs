@@ -50,7 +50,7 @@ enum OnDrop {
 }
 
 impl<'a> RecordRef<'a> {
-    /// Lends `front` of the ring at `end`.
+    /// Lends `front` of the ring at `end`, which has `payload`.
     #[inline(always)]
     pub(super) fn new(
         end: &'a Attached,
@@ -58,9 +58,8 @@ impl<'a> RecordRef<'a> {
         wakes: &'a Wakes,
         intake: &'a Option<Intake>,
         front: Front,
+        payload: Payload<'a>,
     ) -> Self {
-        let position = consumer.payload_position(front);
-        let payload = Payload::new(&end.ring.memory, position, front.payload_len());
         Self { payload, front, end, consumer, wakes, intake, on_drop: OnDrop::Free }
     }
 
@@ -68,7 +67,7 @@ impl<'a> RecordRef<'a> {
     /// another message of that ring. Messages of two lanes may have the same.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.consumer.head()
+        self.payload.position().wrapping_sub(self.front.payload_offset())
     }
 
     /// Index in the region's directory of the ring that it lies in: of lanes, the one of its producer.
@@ -232,7 +231,7 @@ impl<'a> RecordRef<'a> {
     /// What tells the message's handles from others.
     fn wanted(&self) -> Wanted {
         let ext = self.consumer.ext(&self.end.ring);
-        let (position, count) = (self.consumer.head(), self.front.handle_count());
+        let (position, count) = (self.position(), self.front.handle_count());
         Wanted { ring: self.ring(), ext, position, count }
     }
 

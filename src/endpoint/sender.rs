@@ -274,7 +274,11 @@ impl<K: Discipline> Sender<K> {
 
     fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
         let claimed = self.usable()?;
-        claimed.check_len(messages.iter().map(|message| message.len()).max().unwrap_or(0))?;
+        // No message is longer than the bits of all together.
+        let bits = messages.iter().fold(0, |bits, message| bits | message.len());
+        if claimed.check_len(bits).is_err() {
+            messages.iter().try_for_each(|message| claimed.check_len(message.len()))?;
+        }
         let Claimed { end, producer, wakes, peer, .. } = claimed;
         let sent = unless_gone(end, peer, || K::try_send_batch(end, producer, wakes, messages))?;
         end.settle_now_and_then(wakes);

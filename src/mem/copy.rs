@@ -85,7 +85,16 @@ const TOO_FEW: &str = "fewer words than bytes to copy";
 ///
 /// # Panics
 /// Where `words` end before the bytes do.
+#[inline]
 pub(crate) fn merge_in(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
+    if offset.is_multiple_of(8) && bytes.len().is_multiple_of(8) {
+        return copy_in(&words[offset / 8..], bytes);
+    }
+    merge_parts_in(words, offset, bytes);
+}
+
+/// As [`merge_in`], where words are written in part.
+fn merge_parts_in(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
     let (words, skip) = (&words[offset / 8..], offset % 8);
     let (first, rest) = bytes.split_at(bytes.len().min((8 - skip) % 8));
     splice(words, skip, first);
@@ -108,7 +117,16 @@ fn splice(words: &[AtomicU64], skip: usize, bytes: &[u8]) {
 ///
 /// # Panics
 /// Where `words` end before the bytes do.
+#[inline]
 pub(crate) fn copy_out_at(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) {
+    if offset.is_multiple_of(8) {
+        return copy_out(&words[offset / 8..], bytes);
+    }
+    copy_out_between(words, offset, bytes);
+}
+
+/// As [`copy_out_at`], from within a word.
+fn copy_out_between(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) {
     let (words, skip) = (&words[offset / 8..], offset % 8);
     let (first, rest) = bytes.split_at_mut(bytes.len().min((8 - skip) % 8));
     if !first.is_empty() {

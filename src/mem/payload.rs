@@ -23,6 +23,12 @@ impl<'a> Payload<'a> {
         Self { span, position, len }
     }
 
+    /// Where it starts.
+    #[inline]
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Bytes of the message.
     #[inline]
     #[must_use]

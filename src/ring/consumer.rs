@@ -7,7 +7,7 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use tombolo_abi::{RECORD_HEADER_LEN, Record, RecordExt, RecordKind};
+use tombolo_abi::{RECORD_HEADER_LEN, Record, RecordExt, RecordKind, RecordRules};
 
 use super::doorbell::{Wakes, notify_producers};
 use super::{Memory, Ring, Word};
@@ -50,6 +50,60 @@ pub(crate) struct Front {
     word: NonZeroU64,
 }
 
+/// Records that a consumer goes over before it frees them, all at once. Until then they are as they were:
+/// whoever dies leaves them to be delivered again. A few numbers that the caller keeps, so that going on
+/// stores nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Run {
+    /// Position of the next record.
+    head: u64,
+    /// Bytes of the ring behind, messages in them and their payload bytes.
+    len: u64,
+    msgs: u64,
+    payload_len: u64,
+}
+
+impl Run {
+    /// Position of the next record.
+    #[inline(always)]
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Bytes of the ring behind.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Messages behind.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> u64 {
+        self.msgs
+    }
+
+    /// The next message and its length where it is a plain one that is there; [`Consumer::front`] tells
+    /// what else there is once the run is freed. The ring's rules come by themselves, so that they may stay
+    /// in registers.
+    #[inline(always)]
+    pub(crate) fn front<M: Memory>(&self, memory: &M, rules: &RecordRules) -> Option<(Front, u32)> {
+        let word = memory.load(Word::Data(self.head), Acquire); // edge `commit`
+        let front = Front { word: NonZeroU64::new(word)? };
+        Some((front, rules.plain_len(word, self.head)?))
+    }
+
+    /// Goes on behind a record whose payload begins and is as long as given.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, rules: &RecordRules, payload_offset: u64, payload_len: u32) {
+        let payload_len = u64::from(payload_len);
+        let len = rules.aligned(payload_offset + payload_len);
+        self.head = self.head.wrapping_add(len);
+        self.len += len;
+        self.msgs += 1;
+        self.payload_len += payload_len;
+    }
+}
+
 impl Front {
     /// Bytes of its payload.
     #[inline]
@@ -65,7 +119,7 @@ impl Front {
 
     /// Bytes from its start to its payload.
     #[inline]
-    fn payload_offset(self) -> u64 {
+    pub(crate) fn payload_offset(self) -> u64 {
         let ext = Record::has_ext(self.word.get());
         Record { ext, ..Record::data(0) }.payload_offset()
     }
@@ -158,27 +212,33 @@ impl Consumer {
         }
     }
 
-    /// Where the payload of `front` starts.
-    #[inline]
-    pub(crate) fn payload_position(&self, front: Front) -> u64 {
-        self.head.wrapping_add(front.payload_offset())
-    }
-
     /// Copies the payload of `front` to `room`, which has exactly its length.
     #[inline]
     pub(crate) fn copy_out<M: Memory>(&self, ring: &Ring<M>, front: Front, room: &mut [u8]) {
-        ring.memory.copy_out(self.payload_position(front), room);
+        ring.memory.copy_out(self.head.wrapping_add(front.payload_offset()), room);
     }
 
     /// Frees `front`: its room is the producer's again, and it is never delivered again.
     #[inline(always)]
     pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
-        let payload_len = front.payload_len() as u64;
-        self.received_msgs = self.received_msgs.wrapping_add(1);
-        self.received_bytes = self.received_bytes.wrapping_add(payload_len);
+        let mut run = self.run();
+        run.pass(&ring.rules, front.payload_offset(), front.payload_len() as u32);
+        self.free_run(ring, &run, wakes);
+    }
+
+    /// A run from here on.
+    #[inline(always)]
+    pub(crate) fn run(&self) -> Run {
+        Run { head: self.head, len: 0, msgs: 0, payload_len: 0 }
+    }
+
+    /// Frees what `run` went over.
+    #[inline(always)]
+    pub(crate) fn free_run<M: Memory>(&mut self, ring: &Ring<M>, run: &Run, wakes: &Wakes) {
+        self.received_msgs = self.received_msgs.wrapping_add(run.msgs);
+        self.received_bytes = self.received_bytes.wrapping_add(run.payload_len);
         crash_point!("recv.before-free");
-        let len = ring.rules.aligned(front.payload_offset() + payload_len);
-        self.advance(ring, len, wakes);
+        self.advance(ring, run.len, wakes);
         ring.memory.store(Word::ReceivedMsgs, self.received_msgs, Relaxed); // ours
         ring.memory.store(Word::ReceivedBytes, self.received_bytes, Relaxed); // ours
     }

@@ -52,7 +52,7 @@ mod spsc;
 mod summary;
 mod window;
 
-pub(crate) use consumer::{Consumer, Front, Nothing};
+pub(crate) use consumer::{Consumer, Front, Nothing, Run};
 pub(crate) use doorbell::Wakes;
 pub(crate) use lane::LaneProducer;
 pub(crate) use memory::{Memory, Sleepers, Word};
@@ -118,7 +118,7 @@ impl<M: Memory> Ring<M> {
 
     /// How much is freed between two looks after blocked producers.
     #[inline]
-    fn freed_step(&self) -> u64 {
+    pub(crate) fn freed_step(&self) -> u64 {
         self.rules.capacity / 8
     }
 

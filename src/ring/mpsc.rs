@@ -125,8 +125,8 @@ impl<M: Memory> Locked<'_, M> {
     /// [`Refusal`], where there is no room for the first.
     pub(crate) fn try_send_batch(&mut self, payloads: &[&[u8]]) -> Result<usize, Refusal> {
         let sent = self.window.send_batch(self.ring, payloads);
-        let count = sent.inspect_err(|refusal| self.note(refusal))?;
-        self.finish(count, payloads[..count].iter().map(|payload| payload.len()).sum());
+        let (count, payload_len) = sent.inspect_err(|refusal| self.note(refusal))?;
+        self.finish(count, payload_len);
         Ok(count)
     }
 

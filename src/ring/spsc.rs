@@ -13,10 +13,6 @@ use crate::error::Damage;
 pub struct SpscProducer {
     /// Where it is. Private: the control block has a copy of `tail` for tools and successors.
     pub(crate) window: Window,
-    /// Messages published over the ring's life.
-    sent_msgs: u64,
-    /// Payload bytes of them.
-    sent_bytes: u64,
     /// Sends that found no room.
     full_events: u64,
     /// Whether the consumer can make this process fence, so that it need not for each message.
@@ -54,8 +50,6 @@ impl SpscProducer {
         let counter = |word| ring.memory.load(word, Relaxed); // ours: nobody else writes them
         Ok(Self {
             window,
-            sent_msgs: counter(Word::SentMsgs),
-            sent_bytes: counter(Word::SentBytes),
             full_events: counter(Word::FullEvents),
             relies_on_barriers: ring.memory.is_reached_by_barriers(),
             lent_zeroed_end: 0,
@@ -107,9 +101,8 @@ impl SpscProducer {
         wakes: &Wakes,
     ) -> Result<usize, Refusal> {
         let sent = self.window.send_batch(ring, payloads);
-        let count = sent.inspect_err(|refusal| self.note(ring, refusal))?;
-        let len = payloads[..count].iter().map(|payload| payload.len()).sum();
-        self.finish(ring, count, len, wakes);
+        let (count, payload_len) = sent.inspect_err(|refusal| self.note(ring, refusal))?;
+        self.finish(ring, count, payload_len, wakes);
         Ok(count)
     }
 
@@ -193,10 +186,10 @@ impl SpscProducer {
     ) {
         notify_consumer(ring, &mut self.relies_on_barriers, wakes);
         ring.memory.store(Word::Tail, self.window.tail, Release); // for tools and successors
-        self.sent_msgs = self.sent_msgs.wrapping_add(count as u64);
-        self.sent_bytes = self.sent_bytes.wrapping_add(payload_len as u64);
-        ring.memory.store(Word::SentMsgs, self.sent_msgs, Relaxed); // ours: nobody else writes it
-        ring.memory.store(Word::SentBytes, self.sent_bytes, Relaxed);
+        for (word, amount) in [(Word::SentMsgs, count), (Word::SentBytes, payload_len)] {
+            let before = ring.memory.load(word, Relaxed); // ours: nobody else writes it
+            ring.memory.store(word, before.wrapping_add(amount as u64), Relaxed);
+        }
         self.window.look_ahead(ring);
     }
 

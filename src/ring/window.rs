@@ -4,6 +4,7 @@
 //! The SPSC producer keeps them privately; those of an MPSC ring lie in the control block and are
 //! loaded and stored under its lock. The steps are the same.
 
+use std::mem::replace;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::compiler_fence;
 
@@ -122,15 +123,15 @@ impl Window {
         ring: &Ring<M>,
         end: u64,
     ) -> Result<Option<u64>, Damage> {
-        let mut zeroed_end = self.zeroed_to; // no zero lies beyond the room
-        if ahead(zeroed_end, end) <= 0 {
-            if !self.has_room(ring, end)? {
-                return Ok(None);
-            }
-            ring.memory.store(Word::Data(end), 0, Relaxed);
-            zeroed_end = end.wrapping_add(RECORD_HEADER_LEN);
+        // No zero lies beyond the room.
+        if ahead(self.zeroed_to, end) <= 0 && !self.has_room(ring, end)? {
+            return Ok(None);
         }
-        self.zeroed_to = self.tail.wrapping_add(RECORD_HEADER_LEN); // rule Z
+        let zeroed_end = zero_behind(ring, end, self.zeroed_to);
+        let rule_z = self.tail.wrapping_add(RECORD_HEADER_LEN);
+        if self.zeroed_to != rule_z {
+            self.zeroed_to = rule_z; // mostly it is already, and each store takes a place on its way
+        }
         Ok(Some(zeroed_end))
     }
 
@@ -208,48 +209,55 @@ impl Window {
     }
 
     /// Sends as many of `payloads` as there is room for, in one piece: the consumer sees all of
-    /// them or none. Gives how many, none of none.
+    /// them or none. Gives how many, none of none, and their bytes.
     ///
     /// # Errors
-    /// [`Refusal`], where there is no room for the first; nothing was stored.
+    /// [`Refusal`], where there is no room for the first; nothing was published.
     pub(crate) fn send_batch<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         payloads: &[&[u8]],
-    ) -> Result<usize, Refusal> {
-        let (count, end) = self.count_fitting(ring, payloads)?;
-        let Some((first, others)) = payloads[..count].split_first() else { return Ok(0) };
-        let Some(zeroed_end) = self.prepare(ring, end)? else { return Ok(0) }; // never: it fits
-        let place = Self::place_at(ring, self.tail, &Record::data(first.len() as u32));
-        let mut start = place.end;
-        for payload in others {
-            start = write_unpublished(ring, start, payload);
+    ) -> Result<(usize, usize), Refusal> {
+        let Some((first, others)) = payloads.split_first() else { return Ok((0, 0)) };
+        let record = Record::data(first.len() as u32);
+        let place = Self::place_at(ring, self.tail, &record);
+        if !self.has_room(ring, place.end)? {
+            return Err(self.no_room(ring, place.end));
         }
+        let rule_z = self.tail.wrapping_add(RECORD_HEADER_LEN);
+        let zeroed_to = replace(&mut self.zeroed_to, rule_z);
+        let (mut count, mut payload_len, mut end) = (1, first.len(), place.end);
+        let (rules, mut left) = (ring.rules, self.left_behind(ring, end));
+        for payload in others {
+            let record = Record::data(payload.len() as u32);
+            let len = rules.record_len(&record);
+            if len > left {
+                let place = Self::place_at(ring, end, &record);
+                if !self.has_room(ring, place.end)? {
+                    break;
+                }
+                pad_unpublished(ring, place);
+                (end, left) = (place.record, self.left_behind(ring, place.record));
+            }
+            ring.memory.copy_in(end.wrapping_add(RECORD_HEADER_LEN), payload);
+            ring.memory.store(Word::Data(end), rules.encode(&record, end), Relaxed);
+            (end, left) = (end.wrapping_add(len), left - len);
+            (count, payload_len) = (count + 1, payload_len + payload.len());
+        }
+        let zeroed_end = zero_behind(ring, end, zeroed_to);
         ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), first);
-        let header = ring.rules.encode(&Record::data(first.len() as u32), place.record);
+        let header = ring.rules.encode(&record, place.record);
         crash_point!("batch.before-commit");
         self.publish(ring, Place { end, ..place }, header, zeroed_end);
-        Ok(count)
+        Ok((count, payload_len))
     }
 
-    /// How many of `payloads` fit, and where the last of them would end.
-    fn count_fitting<M: Memory>(
-        &mut self,
-        ring: &Ring<M>,
-        payloads: &[&[u8]],
-    ) -> Result<(usize, u64), Refusal> {
-        let (mut count, mut end) = (0, self.tail);
-        for payload in payloads {
-            let place = Self::place_at(ring, end, &Record::data(payload.len() as u32));
-            if !self.has_room(ring, place.end)? {
-                if count == 0 {
-                    return Err(self.no_room(ring, place.end));
-                }
-                break;
-            }
-            (count, end) = (count + 1, place.end);
-        }
-        Ok((count, end))
+    /// Bytes that records may take from `start` on, up to which there is room, without a look at anything:
+    /// to the end of the area, or of the room last seen and a zero word before it.
+    #[inline(always)]
+    fn left_behind<M>(&self, ring: &Ring<M>, start: u64) -> u64 {
+        let room = ring.rules.capacity - RECORD_HEADER_LEN - start.wrapping_sub(self.head);
+        room.min(ring.rules.len_to_end(start))
     }
 
     /// Zeroes the words that the next records will need, off the path of the one just published.
@@ -344,20 +352,24 @@ impl Window {
     }
 }
 
-/// Writes a record of a batch, header and padding included, behind one that is not published yet.
-/// Gives where it ends.
-#[inline]
-fn write_unpublished<M: Memory>(ring: &Ring<M>, start: u64, payload: &[u8]) -> u64 {
-    let record = Record::data(payload.len() as u32);
-    let place = Window::place_at(ring, start, &record);
-    if place.record != start {
-        let padding = Record::pad(place.record.wrapping_sub(start));
+/// Makes the word at `end` zero where zeros up to `zeroed_to` don't reach it, and gives up to where all
+/// is zero behind it.
+#[inline(always)]
+fn zero_behind<M: Memory>(ring: &Ring<M>, end: u64, zeroed_to: u64) -> u64 {
+    if ahead(zeroed_to, end) > 0 {
+        return zeroed_to;
+    }
+    ring.memory.store(Word::Data(end), 0, Relaxed);
+    end.wrapping_add(RECORD_HEADER_LEN)
+}
+
+/// Writes the padding of a record of a batch, behind one that is not published yet.
+#[cold]
+fn pad_unpublished<M: Memory>(ring: &Ring<M>, Place { start, record, .. }: Place) {
+    if record != start {
+        let padding = Record::pad(record.wrapping_sub(start));
         ring.memory.store(Word::Data(start), ring.rules.encode(&padding, start), Relaxed);
     }
-    ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), payload);
-    let header = ring.rules.encode(&record, place.record);
-    ring.memory.store(Word::Data(place.record), header, Relaxed);
-    place.end
 }
 
 #[cold]

@@ -25,6 +25,10 @@ enum Step {
     /// Claim, write, and drop it.
     Drop(u32),
     Receive,
+    /// Go over up to so many messages, and free them all at once.
+    Drain(u8),
+    /// Go over them and die.
+    DrainAndDie(u8),
     /// Look at the next message and leave it.
     Peek,
     /// The producer dies between two operations, or within a write: a successor takes over.
@@ -57,6 +61,7 @@ struct Pair<'a> {
 struct Seen {
     sent: u64,
     received: u64,
+    drained: u64,
     full: u64,
     paddings: u64,
     wraps: u64,
@@ -184,6 +189,34 @@ impl<'a> Pair<'a> {
         self.seen.received += 1;
     }
 
+    /// Goes over up to `limit` plain messages, and frees them unless it dies.
+    fn drain(&mut self, limit: u8, dies: bool) {
+        let Self { ring, consumer, model, wakes, seen, .. } = self;
+        let mut run = consumer.run();
+        while run.count() < limit.into()
+            && let Some((front, len)) = run.front(&ring.memory, &ring.rules)
+        {
+            let mut bytes = vec![0xaa; len as usize];
+            ring.memory.copy_out(run.head().wrapping_add(front.payload_offset()), &mut bytes);
+            assert_eq!(Some(&bytes), model.get(run.count() as usize));
+            run.pass(&ring.rules, front.payload_offset(), len);
+        }
+        if dies {
+            return self.replace_consumer();
+        }
+        if run.count() > 0 {
+            consumer.free_run(ring, &run, wakes);
+        }
+        model.drain(..run.count() as usize);
+        seen.received += run.count();
+        seen.drained += run.count();
+    }
+
+    fn replace_consumer(&mut self) {
+        self.consumer = Consumer::attach(&self.ring).unwrap();
+        self.seen.takeovers += 1;
+    }
+
     fn replace_producer(&mut self, half_written: Option<u32>) {
         match self.flavour {
             Flavour::Mpsc => self.replace_holder(half_written.unwrap_or(0)),
@@ -238,10 +271,9 @@ impl<'a> Pair<'a> {
             (Step::ReplaceProducer(len), _) => {
                 self.replace_producer(len.map(|len| len.min(limit)));
             }
-            (Step::ReplaceConsumer, _) => {
-                self.consumer = Consumer::attach(&self.ring).unwrap();
-                self.seen.takeovers += 1;
-            }
+            (Step::Drain(limit), _) => self.drain(*limit, false),
+            (Step::DrainAndDie(limit), _) => self.drain(*limit, true),
+            (Step::ReplaceConsumer, _) => self.replace_consumer(),
         }
         self.check_invariants();
     }
@@ -306,6 +338,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (len(), len()).prop_map(|(len, commit)| Step::Commit(len, commit)),
         1 => len().prop_map(Step::Drop),
         8 => Just(Step::Receive),
+        2 => (0..9u8).prop_map(Step::Drain),
+        1 => (0..9u8).prop_map(Step::DrainAndDie),
         1 => Just(Step::Peek),
         1 => proptest::option::of(len()).prop_map(Step::ReplaceProducer),
         1 => Just(Step::ReplaceConsumer),
@@ -328,6 +362,7 @@ impl std::ops::AddAssign for Seen {
     fn add_assign(&mut self, other: Self) {
         self.sent += other.sent;
         self.received += other.received;
+        self.drained += other.drained;
         self.full += other.full;
         self.paddings += other.paddings;
         self.wraps += other.wraps;
@@ -345,7 +380,7 @@ fn any_sequence(flavour: Flavour) {
     println!("{flavour:?}: {cases} sequences, {seen:?}");
     assert!(seen.sent > 0 && seen.sent == seen.received);
     assert!(
-        [seen.full, seen.paddings, seen.wraps, seen.takeovers, seen.zero_stores]
+        [seen.drained, seen.full, seen.paddings, seen.wraps, seen.takeovers, seen.zero_stores]
             .iter()
             .all(|count| *count > 0)
     );

@@ -241,8 +241,6 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
     let attach = "load Tail Acquire
         load data 0 Acquire
         load Head Acquire
-        load SentMsgs Relaxed
-        load SentBytes Relaxed
         load FullEvents Relaxed
         ask whether barriers reach this process";
     let first = "store data 16 zero Relaxed
@@ -250,7 +248,9 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
         store data 0 header Release
         load RxWake Acquire
         store Tail Release
+        load SentMsgs Relaxed
         store SentMsgs Relaxed
+        load SentBytes Relaxed
         store SentBytes Relaxed
         store data 24 zero Relaxed
         store data 32 zero Relaxed
@@ -261,7 +261,9 @@ fn a_send_stores_payload_then_header_and_zeroes_ahead_of_need() {
         store data 16 header Release
         load RxWake Acquire
         store Tail Release
+        load SentMsgs Relaxed
         store SentMsgs Relaxed
+        load SentBytes Relaxed
         store SentBytes Relaxed";
     let protocol = [attach, first, second].join("\n");
     assert_steps(0, &[], Scenario::SendTwo, &protocol);
@@ -288,8 +290,6 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
     let protocol = "load Tail Acquire
         load data 248 Acquire
         load Head Acquire
-        load SentMsgs Relaxed
-        load SentBytes Relaxed
         load FullEvents Relaxed
         ask whether barriers reach this process
         store data 272 zero Relaxed
@@ -298,7 +298,9 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
         store data 248 padding Release
         load RxWake Acquire
         store Tail Release
+        load SentMsgs Relaxed
         store SentMsgs Relaxed
+        load SentBytes Relaxed
         store SentBytes Relaxed
         store data 280 zero Relaxed
         store data 288 zero Relaxed

@@ -59,8 +59,6 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
     let protocol = "load Tail Acquire
         load data 0 Acquire
         load Head Acquire
-        load SentMsgs Relaxed
-        load SentBytes Relaxed
         load FullEvents Relaxed
         ask whether barriers reach this process
         store data 16 zero Relaxed
@@ -72,7 +70,9 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         load RxWake Relaxed
         notify RxWake One
         store Tail Release
+        load SentMsgs Relaxed
         store SentMsgs Relaxed
+        load SentBytes Relaxed
         store SentBytes Relaxed
         store data 24 zero Relaxed
         store data 32 zero Relaxed
@@ -86,7 +86,9 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         ask whether barriers reach this process
         load RxWake Relaxed
         store Tail Release
+        load SentMsgs Relaxed
         store SentMsgs Relaxed
+        load SentBytes Relaxed
         store SentBytes Relaxed";
     assert_steps(0, &[Scenario::Arm], Scenario::SendTwo, protocol);
 }
@@ -97,8 +99,6 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
     let protocol = "load Tail Acquire
         load data 0 Acquire
         load Head Acquire
-        load SentMsgs Relaxed
-        load SentBytes Relaxed
         load FullEvents Relaxed
         ask whether barriers reach this process
         store data 16 zero Relaxed
@@ -110,7 +110,9 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         load RxWake Relaxed
         notify RxWake One
         store Tail Release
+        load SentMsgs Relaxed
         store SentMsgs Relaxed
+        load SentBytes Relaxed
         store SentBytes Relaxed
         store data 24 zero Relaxed
         store data 32 zero Relaxed
@@ -126,7 +128,9 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         ask whether barriers reach this process
         load RxWake Relaxed
         store Tail Release
+        load SentMsgs Relaxed
         store SentMsgs Relaxed
+        load SentBytes Relaxed
         store SentBytes Relaxed
         load Summary(0) Relaxed";
     assert_steps(0, &[Scenario::Arm], Scenario::SendTwoOnLane, protocol);

@@ -1,6 +1,6 @@
 //! What the two sides do, on the real code, and what is broken on purpose.
 
-use super::super::super::{Consumer, Memory, Refusal, Ring, SpscProducer, Wakes};
+use super::super::super::{Consumer, Memory, Refusal, Ring, Run, SpscProducer, Wakes};
 use super::super::replay::{Reached, Replay, replay};
 use super::super::ring;
 use super::state::{CAPACITY, Thread};
@@ -17,6 +17,8 @@ pub(super) enum Mutant {
     AbortKeepsZeroedTo,
     /// A successor goes on behind what was published, but does not store where that is.
     TakeoverKeepsTail,
+    /// The consumer frees a message before it copies it.
+    FreesBeforeCopy,
 }
 
 /// What a producer does, one message or one aborted claim after the other.
@@ -80,36 +82,81 @@ pub(super) fn work(
     }
 }
 
-/// The consumer's two operations in turn: look and copy, then free.
-#[expect(clippy::type_complexity, reason = "used once, taken apart at once")]
+/// A consumer between two operations, with what it has gone over and not freed.
+pub(super) type Kept = (Consumer, Run);
+
+/// What an operation of the consumer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Did {
+    Nothing,
+    /// It copied this message, from this position, and went on behind it.
+    Took(u64, u8),
+    /// It freed all that it had gone over.
+    Freed,
+}
+
+/// The consumer's next operation: a look and a copy, or freeing so many messages, or fewer where there
+/// are no more.
 pub(super) fn run_consumer(
-    thread: &Thread<Consumer>,
-) -> Reached<Result<(Consumer, Option<(u64, u8)>), String>> {
+    thread: &Thread<Kept>,
+    run_max: usize,
+    mutant: Mutant,
+) -> Reached<Result<(Kept, Did), String>> {
     replay(&thread.log, |memory| {
         let (ring, wakes) = (model(memory, 0), Wakes::default());
-        let Some(kept) = &thread.kept else {
+        let Some((consumer, run)) = &thread.kept else {
             let attached = Consumer::attach(&ring).map_err(|damage| damage.to_string())?;
-            return Ok((attached, None));
+            let run = attached.run();
+            return Ok(((attached, run), Did::Nothing));
         };
-        let mut consumer = kept.clone();
-        let front = consumer.front(&ring, &wakes).map_err(|damage| damage.to_string())?;
-        let Some(front) = front else { return Ok((consumer, None)) };
-        if thread.job == 1 {
-            consumer.free(&ring, front, &wakes);
-            return Ok((consumer, None));
+        let (mut consumer, mut run) = (consumer.clone(), run.clone());
+        let is_over = run.count() as usize == run_max;
+        let front = if is_over { None } else { next_front(&ring, &mut consumer, &mut run)? };
+        let free = |consumer: &mut Consumer, run: &mut Run| {
+            consumer.free_run(&ring, run, &wakes);
+            *run = consumer.run();
+        };
+        let Some((offset, len)) = front else {
+            let did = if run.count() > 0 { Did::Freed } else { Did::Nothing };
+            if did == Did::Freed {
+                free(&mut consumer, &mut run);
+            }
+            return Ok(((consumer, run), did));
+        };
+        let position = run.head();
+        run.pass(&ring.rules, offset, len);
+        if mutant == Mutant::FreesBeforeCopy {
+            free(&mut consumer, &mut run);
         }
-        let mut bytes = vec![0; front.payload_len()];
-        consumer.copy_out(&ring, front, &mut bytes);
-        let position = consumer.head();
+        let mut bytes = vec![0; len as usize];
+        ring.memory.copy_out(position.wrapping_add(offset), &mut bytes);
         match bytes.split_first() {
             Some((number, rest))
                 if rest.iter().all(|byte| byte == number) && (1..0x80).contains(number) =>
             {
-                Ok((consumer, Some((position, *number))))
+                Ok(((consumer, run), Did::Took(position, *number)))
             }
             _ => Err(format!("torn: {bytes:x?} at {position}")),
         }
     })
+}
+
+/// Where the payload of the next message begins in its record, and how long it is. Where a run has not
+/// begun, padding is passed over.
+fn next_front(
+    ring: &Ring<&Replay<'_>>,
+    consumer: &mut Consumer,
+    run: &mut Run,
+) -> Result<Option<(u64, u32)>, String> {
+    if let Some((front, len)) = run.front(&ring.memory, &ring.rules) {
+        return Ok(Some((front.payload_offset(), len)));
+    }
+    if run.count() > 0 {
+        return Ok(None);
+    }
+    let front = consumer.front(ring, &Wakes::default()).map_err(|damage| damage.to_string())?;
+    *run = consumer.run();
+    Ok(front.map(|front| (front.payload_offset(), front.payload_len() as u32)))
 }
 
 pub(super) fn model<'a>(memory: &'a Replay<'a>, prezero_len: u64) -> Ring<&'a Replay<'a>> {

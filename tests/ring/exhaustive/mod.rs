@@ -51,6 +51,15 @@ fn no_interleaving_and_no_kill_loses_tears_or_repeats_a_message() {
     }
 }
 
+/// A killed consumer's successor gets all that was gone over and not freed once more, in order.
+#[test]
+fn neither_does_one_where_messages_are_freed_two_at_a_time() {
+    let covered = Search::new(Mutant::None, jobs(), 2).freeing(2).run().unwrap();
+    println!("{covered:?}");
+    assert!(covered.states > 10_000 && covered.ends > 0);
+    assert!(covered.kills > 0 && covered.redelivered > 0);
+}
+
 /// Asserts that the search finds what `problem` describes, and nothing before it.
 fn assert_caught(found: Result<Covered, String>, problem: &str) {
     let found = found.expect_err("the mutant must be caught");
@@ -80,4 +89,11 @@ fn with_an_abort_that_keeps_zeroed_to_the_search_finds_stale_payload() {
 #[test]
 fn with_a_takeover_that_keeps_the_tail_the_search_finds_a_sound_ring_called_damaged() {
     assert_caught(search(Mutant::TakeoverKeepsTail, 2), "while tail is");
+}
+
+#[test]
+fn with_room_freed_before_it_is_read_the_search_finds_torn_messages() {
+    let sends = (1..8).map(|number| Job::Send(number, 16)).collect();
+    let found = Search::new(Mutant::FreesBeforeCopy, vec![sends], 0).freeing(2).run();
+    assert_caught(found, "torn");
 }

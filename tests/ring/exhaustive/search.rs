@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::super::super::{SpscProducer, Word};
 use super::super::recording::Access;
 use super::super::replay::{Reached, replay};
-use super::jobs::{Job, Mutant, model, run_consumer, work};
+use super::jobs::{Did, Job, Mutant, model, run_consumer, work};
 use super::state::{Side, State, Steps, Thread, fingerprint};
 
 /// What a search covers, and what it found.
@@ -16,6 +16,8 @@ pub(super) struct Search {
     pub(super) kills: u8,
     /// Bytes that producers zero ahead.
     prezero_len: u64,
+    /// Messages that the consumer goes over before it frees them.
+    run_max: usize,
     visited: HashSet<u128>,
     ends: u64,
     kills_hit: u64,
@@ -39,13 +41,19 @@ type Worked = Result<(SpscProducer, Option<usize>), String>;
 impl Search {
     pub(super) fn new(mutant: Mutant, jobs: Vec<Vec<Job>>, kills: u8) -> Self {
         let visited = HashSet::new();
-        let prezero_len = 64;
-        Self { mutant, jobs, kills, prezero_len, visited, ends: 0, kills_hit: 0, redelivered: 0 }
+        let (prezero_len, run_max, ends) = (64, 1, 0);
+        let (kills_hit, redelivered) = (0, 0);
+        Self { mutant, jobs, kills, prezero_len, run_max, visited, ends, kills_hit, redelivered }
     }
 
     /// The same, where producers zero so many bytes ahead.
     pub(super) fn zeroing_ahead(self, prezero_len: u64) -> Self {
         Self { prezero_len, ..self }
+    }
+
+    /// The same, where the consumer goes over so many messages before it frees them.
+    pub(super) fn freeing(self, run_max: usize) -> Self {
+        Self { run_max, ..self }
     }
 
     /// Explores everything; an error tells what went wrong first.
@@ -180,20 +188,21 @@ impl Search {
             next.consumer = Thread { life: thread.life + 1, ..Thread::new() };
             return Ok(Steps::Choices(vec![next]));
         }
-        match run_consumer(thread) {
+        match run_consumer(thread, self.run_max, self.mutant) {
             Reached::Step(Access::Load(word @ Word::Data(_), _)) => {
                 return Ok(Steps::Choices(state.looks(Side::Consumer, word)));
             }
             Reached::Step(access) => next.access(Side::Consumer, access, Mutant::None),
             Reached::End(result) => {
-                let (kept, taken) = result.map_err(|problem| format!("{problem}\n{state:#x?}"))?;
-                next.consumer.kept = Some(kept);
+                let (kept, did) = result.map_err(|problem| format!("{problem}\n{state:#x?}"))?;
                 next.consumer.log.clear();
-                next.freed = if thread.job == 1 { next.delivered.len() } else { next.freed };
-                next.consumer.job = usize::from(taken.is_some());
-                if let Some((position, number)) = taken {
-                    self.deliver(&mut next, position, number)?;
+                match did {
+                    Did::Took(position, number) => self.deliver(&mut next, position, number)?,
+                    Did::Freed => next.freed += thread.job,
+                    Did::Nothing => {}
                 }
+                next.consumer.job = kept.1.count() as usize;
+                next.consumer.kept = Some(kept);
             }
         }
         Ok(Steps::Unseen(Box::new(next)))
@@ -202,9 +211,10 @@ impl Search {
     /// Notes a message copied out. What was copied but not freed comes once more after a consumer's
     /// death, the same at the same position; what was freed never does.
     fn deliver(&mut self, state: &mut State, position: u64, number: u8) -> Found {
-        let again = state.delivered[state.freed..].first();
+        let passed = state.consumer.job;
+        let again = state.delivered[state.freed..].get(passed);
         if state.delivered.iter().all(|(at, _)| *at != position) {
-            state.freed = state.delivered.len(); // the head has passed all before
+            state.freed = state.delivered.len() - passed; // the head has gone beyond all before
             state.delivered.push((position, number));
         } else if again == Some(&(position, number)) && state.consumer.life > 0 {
             self.redelivered += 1;

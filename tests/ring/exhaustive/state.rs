@@ -2,9 +2,9 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::super::super::{Consumer, SpscProducer, Word};
+use super::super::super::{SpscProducer, Word};
 use super::super::recording::{Access, Order};
-use super::jobs::{Job, Mutant};
+use super::jobs::{Job, Kept, Mutant};
 
 /// Bytes of the ring's data area.
 pub(super) const CAPACITY: u64 = 64;
@@ -15,6 +15,7 @@ const WORDS: usize = (CAPACITY / 8) as usize;
 pub(super) struct Thread<T> {
     /// `None` before it has attached.
     pub(super) kept: Option<T>,
+    /// How many of its jobs are done; of a consumer, how many messages it has gone over and not freed.
     pub(super) job: usize,
     /// Messages of the job that were sent already.
     pub(super) part: usize,
@@ -39,7 +40,7 @@ pub(super) struct State {
     pub(super) area: [u64; WORDS],
     pub(super) control: [u64; 2],
     pub(super) producer: Thread<SpscProducer>,
-    pub(super) consumer: Thread<Consumer>,
+    pub(super) consumer: Thread<Kept>,
     /// What each life of the producer sent: messages whose send returned, and those that were under
     /// way when it was killed.
     pub(super) sent: Vec<(Vec<u8>, Vec<u8>)>,

@@ -28,8 +28,6 @@ const PIECE_PAUSE: Duration = Duration::from_micros(20);
 const HOLD_EVERY: u64 = 16;
 /// That pause.
 const HOLD: Duration = Duration::from_micros(50);
-/// Most messages in one drain.
-const DRAINED_MAX: usize = 8;
 
 /// How far a sender is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,7 +202,7 @@ impl Incoming {
     /// Takes what is there, a few messages at most.
     fn drain<K: Discipline>(&mut self, receiver: &mut Receiver<K>) -> Result<(), Failure> {
         let mut outcome = Ok(());
-        receiver.drain(DRAINED_MAX, |record| {
+        receiver.drain(plan::DRAINED_MAX, |record| {
             if outcome.is_ok() {
                 outcome = self.note(record);
             }

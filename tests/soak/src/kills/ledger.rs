@@ -3,12 +3,14 @@
 //! An entry is 32 bytes, written before its message is freed, so all that was freed is in the log.
 //! Entries never lie across a page, so a kill cannot cut one.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::look::Look;
+use super::plan::DRAINED_MAX;
 use crate::Failure;
 use crate::content::word_at;
 
@@ -64,10 +66,12 @@ pub(super) struct Ledger {
     read_to: u64,
     /// The entry last judged.
     pub(super) last: Option<Entry>,
+    /// The messages with the highest numbers, as many as may have been received and not freed.
+    newest: VecDeque<Entry>,
+    /// Which of them come once more.
+    repeats: VecDeque<Entry>,
     /// The receiver at work.
     receiver: u64,
-    /// Where it started.
-    head: u64,
     /// Messages that came twice.
     pub(super) repeated: u64,
     /// Changes of the receiver that were met in the log.
@@ -81,24 +85,28 @@ impl Ledger {
     /// The system's refusal.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        Ok(Self { file, read_to: 0, last: None, receiver: 0, head: 0, repeated: 0, changes: 0 })
+        let (last, newest, repeats) = <_>::default();
+        let (read_to, receiver, repeated, changes) = (0, 0, 0, 0);
+        Ok(Self { file, read_to, last, newest, repeats, receiver, repeated, changes })
     }
 
     /// Notes that the next receiver starts, the one before being dead.
     ///
     /// # Errors
     /// Where the dead one's log is not in order, or it freed something without logging it, or had
-    /// not freed what was logged before the last entry.
+    /// not freed more than it takes at once.
     pub(super) fn change_receiver(&mut self, receiver: u64, look: &Look) -> Result<(), Failure> {
         self.read(look)?;
+        self.receiver = receiver;
         let head = look.head()?;
-        if let Some(last) = self.last {
-            let end = look.end_of(last.position, last.len as usize);
-            if head < last.position || head > end.max(last.position) && !is_lap(look, head, last) {
-                return Err(format!("head is {head} after {last:?}").into());
-            }
-        }
-        (self.receiver, self.head) = (receiver, head);
+        let Some(newest) = self.newest.back() else { return Ok(()) };
+        let is_freed = look.end_of(newest.position, newest.len as usize) == head
+            || look.follows(head, newest.position, newest.len as usize);
+        let first = self.newest.iter().position(|entry| entry.position == head);
+        let Some(first) = first.or(is_freed.then_some(self.newest.len())) else {
+            return Err(format!("head is {head} after {newest:?}").into());
+        };
+        self.repeats = self.newest.range(first..).copied().collect();
         Ok(())
     }
 
@@ -125,32 +133,25 @@ impl Ledger {
         if entry.receiver != self.receiver {
             return Err("logged by a dead receiver");
         }
-        let Some(last) = self.last else {
-            let is_first = entry.number == 1 && entry.position == 0;
-            return if is_first { Ok(()) } else { Err("not the first message") };
+        self.changes += u64::from(self.last.is_some_and(|last| last.receiver != entry.receiver));
+        if let Some(repeat) = self.repeats.pop_front() {
+            self.repeated += 1;
+            let is_same = Entry { receiver: entry.receiver, ..repeat } == *entry;
+            return if is_same { Ok(()) } else { Err("not what had not been freed") };
+        }
+        let judged = match self.newest.back() {
+            None if entry.number == 1 && entry.position == 0 => Ok(()),
+            None => Err("not the first message"),
+            Some(newest) if entry.number != newest.number + 1 => Err("lost, reordered or repeated"),
+            Some(newest) if look.follows(entry.position, newest.position, newest.len as usize) => {
+                Ok(())
+            }
+            Some(_) => Err("not behind the message before"),
         };
-        if last.receiver != entry.receiver {
-            self.changes += 1;
-            if entry.position < self.head {
-                return Err("received again although it had been freed");
-            }
-            if entry.position == last.position {
-                self.repeated += 1;
-                let same = (entry.number, entry.len) == (last.number, last.len);
-                return if same { Ok(()) } else { Err("another message at the same position") };
-            }
+        if self.newest.len() == DRAINED_MAX {
+            self.newest.pop_front();
         }
-        if entry.number != last.number + 1 {
-            return Err("lost, reordered or repeated");
-        }
-        if !look.follows(entry.position, last.position, last.len as usize) {
-            return Err("not behind the message before");
-        }
-        Ok(())
+        self.newest.push_back(*entry);
+        judged
     }
-}
-
-/// Whether `head` passed the padding behind `last`.
-fn is_lap(look: &Look, head: u64, last: Entry) -> bool {
-    look.follows(head, last.position, last.len as usize)
 }

@@ -231,9 +231,15 @@ impl Pair {
         Ok(())
     }
 
+    /// The number of the message behind the one received last.
+    fn next_number(&self) -> u64 {
+        self.ledger.last.map_or(0, |last| last.number) + 1
+    }
+
     fn wait_for_last(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + PATIENCE;
-        while self.ledger.last.map_or(0, |last| last.number) + 1 < self.first {
+        // What is received is freed a little later.
+        while self.look.committed()?.last.is_some() || self.next_number() < self.first {
             self.ledger.read(&self.look)?;
             if Instant::now() > deadline {
                 let (last, next) = (self.ledger.last, self.first);

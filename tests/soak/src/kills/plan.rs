@@ -8,6 +8,9 @@ use crate::content::{Content, HEAD_LEN, MESSAGE_LEN_MAX};
 /// Most messages in a batch.
 const BATCH_MAX: u64 = 6;
 
+/// Most messages that a receiver takes at once: as many may come twice where it is killed.
+pub(super) const DRAINED_MAX: usize = 8;
+
 /// A way to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
