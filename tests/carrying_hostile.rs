@@ -172,6 +172,8 @@ fn orphans_are_closed_while_other_producers_live_whichever_way_is_waited() {
     closes_while(witness, || {
         assert!(wait_any(&mut [&mut rx], short).is_err());
     });
+    let witness = an_orphan(&path);
+    closes_while(witness, || assert_eq!(rx.drain(9, |_| {}).unwrap(), 0));
     tx.send_packet(packet(1, 1)).unwrap();
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
 }

@@ -173,6 +173,15 @@ impl Claimed {
         Ok((None, departure))
     }
 
+    /// As [`Self::last_look`], where there may be handles that nobody comes for any more. A departure is
+    /// told by the next receive.
+    pub(super) fn front_behind_departed(&mut self) -> Result<Option<Front>, Error> {
+        match self.intake {
+            Some(_) => self.last_look().map(|(front, _)| front),
+            None => Ok(None),
+        }
+    }
+
     /// Waits until there may be something to do.
     pub(super) fn wait(&mut self, deadline: Deadline) -> Result<(), Error> {
         let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;

@@ -221,7 +221,10 @@ impl<K: Discipline> Receiver<K> {
     pub(super) fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
         let claimed = self.claimed_until(Deadline::PAST)?;
         claimed.end.check_usable()?;
-        claimed.front()
+        match claimed.front()? {
+            Some(front) => Ok(Some(front)),
+            None => claimed.front_behind_departed(),
+        }
     }
 
     /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone; of
