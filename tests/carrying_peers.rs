@@ -32,6 +32,7 @@ fn peer_process() {
         "receiver" => rx.claim().unwrap(),
         "few-descriptors" => with_few_descriptors(&mut tx, &mut rx),
         "few-for-many" => with_fewer_descriptors_than_senders(&path, &mut rx),
+        "junk" => more_than_there_is_room_for_at_the_rendezvous(),
         "departing" => what_could_not_be_let_in_is_closed_later(tx, rx),
         "counting" => no_descriptor_is_left(&mut tx, &mut rx),
         "quota" => with_a_small_quota(&mut tx, &mut rx),
@@ -105,6 +106,17 @@ fn with_fewer_descriptors_than_senders(path: &Path, rx: &mut SpscReceiver) {
             }
         }
     });
+}
+
+/// Who else has the region put there what is no connection, and more of it than can be looked at.
+fn more_than_there_is_room_for_at_the_rendezvous() {
+    let mut region = EventsRegion::anonymous(small().max_handles(1)).unwrap();
+    let entrance = region.to_fds().unwrap().swap_remove(1);
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    send(&entrance, &[0], &[entrance.as_fd(); 4]);
+    tx.send_packet(packet(1, 1)).unwrap();
+    limited(2, || assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]));
 }
 
 /// The only message is dropped, and its sender gone, while not even the connection can be accepted.
@@ -202,6 +214,12 @@ fn a_process_without_descriptors_keeps_the_message_whole_until_it_has_some() {
 fn a_process_with_fewer_descriptors_than_senders_receives_from_all() {
     let dir = Dir::new();
     peer("few-for-many", &dir.file("r")).finish();
+}
+
+#[test]
+fn a_process_with_few_descriptors_passes_over_what_is_no_connection() {
+    let dir = Dir::new();
+    peer("junk", &dir.file("r")).finish();
 }
 
 #[test]

@@ -66,6 +66,23 @@ fn region(dir: &Dir) -> EventsRegion {
     EventsRegion::open_path_with(dir.file("r"), small()).unwrap()
 }
 
+/// Sends and drains 500 numbers when it is dropped.
+struct DrainsOnDrop<'a, K: Discipline> {
+    ends: Ends<K>,
+    got: &'a mut Vec<u32>,
+}
+
+impl<K: Discipline> Drop for DrainsOnDrop<'_, K> {
+    fn drop(&mut self) {
+        let Self { ends: Ends { tx, rx, .. }, got } = self;
+        for number in 0..500u32 {
+            tx.send(&number.to_le_bytes()).unwrap();
+            let number_of = |record: &RecordRef<'_>| record.to_vec().try_into().unwrap();
+            rx.drain(10, |record| got.push(u32::from_le_bytes(number_of(record)))).unwrap();
+        }
+    }
+}
+
 on_all_rings! {
     fn messages_of_every_length_come_whole_and_in_order(ends: Ends) {
         let Ends { mut tx, mut rx, .. } = ends;
@@ -229,6 +246,16 @@ on_all_rings! {
         let mut got = vec![];
         assert_eq!(rx.drain(10, |record| got.extend(record.to_vec())).unwrap(), 7);
         assert_eq!(got, (3..10).collect::<Vec<u8>>());
+    }
+
+    fn draining_while_another_panic_unwinds_takes_each_message_once(ends: Ends) {
+        let mut got = vec![];
+        let unwinding = AssertUnwindSafe(|| {
+            let _drains = DrainsOnDrop { ends, got: &mut got };
+            panic!("another");
+        });
+        catch_unwind(unwinding).expect_err("it panics");
+        assert_eq!(got, (0..500).collect::<Vec<u32>>());
     }
 
     fn draining_goes_over_runs_of_many_and_the_ends_of_laps(ends: Ends) {

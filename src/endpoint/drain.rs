@@ -66,7 +66,9 @@ impl<K: Discipline> Receiver<K> {
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break, // told by the next call
             };
-            take(&self.lend(front)?);
+            let record = self.lend(front)?;
+            take(&record);
+            record.free_looked_at();
             count += 1;
         }
         self.claimed_until(Deadline::PAST)?.end.check_whole()?;

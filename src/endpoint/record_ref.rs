@@ -139,6 +139,12 @@ impl<'a> RecordRef<'a> {
         self.on_drop = OnDrop::Keep;
     }
 
+    /// Takes the message, which was looked at: also where a panic of somebody else's unwinds meanwhile.
+    pub(super) fn free_looked_at(mut self) {
+        self.on_drop = OnDrop::Keep;
+        self.free();
+    }
+
     /// Takes the message into a buffer of its own.
     pub(super) fn take(mut self) -> Result<MessagePacket, Error> {
         self.on_drop = OnDrop::Keep;

@@ -91,12 +91,14 @@ impl Rendezvous {
                 Err(Errno::AGAIN) => return Ok(None),
                 found => found?,
             };
-            if found.is_cut {
-                return Err(Errno::MFILE); // it stays
+            if found.is_cut && found.descriptors.is_empty() {
+                return Err(Errno::MFILE); // it stays; of more than one there would be some
             }
             socket::drop_first(self.exit.as_fd())?;
             match (found.descriptors.pop(), found.descriptors.is_empty()) {
-                (Some(one), true) if socket::is_of_packets(one.as_fd()) => return Ok(Some(one)),
+                (Some(one), true) if !found.is_cut && socket::is_of_packets(one.as_fd()) => {
+                    return Ok(Some(one));
+                }
                 _ => {}
             }
         }

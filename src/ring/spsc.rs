@@ -1,6 +1,7 @@
 //! The producer of an SPSC ring: a window of its own, no lock.
 
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::{RECORD_HEADER_LEN, Record};
 
@@ -186,6 +187,7 @@ impl SpscProducer {
     ) {
         notify_consumer(ring, &mut self.relies_on_barriers, wakes);
         ring.memory.store(Word::Tail, self.window.tail, Release); // for tools and successors
+        compiler_fence(SeqCst); // before anything else is written, see `Window::take_over`
         for (word, amount) in [(Word::SentMsgs, count), (Word::SentBytes, payload_len)] {
             let before = ring.memory.load(word, Relaxed); // ours: nobody else writes it
             ring.memory.store(word, before.wrapping_add(amount as u64), Relaxed);

@@ -346,7 +346,8 @@ impl Window {
     /// Stores the window into the control block, for whoever holds the lock.
     #[inline]
     pub(crate) fn store<M: Memory>(&self, ring: &Ring<M>) {
-        ring.memory.store(Word::Tail, self.tail, Relaxed);
+        // Whoever follows a dead holder goes on from there: not before what it published is.
+        ring.memory.store(Word::Tail, self.tail, Release);
         ring.memory.store(Word::HeadCache, self.head, Relaxed);
         ring.memory.store(Word::ZeroedTo, self.zeroed_to, Relaxed);
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tombolo_abi::{LockWord, Record, RecordKind};
 
-use super::super::{Consumer, Held, Memory, Wakes, Word, try_lock};
+use super::super::{Consumer, Held, Memory, Refusal, Ring, SpscProducer, Wakes, Word, try_lock};
 use super::heap::Heap;
 use super::ring;
 use crate::error::Damage;
@@ -39,6 +39,30 @@ fn a_window_is_believed_only_within_what_was_freed() {
     assert_eq!(judged(512, 512 - CAPACITY - 8, 520), Err("tail"));
     assert_eq!(judged(512, 449, 520), Err("tail"));
     assert_eq!(judged(513, 448, 521), Err("tail"));
+}
+
+/// What it had written by then is no longer zeros, and no later record may rely on that.
+#[test]
+fn a_batch_that_meets_an_impossible_head_leaves_no_header_behind_that_is_believed() {
+    let (heap, wakes) = (Heap::new(CAPACITY, 0), Wakes::default());
+    let ring = Ring { prezero_len: 128, ..ring(&heap, CAPACITY, 3, 48) };
+    let mut producer = SpscProducer::attach(&ring).unwrap();
+    producer.try_send(&ring, &[1; 8], &wakes).unwrap();
+    ring.memory.store(Word::Head, producer.window.tail + 8, Relaxed);
+    let refused = producer.try_send_batch(&ring, &[&[2; 8][..]; 20], &wakes);
+    assert!(matches!(refused, Err(Refusal::Damaged(Damage::Position { word: "head", .. }))));
+    ring.memory.store(Word::Head, 0, Relaxed);
+    producer.try_send(&ring, &[3; 8], &wakes).unwrap();
+
+    let mut consumer = Consumer::attach(&ring).unwrap();
+    for expected in [1, 3] {
+        let front = consumer.front(&ring, &wakes).unwrap().unwrap();
+        let mut room = [0; 8];
+        consumer.copy_out(&ring, front, &mut room);
+        assert_eq!(room, [expected; 8]);
+        consumer.free(&ring, front, &wakes);
+    }
+    assert_eq!(consumer.front(&ring, &wakes), Ok(None));
 }
 
 #[test]

@@ -337,7 +337,7 @@ fn a_send_under_the_lock_keeps_every_shared_word_inside_it() {
         store SentMsgs Relaxed
         load SentBytes Relaxed
         store SentBytes Relaxed
-        store Tail Relaxed
+        store Tail Release
         store HeadCache Relaxed
         store ZeroedTo Relaxed
         store Lock Release

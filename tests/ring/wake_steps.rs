@@ -157,7 +157,7 @@ fn a_producer_notifies_after_it_gave_the_lock_back() {
         store SentMsgs Relaxed
         load SentBytes Relaxed
         store SentBytes Relaxed
-        store Tail Relaxed
+        store Tail Release
         store HeadCache Relaxed
         store ZeroedTo Relaxed
         store Lock Release
@@ -178,7 +178,7 @@ fn a_transfer_rolls_stores_the_tail_unlocks_and_notifies() {
         store Tail Release
         load LockBreaks Relaxed
         store LockBreaks Relaxed
-        store Tail Relaxed
+        store Tail Release
         store HeadCache Relaxed
         store ZeroedTo Relaxed
         store Lock Release
