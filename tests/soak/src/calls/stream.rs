@@ -27,6 +27,9 @@ const MESSAGES_A_CALL_DISTURBED: u64 = 50;
 const DISTURBED_PERMILLE: u64 = 20;
 /// Streams until one was undisturbed.
 const STREAMS_MAX: u64 = 10;
+/// Streams that may take more calls and seem undisturbed: what a hypervisor takes of the time, no process
+/// is told.
+const STRAYS_MAX: u64 = 1;
 /// Bytes of a message.
 const LEN: usize = 64;
 
@@ -70,7 +73,7 @@ impl Stream<'_> {
         report: &mut Report,
     ) -> Result<(), Failure> {
         let (kind, count) = (self.kind.name(), self.count);
-        let mut undisturbed = 0;
+        let (mut undisturbed, mut strays) = (0, 0);
         for _ in 0..STREAMS_MAX {
             let taken = stream(self)?;
             let is_disturbed = taken.disturbed_permille > DISTURBED_PERMILLE;
@@ -78,6 +81,10 @@ impl Stream<'_> {
             let what = format!("{} calls {how}: {}", taken.calls, taken.what);
             report.note(&format!("{kind}, {count} messages, {name}"), &what);
             let least = if is_disturbed { MESSAGES_A_CALL_DISTURBED } else { MESSAGES_A_CALL };
+            if taken.calls * least > count && !is_disturbed && strays < STRAYS_MAX {
+                strays += 1;
+                continue;
+            }
             if taken.calls * least > count {
                 return Err(format!("{kind}, {name}, {count} messages, {what}").into());
             }
