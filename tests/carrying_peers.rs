@@ -458,6 +458,8 @@ fn whoever_says_no_proper_hello_is_turned_away_and_harms_nobody() {
         Hello { ring: 1, ..good },
         Hello { region_uuid: [0; 16], ..good },
         Hello { key: !good.key, ..good },
+        Hello { device: !good.device, ..good },
+        Hello { inode: !good.inode, ..good },
     ];
     let mut sockets = vec![forger.connect()]; // says nothing at all
     let mut witnesses = Vec::new();

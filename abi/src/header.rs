@@ -37,7 +37,8 @@ stored! {
         0x0B0 lock_base: u64, "0x4000000000000000: offset of lock byte 0 (init); 1 is recovery, 64 + n is slot n";
         0x0B8 key: u64, "random; mixed into every record's tag";
         0x0C0 name: [u8; 64], "the region's name cut to 64 bytes, zero-filled, for people";
-        0x100 reserved_100: [u8; 252], "zero";
+        0x100 file_inode: u64, "inode number of the region's file; a file with another is a copy. 0: not checked";
+        0x108 reserved_108: [u8; 244], "zero";
         0x1FC crc: u32, "CRC32C of bytes 0 to 0x14, 0x18 to 0x1FC and the whole directory";
     }
 }
@@ -51,6 +52,22 @@ stored! {
         0x280 successor_generation: u64, "with state RETIRED: the generation that took the name";
         0x288 koid_next: u64, "atomic: counter behind the ids of channel ends, which two processes must agree on";
         0x290 reserved_290: [u8; 3440], "zero";
+    }
+}
+
+impl Header {
+    /// Whether a file with this inode number, 0 if that is not to be relied on, is a copy of the
+    /// region's file and not that file itself. Who has the region open cannot be seen from a copy.
+    ///
+    /// # Examples
+    /// ```
+    /// use bytemuck::Zeroable;
+    /// let header = tombolo_abi::Header { file_inode: 7, ..Zeroable::zeroed() };
+    /// assert!(header.is_copy_in(8) && !header.is_copy_in(7) && !header.is_copy_in(0));
+    /// ```
+    #[must_use]
+    pub const fn is_copy_in(&self, inode: u64) -> bool {
+        self.file_inode != 0 && inode != 0 && self.file_inode != inode
     }
 }
 

@@ -7,7 +7,7 @@ use crate::table::stored;
 
 stored! {
     "A connection's first packet: which sender it belongs to, and from which record on."
-    pub struct Hello [64] {
+    pub struct Hello [80] {
         0x00 kind: u32, "1";
         0x04 ring: u32, "index of the ring in the directory";
         0x08 region_uuid: [u8; 16], "the header's";
@@ -17,7 +17,9 @@ stored! {
         0x2C slot: u16, "the sender's";
         0x2E reserved_2e: u16, "zero";
         0x30 tail: u64, "the ring's tail: no record before it has its handles on this connection";
-        0x38 reserved_38: [u8; 8], "zero";
+        0x38 device: u64, "device number of the region's file";
+        0x40 inode: u64, "inode number of the region's file";
+        0x48 reserved_48: [u8; 8], "zero";
     }
 }
 

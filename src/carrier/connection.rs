@@ -81,12 +81,13 @@ impl Connection {
             found => found.unwrap_or(0),
         };
         let hello: Hello = bytemuck::pod_read_unaligned(&bytes);
-        let header = region.header();
+        let (header, file) = (region.header(), region.file_id());
         let is_ours = len == bytes.len()
             && hello.kind == packet_kind::HELLO
             && rings.contains(&hello.ring)
             && region.entries()[hello.ring as usize].tx_slots().contains(&hello.slot)
-            && (hello.region_uuid, hello.key) == (header.region_uuid, header.key);
+            && (hello.region_uuid, hello.key) == (header.region_uuid, header.key)
+            && (hello.device, hello.inode) == (file.device(), file.inode());
         if is_ours && socket::drop_first(socket.as_fd()).is_ok() {
             self.hello = Some(hello);
         } else {

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use tombolo_abi::{Slot, slot_flags};
 
 use crate::os::socket;
+use crate::region::Region;
 use crate::region::slot_table::{byte_is_held, slot_u32};
-use crate::region::{Region, socket_name};
 
 /// More connections than a rendezvous holds. Others may put them in as fast as they are taken out.
 const WAITING_MAX: u32 = 4096;
@@ -101,5 +101,5 @@ pub(super) fn consumer(region: &Region, ring: u32) -> Option<u32> {
 
 /// The name at which the consumer listens, in the region's directory.
 fn name(region: &Region, ring: u32) -> String {
-    socket_name(region.header(), ring)
+    region.socket_name(ring, 0)
 }

@@ -153,7 +153,7 @@ impl Connection {
 }
 
 fn hello(what: &HandOver<'_>) -> Hello {
-    let header = what.region.header();
+    let (header, file) = (what.region.header(), what.region.file_id());
     Hello {
         kind: packet_kind::HELLO,
         ring: what.ring,
@@ -163,6 +163,8 @@ fn hello(what: &HandOver<'_>) -> Hello {
         incarnation: what.sender.incarnation,
         slot: what.sender.slot,
         tail: what.tail,
+        device: file.device(),
+        inode: file.inode(),
         ..Hello::zeroed()
     }
 }

@@ -25,6 +25,16 @@ pub(crate) struct FileId {
 }
 
 impl FileId {
+    /// Its device number.
+    pub(crate) fn device(self) -> u64 {
+        self.dev
+    }
+
+    /// Its inode number.
+    pub(crate) fn inode(self) -> u64 {
+        self.ino
+    }
+
     /// The file that `stat` speaks of.
     pub(crate) fn of(stat: &Stat) -> Self {
         Self { dev: stat.st_dev, ino: stat.st_ino }

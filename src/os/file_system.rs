@@ -1,4 +1,19 @@
-//! File systems on which locks and shared mappings are known to behave.
+//! File systems on which locks and shared mappings are known to behave, and files keep their numbers.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io::{Errno, retry_on_intr};
+
+/// Which file system `file` lies on, by its magic number.
+pub(crate) fn magic(file: BorrowedFd<'_>) -> Result<u64, Errno> {
+    retry_on_intr(|| rustix::fs::fstatfs(file)).map(|found| found.f_type as u64)
+}
+
+/// The inode number of `file`; 0 on a file system of which it is not known whether a file keeps its number
+/// for as long as it is there.
+pub(crate) fn lasting_inode(file: BorrowedFd<'_>) -> Result<u64, Errno> {
+    if is_known(magic(file)?) { rustix::fs::fstat(file).map(|stat| stat.st_ino) } else { Ok(0) }
+}
 
 /// Whether the file system with this magic number is one of them.
 pub(crate) fn is_known(magic: u64) -> bool {

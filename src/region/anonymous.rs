@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     options.check()?;
     let path = Path::new("anonymous region");
-    let contents = NewContents::new(options, 1, OsStr::new("anonymous"), path)?;
+    let mut contents = NewContents::new(options, 1, OsStr::new("anonymous"), path)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = rustix::fs::memfd_create(c"tombolo", flags)
         .map_err(|error| refusal::io("create", path, error))?;

@@ -15,6 +15,7 @@ use super::plan::Plan;
 use super::{name, refusal};
 use crate::Error;
 use crate::os::file::{reserve, write_at};
+use crate::os::file_system;
 use crate::os::process::{ProcessId, boot_id};
 use crate::os::random;
 
@@ -50,7 +51,6 @@ impl NewContents {
         let name = name::of_file(file_name);
         let len = name.len().min(header.name.len());
         header.name[..len].copy_from_slice(&name[..len]);
-        plan.seal();
         check_file_size_limit(plan.total_len())?;
         Ok(Self { plan })
     }
@@ -71,9 +71,10 @@ impl NewContents {
         reserve(file, from, wanted_len).map_err(|error| refusal::no_room(path, wanted_len, error))
     }
 
-    /// Writes everything that is not zero, the header page with `state` last.
+    /// Writes everything that is not zero, the header page with `state` last. From then on these are
+    /// the contents of that file and of no other.
     pub(crate) fn write(
-        &self,
+        &mut self,
         file: BorrowedFd<'_>,
         path: &Path,
         state: RegionState,
@@ -81,6 +82,9 @@ impl NewContents {
         let write = |bytes: &[u8], offset| {
             write_at(file, bytes, offset).map_err(|error| refusal::io("write", path, error))
         };
+        let inode = file_system::lasting_inode(file);
+        self.plan.header.file_inode = inode.map_err(|error| refusal::io("stat", path, error))?;
+        self.plan.seal();
         write(self.plan.directory(), self.plan.header.directory_offset)?;
         for entry in &self.plan.entries {
             if !matches!(entry.ring_kind(), Some(RingKind::Memory | RingKind::Lane)) {

@@ -26,7 +26,7 @@ impl Unnamed {
     pub(crate) fn new(opening: &Opening) -> Result<Option<Self>, Error> {
         let (place, options) = (opening.place(), opening.options());
         check_file_system(place.path(), place.dir(), options)?;
-        let contents = opening.new_contents()?;
+        let mut contents = opening.new_contents()?;
         let Some(file) = open_unnamed(place)? else { return Ok(None) };
         crash_point!("create.after-tmpfile");
         contents.reserve(file.as_fd(), place.path(), 0)?;
@@ -108,17 +108,21 @@ fn cannot_create(place: &Place, error: Errno) -> Error {
 /// Makes a region in the candidate, an empty or a half-made file of which the caller holds the init
 /// lock. On failure the file is empty again.
 pub(crate) fn fill_in_place(opening: &Opening, candidate: Candidate) -> Result<Region, Error> {
-    let contents = opening.new_contents()?;
+    let mut contents = opening.new_contents()?;
     let again = candidate.file.try_clone();
     let again = again.map_err(|error| refusal::io("open again", opening.path(), error))?;
-    fill(opening, candidate, &contents).inspect_err(|_| {
+    fill(opening, candidate, &mut contents).inspect_err(|_| {
         // Still under the caller's lock. If even this fails, the file stays half-made, which the
         // next opener takes over.
         let _ = rustix::fs::ftruncate(&again, 0);
     })
 }
 
-fn fill(opening: &Opening, candidate: Candidate, contents: &NewContents) -> Result<Region, Error> {
+fn fill(
+    opening: &Opening,
+    candidate: Candidate,
+    contents: &mut NewContents,
+) -> Result<Region, Error> {
     let (path, file) = (opening.path(), candidate.file.as_fd());
     crash_point!("in-place.after-lock");
     if candidate.stat.st_size > 0 {

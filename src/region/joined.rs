@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry, RingKind, SharedLayout};
 
 use super::description::{Description, STATE_OFFSET, state_of};
+use super::name::socket_name;
 use super::options::{OpenOptions, Prefault};
 use super::place::Place;
 use super::refusal;
@@ -182,6 +183,17 @@ impl Region {
             };
         }
         Err(refusal::io("open again", &self.path, error))
+    }
+
+    /// The file, which names of sockets and hellos tell from copies of it.
+    pub(crate) fn file_id(&self) -> FileId {
+        self.id
+    }
+
+    /// The name at which the consumer of ring `ring` listens, or of the lanes of which that is the first,
+    /// in the region's directory; `number` is the one in its slot.
+    pub(crate) fn socket_name(&self, ring: u32, number: u64) -> String {
+        socket_name(self.header(), self.id, ring, number)
     }
 
     /// Whether the plain descriptor is still open on the region's file. Ask before and after each

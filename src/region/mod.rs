@@ -28,7 +28,6 @@ pub use self::options::{
 
 pub(crate) use self::init_lock::InitLock;
 pub(crate) use self::joined::Region;
-pub(crate) use self::name::socket_name;
 use self::open::Opening;
 use self::place::Place;
 use crate::Error;

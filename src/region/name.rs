@@ -11,9 +11,12 @@ use tombolo_abi::Header;
 use super::place::{Place, open_dir};
 use super::refusal;
 use crate::Error;
+use crate::os::file::FileId;
 
 const NAME_LEN_MAX: usize = 128;
 const SUFFIX: &str = ".tombolo";
+/// How the names of sockets end.
+pub(crate) const SOCKET_SUFFIX: &str = ".sock";
 
 /// The place of the region `name`: `name.tombolo` in `$TOMBOLO_DIR`, else in
 /// `/dev/shm/tombolo-<euid>`, which is made where it is missing.
@@ -34,10 +37,18 @@ pub(crate) fn of_file(file_name: &OsStr) -> &[u8] {
     bytes.strip_suffix(SUFFIX.as_bytes()).unwrap_or(bytes)
 }
 
+/// What the names of all sockets of a region begin with, which lies in `file`.
+pub(crate) fn socket_name_start(region: &Header, file: FileId) -> String {
+    // Half of the id: an address has room for 107 bytes, of which the way to the directory takes up to 32.
+    let id = region.region_uuid.first_chunk().map_or(0, |half| u64::from_be_bytes(*half));
+    format!(".{id:016x}.{:x}.{:x}.", file.device(), file.inode())
+}
+
 /// The name of the socket at which the consumer of ring `ring` listens, or of the lanes of which that is
-/// the first.
-pub(crate) fn socket_name(region: &Header, ring: u32) -> String {
-    format!(".{:032x}.{ring}.sock", u128::from_be_bytes(region.region_uuid))
+/// the first; `number` is the one in its slot.
+pub(crate) fn socket_name(region: &Header, file: FileId, ring: u32, number: u64) -> String {
+    let start = socket_name_start(region, file);
+    format!("{start}{ring}.{number:x}{SOCKET_SUFFIX}")
 }
 
 fn check(name: &str) -> Result<(), Error> {
@@ -73,6 +84,18 @@ fn default_dir() -> Result<(OwnedFd, PathBuf), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_name_of_a_socket_fits_an_address() {
+        let region = Header { region_uuid: [0xff; 16], ..bytemuck::Zeroable::zeroed() };
+        let mut stat = rustix::fs::stat("/").unwrap();
+        stat.st_dev = u32::MAX.into(); // no device number that the kernel gives is longer
+        stat.st_ino = u64::MAX;
+        let (ring, number) = (tombolo_abi::RING_COUNT_MAX - 1, u64::MAX);
+        let name = socket_name(&region, FileId::of(&stat), ring, number);
+        let path = format!("/proc/thread-self/fd/{}/{name}", i32::MAX);
+        assert!(path.len() <= 107, "{path} has {} bytes", path.len());
+    }
 
     #[test]
     fn names_are_plain_file_names() {

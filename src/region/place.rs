@@ -212,9 +212,8 @@ pub(crate) fn check_file_system(
     file: BorrowedFd<'_>,
     options: &OpenOptions,
 ) -> Result<(), Error> {
-    let found = retry_on_intr(|| rustix::fs::fstatfs(file))
+    let magic = file_system::magic(file)
         .map_err(|error| refusal::io("stat the file system of", path, error))?;
-    let magic = found.f_type as u64;
     if options.file_system == FileSystemPolicy::Any || file_system::is_known(magic) {
         return Ok(());
     }

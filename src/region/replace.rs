@@ -18,13 +18,13 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
-use tombolo_abi::{HEADER_PAGE_LEN, RegionState, RingEntry, SharedLayout, Slot};
+use tombolo_abi::{HEADER_PAGE_LEN, RegionState, SharedLayout, Slot};
 
 use super::create::Unnamed;
 use super::description::{Contents, Description};
 use super::init_lock::{InitLock, REPLACING, owned_slot};
 use super::joined::{Region, set_state};
-use super::name::socket_name;
+use super::name::{SOCKET_SUFFIX, socket_name_start};
 use super::open::Opening;
 use super::options::OpenOptions;
 use super::place::{Candidate, Place};
@@ -69,7 +69,7 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
         retire(opening, old, description.header.generation.wrapping_add(1))?;
     }
     crash_point!("replace.after-retire");
-    remove_sockets(opening.place(), &description);
+    remove_sockets(opening.place(), &description, old.id);
     if !remove(opening.place(), old.id)? {
         return Ok(Outcome::StartOver);
     }
@@ -151,20 +151,30 @@ fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
     if Contents::of(candidate.file.as_fd(), left.path())? == retired
         && owned_slot(&left, &candidate)?.is_none()
     {
-        remove_sockets(&left, &Description::read(candidate.file.as_fd(), left.path())?);
+        let description = Description::read(candidate.file.as_fd(), left.path())?;
+        remove_sockets(&left, &description, candidate.id);
         unlinkat(left.dir(), left.file_name(), AtFlags::empty())
             .map_err(|error| refusal::io("remove", left.path(), error))?;
     }
     Ok(())
 }
 
-/// Removes what receivers of a region that nobody uses have left: the names at which they listened.
-/// Others listen there where the region's file was copied; those stay.
-fn remove_sockets(place: &Place, region: &Description) {
-    let has_socket = |(_, entry): &(u32, &RingEntry)| entry.max_handles > 0;
-    for (ring, _) in (0..).zip(&region.entries).filter(has_socket) {
-        // A failure leaves a name that nothing else has.
-        let _ = socket::remove_stale(place.dir(), &socket_name(&region.header, ring));
+/// Removes what receivers of the region in the file `id` have left, which nobody uses: the names at which
+/// they listened.
+fn remove_sockets(place: &Place, region: &Description, id: FileId) {
+    if region.entries.iter().all(|entry| entry.max_handles == 0) {
+        return;
+    }
+    let Ok(dir) = Dir::read_from(place.dir()) else { return };
+    let start = socket_name_start(&region.header, id);
+    for entry in dir.flatten() {
+        if let Ok(name) = entry.file_name().to_str()
+            && name.starts_with(&start)
+            && name.ends_with(SOCKET_SUFFIX)
+        {
+            // A failure leaves a name that nothing else has.
+            let _ = socket::remove_stale(place.dir(), name);
+        }
     }
 }
 

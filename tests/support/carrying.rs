@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{PipeReader, Read};
 use std::mem::size_of;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -146,12 +146,27 @@ impl Forger {
 
     /// Connects where the backlog has room.
     pub(crate) fn try_connect(&self) -> Result<OwnedFd, Errno> {
-        let uuid = u128::from_be_bytes(self.header.region_uuid);
-        let name = self.path.parent().unwrap().join(format!(".{uuid:032x}.{}.sock", self.ring));
+        let name = self.path.parent().unwrap().join(self.socket_name());
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, kind, flags, None).unwrap();
         rustix::net::connect(&socket, &SocketAddrUnix::new(&name).unwrap()).map(|()| socket)
+    }
+
+    /// The name at which the consumer listens.
+    pub(crate) fn socket_name(&self) -> String {
+        let half = u64::from_be_bytes(*self.header.region_uuid.first_chunk().unwrap());
+        let (device, inode) = self.file_id();
+        let slot = u64::from(self.entry.rx_slot) * u64::from(self.header.slot_len);
+        let number = std::mem::offset_of!(Slot, socket_number) as u64;
+        let number = self.word(self.header.slot_offset + slot + number);
+        format!(".{half:016x}.{device:x}.{inode:x}.{}.{number:x}.sock", self.ring)
+    }
+
+    /// Device and inode number of the region's file.
+    fn file_id(&self) -> (u64, u64) {
+        let found = self.file.metadata().unwrap();
+        (found.dev(), found.ino())
     }
 
     /// A connection of the sender that owns the slot now, from `tail` on.
@@ -162,6 +177,7 @@ impl Forger {
     }
 
     pub(crate) fn hello(&self, tail: u64) -> Hello {
+        let (device, inode) = self.file_id();
         Hello {
             kind: packet_kind::HELLO,
             ring: self.ring,
@@ -171,6 +187,8 @@ impl Forger {
             incarnation: self.incarnation(),
             slot: self.slot,
             tail,
+            device,
+            inode,
             ..Hello::zeroed()
         }
     }

@@ -45,6 +45,7 @@ pub(crate) fn default_region() -> Image {
             name[..4].copy_from_slice(b"demo");
             name
         },
+        file_inode: 0x0000_0042_0000_0017,
         ..Header::zeroed()
     };
     let spsc = ring(RingKind::Spsc, 0x5380, 0x6000, (0, 1, 1));
