@@ -9,12 +9,13 @@
 
 use std::mem::offset_of;
 use std::ops::Range;
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
 
 use super::Deadline;
@@ -22,6 +23,7 @@ use super::backoff::Backoff;
 use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::LockMapping;
+use crate::os::descriptor::Descriptor;
 use crate::os::process::ProcessId;
 use crate::os::{fork, ofd};
 use crate::region::slot_table::{byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32};
@@ -58,7 +60,7 @@ enum Lock {
     /// A mapping: the rule.
     Mapping(#[expect(dead_code, reason = "held for its drop")] LockMapping),
     /// A descriptor, on file systems whose mappings keep another description.
-    Descriptor(OwnedFd),
+    Descriptor(Descriptor),
 }
 
 /// Whether the lock is still there.
@@ -132,7 +134,7 @@ impl OwnedSlot {
     /// Takes the byte of `slot` and makes everything that its earlier owner left behind stale.
     fn try_claim(region: &Arc<Region>, slot: u16) -> Result<Option<Self>, Error> {
         let io = |source| region.io_error("claim an endpoint of", source);
-        let no_forks = fork::hold_off().map_err(io)?;
+        let no_forks = fork::hold_off().map_err(|error| io(error.into()))?;
         let description = region.reopen()?;
         let mapping = LockMapping::new(&description).map_err(io)?;
         let Some(incarnation) = lock_and_renew(region, slot, &description)? else {
@@ -161,10 +163,10 @@ impl OwnedSlot {
     /// faster.
     fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
         self.lock = None;
-        let no_forks = fork::hold_off();
-        let _no_forks =
-            no_forks.map_err(|source| self.region.io_error("claim an endpoint of", source))?;
+        let io = |error: Errno| self.region.io_error("claim an endpoint of", error.into());
+        let no_forks = fork::hold_off().map_err(io)?;
         let description = self.region.reopen()?;
+        let description = Descriptor::private(description, &no_forks).map_err(io)?;
         let Some(incarnation) = lock_and_renew(&self.region, self.slot, &description)? else {
             return Ok(false);
         };
@@ -331,16 +333,6 @@ impl OwnedSlot {
         Err(Error::LockLost { slot: self.slot })
     }
 
-    /// Gives up what may be somebody else's by now: the slot, and the number of a descriptor that
-    /// was closed behind this endpoint's back.
-    fn abandon(&mut self) {
-        if let Some(Lock::Descriptor(description)) = self.lock.take()
-            && !self.region.is_of(description.as_fd())
-        {
-            let _ = description.into_raw_fd();
-        }
-    }
-
     fn set_state(&self, state: SlotState) {
         self.word_u32(offset_of!(Slot, state)).store(state as u32, Release);
     }
@@ -360,16 +352,17 @@ impl Drop for OwnedSlot {
             return; // in a forked child, or never claimed: nothing here is ours
         }
         if self.is_lost() {
-            return self.abandon();
+            return; // somebody else may own the slot
         }
         self.set_state(SlotState::Detaching);
         crash_point!("detach.detaching");
         self.region.announce_membership();
         self.pulse = None;
         self.set_state(SlotState::Free);
-        if let Some(Lock::Descriptor(description)) = &self.lock {
-            // A child may have the descriptor too: closing ours would not free the byte. Nothing
-            // can be done where the call fails; the byte is free when both processes are gone.
+        if let Some(Lock::Descriptor(description)) = &self.lock
+            && description.is_ours()
+        {
+            // Closing it, which follows, would do but for children just being forked.
             let _ = ofd::unlock(description.as_fd(), byte(self.slot..self.slot + 1));
         }
         self.lock = None;
@@ -380,7 +373,11 @@ impl Drop for OwnedSlot {
 /// Takes the byte of `slot` on `description` and at once moves its incarnation on, which makes the
 /// earlier owner dead by definition. `None` where somebody else holds the byte. Forks and signals
 /// are held off by the caller.
-fn lock_and_renew(region: &Region, slot: u16, description: &OwnedFd) -> Result<Option<u32>, Error> {
+fn lock_and_renew(
+    region: &Region,
+    slot: u16,
+    description: impl AsFd,
+) -> Result<Option<u32>, Error> {
     let word = slot_u32(region, slot, offset_of!(Slot, incarnation));
     let locked = ofd::try_lock(description.as_fd(), byte(slot..slot + 1), ofd::Mode::Exclusive);
     if !locked.map_err(|source| region.io_error("lock an endpoint of", source))? {

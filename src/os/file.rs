@@ -20,8 +20,8 @@ const STEP_LEN: u64 = 64 << 10;
 /// Which file it is, whatever names it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
-    dev: u64,
-    ino: u64,
+    pub(super) dev: u64,
+    pub(super) ino: u64,
 }
 
 impl FileId {

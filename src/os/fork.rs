@@ -8,9 +8,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use rustix::thread::gettid;
 
+use super::descriptor;
 use super::signals::Blocked;
 
 const PAGE_LEN: usize = 4096;
@@ -48,6 +50,11 @@ impl Owner {
     #[inline]
     pub(crate) fn is_here(self) -> bool {
         self.cookie.load(Ordering::Relaxed) == self.number
+    }
+
+    /// What tells it from its parents and children; never 0.
+    pub(super) fn number(self) -> u64 {
+        self.number
     }
 }
 
@@ -99,13 +106,13 @@ pub(crate) struct NoForks {
 /// ran between locking and renewing an incarnation could keep the two apart as long as it likes.
 ///
 /// Children made by a bare `clone` system call pass this by.
-pub(crate) fn hold_off() -> io::Result<NoForks> {
+pub(crate) fn hold_off() -> Result<NoForks, Errno> {
     static REGISTERED: OnceLock<i32> = OnceLock::new();
     // SAFETY: the three functions have the type asked for and live as long as the program.
     let result = *REGISTERED
         .get_or_init(|| unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(reset)) });
     if result != 0 {
-        return Err(io::Error::from_raw_os_error(result));
+        return Err(Errno::from_raw_os_error(result));
     }
     let signals = Blocked::new();
     lock();
@@ -156,6 +163,7 @@ extern "C" fn unlock() {
 
 /// What the child's side of a fork does just after: it has one thread, which holds off nobody.
 extern "C" fn reset() {
+    descriptor::disown_inherited();
     NESTED.store(0, Ordering::Relaxed);
     HOLDER.store(0, Ordering::Release);
 }

@@ -1,8 +1,9 @@
 //! System calls: through `rustix` where it has them, in a few named files with unsafe where it
-//! lacks them (`close`, `ofd`, `fork`, `signals`, `credentials`).
+//! lacks them (`close`, `descriptor`, `ofd`, `fork`, `signals`, `credentials`).
 
 pub(crate) mod close;
 pub(crate) mod credentials;
+pub(crate) mod descriptor;
 pub(crate) mod file;
 pub(crate) mod file_system;
 pub(crate) mod fork;

@@ -55,7 +55,8 @@ pub(crate) fn receives_nothing(socket: BorrowedFd<'_>) -> bool {
     peek_bytes(socket, &mut [0]) == Ok(0)
 }
 
-fn new() -> Result<OwnedFd, Errno> {
+/// A socket that is connected to nothing.
+pub(super) fn new() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)
 }
 

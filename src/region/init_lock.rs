@@ -1,15 +1,17 @@
 //! The lock of whoever initializes or replaces a region.
 
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
+use rustix::io::Errno;
 use tombolo_abi::{LOCK_INIT, LOCK_RECOVERY, LOCK_SLOTS, SLOT_COUNT_MAX};
 
 use super::joined::Region;
 use super::place::{Candidate, Place};
 use super::refusal;
 use crate::Error;
-use crate::os::ofd;
+use crate::os::descriptor::Descriptor;
+use crate::os::{fork, ofd};
 
 /// Lock bytes of initialization.
 pub(crate) const INITIALIZING: Range<u64> = LOCK_INIT..LOCK_INIT + 1;
@@ -18,11 +20,10 @@ pub(crate) const REPLACING: Range<u64> = LOCK_INIT..LOCK_RECOVERY + 1;
 
 /// Some of a file's first lock bytes, held by a description of their own.
 ///
-/// Released by an explicit unlock, so that a child forked meanwhile, which shares the description,
-/// does not keep them.
+/// No forked child has a share in them.
 #[derive(Debug)]
 pub(crate) struct InitLock {
-    file: OwnedFd,
+    file: Descriptor,
     bytes: Range<u64>,
 }
 
@@ -34,20 +35,25 @@ impl InitLock {
         candidate: &Candidate,
         bytes: Range<u64>,
     ) -> Result<Option<Self>, Error> {
+        let io = |error: Errno| refusal::io("lock", place.path(), error);
+        let no_forks = fork::hold_off().map_err(io)?;
         let Some(file) = place.open_again(candidate.id)? else { return Ok(None) };
+        let file = Descriptor::private(file, &no_forks).map_err(io)?;
+        drop(no_forks);
         let locked = ofd::try_lock(file.as_fd(), bytes.clone(), ofd::Mode::Exclusive)
             .map_err(|error| refusal::io("lock", place.path(), error))?;
         let lock = Self { file, bytes };
         // Dropping the lock unlocks what it may not have locked, which does nothing.
         Ok((locked && place.names(candidate.id)?).then_some(lock))
     }
-}
 
-impl InitLock {
     /// Locks the byte of initialization together with others who attach, against whoever replaces
     /// the region; `None` where somebody is replacing it. Never waits.
     pub(crate) fn try_shared(region: &Region) -> Result<Option<Self>, Error> {
-        let file = region.reopen()?;
+        let io = |error: Errno| region.io_error("lock", error.into());
+        let no_forks = fork::hold_off().map_err(io)?;
+        let file = Descriptor::private(region.reopen()?, &no_forks).map_err(io)?;
+        drop(no_forks);
         let locked = ofd::try_lock(file.as_fd(), INITIALIZING, ofd::Mode::Shared)
             .map_err(|error| region.io_error("lock", error))?;
         let lock = Self { file, bytes: INITIALIZING };
@@ -57,8 +63,10 @@ impl InitLock {
 
 impl Drop for InitLock {
     fn drop(&mut self) {
-        // A failure leaves closing the description, which follows, to release it.
-        let _ = ofd::unlock(self.file.as_fd(), self.bytes.clone());
+        // Closing the description, which follows, would do but for children just being forked.
+        if self.file.is_ours() {
+            let _ = ofd::unlock(self.file.as_fd(), self.bytes.clone());
+        }
     }
 }
 
@@ -74,5 +82,5 @@ pub(crate) fn owned_slot(place: &Place, candidate: &Candidate) -> Result<Option<
     if sane_before && candidate.id.is_file(file) {
         return Ok(found.map(|byte| byte - LOCK_SLOTS));
     }
-    Err(refusal::io("look at the locks of", place.path(), rustix::io::Errno::STALE))
+    Err(refusal::io("look at the locks of", place.path(), Errno::STALE))
 }

@@ -18,6 +18,7 @@ use super::refusal;
 use super::rendezvous::Rendezvous;
 use crate::Error;
 use crate::mem::Mapping;
+use crate::os::descriptor::Descriptor;
 use crate::os::file::{FileId, reopen};
 use crate::os::futex;
 
@@ -34,7 +35,7 @@ const MEMBERSHIP_OFFSET: u64 = std::mem::offset_of!(SharedLayout, membership_seq
 pub(crate) struct Region {
     mapping: Arc<Mapping>,
     /// For looking at locks and bytes; holds no lock, ever.
-    plain: OwnedFd,
+    plain: Descriptor,
     description: Description,
     id: FileId,
     /// The name it was opened by; `None` for an anonymous region.
@@ -65,6 +66,8 @@ impl Region {
         options: &OpenOptions,
     ) -> Result<Self, Error> {
         let Origin { place, path, creator } = origin;
+        let plain =
+            Descriptor::shared(plain).map_err(|error| refusal::io("keep open", &path, error))?;
         let description = Description::read(plain.as_fd(), &path)?;
         description.check(&path, &options.minima())?;
         let mapping = Mapping::new(plain.as_fd(), description.header.total_len)
@@ -199,12 +202,7 @@ impl Region {
     /// Whether the plain descriptor is still open on the region's file. Ask before and after each
     /// look at a lock that finds it free.
     pub(crate) fn check_plain_is_ours(&self) -> bool {
-        self.id.is_file(self.plain())
-    }
-
-    /// Whether `file` is open on the region's file.
-    pub(crate) fn is_of(&self, file: BorrowedFd<'_>) -> bool {
-        self.id.is_file(file)
+        self.plain.is_ours()
     }
 
     /// The state word.

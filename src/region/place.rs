@@ -11,6 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 use super::options::{FileSystemPolicy, OpenOptions, OwnerPolicy};
 use super::refusal;
 use crate::Error;
+use crate::os::descriptor::Descriptor;
 use crate::os::file::{FileId, OPEN_FLAGS, type_name};
 use crate::os::file_system;
 
@@ -20,7 +21,7 @@ const PATH_LEN_MAX: usize = 4095;
 /// A name in a directory.
 #[derive(Debug)]
 pub(crate) struct Place {
-    dir: OwnedFd,
+    dir: Descriptor,
     file_name: OsString,
     /// As the caller wrote it, for messages only.
     path: PathBuf,
@@ -55,6 +56,7 @@ impl Place {
             let reason = "its file name is longer than 255 bytes";
             return Err(Error::InvalidPath { path: path.to_owned(), reason });
         }
+        let dir = Descriptor::shared(dir).map_err(|error| refusal::io("keep open", path, error))?;
         Ok(Self { dir, file_name: file_name.to_owned(), path: path.to_owned() })
     }
 

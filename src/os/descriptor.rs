@@ -1,0 +1,472 @@
+//! Descriptors that the library keeps: closed only while they are ours, and gone from forked children where
+//! a copy would keep something alive.
+//!
+//! A process may close all its descriptors behind our back (daemonising does), and open others that get the
+//! same numbers. So each is remembered in a table, with the file that it was opened on:
+//!
+//! * Dropping one closes the number only if that file is still open there, and if no descriptor of the
+//!   library has got the number since: the kernel gives a number that is in use to nobody.
+//! * A forked child has copies, which share locks, listening and queues with ours. Before `fork` returns in
+//!   the child, each private one is replaced there by a socket that is connected to nothing: the number
+//!   stays taken, so that the child's copy of the value still owns what it closes. In the parent, `fork` may
+//!   return a moment before that: who drops a lock unlocks it first, and who stops listening shuts down.
+//!
+//! The table only grows, to as many places as there were descriptors at once. It changes while forks are
+//! held off, but for places that become vacant, by one store each: so the one thread of a child always
+//! finds it whole, and takes no memory and no lock.
+#![allow(unsafe_code)]
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicI32, AtomicU64};
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::file::FileId;
+use super::fork::{self, NoForks, Owner};
+
+/// A descriptor of the library's, close-on-exec.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    fd: ManuallyDrop<OwnedFd>,
+    /// What it was opened on.
+    id: FileId,
+    kind: FileType,
+    place: &'static Place,
+}
+
+/// A place in the table. Every word changes while forks are held off, or when its owner gives it back.
+#[derive(Debug)]
+struct Place {
+    /// The number, [`VACANT`] or [`LOST`].
+    number: AtomicI32,
+    /// The process that forked children don't have it from, by [`Owner::number`]; [`SHARED`] if they do.
+    maker: AtomicU64,
+    /// What is open there: in a child, what replaced it.
+    dev: AtomicU64,
+    ino: AtomicU64,
+}
+
+/// Belongs to no descriptor.
+const VACANT: RawFd = -1;
+/// Belongs to a descriptor that was closed behind our back.
+const LOST: RawFd = -2;
+/// No process's number.
+const SHARED: u64 = 0;
+
+const PLACE_COUNT: usize = 32;
+
+/// Some places, and the next ones.
+#[derive(Debug)]
+struct Chunk {
+    places: [Place; PLACE_COUNT],
+    next: OnceLock<Box<Chunk>>,
+}
+
+static TABLE: Chunk = Chunk::new();
+
+impl Descriptor {
+    /// Keeps `fd`, of which a forked child may have a copy: nothing is locked, listened at or queued by it.
+    pub(crate) fn shared(fd: OwnedFd) -> Result<Self, Errno> {
+        let _held = fork::hold_off()?;
+        Self::new(fd, SHARED)
+    }
+
+    /// Keeps `fd`, of which no forked child keeps a copy. Forks have been held off since before it was
+    /// opened.
+    pub(crate) fn private(fd: OwnedFd, _held: &NoForks) -> Result<Self, Errno> {
+        let maker = Owner::current().map_err(|error| Errno::from_io_error(&error));
+        let maker = maker.map_err(|errno| errno.unwrap_or(Errno::NOMEM))?;
+        Self::new(fd, maker.number())
+    }
+
+    fn new(fd: OwnedFd, maker: u64) -> Result<Self, Errno> {
+        let stat = rustix::fs::fstat(&fd)?;
+        let (id, kind) = (FileId::of(&stat), FileType::from_raw_mode(stat.st_mode));
+        let place = take_place(fd.as_raw_fd());
+        place.fill(fd.as_raw_fd(), maker, id);
+        Ok(Self { fd: ManuallyDrop::new(fd), id, kind, place })
+    }
+
+    /// Whether it is still open on what it was opened on; not in a forked child that has no copy. Ask
+    /// before anything is done that another file must not suffer.
+    pub(crate) fn is_ours(&self) -> bool {
+        !self.is_lost() && self.id.is_file(self.as_fd())
+    }
+
+    fn is_lost(&self) -> bool {
+        self.place.number.load(Relaxed) != self.fd.as_raw_fd()
+    }
+
+    /// Whether a child could take another descriptor for this one, closed and not yet forgotten. Not a
+    /// socket, whose file is its alone.
+    fn may_have_a_double(&self) -> bool {
+        self.place.maker.load(Relaxed) != SHARED && self.kind != FileType::Socket
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        let held = fork::hold_off().ok(); // was granted before
+        let is_to_close = !self.is_lost() && self.place.id().is_file(self.as_fd());
+        // Only where it must be: what is queued in a socket is closed with it, and that may take long.
+        let _held = held.filter(|_| self.may_have_a_double());
+        if is_to_close {
+            // SAFETY: the value is being dropped, so this is done once and nothing uses it afterwards.
+            drop(unsafe { ManuallyDrop::take(&mut self.fd) });
+        }
+        self.place.vacate();
+    }
+}
+
+impl Place {
+    const fn vacant() -> Self {
+        let (dev, ino) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { number: AtomicI32::new(VACANT), maker: AtomicU64::new(SHARED), dev, ino }
+    }
+
+    fn fill(&self, number: RawFd, maker: u64, id: FileId) {
+        self.maker.store(maker, Relaxed);
+        self.set_id(id);
+        self.number.store(number, Release);
+    }
+
+    fn vacate(&self) {
+        self.number.store(VACANT, Release);
+    }
+
+    fn id(&self) -> FileId {
+        FileId { dev: self.dev.load(Relaxed), ino: self.ino.load(Relaxed) }
+    }
+
+    fn set_id(&self, id: FileId) {
+        self.dev.store(id.dev, Relaxed);
+        self.ino.store(id.ino, Relaxed);
+    }
+
+    /// In a child: puts a copy of `inert` in the place of what is the parent's, or closes it if there is
+    /// none.
+    fn give_up(&self, number: RawFd, inert: Option<(&OwnedFd, FileId)>) {
+        if let Some((inert, id)) = inert {
+            // SAFETY: `number` is open on a file of the library's, which the caller has checked, and stays
+            // open; whatever the child does with it next, it does with the copy of `inert`.
+            let got = unsafe { libc::dup3(inert.as_raw_fd(), number, libc::O_CLOEXEC) };
+            if got == number {
+                self.maker.store(SHARED, Relaxed);
+                return self.set_id(id);
+            }
+        }
+        self.number.store(LOST, Relaxed); // the value owns nothing from here on
+        // SAFETY: as before, and nothing closes it later: its value takes it to be lost.
+        unsafe { libc::close(number) };
+    }
+}
+
+impl Chunk {
+    const fn new() -> Self {
+        Self { places: [const { Place::vacant() }; PLACE_COUNT], next: OnceLock::new() }
+    }
+}
+
+/// All places that there are.
+fn places() -> impl Iterator<Item = &'static Place> {
+    let chunks = std::iter::successors(Some(&TABLE), |chunk| chunk.next.get().map(|next| &**next));
+    chunks.flat_map(|chunk| &chunk.places)
+}
+
+/// A vacant place for `number`, which is new: any other descriptor that had it was closed. With forks
+/// held off.
+fn take_place(number: RawFd) -> &'static Place {
+    let mut vacant = None;
+    for place in places() {
+        match place.number.load(Acquire) {
+            VACANT => vacant = vacant.or(Some(place)),
+            earlier if earlier == number => {
+                // Unless its value has closed it just now and gives the place back.
+                let _ = place.number.compare_exchange(number, LOST, Relaxed, Relaxed);
+            }
+            _ => {}
+        }
+    }
+    vacant.unwrap_or_else(more_places)
+}
+
+fn more_places() -> &'static Place {
+    let mut last = &TABLE;
+    while let Some(next) = last.next.get() {
+        last = next;
+    }
+    &last.next.get_or_init(|| Box::new(Chunk::new())).places[0]
+}
+
+/// What the child's side of a fork does: replaces what is its parent's alone. Takes no memory and no lock.
+pub(super) fn disown_inherited() {
+    let mut inert = None;
+    let present = fork::present();
+    for place in places() {
+        let (number, maker) = (place.number.load(Acquire), place.maker.load(Relaxed));
+        if number < 0 || maker == SHARED || maker == present {
+            continue;
+        }
+        // SAFETY: used for asking only what file it is, which is answered by an error if it isn't open.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        if !place.id().is_file(borrowed) {
+            place.number.store(LOST, Relaxed); // closed behind our back, before the fork
+            continue;
+        }
+        inert = inert.or_else(new_inert); // at the limit of descriptors not before one was closed
+        place.give_up(number, inert.as_ref().map(|(fd, id)| (fd, *id)));
+    }
+}
+
+/// A descriptor that nothing comes from and nothing goes to.
+fn new_inert() -> Option<(OwnedFd, FileId)> {
+    let fd = super::socket::new().ok()?;
+    let id = FileId::of(&rustix::fs::fstat(&fd).ok()?);
+    Some((fd, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+    use std::os::fd::FromRawFd;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::os::ofd::{self, Mode};
+
+    const BYTE: std::ops::Range<u64> = 0..1;
+
+    /// A child that has copies of everything, until this is dropped.
+    struct Bystander {
+        child: libc::pid_t,
+        _leash: PipeWriter,
+    }
+
+    impl Bystander {
+        /// Forks; the child does `first` and stays, if that is true.
+        fn fork(first: impl FnOnce() -> bool) -> Self {
+            let (leash_end, leash) = pipe().unwrap();
+            let (mut news, told) = pipe().unwrap();
+            // SAFETY: the child does no more than is asked for below and leaves by `_exit`.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                drop((leash, news));
+                stay(leash_end, told, first());
+            }
+            drop(told);
+            let mut said = [0];
+            news.read_exact(&mut said).unwrap();
+            assert_eq!(said, [1], "the child found something else");
+            Self { child, _leash: leash }
+        }
+    }
+
+    fn stay(mut leash: PipeReader, mut told: PipeWriter, found: bool) -> ! {
+        let _ = told.write(&[u8::from(found)]);
+        let _ = leash.read(&mut [0]);
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(0) }
+    }
+
+    impl Drop for Bystander {
+        fn drop(&mut self) {
+            // SAFETY: a child of this process's that nobody has waited for.
+            unsafe { libc::kill(self.child, libc::SIGKILL) };
+            // SAFETY: the status is not wanted.
+            unsafe { libc::waitpid(self.child, std::ptr::null_mut(), 0) };
+        }
+    }
+
+    fn open(file: &tempfile::NamedTempFile) -> OwnedFd {
+        file.reopen().unwrap().into()
+    }
+
+    fn private(file: &tempfile::NamedTempFile) -> Descriptor {
+        let held = fork::hold_off().unwrap();
+        Descriptor::private(open(file), &held).unwrap()
+    }
+
+    fn lock(fd: impl AsFd) {
+        assert!(ofd::try_lock(fd.as_fd(), BYTE, Mode::Exclusive).unwrap());
+    }
+
+    fn is_locked(file: &tempfile::NamedTempFile) -> bool {
+        ofd::is_locked(file.as_file().as_fd(), BYTE).unwrap()
+    }
+
+    /// Waits until nothing holds the lock: a child that has just been forked may not have run yet.
+    fn is_free_soon(file: &tempfile::NamedTempFile) -> bool {
+        let start = Instant::now();
+        while is_locked(file) && start.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_micros(100));
+        }
+        !is_locked(file)
+    }
+
+    fn id_at(number: RawFd) -> Option<FileId> {
+        // SAFETY: only asked about; what is not open gives an error.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::fs::fstat(fd).ok().map(|stat| FileId::of(&stat))
+    }
+
+    /// Puts another file in the place of `number`, as closing it and opening that would.
+    fn usurp(number: RawFd, other: &File) {
+        // SAFETY: `number` is open and belongs to the descriptor under test.
+        assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
+    }
+
+    fn close(number: RawFd) {
+        // SAFETY: opened by `usurp`, and owned by nothing else.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+
+    #[test]
+    fn a_child_has_no_share_in_what_is_private_and_has_one_in_all_else() {
+        let (file, shared) =
+            (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let (ours, plain) = (private(&file), open(&shared));
+        let everybodys = Descriptor::shared(open(&file)).unwrap();
+        lock(&ours);
+        lock(&plain);
+        let _bystander = Bystander::fork(|| !ours.is_ours() && everybodys.is_ours());
+        assert!(ours.is_ours() && is_locked(&file), "the parent lost its own");
+        drop((ours, plain));
+        assert!(is_free_soon(&file), "the child holds the lock");
+        assert!(is_locked(&shared), "control: the child has no copies at all");
+    }
+
+    #[test]
+    fn a_child_drops_its_copy_of_the_value_and_closes_what_replaced_it_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (ours, other) = (private(&file), File::open("/proc/self/exe").unwrap());
+        let number = ours.fd.as_raw_fd();
+        let _first = Bystander::fork(|| {
+            let was_taken = id_at(number).is_some();
+            // SAFETY: the child never drops the other copy.
+            drop(unsafe { std::ptr::read(&raw const ours) });
+            was_taken && id_at(number).is_none()
+        });
+        let _second = Bystander::fork(|| {
+            usurp(number, &other);
+            // SAFETY: as before.
+            drop(unsafe { std::ptr::read(&raw const ours) });
+            id_at(number) == id_at(other.as_raw_fd())
+        });
+        assert!(ours.is_ours());
+    }
+
+    #[test]
+    fn a_child_at_its_limit_of_descriptors_has_no_share_either() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let _limited = Bystander::fork(|| {
+            let all = [private(&file), private(&file), private(&file)];
+            lock(&all[0]);
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: `none` is a limit, and it is this child's.
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) };
+            // SAFETY: the child of the child only waits to be killed, as its parent may.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let none_is_left = all.iter().all(|one| id_at(one.fd.as_raw_fd()).is_none());
+                drop(all); // closes nothing
+                // SAFETY: ends the child without running the parent's exit handlers.
+                unsafe { libc::_exit(i32::from(!none_is_left)) };
+            }
+            let mut status = -1;
+            // SAFETY: `status` is a valid place for the child's status.
+            unsafe { libc::waitpid(child, &mut status, 0) };
+            all[0].is_ours() && status == 0
+        });
+    }
+
+    #[test]
+    fn what_was_made_under_a_nested_hold_or_by_a_child_is_private_as_well() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let held = fork::hold_off().unwrap();
+        let ours = private(&file);
+        lock(&ours);
+        // The holder itself forks; its child makes one of its own, and forks.
+        let bystander = Bystander::fork(|| {
+            let own = private(&file);
+            disown_inherited(); // as if another handler of the fork had made it, before this one
+            let child = Bystander::fork(|| !own.is_ours() && !ours.is_ours());
+            let is_kept = own.is_ours();
+            drop(child);
+            is_kept
+        });
+        drop(held);
+        drop(ours);
+        assert!(is_free_soon(&file));
+        drop(bystander);
+    }
+
+    #[test]
+    fn what_another_file_has_by_now_stays_open() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let other = File::open("/proc/self/exe").unwrap();
+        for ours in [Descriptor::shared(open(&file)).unwrap(), private(&file)] {
+            let number = ours.fd.as_raw_fd();
+            usurp(number, &other);
+            assert!(!ours.is_ours());
+            drop(ours);
+            assert_eq!(id_at(number), id_at(other.as_raw_fd()));
+            close(number);
+        }
+    }
+
+    #[test]
+    fn what_a_later_descriptor_on_the_same_file_has_by_now_stays_open() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let earlier = Descriptor::shared(open(&file)).unwrap();
+        let number = earlier.fd.as_raw_fd();
+        usurp(number, file.as_file());
+        // SAFETY: it is the later one's from here on; the earlier one is told so.
+        let later = Descriptor::shared(unsafe { OwnedFd::from_raw_fd(number) }).unwrap();
+        assert!(!earlier.is_ours());
+        drop(earlier);
+        assert!(later.is_ours());
+        drop(later);
+        assert_eq!(id_at(number), None, "nobody closed it");
+    }
+
+    #[test]
+    fn no_child_ever_has_a_share_however_many_threads_make_and_drop_them() {
+        let is_over = AtomicBool::new(false);
+        let work = || {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let mut kept = Vec::new(); // more than there are places at first
+            let mut count = 0;
+            while !is_over.load(Relaxed) || count < 100 {
+                let ours = private(&file);
+                lock(&ours);
+                let shared = Descriptor::shared(open(&file)).unwrap();
+                assert!(ours.is_ours() && shared.is_ours());
+                kept.push(shared);
+                kept.truncate(30 + count % 10);
+                drop(ours);
+                assert!(is_free_soon(&file), "a child holds the lock of round {count}");
+                count += 1;
+            }
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..3).map(|_| scope.spawn(work)).collect();
+            let children: Vec<_> = (0..100).map(|_| Bystander::fork(|| true)).collect();
+            is_over.store(true, Relaxed);
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            drop(children);
+        });
+    }
+}
