@@ -1,9 +1,12 @@
 //! Handles go to those who may use the region, and to nobody who merely listens in its place.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, Mode, RenameFlags, renameat_with};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
@@ -11,6 +14,7 @@ use tombolo::{Error, EventsRegion, OwnerPolicy, SpscReceiver, SpscSender, TrySen
 
 mod support;
 use support::carrying::{numbers_of, packet};
+use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, is_root, small};
 
 const NOBODY: u32 = 65_534;
@@ -24,8 +28,25 @@ fn shared(dir: &Dir) -> (SpscSender, SpscReceiver) {
 
 /// Where the consumer of ring 0 listens.
 fn socket_path(dir: &Path) -> PathBuf {
+    find_socket(dir).unwrap()
+}
+
+fn find_socket(dir: &Path) -> Option<PathBuf> {
     let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    names.into_iter().find(|path| path.extension().is_some_and(|end| end == "sock")).unwrap()
+    names.into_iter().find(|path| path.extension().is_some_and(|end| end == "sock"))
+}
+
+fn mode_of(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// As another user, if this one is root. Of this thread alone.
+fn become_nobody() {
+    if is_root() {
+        set_thread_groups(&[]).unwrap();
+        set_thread_gid(Gid::from_raw(NOBODY)).unwrap();
+        set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
+    }
 }
 
 /// Listens at `path` as somebody else, a member of `group` and of `groups`.
@@ -77,4 +98,71 @@ fn a_stranger_who_listens_in_the_receivers_place_gets_no_handles() {
         assert!(matches!(source, Error::Permission { .. } | Error::Io { .. }), "{source}");
         assert_eq!(numbers_of(&message.handles), [1]);
     }
+}
+
+/// Puts `link` in the place of each socket in `dir` as soon as that has its name, until `is_over`.
+fn exchange_sockets(dir: &Path, link: &Path, is_over: &AtomicBool, exchanged: &AtomicU32) {
+    become_nobody();
+    while !is_over.load(Ordering::Relaxed) {
+        let Some(socket) = find_socket(dir) else { continue };
+        let exchange = || renameat_with(CWD, link, CWD, &socket, RenameFlags::EXCHANGE);
+        let is_socket = |path: &Path| {
+            std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        };
+        if is_socket(&socket) && exchange().is_ok() {
+            exchanged.fetch_add(1, Ordering::Relaxed);
+            while !is_over.load(Ordering::Relaxed) && socket.symlink_metadata().is_ok() {}
+            let _ = std::fs::remove_file(link); // the socket
+            std::os::unix::fs::symlink(dir.join("victim"), link).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_link_put_in_the_place_of_a_receivers_socket_changes_no_files_mode() {
+    let dir = Dir::new();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let (victim, link) = (dir.file("victim"), dir.file("link"));
+    std::fs::write(&victim, b"private").unwrap();
+    std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    let options = small().max_handles(8).mode(0o666).owner(OwnerPolicy::Any);
+    let mut region = EventsRegion::open_path_with(dir.file("r"), options).unwrap();
+    let (is_over, exchanged) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| exchange_sockets(dir.path(), &link, &is_over, &exchanged));
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(2) && mode_of(&victim) == 0o600 {
+            let (_, mut rx) = region.split_spsc().unwrap();
+            rx.claim().unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(mode_of(&victim), 0o600, "a file of the receiver's user was opened to others");
+    assert!(exchanged.load(Ordering::Relaxed) > 0, "nothing was exchanged");
+}
+
+#[test]
+fn a_socket_has_its_regions_mode_whatever_the_umask_and_leaves_the_umask_alone() {
+    let dir = Dir::new();
+    Peer::start("peer_process", "umask", &dir.file("r")).finish();
+}
+
+/// In a process of its own: the umask is the whole process's.
+#[test]
+fn peer_process() {
+    let Some((_, path)) = role() else { return };
+    for (umask, mode) in [(0o077, 0o666), (0o027, 0o660), (0o777, 0o600), (0, 0o600)] {
+        let umask = Mode::from_raw_mode(umask);
+        rustix::process::umask(umask);
+        let path = path.with_file_name(format!("r{mode}-{}", umask.as_raw_mode()));
+        let options = small().max_handles(8).mode(mode);
+        let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+        let (_, mut rx) = region.split_spsc().unwrap();
+        rx.claim().unwrap();
+        assert_eq!(mode_of(&socket_path(path.parent().unwrap())), mode);
+        assert_eq!(rustix::process::umask(umask), umask);
+    }
+    report("ready");
+    wait_for_parent();
 }

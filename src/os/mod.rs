@@ -1,5 +1,5 @@
 //! System calls: through `rustix` where it has them, in a few named files with unsafe where it
-//! lacks them (`close`, `descriptor`, `ofd`, `fork`, `signals`, `credentials`).
+//! lacks them (`close`, `descriptor`, `ofd`, `fork`, `signals`, `credentials`, `umask`).
 
 pub(crate) mod close;
 pub(crate) mod credentials;
@@ -14,3 +14,4 @@ pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod signals;
 pub(crate) mod socket;
+pub(crate) mod umask;

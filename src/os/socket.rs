@@ -15,6 +15,8 @@ use rustix::net::{
     SocketType, sockopt,
 };
 
+use super::umask;
+
 /// Connections that may wait to be accepted; the kernel's own limit may be lower.
 const BACKLOG: i32 = 4096;
 
@@ -66,13 +68,15 @@ fn address(dir: BorrowedFd<'_>, name: &str) -> Result<SocketAddrUnix, Errno> {
 }
 
 /// Listens at `name` in `dir`, in the place of whatever had that name; `mode` says who may connect.
+///
+/// The mode is the socket's before it has a name, and the name's from its first moment: once it is there,
+/// another process may exchange it for a link.
 pub(crate) fn listen(dir: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<OwnedFd, Errno> {
     let socket = new()?;
+    rustix::fs::fchmod(&socket, mode)?;
     remove(dir, name)?;
-    rustix::net::bind(&socket, &address(dir, name)?)?;
-    let listening = rustix::fs::chmodat(dir, name, mode, AtFlags::empty())
-        .and_then(|()| rustix::net::listen(&socket, BACKLOG));
-    match listening {
+    umask::bind(socket.as_fd(), &address(dir, name)?)?;
+    match rustix::net::listen(&socket, BACKLOG) {
         Ok(()) => Ok(socket),
         Err(error) => {
             let _ = remove(dir, name);

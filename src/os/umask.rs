@@ -1,0 +1,73 @@
+//! Giving a socket a name with exactly the socket's mode, whatever the process's umask.
+//!
+//! The kernel gives the name the mode that `fchmod` set on the socket, less the umask. The umask belongs
+//! to all threads, so it isn't changed here: a child that shares memory and descriptors with this process,
+//! and not its umask, makes the one call. This thread sleeps meanwhile, as in `posix_spawn`. The child
+//! sends no signal when it ends, and only a wait with `__WALL` could meet it.
+//!
+//! If such a child is refused (by a filter, or a limit of processes), the name gets what the umask leaves.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::os::fd::BorrowedFd;
+use std::ptr::null_mut;
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::SocketAddrUnix;
+
+use super::signals::Blocked;
+
+/// 64 KiB, of which the child uses some hundred bytes.
+const STACK_LEN: usize = (64 << 10) / size_of::<u128>();
+
+/// What the child does, and how that went.
+struct Bind<'a> {
+    socket: BorrowedFd<'a>,
+    address: &'a SocketAddrUnix,
+    result: Option<Result<(), Errno>>,
+}
+
+/// Binds `socket` to `address` with no umask.
+pub(crate) fn bind(socket: BorrowedFd<'_>, address: &SocketAddrUnix) -> Result<(), Errno> {
+    let mut bind = Bind { socket, address, result: None };
+    in_child(&mut bind);
+    let Bind { result, .. } = bind;
+    result.unwrap_or_else(|| rustix::net::bind(socket, address))
+}
+
+fn in_child(bind: &mut Bind<'_>) {
+    let mut stack = vec![0u128; STACK_LEN]; // aligned as a stack must be
+    let top = stack.as_mut_ptr_range().end.cast::<c_void>();
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES;
+    let place = (&raw mut *bind).cast::<c_void>();
+    let _signals = Blocked::new(); // a handler must not run on the child's stack
+    // SAFETY: `top` is the aligned end of a stack that outlives the child, as `CLONE_VFORK` keeps this
+    // thread from going on until the child has ended. `run` makes system calls and touches nothing but
+    // `bind`, which is borrowed mutably until then.
+    let child = unsafe { libc::clone(run, top, flags, place) };
+    if child > 0 {
+        reap(child);
+    }
+}
+
+extern "C" fn run(place: *mut c_void) -> i32 {
+    // SAFETY: the `Bind` that `in_child` passed, which nothing else uses while this runs.
+    let bind = unsafe { &mut *place.cast::<Bind<'_>>() };
+    rustix::process::umask(Mode::empty());
+    bind.result = Some(rustix::net::bind(bind.socket, bind.address));
+    0
+}
+
+/// Removes the child's entry among the processes. If another thread has waited for it, nothing is left to
+/// do.
+fn reap(child: libc::pid_t) {
+    loop {
+        // SAFETY: no status is asked for.
+        let found = unsafe { libc::waitpid(child, null_mut(), libc::__WALL) };
+        let is_interrupted = || Errno::from_io_error(&std::io::Error::last_os_error());
+        if found >= 0 || is_interrupted() != Some(Errno::INTR) {
+            return;
+        }
+    }
+}
