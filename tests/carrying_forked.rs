@@ -32,7 +32,10 @@ fn peer_process() {
         "receiver" => the_receiver_leaves(&path, tx, rx),
         "waiting-senders" => the_receiver_leaves_with_senders_at_the_door(&path, tx, rx),
         "sender" => the_sender_leaves(tx, rx),
-        "killed" => receive_one_and_fork(rx),
+        "killed" => receive_one_and_fork(rx, fork),
+        "killed-bare" => receive_one_and_fork(rx, fork_bare),
+        "killed-before-receiving" => fork_before_receiving(rx, fork),
+        "killed-before-receiving-bare" => fork_before_receiving(rx, fork_bare),
         other => panic!("no such role: {other}"),
     }
     report("ready");
@@ -186,18 +189,43 @@ fn the_sender_leaves(mut tx: MpscProducer, mut rx: MpscConsumer) {
     }
 }
 
-/// Has its connection accepted, and leaves a child with a copy of it, which stays until the test is over.
-fn receive_one_and_fork(mut rx: MpscConsumer) {
-    rx.claim().unwrap();
-    report("ready");
-    assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
+fn fork() -> libc::pid_t {
     // SAFETY: as in `child_finds`.
-    if unsafe { libc::fork() } == 0 {
-        wait_for_parent();
+    unsafe { libc::fork() }
+}
+
+/// Forks by the bare system call: no handler of the library runs.
+fn fork_bare() -> libc::pid_t {
+    // SAFETY: as in `child_finds`; no flag, no stack and no place is passed.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    child as libc::pid_t
+}
+
+/// Leaves a child with copies of all descriptors, which stays until the test is over.
+fn leave_a_child(fork: fn() -> libc::pid_t) {
+    if fork() == 0 {
+        // SAFETY: `place` is a valid place for one byte. Nothing but this is called in the child.
+        unsafe { libc::read(0, (&raw mut *Box::new(0u8)).cast(), 1) };
         // SAFETY: as in `child_finds`.
         unsafe { libc::_exit(0) };
     }
     report("forked");
+}
+
+/// Has its connection accepted before it forks.
+fn receive_one_and_fork(mut rx: MpscConsumer, fork: fn() -> libc::pid_t) {
+    rx.claim().unwrap();
+    report("ready");
+    assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
+    leave_a_child(fork);
+    wait_for_parent();
+}
+
+/// Has not looked at what senders sent when it forks.
+fn fork_before_receiving(mut rx: MpscConsumer, fork: fn() -> libc::pid_t) {
+    rx.claim().unwrap();
+    report("ready");
+    leave_a_child(fork);
     wait_for_parent();
 }
 
@@ -220,12 +248,8 @@ fn a_child_of_a_receiver_that_is_killed_gets_nothing_of_what_is_sent_to_its_succ
     let (mut tx, mut rx) = open(&path);
     tx.send_packet(packet(1, 1)).unwrap();
     assert_eq!(receiver.next_report(), "forked");
-    let pid = rustix::process::Pid::from_raw(receiver.pid() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    let start = Instant::now();
-    while let Err(Error::Busy { .. }) = rx.claim() {
-        assert!(start.elapsed() < SOON);
-    }
+    receiver.kill_alone();
+    rx.claim().unwrap();
     for number in 2..5 {
         tx.send_packet(packet(number, 2)).unwrap();
         assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 2]);
@@ -235,4 +259,38 @@ fn a_child_of_a_receiver_that_is_killed_gets_nothing_of_what_is_sent_to_its_succ
 #[test]
 fn a_child_of_the_sender_does_not_keep_the_sender_alive() {
     run("sender");
+}
+
+/// With and without a connection that was made while the receiver lived.
+fn sends_nothing_to_the_dead(role: &str) {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut receiver = Peer::start("peer_process", role, &path);
+    let ((mut tx, _), (mut late, _)) = (open(&path), open(&path));
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(receiver.next_report(), "forked");
+    receiver.kill_alone();
+    for number in 0..600 {
+        let tx = if number % 2 == 0 { &mut tx } else { &mut late };
+        let refused = tx.try_send_packet(packet(number, 1));
+        let message = match refused {
+            Err(TrySendError::NoReceiver(message) | TrySendError::Disconnected(message)) => message,
+            other => panic!("{role}: send {number}: {other:?}"),
+        };
+        assert_eq!(numbers_of(&message.handles), [number]);
+    }
+}
+
+#[test]
+fn no_handle_goes_to_a_receiver_that_was_killed_while_a_child_of_it_lives() {
+    for role in ["killed", "killed-before-receiving"] {
+        sends_nothing_to_the_dead(role);
+    }
+}
+
+#[test]
+fn no_handle_goes_to_the_killed_receiver_of_a_child_that_no_handler_has_seen() {
+    for role in ["killed-bare", "killed-before-receiving-bare"] {
+        sends_nothing_to_the_dead(role);
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo::{
     Error, EventsRegion, Handle, MessagePacket, MpscOrder, OpenOptions, SendTimeoutError,
     SpscReceiver, SpscSender, TryRecvError, TrySendError,
@@ -75,6 +75,11 @@ fn peer_process() {
             assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
             leave_a_child();
             report("received");
+        }
+        "forking-before-receiving" => {
+            rx.claim().unwrap();
+            leave_a_child();
+            report("joined");
         }
         "sender" => {
             (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap());
@@ -185,13 +190,30 @@ fn the_child_of_a_receiver_that_was_killed_is_sent_no_handles() {
     let (mut tx, mut rx) = region.split_spsc().unwrap();
     tx.send_packet(packet(1, 1)).unwrap();
     assert_eq!(peer.next_report(), "received");
-    kill_process(Pid::from_raw(peer.pid() as i32).unwrap(), Signal::KILL).unwrap();
-    let start = Instant::now();
-    while let Err(Error::Busy { .. }) = rx.claim() {
-        assert!(start.elapsed() < SOON);
-    }
+    peer.kill_alone();
+    rx.claim().unwrap();
     tx.send_packet(packet(2, 2)).unwrap();
     assert_eq!(numbers_of(&rx.recv_timeout(SOON).unwrap().handles), [2; 2]);
+}
+
+#[test]
+fn no_handle_goes_to_a_receiver_that_was_killed_while_a_child_of_it_lives() {
+    for role in ["forking-receiver", "forking-before-receiving"] {
+        let mut region = nameless(MpscOrder::Total);
+        let mut peer = peer_with(&region, role);
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.send_packet(packet(1, 1)).unwrap();
+        if role == "forking-receiver" {
+            assert_eq!(peer.next_report(), "received");
+        }
+        peer.kill_alone();
+        for number in 0..300 {
+            match tx.try_send_packet(packet(number, 1)) {
+                Err(TrySendError::NoReceiver(_) | TrySendError::Disconnected(_)) => {}
+                other => panic!("{role}: send {number}: {other:?}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tombolo_abi::{Slot, slot_flags};
 
 use crate::os::socket;
 use crate::region::Region;
-use crate::region::slot_table::{byte_is_held, slot_u32};
+use crate::region::slot_table::slot_u32;
 
 /// More connections than a rendezvous holds. Others may put them in as fast as they are taken out.
 const WAITING_MAX: u32 = 4096;
@@ -68,26 +68,20 @@ pub(super) enum NotConnected {
     Refused(Errno),
 }
 
-/// Connects to the `consumer` of ring `ring`, or of the lanes of which that is the first.
+/// Connects to the `consumer` of ring `ring`, or of the lanes of which that is the first. The caller has
+/// asked the kernel whether it lives: a rendezvous takes connections also if no process comes for them.
 pub(super) fn connect(
     region: &Region,
     ring: u32,
-    consumer: Option<u32>,
+    consumer: Option<Consumer>,
 ) -> Result<OwnedFd, NotConnected> {
     let connection = match (region.rendezvous(ring), region.place()) {
         (None, None) => return Err(NotConnected::NoDoor),
         _ if consumer.is_none() => Err(Errno::CONNREFUSED),
-        (Some(rendezvous), _) if is_owned(region, ring) => rendezvous.enter(),
-        (Some(_), _) => Err(Errno::CONNREFUSED), // it would wait for a consumer for ever
+        (Some(rendezvous), _) => rendezvous.enter(),
         (None, Some(place)) => socket::connect(place.dir(), &name(region, ring)),
     };
     connection.map_err(NotConnected::Refused)
-}
-
-/// Whether ring `ring` has a consumer. Who cannot be asked after is taken to be there.
-fn is_owned(region: &Region, ring: u32) -> bool {
-    let slot = region.entries()[ring as usize].rx_slot;
-    byte_is_held(region, slot..slot + 1).unwrap_or(true)
 }
 
 /// The consumer of ring `ring` that takes connections, if there is one, by what tells it from the next.

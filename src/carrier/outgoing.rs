@@ -73,7 +73,7 @@ impl Outgoing {
     }
 
     /// Connects to the consumer of ring `ring`, or of the lanes of which that is the first, where there
-    /// is no connection to it. Not under a ring's lock.
+    /// is no connection to it. Not under a ring's lock. The caller has asked whether it lives.
     ///
     /// One to an earlier consumer need not be broken: a forked child may have the other end, or nobody
     /// have let it in. What was sent over it stays there.

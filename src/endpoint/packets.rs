@@ -16,6 +16,7 @@ use crate::carrier::{HandOver, Unsent};
 use crate::error::Error;
 use crate::handle::{Handle, Through, check_moved};
 use crate::os::futex;
+use crate::region::slot_table::byte_is_held;
 use crate::ring::Wakes;
 use crate::ring::carry::{Carried, NotCarried, Spot};
 
@@ -34,8 +35,9 @@ impl<K: Discipline> Sender<K> {
     /// [`Error::HandlesNotCarried`] where the region was made without `max_handles`.
     ///
     /// # Cost
-    /// Without handles that of [`Self::send`]. With handles two system calls, the second to close what
-    /// was sent; one more for each of which nothing is known yet, and four or so for the first message.
+    /// Without handles that of [`Self::send`]. With handles three system calls, the first to ask whether
+    /// the receiver lives, the last to close what was sent; one more for each of which nothing is known
+    /// yet, and four or so for the first message.
     ///
     /// # Source
     /// Whole or nothing, and consuming the handles on failure too, are `zx_channel_write`'s.
@@ -203,6 +205,9 @@ fn carry_once<K: Discipline>(
     let (region, ring) = (&**end.slot.region(), end.index);
     let sender = end.slot.identity();
     let mut outgoing = end.outgoing(); // clones send one after the other, before they take the lock
+    if !outgoing.is_connected() {
+        end.check_receiver().map_err(|unsent| not_sent(unsent, seen))?;
+    }
     outgoing.connect(region, end.group.rings.start).map_err(|unsent| not_sent(unsent, seen))?;
     end.slot.flag(slot_flags::HAS_SOCKET);
     let LockWord { slot, incarnation } = sender;
@@ -210,6 +215,7 @@ fn carry_once<K: Discipline>(
     let handle_count = packet.handles.len() as u8; // 64 at the most
     let carried = Carried { payload: &packet.data, handle_count, ext };
     let mut hand_over = |Spot { tail, position }| {
+        end.check_receiver()?;
         let handles = &packet.handles[..];
         outgoing.hand_over(&HandOver { region, ring, sender, tail, position, handles })
     };
@@ -248,6 +254,22 @@ fn not_sent(unsent: Unsent, seen: u32) -> NotSent {
 }
 
 impl Attached {
+    /// An error if no process owns the receiving endpoint. Its sockets tell nothing: a forked child of
+    /// the one that was killed may have them still, and would keep what is sent to them.
+    fn check_receiver(&self) -> Result<(), Unsent> {
+        let region = self.slot.region();
+        let slot = region.entries()[self.group.rings.start as usize].rx_slot;
+        let is_held = match byte_is_held(region, slot..slot + 1) {
+            Ok(false) => self.slot.is_any_held(slot..slot + 1), // believed only when asked with care
+            found => found,
+        };
+        match is_held {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Unsent::NoReceiver),
+            Err(error) => Err(Unsent::Failed(error)),
+        }
+    }
+
     /// Sleeps until an endpoint of the region changes hands, where none has since the count was `seen`.
     pub(super) fn sleep_for_receiver(&self, seen: u32, deadline: Deadline) {
         let until = deadline.moment_within(RECEIVER_SLEEP_MAX);

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+
 const ROLE: &str = "TOMBOLO_TEST_ROLE";
 const PATH: &str = "TOMBOLO_TEST_PATH";
 
@@ -71,6 +73,14 @@ impl Peer {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Ends it where it is, and leaves its children what they have of it, until this is dropped.
+    pub(crate) fn kill_alone(&self) {
+        let pid = Pid::from_raw(self.pid() as i32).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT; // it stays to be waited for
+        waitid(WaitId::Pid(pid), options).unwrap();
     }
 
     /// Lets it go on.
