@@ -242,17 +242,19 @@ fn a_child_of_the_receiver_keeps_no_handles_open_and_no_sender_sending() {
 
 #[test]
 fn a_child_of_a_receiver_that_is_killed_gets_nothing_of_what_is_sent_to_its_successor() {
-    let dir = Dir::new();
-    let path = dir.file("r");
-    let mut receiver = Peer::start("peer_process", "killed", &path);
-    let (mut tx, mut rx) = open(&path);
-    tx.send_packet(packet(1, 1)).unwrap();
-    assert_eq!(receiver.next_report(), "forked");
-    receiver.kill_alone();
-    rx.claim().unwrap();
-    for number in 2..5 {
-        tx.send_packet(packet(number, 2)).unwrap();
-        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 2]);
+    for role in ["killed", "killed-bare"] {
+        let dir = Dir::new();
+        let path = dir.file("r");
+        let mut receiver = Peer::start("peer_process", role, &path);
+        let (mut tx, mut rx) = open(&path);
+        tx.send_packet(packet(1, 1)).unwrap();
+        assert_eq!(receiver.next_report(), "forked");
+        receiver.kill_alone();
+        rx.claim().unwrap();
+        for number in 2..5 {
+            tx.send_packet(packet(number, 2)).unwrap();
+            assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 2]);
+        }
     }
 }
 
@@ -292,5 +294,20 @@ fn no_handle_goes_to_a_receiver_that_was_killed_while_a_child_of_it_lives() {
 fn no_handle_goes_to_the_killed_receiver_of_a_child_that_no_handler_has_seen() {
     for role in ["killed-bare", "killed-before-receiving-bare"] {
         sends_nothing_to_the_dead(role);
+    }
+}
+
+#[test]
+fn a_child_of_a_killed_receiver_keeps_no_handle_open_that_the_receiver_had_not_taken() {
+    for role in ["killed", "killed-before-receiving"] {
+        let dir = Dir::new();
+        let path = dir.file("r");
+        let mut receiver = Peer::start("peer_process", role, &path);
+        let (mut tx, _) = open(&path);
+        tx.send_packet(packet(1, 1)).unwrap();
+        assert_eq!(receiver.next_report(), "forked");
+        let witness = watched(&mut tx);
+        receiver.kill_alone();
+        closes_soon(witness);
     }
 }

@@ -14,7 +14,7 @@ use tombolo::{
 };
 
 mod support;
-use support::carrying::{SOON, numbers_of, packet};
+use support::carrying::{SOON, closes_soon, numbers_of, packet};
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, small};
 
@@ -214,6 +214,19 @@ fn no_handle_goes_to_a_receiver_that_was_killed_while_a_child_of_it_lives() {
             }
         }
     }
+}
+
+#[test]
+fn a_child_of_a_killed_receiver_keeps_no_handle_open_of_a_connection_that_was_let_in() {
+    let mut region = nameless(MpscOrder::Total);
+    let mut peer = peer_with(&region, "forking-receiver");
+    let (mut tx, _) = region.split_spsc().unwrap();
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(peer.next_report(), "received");
+    let (witness, handle) = std::io::pipe().unwrap();
+    tx.send_packet(MessagePacket::from(b"watched").handle(handle)).unwrap();
+    peer.kill_alone();
+    closes_soon(witness);
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Handles where a peer dies, breaks the rules, or has no descriptors left.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use bytemuck::bytes_of;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tombolo::{Error, EventsRegion, MessagePacket, SpscReceiver, SpscSender, TryRecvError};
+use tombolo::{
+    Error, EventsRegion, MessagePacket, SpscReceiver, SpscSender, TryRecvError, TrySendError,
+};
 use tombolo_abi::{CarriedHandle, Hello, RecordExt, packet_kind};
 
 mod support;
@@ -35,6 +37,7 @@ fn peer_process() {
         "junk" => more_than_there_is_room_for_at_the_rendezvous(),
         "departing" => what_could_not_be_let_in_is_closed_later(tx, rx),
         "counting" => no_descriptor_is_left(&mut tx, &mut rx),
+        "closed" => with_the_regions_file_closed_behind_its_back(&path, &mut tx),
         "quota" => with_a_small_quota(&mut tx, &mut rx),
         "starting-programs" => nothing_is_inherited(&mut tx, &mut rx),
         other => panic!("no such role: {other}"),
@@ -45,6 +48,27 @@ fn peer_process() {
 
 fn peer(role: &str, path: &Path) -> Peer {
     Peer::start("peer_process", role, path)
+}
+
+/// Another file in the place of the region's tells nothing of who lives.
+fn with_the_regions_file_closed_behind_its_back(path: &Path, tx: &mut SpscSender) {
+    tx.send_packet(packet(1, 1)).unwrap();
+    let other = numbered(0);
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let entry = entry.unwrap();
+        if std::fs::read_link(entry.path()).is_ok_and(|target| target == path) {
+            let number = entry.file_name().to_str().unwrap().parse().unwrap();
+            // SAFETY: both are open; what the library does then is what is looked at.
+            assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
+        }
+    }
+    let refused = tx.try_send_packet(packet(2, 1)).unwrap_err();
+    let is_lost = matches!(
+        &refused,
+        TrySendError::Failed { source: Error::LockLost { .. }, message }
+            if numbers_of(&message.handles) == [2]
+    );
+    assert!(is_lost, "{refused}");
 }
 
 /// Lets the process have no descriptors but `more` than now, as long as `body` runs.
@@ -232,6 +256,15 @@ fn the_connection_of_a_sender_that_is_gone_is_closed_once_there_are_descriptors_
 fn no_descriptor_is_left_open_on_any_way_that_a_message_goes() {
     let dir = Dir::new();
     peer("counting", &dir.file("r")).finish();
+}
+
+#[test]
+fn a_sender_whose_descriptor_of_the_region_was_closed_takes_no_receiver_for_gone() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (_, mut rx) = open(&path);
+    rx.claim().unwrap();
+    peer("closed", &path).finish();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tombolo::{Error, EventsRegion, OwnerPolicy, SpscReceiver, SpscSender, TrySendError};
 
 mod support;
-use support::carrying::{numbers_of, packet};
+use support::carrying::{Forger, numbers_of, packet};
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, is_root, small};
 
@@ -75,8 +75,9 @@ fn a_stranger_who_listens_in_the_receivers_place_gets_no_handles() {
     let dir = Dir::new();
     let (mut tx, mut rx) = shared(&dir);
     rx.claim().unwrap();
-    let path = socket_path(dir.path());
-    drop(rx);
+    let forger = Forger::at(&dir.file("r"));
+    forger.set_socket_number(1 << 20); // a member of the group may do that
+    let path = dir.file(&forger.socket_name());
     // The region's group is that of root, 0.
     for (group, groups, is_member) in [
         (NOBODY, &[][..], false),
@@ -162,6 +163,10 @@ fn peer_process() {
         rx.claim().unwrap();
         assert_eq!(mode_of(&socket_path(path.parent().unwrap())), mode);
         assert_eq!(rustix::process::umask(umask), umask);
+        let options = libc::WNOHANG | libc::__WALL;
+        // SAFETY: no status is asked for.
+        let child = unsafe { libc::waitpid(-1, std::ptr::null_mut(), options) };
+        assert_eq!(child, -1, "a child is left");
     }
     report("ready");
     wait_for_parent();

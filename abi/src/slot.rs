@@ -17,7 +17,7 @@ stored! {
         0x28 flags: u32, "bit 0 MEMBARRIER_OK, 1 HAS_SOCKET, 2 HAS_EVENTFD, 3 FENCES_ALWAYS, 4 ROBUST_LIVENESS, 5 LOCK_BY_FD";
         0x2C seqlock: u32, "atomic: odd while the owner writes pid to attach_ns; odd for ever if it died there";
         0x30 attach_ns: u64, "wall clock at attach, Unix ns";
-        0x38 socket_number: u64, "random part of the name at which the consumer listens for handles; 0: none";
+        0x38 socket_number: u64, "random part of the name at which the consumer listens for handles; 0: none; 1 to 4095: none, and the error number that says why";
         0x40 robust_node: [u64; 2], "robust list node; written by the owner, read by its kernel only";
         0x50 koid: u64, "id of the channel end on this slot, or 0";
         0x58 signals: u32, "atomic, futex: the channel end's signals";

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use tombolo_abi::{
@@ -11,6 +11,7 @@ use tombolo_abi::{
 
 use super::PACKET_LEN_MAX;
 use crate::handle::Handle;
+use crate::os::descriptor::Descriptor;
 use crate::os::socket;
 use crate::region::Region;
 
@@ -22,7 +23,7 @@ const ORPHANS_MAX: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct Connection {
     /// `None` once it is over: then nothing comes from it any more.
-    pub(super) socket: Option<OwnedFd>,
+    pub(super) socket: Option<Descriptor>,
     /// `None` where the hello has not come yet.
     pub(super) hello: Option<Hello>,
 }
@@ -97,7 +98,7 @@ impl Connection {
 
     /// Closes it where its sender has closed it too and nothing is left in it.
     pub(super) fn close_if_over(&mut self) {
-        let is_over = |socket: &OwnedFd| {
+        let is_over = |socket: &Descriptor| {
             !matches!(socket::peek_bytes(socket.as_fd(), &mut [0; 1]), Ok(1..) | Err(Errno::AGAIN))
         };
         self.socket.take_if(|socket| is_over(socket));
@@ -105,7 +106,7 @@ impl Connection {
 
     /// Whether there is a packet in it.
     pub(super) fn has_something(&self) -> bool {
-        let peeked = |socket: &OwnedFd| socket::peek_bytes(socket.as_fd(), &mut [0; 1]);
+        let peeked = |socket: &Descriptor| socket::peek_bytes(socket.as_fd(), &mut [0; 1]);
         self.socket.as_ref().is_some_and(|socket| peeked(socket).is_ok_and(|len| len > 0))
     }
 

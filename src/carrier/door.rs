@@ -2,13 +2,13 @@
 //! region without a name.
 
 use std::mem::offset_of;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
-use rustix::fs::Mode;
 use rustix::io::Errno;
-use tombolo_abi::{Slot, slot_flags};
+use tombolo_abi::{LockWord, Slot, slot_flags};
 
+use super::listener::{Listener, Said, said};
+use crate::os::descriptor::Descriptor;
 use crate::os::socket;
 use crate::region::Region;
 use crate::region::slot_table::slot_u32;
@@ -19,39 +19,58 @@ const WAITING_MAX: u32 = 4096;
 /// The consumer's side of it.
 #[derive(Debug)]
 pub(super) enum Door {
-    Listener(OwnedFd),
+    Listener(Listener),
     Rendezvous,
-    /// The region came as a descriptor, without a directory and without a rendezvous.
+    /// Closed; or the region came as a descriptor, without a directory and without a rendezvous.
     None,
 }
 
 impl Door {
-    /// Opens the door of ring `ring`, or of the lanes of which that is the first.
-    pub(super) fn open(region: &Region, ring: u32) -> Result<Self, Errno> {
-        if region.rendezvous(ring).is_some() {
-            return Ok(Self::Rendezvous);
+    /// Opens the door of ring `ring`, or of the lanes of which that is the first, as `owner`.
+    pub(super) fn open(region: &Region, ring: u32, owner: LockWord) -> Self {
+        let door = match (region.rendezvous(ring), region.place()) {
+            (Some(_), _) => Self::Rendezvous,
+            (None, Some(place)) => Self::Listener(Listener::open(region, place, ring, owner)),
+            (None, None) => Self::None,
+        };
+        let is_open = match &door {
+            Self::Listener(listener) => listener.is_named(),
+            Self::Rendezvous => true,
+            Self::None => false,
+        };
+        if is_open {
+            announce(region, owner.slot);
         }
-        let Some(place) = region.place() else { return Ok(Self::None) };
-        let mode = Mode::from_raw_mode(rustix::fs::fstat(region.plain())?.st_mode & 0o777);
-        socket::listen(place.dir(), &name(region, ring), mode).map(Self::Listener)
+        door
     }
 
-    /// The next connection; `None` where nobody waits.
-    pub(super) fn accept(&self, region: &Region, ring: u32) -> Result<Option<OwnedFd>, Errno> {
+    /// Sees to it that senders find it. To be repeated each second if [`Self::needs_care`].
+    pub(super) fn look_after(&mut self, region: &Region) {
+        if let (Self::Listener(listener), Some(place)) = (&mut *self, region.place())
+            && listener.look_after(region, place)
+        {
+            announce(region, listener.slot());
+        }
+    }
+
+    /// Whether senders may cease to find it.
+    pub(super) fn needs_care(&self) -> bool {
+        matches!(self, Self::Listener(_))
+    }
+
+    /// The next connection; `None` if no sender waits.
+    pub(super) fn accept(&self, region: &Region, ring: u32) -> Result<Option<Descriptor>, Errno> {
         match (self, region.rendezvous(ring)) {
-            (Self::Listener(listener), _) => socket::accept(listener.as_fd()),
+            (Self::Listener(listener), _) => listener.accept(),
             (Self::Rendezvous, Some(rendezvous)) => rendezvous.take_out(),
             _ => Ok(None),
         }
     }
 
-    /// Closes it: whoever waits is turned away, and a name is removed.
+    /// Closes it: senders that wait are turned away, and a name is removed.
     pub(super) fn close(&mut self, region: &Region, ring: u32) {
         match (std::mem::replace(self, Self::None), region.place()) {
-            (Self::Listener(listener), Some(place)) => {
-                let _ = socket::remove(place.dir(), &name(region, ring));
-                socket::stop_listening(listener);
-            }
+            (Self::Listener(listener), Some(place)) => listener.close(region, place),
             (Self::Rendezvous, _) => {
                 let next = |_| matches!(Self::Rendezvous.accept(region, ring), Ok(Some(_)));
                 let _ = (0..WAITING_MAX).all(next);
@@ -61,10 +80,19 @@ impl Door {
     }
 }
 
+/// Says in the consumer's slot that it takes connections, and wakes senders that wait for one.
+fn announce(region: &Region, slot: u16) {
+    let flags = slot_u32(region, slot, offset_of!(Slot, flags));
+    flags.fetch_or(slot_flags::HAS_SOCKET, Release); // the watcher sets others
+    region.announce_membership();
+}
+
 /// Why there is no connection.
 pub(super) enum NotConnected {
     /// There is no door to find.
     NoDoor,
+    /// The consumer could open none, because of an error of the kernel's.
+    NotOpened(i32),
     Refused(Errno),
 }
 
@@ -73,13 +101,20 @@ pub(super) enum NotConnected {
 pub(super) fn connect(
     region: &Region,
     ring: u32,
-    consumer: Option<Consumer>,
-) -> Result<OwnedFd, NotConnected> {
+    consumer: Option<u32>,
+) -> Result<Descriptor, NotConnected> {
+    let refused = NotConnected::Refused(Errno::CONNREFUSED);
     let connection = match (region.rendezvous(ring), region.place()) {
         (None, None) => return Err(NotConnected::NoDoor),
-        _ if consumer.is_none() => Err(Errno::CONNREFUSED),
+        (Some(_), _) if consumer.is_none() => return Err(refused),
         (Some(rendezvous), _) => rendezvous.enter(),
-        (None, Some(place)) => socket::connect(place.dir(), &name(region, ring)),
+        (None, Some(place)) => match said(region, slot_of(region, ring)) {
+            Said::Failed(error) => return Err(NotConnected::NotOpened(error)),
+            Said::Number(number) if consumer.is_some() => {
+                socket::connect(place.dir(), &region.socket_name(ring, number))
+            }
+            Said::Number(_) | Said::Nothing => return Err(refused),
+        },
     };
     connection.map_err(NotConnected::Refused)
 }
@@ -87,13 +122,12 @@ pub(super) fn connect(
 /// The consumer of ring `ring` that takes connections, if there is one, by what tells it from the next.
 /// It may be gone.
 pub(super) fn consumer(region: &Region, ring: u32) -> Option<u32> {
-    let slot = region.entries()[ring as usize].rx_slot;
-    let word = |offset| slot_u32(region, slot, offset).load(Acquire); // it says so last
+    let word = |offset| slot_u32(region, slot_of(region, ring), offset).load(Acquire); // it says so last
     let (filled, flags) = (word(offset_of!(Slot, seqlock)), word(offset_of!(Slot, flags)));
     (flags & slot_flags::HAS_SOCKET != 0).then_some(filled)
 }
 
-/// The name at which the consumer listens, in the region's directory.
-fn name(region: &Region, ring: u32) -> String {
-    region.socket_name(ring, 0)
+/// The slot of the consumer of ring `ring`.
+fn slot_of(region: &Region, ring: u32) -> u16 {
+    region.entries()[ring as usize].rx_slot
 }

@@ -9,7 +9,6 @@ use tombolo_abi::LockWord;
 use super::admit;
 use super::connection::{Connection, NotFetched, Sought, Wanted};
 use super::door::Door;
-use crate::error::Error;
 use crate::handle::Handle;
 use crate::os::socket;
 use crate::region::Region;
@@ -37,26 +36,28 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Listens for the senders of `rings`, as the owner of their consumer's slot. `senders` is how
-    /// many they may have.
-    ///
-    /// # Errors
-    /// What the system calls say.
+    /// Listens for the senders of `rings` as `owner`, the endpoint of their consumer. `senders` is how many
+    /// they may have.
     pub(crate) fn listen(
         region: &Arc<Region>,
         rings: Range<u32>,
         senders: usize,
-    ) -> Result<Self, Error> {
-        let door = Door::open(region, rings.start)
-            .map_err(|error| region.io_error("listen for the handles of", error.into()))?;
+        owner: LockWord,
+    ) -> Self {
+        let door = Door::open(region, rings.start, owner);
         let connections_max = CONNECTIONS_MIN + 2 * senders;
         let (region, connections) = (region.clone(), Vec::new());
-        Ok(Self { region, rings, door, connections, connections_max, found: None })
+        Self { region, rings, door, connections, connections_max, found: None }
     }
 
-    /// Whether senders can come in at all.
-    pub(crate) fn has_door(&self) -> bool {
-        !matches!(self.door, Door::None)
+    /// Whether [`Self::look_after_door`] is to be repeated each second.
+    pub(crate) fn needs_care(&self) -> bool {
+        self.door.needs_care()
+    }
+
+    /// Sees to it that senders find the way in.
+    pub(crate) fn look_after_door(&mut self) {
+        self.door.look_after(&self.region);
     }
 
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].

@@ -14,7 +14,7 @@
 //!   its receiver goes.
 //! * A packet is looked at, then taken: where the process may not have so many descriptors, all of them
 //!   stay in the queue.
-//! * A listener has a name beside the region's file. Of a region without a name, the connections
+//! * A listener has a name beside the region's file, see `listener`. Of a region without a name, the connections
 //!   themselves are passed on: a sender makes a pair of sockets and puts one of them into the ring's
 //!   rendezvous, which all share; the receiver takes it out. It need not be the same receiver.
 //! * Nothing here ever waits. Senders connect when they first send handles; a ring whose messages may
@@ -26,6 +26,7 @@
 mod connection;
 mod door;
 mod incoming;
+mod listener;
 mod outgoing;
 
 pub(crate) use self::connection::{NotFetched, Wanted};

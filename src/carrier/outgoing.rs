@@ -1,6 +1,6 @@
 //! The sender's end: one connection for an endpoint, made when it is first needed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use bytemuck::{Zeroable, bytes_of};
 use rustix::io::Errno;
@@ -10,6 +10,7 @@ use super::door::{self, NotConnected};
 use super::{PACKET_LEN_MAX, admit};
 use crate::error::Error;
 use crate::handle::{Handle, Through};
+use crate::os::descriptor::Descriptor;
 use crate::os::socket;
 use crate::region::Region;
 
@@ -21,7 +22,7 @@ pub(crate) struct Outgoing {
 
 #[derive(Debug)]
 struct Connection {
-    socket: OwnedFd,
+    socket: Descriptor,
     /// The consumer that it was made for, by [`door::consumer`].
     consumer: Option<u32>,
     /// The files that no handle sent here may lead to: the region's, and the socket itself.
@@ -79,7 +80,8 @@ impl Outgoing {
     /// have let it in. What was sent over it stays there.
     ///
     /// # Errors
-    /// [`Unsent::NoReceiver`] where nobody listens or the backlog is full; [`Unsent::Failed`].
+    /// [`Unsent::NoReceiver`] if no process listens or the backlog is full: a name that was removed is made
+    /// anew within a second. [`Unsent::Failed`], also if the receiver could make no name.
     pub(crate) fn connect(&mut self, region: &Region, ring: u32) -> Result<(), Unsent> {
         let consumer = door::consumer(region, ring); // another that comes now is found the next time
         self.connection.take_if(|one| one.consumer != consumer);
@@ -182,10 +184,18 @@ fn handle_packet(what: &HandOver<'_>) -> HandlePacket {
 }
 
 fn not_connected(region: &Region, ring: u32, error: NotConnected) -> Unsent {
-    let NotConnected::Refused(error) = error else {
-        let reason = "its region came as one descriptor; open it by name or path, or pass all of \
-                      those that EventsRegion::to_fds gives";
-        return Unsent::Failed(Error::HandlesNotCarried { ring, reason });
+    let error = match error {
+        NotConnected::Refused(error) => error,
+        NotConnected::NotOpened(error) => {
+            let source = std::io::Error::from_raw_os_error(error);
+            let action = "reach the receiver, which could make no socket for handles beside";
+            return Unsent::Failed(region.io_error(action, source));
+        }
+        NotConnected::NoDoor => {
+            let reason = "its region came as one descriptor; open it by name or path, or pass all of \
+                          those that EventsRegion::to_fds gives";
+            return Unsent::Failed(Error::HandlesNotCarried { ring, reason });
+        }
     };
     match error {
         Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::CONNRESET => Unsent::NoReceiver,

@@ -1,25 +1,28 @@
 //! The handles of a receiver's messages.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tombolo_abi::{LockWord, slot_flags};
+use tombolo_abi::LockWord;
 
 use super::attached::Attached;
 use super::group::Group;
 use crate::carrier::{Incoming, NotFetched, Wanted};
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::watcher::Upkeep;
 
 /// Where the handles of a ring come in.
 #[derive(Debug)]
 pub(super) struct Intake {
-    incoming: Mutex<Incoming>,
+    incoming: Arc<Mutex<Incoming>>,
     /// The watcher's count of departures up to which connections of the departed were closed.
     known: Option<u32>,
+    /// Has the door looked after.
+    _upkeep: Option<Upkeep>,
 }
 
 impl Intake {
-    /// Listens, where messages of the ring may carry handles.
+    /// Listens, if messages of the ring may carry handles.
     pub(super) fn open(end: &Attached) -> Result<Option<Self>, Error> {
         let region = end.slot.region();
         let Group { rings, tx_slots, .. } = &end.group;
@@ -27,12 +30,18 @@ impl Intake {
         if entries.iter().all(|entry| entry.max_handles == 0) {
             return Ok(None);
         }
-        let incoming = Incoming::listen(region, rings.clone(), tx_slots.len())?;
-        if incoming.has_door() {
-            end.slot.flag(slot_flags::HAS_SOCKET);
-            region.announce_membership(); // who waits to connect looks again
-        }
-        Ok(Some(Self { incoming: incoming.into(), known: None }))
+        let owner = end.slot.identity();
+        let incoming = Incoming::listen(region, rings.clone(), tx_slots.len(), owner);
+        let needs_care = incoming.needs_care();
+        let incoming = Arc::new(Mutex::new(incoming));
+        let to_look_after = Arc::downgrade(&incoming);
+        let look_after = move || {
+            if let Some(incoming) = to_look_after.upgrade() {
+                lock(&incoming).look_after_door();
+            }
+        };
+        let upkeep = needs_care.then(|| Upkeep::start(region, look_after)).transpose()?;
+        Ok(Some(Self { incoming, known: None, _upkeep: upkeep }))
     }
 
     /// Descriptors of our own on the handles of a record, which keeps them.
@@ -41,7 +50,7 @@ impl Intake {
     /// [`Error::TooManyFiles`], [`Error::HandlesLost`] without the bytes, [`Error::ProtocolViolation`].
     pub(super) fn fetch(&self, wanted: &Wanted) -> Result<Vec<Handle>, Error> {
         let Wanted { ring, ext, position, count } = *wanted;
-        self.lock().fetch(wanted).map_err(|error| match error {
+        lock(&self.incoming).fetch(wanted).map_err(|error| match error {
             NotFetched::TooManyFiles(source) => Error::TooManyFiles { ring, source },
             NotFetched::Lost => {
                 Error::HandlesLost { ring, position, count: count.into(), data: Vec::new() }
@@ -54,7 +63,7 @@ impl Intake {
 
     /// Closes what belongs to a record that was freed.
     pub(super) fn take(&self, wanted: &Wanted) {
-        self.lock().take(wanted);
+        lock(&self.incoming).take(wanted);
     }
 
     /// Senders who are gone and have a connection still. Once the ring was seen empty after that,
@@ -64,11 +73,13 @@ impl Intake {
         if self.known == Some(count) {
             return Vec::new();
         }
-        let are_all_in = self.own().accept_all().is_ok();
-        let departed = self.own().departed(|sender| {
+        let mut incoming = lock(&self.incoming);
+        let are_all_in = incoming.accept_all().is_ok();
+        let departed = incoming.departed(|sender| {
             // Who cannot be asked after is taken to live.
             end.slot.is_alive(sender).is_ok_and(|is_alive| !is_alive)
         });
+        drop(incoming);
         if departed.is_empty() && are_all_in {
             self.known = Some(count);
         }
@@ -79,21 +90,18 @@ impl Intake {
     /// never came to be.
     pub(super) fn forget(&mut self, departed: &[LockWord]) {
         if !departed.is_empty() {
-            self.own().forget(departed);
+            lock(&self.incoming).forget(departed);
         }
-    }
-
-    /// A lent record may be shared between threads; nobody waits here for long.
-    fn lock(&self) -> MutexGuard<'_, Incoming> {
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn own(&mut self) -> &mut Incoming {
-        self.incoming.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops listening.
     pub(super) fn close(&mut self) {
-        self.own().close();
+        lock(&self.incoming).close();
     }
+}
+
+/// A lent record may be shared between threads, and the watcher looks after the door: no thread waits here
+/// for long.
+fn lock(incoming: &Mutex<Incoming>) -> MutexGuard<'_, Incoming> {
+    incoming.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,7 +15,9 @@ use rustix::net::{
     SocketType, sockopt,
 };
 
-use super::umask;
+use super::descriptor::Descriptor;
+use super::file::FileId;
+use super::{fork, umask};
 
 /// Connections that may wait to be accepted; the kernel's own limit may be lower.
 const BACKLOG: i32 = 4096;
@@ -39,6 +41,13 @@ pub(crate) struct Packet {
 /// Two sockets that are connected with each other.
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)
+}
+
+/// Opens a socket of which no forked child keeps a copy: a child would keep its queue, and the handles
+/// in it, when this process is gone.
+fn private(open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Descriptor, Errno> {
+    let no_forks = fork::hold_off()?;
+    Descriptor::private(open()?, &no_forks)
 }
 
 /// Whether `fd` is a socket of the kind that is used here.
@@ -67,14 +76,16 @@ fn address(dir: BorrowedFd<'_>, name: &str) -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new(format!("/proc/thread-self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
-/// Listens at `name` in `dir`, in the place of whatever had that name; `mode` says who may connect.
+/// Listens at `name` in `dir`; `mode` says who may connect.
 ///
 /// The mode is the socket's before it has a name, and the name's from its first moment: once it is there,
 /// another process may exchange it for a link.
-pub(crate) fn listen(dir: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<OwnedFd, Errno> {
-    let socket = new()?;
+///
+/// # Errors
+/// [`Errno::ADDRINUSE`] if something has that name, which stays.
+pub(crate) fn listen(dir: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<Descriptor, Errno> {
+    let socket = private(new)?;
     rustix::fs::fchmod(&socket, mode)?;
-    remove(dir, name)?;
     umask::bind(socket.as_fd(), &address(dir, name)?)?;
     match rustix::net::listen(&socket, BACKLOG) {
         Ok(()) => Ok(socket),
@@ -83,6 +94,12 @@ pub(crate) fn listen(dir: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<Owne
             Err(error)
         }
     }
+}
+
+/// What `name` in `dir` stands for. Links are not followed.
+pub(crate) fn file_at(dir: BorrowedFd<'_>, name: &str) -> Result<FileId, Errno> {
+    let found = retry_on_intr(|| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))?;
+    Ok(FileId::of(&found))
 }
 
 /// Removes `name` from `dir`, which is no error where it is not there.
@@ -102,17 +119,17 @@ pub(crate) fn remove_stale(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno>
 }
 
 /// Connects to who listens at `name` in `dir`.
-pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
-    let socket = new()?;
+pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<Descriptor, Errno> {
+    let socket = private(new)?;
     let address = address(dir, name)?;
     retry_on_intr(|| rustix::net::connect(&socket, &address))?;
     Ok(socket)
 }
 
 /// The next connection; `None` where nobody waits.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<Descriptor>, Errno> {
     loop {
-        match rustix::net::accept_with(listener, FLAGS) {
+        match private(|| rustix::net::accept_with(listener, FLAGS)) {
             Ok(socket) => return Ok(Some(socket)),
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -122,7 +139,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno>
 }
 
 /// Ends a connection and drops what is in it, also where a forked child has copies of the descriptor.
-pub(crate) fn end(socket: OwnedFd) {
+pub(crate) fn end(socket: Descriptor) {
     let _ = rustix::net::shutdown(&socket, Shutdown::Both); // nothing comes after this
     while peek_bytes(socket.as_fd(), &mut [0; 1]).is_ok_and(|len| len > 0)
         && drop_first(socket.as_fd()).is_ok()
@@ -130,7 +147,7 @@ pub(crate) fn end(socket: OwnedFd) {
 }
 
 /// Stops listening and turns away who waits, also where a forked child has copies of the descriptor.
-pub(crate) fn stop_listening(listener: OwnedFd) {
+pub(crate) fn stop_listening(listener: Descriptor) {
     let _ = rustix::net::shutdown(&listener, Shutdown::Both);
     while let Ok(Some(_)) = accept(listener.as_fd()) {} // no child has these
 }
@@ -186,7 +203,7 @@ mod tests {
     use super::*;
 
     /// A connection by name: the sending end, the accepted one.
-    fn pair() -> (OwnedFd, OwnedFd) {
+    fn pair() -> (Descriptor, Descriptor) {
         let directory = tempfile::tempdir().unwrap();
         let dir = std::fs::File::open(directory.path()).unwrap();
         let listener = listen(dir.as_fd(), "name", Mode::RWXU).unwrap();
@@ -213,13 +230,16 @@ mod tests {
     }
 
     #[test]
-    fn nobody_to_connect_to_is_an_error_and_what_had_the_name_is_replaced() {
+    fn nobody_to_connect_to_is_an_error_and_what_has_the_name_stays() {
         let directory = tempfile::tempdir().unwrap();
         let dir = std::fs::File::open(directory.path()).unwrap();
         assert_eq!(connect(dir.as_fd(), "name").unwrap_err(), Errno::NOENT);
-        drop(listen(dir.as_fd(), "name", Mode::RWXU).unwrap());
+        stop_listening(listen(dir.as_fd(), "name", Mode::RWXU).unwrap());
         assert_eq!(connect(dir.as_fd(), "name").unwrap_err(), Errno::CONNREFUSED);
+        assert_eq!(listen(dir.as_fd(), "name", Mode::RWXU).unwrap_err(), Errno::ADDRINUSE);
+        remove_stale(dir.as_fd(), "name").unwrap();
         let _listener = listen(dir.as_fd(), "name", Mode::RWXU).unwrap();
+        remove_stale(dir.as_fd(), "name").unwrap();
         connect(dir.as_fd(), "name").unwrap();
     }
 }

@@ -29,7 +29,7 @@ pub use self::options::{
 pub(crate) use self::init_lock::InitLock;
 pub(crate) use self::joined::Region;
 use self::open::Opening;
-use self::place::Place;
+pub(crate) use self::place::Place;
 use crate::Error;
 
 /// One file with rings in it, mapped by all processes that talk through it.

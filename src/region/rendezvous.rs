@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use tombolo_abi::{RingEntry, RingKind};
 
 use crate::Error;
-use crate::os::socket;
+use crate::os::descriptor::Descriptor;
+use crate::os::{fork, socket};
 
 /// What is no connection and passed over in one look.
 const JUNK_MAX: u32 = 1024;
@@ -78,15 +79,17 @@ impl Rendezvous {
     }
 
     /// A new connection: ours is given, the other's is put in, for whoever takes it out.
-    pub(crate) fn enter(&self) -> Result<OwnedFd, Errno> {
+    pub(crate) fn enter(&self) -> Result<Descriptor, Errno> {
+        let no_forks = fork::hold_off()?; // until theirs is closed here
         let (ours, theirs) = socket::pair()?;
         socket::send(self.entrance.as_fd(), &[0], &[theirs.as_fd()])?;
-        Ok(ours)
+        Descriptor::private(ours, &no_forks)
     }
 
     /// Takes a connection out; `None` where there is none. What is not one is dropped.
-    pub(crate) fn take_out(&self) -> Result<Option<OwnedFd>, Errno> {
+    pub(crate) fn take_out(&self) -> Result<Option<Descriptor>, Errno> {
         for _ in 0..JUNK_MAX {
+            let no_forks = fork::hold_off()?;
             let mut found = match socket::peek(self.exit.as_fd(), &mut [0; 1]) {
                 Err(Errno::AGAIN) => return Ok(None),
                 found => found?,
@@ -97,7 +100,7 @@ impl Rendezvous {
             socket::drop_first(self.exit.as_fd())?;
             match (found.descriptors.pop(), found.descriptors.is_empty()) {
                 (Some(one), true) if !found.is_cut && socket::is_of_packets(one.as_fd()) => {
-                    return Ok(Some(one));
+                    return Descriptor::private(one, &no_forks).map(Some);
                 }
                 _ => {}
             }

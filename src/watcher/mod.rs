@@ -13,7 +13,8 @@
 //! at that count between arming and sleeping, so that none misses it.
 //!
 //! A slow tick stands under all of this: peers whose kernel told nothing, words that a peer
-//! overwrote, more words than the kernel takes at once, locks lost.
+//! overwrote, more words than the kernel takes at once, locks lost. With it comes what else is to be
+//! looked after each second.
 //!
 //! | edge | release side | acquire side | carries |
 //! |---|---|---|---|
@@ -25,6 +26,7 @@ mod peers;
 mod scan;
 mod thread;
 
+use std::fmt;
 use std::io;
 use std::mem::offset_of;
 use std::ops::Range;
@@ -72,11 +74,23 @@ struct Table {
     lives: Vec<Life>,
     /// Endpoints of ours that watch others.
     watched: Vec<Watched>,
+    /// What is to be done each second.
+    upkeep: Vec<(u64, Task)>,
     /// Asking the kernel about peers.
     tick: Tick,
     /// Asking it about ourselves.
     long_tick: Tick,
     next_id: u64,
+}
+
+/// Something to be done again and again. It keeps no region alive, either.
+#[derive(Clone)]
+struct Task(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Task")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -236,6 +250,41 @@ impl Drop for Watch {
     }
 }
 
+/// Has something done each second, in the watcher's thread, until it is dropped: what must not depend on
+/// whether the process makes calls.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    watcher: Arc<Watcher>,
+    id: u64,
+}
+
+impl Upkeep {
+    /// Has `task` done, which must be short and wait for nothing.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(crate) fn start(
+        region: &Region,
+        task: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let watcher = running().map_err(|error| region.io_error("look after", error))?;
+        let mut table = watcher.lock();
+        let id = table.new_id();
+        table.upkeep.push((id, Task(Arc::new(task))));
+        drop(table);
+        Ok(Self { watcher, id })
+    }
+}
+
+/// As with [`Watch`], in the process that started it.
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        if self.watcher.owner.is_here() {
+            self.watcher.lock().upkeep.retain(|(id, _)| *id != self.id);
+        }
+    }
+}
+
 impl Watcher {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -282,4 +331,33 @@ fn present() -> Result<&'static Arc<Watcher>, &'static Place> {
         place = &watcher.child;
     }
     Err(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{EventsRegion, OpenOptions};
+
+    #[test]
+    fn a_task_is_done_each_second_until_its_upkeep_is_dropped() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let count = Arc::<AtomicU32>::default();
+        let tasks = count.clone();
+        let upkeep = Upkeep::start(region.shared(), move || {
+            tasks.fetch_add(1, AcqRel);
+        });
+        let start = Instant::now();
+        let wait_while = |is_to_wait: &dyn Fn() -> bool| {
+            while is_to_wait() {
+                assert!(start.elapsed() < Duration::from_secs(20));
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        wait_while(&|| count.load(Acquire) < 3);
+        assert!(start.elapsed() > Duration::from_millis(1500), "it is done all the time");
+        drop(upkeep);
+        wait_while(&|| Arc::strong_count(&count) > 1);
+    }
 }

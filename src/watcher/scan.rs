@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::peers::Step;
-use super::{Coverage, Start, Table, Watched};
+use super::{Coverage, Start, Table, Task, Watched};
 use crate::os::futex::{Sleeping, WORDS_MAX};
 use crate::region::Region;
 use crate::region::slot_table::{byte_is_held, is_seen_as};
@@ -45,6 +45,8 @@ pub(super) struct Found {
     pub(super) next: Instant,
     /// Whether anybody had come or gone.
     pub(super) has_news: bool,
+    /// What is to be done now, without the table's lock.
+    pub(super) due: Vec<Task>,
     /// Whether there is a peer whose death no word would tell.
     has_uncovered: bool,
 }
@@ -66,8 +68,8 @@ impl Table {
             list.unlink_cut();
         }
         let has_uncovered = self.coverage == Coverage::ByTick;
-        let mut found =
-            Found { words: Vec::new(), next: now + TICK, has_news: false, has_uncovered };
+        let (words, due) = (Vec::new(), Vec::new());
+        let mut found = Found { words, next: now + TICK, has_news: false, due, has_uncovered };
         let present = |watched: &Watched| watched.region.upgrade();
         let regions: Vec<_> = self.watched.iter().map(present).collect();
         distinct(&regions).for_each(|region| {
@@ -86,6 +88,9 @@ impl Table {
             if is_long_tick {
                 watched.ask_after_each(region, &mut found);
             }
+        }
+        if is_long_tick {
+            found.due.extend(self.upkeep.iter().map(|(_, task)| task.clone()));
         }
         let every = if found.has_uncovered { TICK_UNCOVERED } else { TICK };
         found.next = found.next.min(self.tick.next(now, every)).min(self.long_tick.next(now, TICK));

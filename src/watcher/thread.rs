@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tombolo_abi::slot_flags;
 
 use super::scan::{Found, TICK_UNCOVERED};
-use super::{Coverage, Start, Table, Watcher};
+use super::{Coverage, Start, Table, Task, Watcher};
 use crate::mem::RobustList;
 use crate::os::futex::{self, Moment, Sleeping, Woken};
 use crate::os::{fork, membarrier, process};
@@ -52,7 +52,8 @@ impl Watcher {
         let mut fruitless = 0;
         loop {
             let kick = self.kick.load(Acquire);
-            let found = self.lock().scan(Instant::now());
+            let mut found = self.lock().scan(Instant::now());
+            found.due.drain(..).for_each(|Task(task)| task());
             fruitless = if found.has_news { 0 } else { fruitless + 1 };
             if self.sleep(kick, found) == Woken::TimedOut {
                 fruitless = 0;

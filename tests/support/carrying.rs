@@ -157,10 +157,19 @@ impl Forger {
     pub(crate) fn socket_name(&self) -> String {
         let half = u64::from_be_bytes(*self.header.region_uuid.first_chunk().unwrap());
         let (device, inode) = self.file_id();
-        let slot = u64::from(self.entry.rx_slot) * u64::from(self.header.slot_len);
-        let number = std::mem::offset_of!(Slot, socket_number) as u64;
-        let number = self.word(self.header.slot_offset + slot + number);
+        let number = self.word(self.socket_number());
         format!(".{half:016x}.{device:x}.{inode:x}.{}.{number:x}.sock", self.ring)
+    }
+
+    /// Says another number than the consumer's.
+    pub(crate) fn set_socket_number(&self, number: u64) {
+        self.file.write_all_at(&number.to_le_bytes(), self.socket_number()).unwrap();
+    }
+
+    /// Where the number in that name is said.
+    fn socket_number(&self) -> u64 {
+        let slot = u64::from(self.entry.rx_slot) * u64::from(self.header.slot_len);
+        self.header.slot_offset + slot + std::mem::offset_of!(Slot, socket_number) as u64
     }
 
     /// Device and inode number of the region's file.

@@ -38,6 +38,13 @@ pub(crate) fn wait_for_parent() {
 impl Peer {
     /// Starts the test `entry` of this program as `role`, and waits until it has reported `ready`.
     pub(crate) fn start(entry: &str, role: &str, path: &Path) -> Self {
+        let mut peer = Self::start_without_waiting(entry, role, path);
+        assert_eq!(peer.next_report(), "ready");
+        peer
+    }
+
+    /// As [`Self::start`], of one that reports something else first.
+    pub(crate) fn start_without_waiting(entry: &str, role: &str, path: &Path) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args([entry, "--exact", "--nocapture"])
             .env(ROLE, role)
@@ -46,9 +53,7 @@ impl Peer {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut peer = Self { child };
-        assert_eq!(peer.next_report(), "ready");
-        peer
+        Self { child }
     }
 
     pub(crate) fn pid(&self) -> u32 {
