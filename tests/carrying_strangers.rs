@@ -101,6 +101,24 @@ fn a_stranger_who_listens_in_the_receivers_place_gets_no_handles() {
     }
 }
 
+#[test]
+fn a_link_in_the_place_of_a_receivers_socket_leads_no_handles_to_another() {
+    let dir = Dir::new();
+    let (mut tx, mut rx) = shared(&dir);
+    rx.claim().unwrap();
+    let forger = Forger::at(&dir.file("r"));
+    forger.set_socket_number(1 << 20);
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let other = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK, None).unwrap();
+    let path = dir.file("other"); // of this user, as any program's of root may be
+    rustix::net::bind(&other, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&other, 8).unwrap();
+    std::os::unix::fs::symlink(&path, dir.file(&forger.socket_name())).unwrap();
+    let sent = tx.try_send_packet(packet(1, 1));
+    assert!(matches!(sent, Err(TrySendError::NoReceiver(_))), "{sent:?}");
+    assert!(rustix::net::accept(&other).is_err(), "it was connected to");
+}
+
 /// Puts `link` in the place of each socket in `dir` as soon as that has its name, until `is_over`.
 fn exchange_sockets(dir: &Path, link: &Path, is_over: &AtomicBool, exchanged: &AtomicU32) {
     become_nobody();

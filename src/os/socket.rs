@@ -7,7 +7,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -118,11 +118,14 @@ pub(crate) fn remove_stale(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno>
     }
 }
 
-/// Connects to who listens at `name` in `dir`.
+/// Connects to the process that listens at `name` in `dir`, which may be no link: connecting would follow
+/// it, perhaps to a program that knows nothing of this.
 pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<Descriptor, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))?;
+    let address = SocketAddrUnix::new(format!("/proc/thread-self/fd/{}", found.as_raw_fd()))?;
     let socket = private(new)?;
-    let address = address(dir, name)?;
-    retry_on_intr(|| rustix::net::connect(&socket, &address))?;
+    retry_on_intr(|| rustix::net::connect(&socket, &address))?; // what is no socket refuses
     Ok(socket)
 }
 

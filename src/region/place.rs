@@ -1,5 +1,31 @@
 //! Where a region's file is: a directory that stays the same whatever happens to the path, and a
 //! name in it.
+//!
+//! # Calls by name
+//! A process that may write to the directory, or to one on the way to it, can put something else behind a
+//! name at any moment: a link to a file of ours, or another file. So a name is used to find or to make
+//! something and to take the name away, and never to change what it stands for: owner, mode and contents are
+//! set through descriptors alone. These are all calls of the library by a name that others can move:
+//!
+//! | call | why it can't be turned against us |
+//! |---|---|
+//! | [`open_dir`]: `openat2` of the caller's path | follows no link in any component; a directory in the place of another gives what any path of the caller's would, and every file in it is checked by itself |
+//! | default directory: `mkdirat` | makes it or does nothing; it is then opened as above, and its owner and mode are asked of the descriptor |
+//! | [`Place::stat`]: `statat` | only looks, at a link itself; what matters is asked again of the descriptor once the file is open |
+//! | [`Place::open`], [`Place::open_again`]: `openat` | `O_NOFOLLOW`; type, owner, mode, links and file system, or which file it is, are asked of the descriptor |
+//! | `create`: `openat` of `.` with `O_TMPFILE` | makes a file without a name |
+//! | `create`: `linkat` | gives a name to the file behind a descriptor; a name that is taken stays as it is |
+//! | `create`: `openat` with `O_CREAT` | `O_EXCL` makes an empty file or fails; it follows no link |
+//! | `replace`: `renameat2` to the retired name, and back | replaces nothing (`RENAME_NOREPLACE`), stays in the directory, moves a link itself; another file than the one judged gets its name back |
+//! | `replace`: `unlinkat` of a retired file, of a stale socket | takes a name away, of a link its own; a process that can exchange the name could do the same |
+//! | `os::socket`: `bind` | makes a name or fails, and follows no link at its end; the mode was set on the socket before |
+//! | `os::socket`: `statat` of the receiver's socket | only looks, and at the most makes the receiver listen at another name too |
+//! | `os::socket`: `openat` with `O_PATH`, then `connect` to that | `O_NOFOLLOW`; who listens is asked of the kernel before anything is sent, see `carrier` |
+//! | `os::socket`: `unlinkat` of a receiver's socket | as with stale ones |
+//! | `inspect`: `statat`, `openat` for reading | `O_NOFOLLOW`; the type is asked of the descriptor; nothing is ever written |
+//!
+//! Names in `/proc` (descriptors, `stat`, `fdinfo`, the boot's id) belong to the kernel; a file that is opened
+//! again through one is compared with the first by device and inode.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
