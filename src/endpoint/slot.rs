@@ -110,8 +110,9 @@ impl OwnedSlot {
                 slot.announce(wanted)?;
                 return Ok(slot);
             }
+            let is_replaced = attaching.is_none();
+            drop(attaching); // who only waits is in no replacer's way
             if !backoff.wait(deadline) {
-                let is_replaced = attaching.is_none();
                 return Err(if is_replaced { region.replacing() } else { busy(region, wanted) });
             }
         }

@@ -48,6 +48,12 @@ pub(crate) enum Outcome {
 
 /// Replaces the READY or RETIRED region `old`, if nobody owns an endpoint of it.
 pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome, Error> {
+    // Before the lock, which those who try to attach hold again and again while they wait for an end.
+    if let Some(in_use) = owner(opening, old)?
+        && opening.place().names(old.id)?
+    {
+        return Ok(in_use);
+    }
     // Attaching holds the init byte shared, so under this lock nobody is on the way in.
     let Some(_lock) = InitLock::try_new(opening.place(), old, REPLACING)? else {
         return Ok(Outcome::StartOver);
@@ -57,10 +63,10 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
         Contents::Region(state @ (RegionState::Ready | RegionState::Retired)) => state,
         _ => return Ok(Outcome::StartOver),
     };
-    let description = Description::read(old.file.as_fd(), opening.path())?;
-    if let Some(slot) = owned_slot(opening.place(), old)? {
-        return Ok(Outcome::InUse { pid: slot_pid(old, &description, slot) });
+    if let Some(in_use) = owner(opening, old)? {
+        return Ok(in_use);
     }
+    let description = Description::read(old.file.as_fd(), opening.path())?;
     opening.succeed(description.header.generation);
     // Made before the old one goes, so that a lack of room leaves things as they were.
     let new = Unnamed::new(opening)?;
@@ -80,6 +86,13 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
     let named = new.publish(opening.place())?;
     crash_point!("replace.after-linkat");
     Ok(named.map_or(Outcome::StartOver, |region| Outcome::Replaced(Box::new(region))))
+}
+
+/// What to say if an endpoint of the old region has an owner.
+fn owner(opening: &Opening, old: &Candidate) -> Result<Option<Outcome>, Error> {
+    let Some(slot) = owned_slot(opening.place(), old)? else { return Ok(None) };
+    let description = Description::read(old.file.as_fd(), opening.path())?;
+    Ok(Some(Outcome::InUse { pid: slot_pid(old, &description, slot) }))
 }
 
 /// Marks the old region: whoever is attached goes on, nobody joins.
