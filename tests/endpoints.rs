@@ -13,6 +13,7 @@ use tombolo::{
 use tombolo_abi::{LockWord, RingControl, Slot, SlotState, slot_flags};
 
 mod support;
+use support::overlay::Overlay;
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, header_of, small};
 
@@ -456,35 +457,6 @@ fn a_slot_tells_who_owns_it_and_is_free_after_a_clean_leave() {
     assert_eq!(slot_state(), (SlotState::Attached as u32, std::process::id(), 2));
 }
 
-/// A mounted stack of two directories, taken down at the end.
-struct Overlay {
-    dir: Dir,
-}
-
-impl Overlay {
-    fn mount() -> Result<Self, String> {
-        let dir = Dir::new();
-        for name in ["lower", "upper", "work", "merged"] {
-            std::fs::create_dir(dir.file(name)).unwrap();
-        }
-        let at = |name| dir.file(name).display().to_string();
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("upper"), at("work"));
-        let mount = ["-t", "overlay", "overlay", "-o", &options, &at("merged")];
-        match std::process::Command::new("mount").args(mount).output() {
-            Ok(output) if output.status.success() => Ok(Self { dir }),
-            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(self.dir.file("merged")).status();
-    }
-}
-
 /// There a mapping keeps the file below and not the description that holds the lock, so that
 /// closing the descriptor would free the byte of a living owner.
 #[test]
@@ -493,7 +465,7 @@ fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
         Ok(overlay) => overlay,
         Err(reason) => return println!("skipped, cannot mount an overlay: {}", reason.trim()),
     };
-    let path = overlay.dir.file("merged/r");
+    let path = overlay.file("r");
     let error = EventsRegion::open_path_with(&path, small()).unwrap_err();
     assert!(matches!(error, Error::UnsupportedFileSystem { .. }), "{error}");
     let open = || {

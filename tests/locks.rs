@@ -13,6 +13,7 @@ use tombolo::{CreatePolicy, Error, EventsRegion, OpenOptions, SpscSender};
 use tombolo_abi::LOCK_INIT;
 
 mod support;
+use support::overlay::Overlay;
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, small, write_private};
 
@@ -27,6 +28,7 @@ fn peer_process() {
     match role.as_str() {
         "creator" => fork_under_the_lock(&path, large()),
         "replacer" => fork_under_the_lock(&path, large().policy(CreatePolicy::CreateNew)),
+        "owner" => own_and_fork(&path),
         "waiting" => wait_for_a_taken_end(&path),
         other => panic!("no such role: {other}"),
     }
@@ -124,6 +126,41 @@ fn a_replacer_that_is_killed_hinders_no_claim_and_no_other_though_a_child_of_it_
     let new = small().policy(CreatePolicy::CreateNew).join_timeout(PATIENCE);
     assert!(EventsRegion::open_path_with(&path, new).unwrap().is_creator());
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+}
+
+fn stacked() -> OpenOptions {
+    small().file_system(tombolo::FileSystemPolicy::Any)
+}
+
+fn own_and_fork(path: &Path) {
+    let (mut tx, _) = EventsRegion::open_path_with(path, stacked()).unwrap().split_spsc().unwrap();
+    tx.claim().unwrap();
+    // SAFETY: the child only waits and leaves by `_exit`.
+    if unsafe { libc::fork() } == 0 {
+        wait_for_parent();
+        // SAFETY: as before.
+        unsafe { libc::_exit(0) };
+    }
+    report("ready");
+    wait_for_parent();
+}
+
+#[test]
+fn an_owner_that_is_killed_is_followed_at_once_though_a_child_has_the_descriptor_of_its_lock() {
+    let overlay = match Overlay::mount() {
+        Ok(overlay) => overlay,
+        Err(reason) => return eprintln!("skipped, cannot mount an overlay: {}", reason.trim()),
+    };
+    let path = overlay.file("r");
+    let peer = Peer::start("peer_process", "owner", &path);
+    let mut region = EventsRegion::open_path_with(&path, stacked()).unwrap();
+    let (mut tx, _) = region.split_spsc().unwrap();
+    assert!(matches!(tx.claim(), Err(Error::Busy { .. })));
+    signal(&peer, Signal::KILL);
+    let start = Instant::now();
+    while let Err(error) = tx.claim() {
+        assert!(start.elapsed() < AT_ONCE, "{error}");
+    }
 }
 
 fn signal(peer: &Peer, signal: Signal) {

@@ -48,7 +48,7 @@ const PACKET_LEN_MAX: usize =
 /// of the region's owner or of root, of its group where that may write to it, or any where all may. In
 /// a directory that all may write to, anybody can listen in the place of a receiver.
 fn is_trusted(region: &Region, socket: BorrowedFd<'_>) -> bool {
-    let (Ok(user), Ok(stat)) = (peer_user(socket), rustix::fs::fstat(region.plain())) else {
+    let (Ok(user), Ok(stat)) = (peer_user(socket), region.stat()) else {
         return false;
     };
     let own = rustix::process::geteuid().as_raw();

@@ -352,8 +352,8 @@ impl Drop for OwnedSlot {
         if !self.owner.is_here() || self.lock.is_none() {
             return; // in a forked child, or never claimed: nothing here is ours
         }
-        if self.is_lost() {
-            return; // somebody else may own the slot
+        if self.check_kept().is_err() {
+            return; // the slot may be another's
         }
         self.set_state(SlotState::Detaching);
         crash_point!("detach.detaching");

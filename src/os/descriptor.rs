@@ -22,7 +22,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicU64};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::file::FileId;
@@ -94,7 +94,17 @@ impl Descriptor {
     /// Whether it is still open on what it was opened on; not in a forked child that has no copy. Ask
     /// before anything is done that another file must not suffer.
     pub(crate) fn is_ours(&self) -> bool {
-        !self.is_lost() && self.id.is_file(self.as_fd())
+        self.stat().is_ok()
+    }
+
+    /// What the kernel says of the file.
+    ///
+    /// # Errors
+    /// [`Errno::BADF`] unless [`Self::is_ours`].
+    pub(crate) fn stat(&self) -> Result<Stat, Errno> {
+        let stat = rustix::fs::fstat(self.as_fd())?;
+        let is_ours = !self.is_lost() && FileId::of(&stat) == self.id;
+        if is_ours { Ok(stat) } else { Err(Errno::BADF) }
     }
 
     fn is_lost(&self) -> bool {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::fs::Stat;
 use rustix::io::Errno;
 use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry, RingKind, SharedLayout};
 
@@ -165,6 +166,11 @@ impl Region {
         self.rendezvous.iter().find(|one| one.ring() == ring)
     }
 
+    /// Copies of the sockets of each, to be passed on.
+    pub(super) fn copies_of_rendezvous(&self) -> impl Iterator<Item = io::Result<[OwnedFd; 2]>> {
+        self.rendezvous.iter().map(Rendezvous::copies)
+    }
+
     /// The sockets of all.
     pub(crate) fn rendezvous_sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.rendezvous.iter().flat_map(Rendezvous::descriptors)
@@ -203,6 +209,11 @@ impl Region {
     /// look at a lock that finds it free.
     pub(crate) fn check_plain_is_ours(&self) -> bool {
         self.plain.is_ours()
+    }
+
+    /// What the kernel says of the file; an error if the plain descriptor is no longer open on it.
+    pub(crate) fn stat(&self) -> Result<Stat, Errno> {
+        self.plain.stat()
     }
 
     /// The state word.
@@ -268,8 +279,7 @@ impl Region {
     /// Whether nobody but this user can have the region open.
     pub(crate) fn is_private(&self) -> bool {
         let own = rustix::process::geteuid().as_raw();
-        rustix::fs::fstat(&self.plain)
-            .is_ok_and(|stat| stat.st_uid == own && stat.st_mode & 0o077 == 0)
+        self.stat().is_ok_and(|stat| stat.st_uid == own && stat.st_mode & 0o077 == 0)
     }
 
     /// An error in a forked child, which doesn't have the mapping.
@@ -285,7 +295,7 @@ impl Region {
     /// What to say once the mapping was found cut: how short the file is now.
     #[cold]
     pub(crate) fn cut_error(&self) -> Error {
-        let found_len = rustix::fs::fstat(&self.plain).map_or(0, |stat| stat.st_size as u64);
+        let found_len = self.stat().map_or(0, |stat| stat.st_size as u64);
         let (path, claimed_len) = (self.path.clone(), self.header().total_len);
         Error::RegionTooSmall { path, found_len, claimed_len }
     }

@@ -215,9 +215,8 @@ impl EventsRegion {
     /// As [`Self::to_fd`].
     pub fn to_fds(&self) -> Result<Vec<OwnedFd>, Error> {
         let mut fds = vec![self.to_fd()?];
-        for socket in self.region.rendezvous_sockets() {
-            let copy = socket.try_clone_to_owned();
-            fds.push(copy.map_err(|error| self.region.io_error("copy a socket of", error))?);
+        for copies in self.region.copies_of_rendezvous() {
+            fds.extend(copies.map_err(|error| self.region.io_error("copy a socket of", error))?);
         }
         Ok(fds)
     }

@@ -90,6 +90,12 @@ impl Place {
         self.dir.as_fd()
     }
 
+    /// As [`Self::dir`], for when it may have been closed behind our back: names in the directory of
+    /// another are not ours.
+    pub(crate) fn dir_of_ours(&self) -> Result<BorrowedFd<'_>, Errno> {
+        if self.dir.is_ours() { Ok(self.dir()) } else { Err(Errno::BADF) }
+    }
+
     pub(crate) fn file_name(&self) -> &OsStr {
         &self.file_name
     }
@@ -100,9 +106,10 @@ impl Place {
 
     /// What the name stands for now, or `None` where there is nothing. Links are not followed.
     pub(crate) fn stat(&self) -> Result<Option<Stat>, Error> {
-        match retry_on_intr(|| {
-            rustix::fs::statat(&self.dir, &*self.file_name, AtFlags::SYMLINK_NOFOLLOW)
-        }) {
+        let found = self.dir_of_ours().and_then(|dir| {
+            retry_on_intr(|| rustix::fs::statat(dir, &*self.file_name, AtFlags::SYMLINK_NOFOLLOW))
+        });
+        match found {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(refusal::io("stat", &self.path, error)),
@@ -144,8 +151,8 @@ impl Place {
 
     /// Opens the file `id` once more, by its name; `None` where the name stands for another.
     pub(crate) fn open_again(&self, id: FileId) -> Result<Option<OwnedFd>, Error> {
-        let opened = retry_on_intr(|| {
-            rustix::fs::openat(&self.dir, &*self.file_name, OPEN_FLAGS, Mode::empty())
+        let opened = self.dir_of_ours().and_then(|dir| {
+            retry_on_intr(|| rustix::fs::openat(dir, &*self.file_name, OPEN_FLAGS, Mode::empty()))
         });
         match opened {
             Ok(file) => Ok(id.is_file(file.as_fd()).then_some(file)),

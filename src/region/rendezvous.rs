@@ -1,11 +1,13 @@
 //! Where senders and the consumer of a ring find each other in a region without a name.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
 use tombolo_abi::{RingEntry, RingKind};
 
+use super::refusal;
 use crate::Error;
 use crate::os::descriptor::Descriptor;
 use crate::os::{fork, socket};
@@ -19,8 +21,8 @@ const JUNK_MAX: u32 = 1024;
 pub(crate) struct Rendezvous {
     /// The ring, or the first of a group of lanes.
     ring: u32,
-    entrance: OwnedFd,
-    exit: OwnedFd,
+    entrance: Descriptor,
+    exit: Descriptor,
 }
 
 impl Rendezvous {
@@ -29,7 +31,7 @@ impl Rendezvous {
         let new = |ring| {
             let (entrance, exit) = socket::pair()?;
             socket::stop_receiving(entrance.as_fd())?;
-            Ok(Self { ring, entrance, exit })
+            Self::new(ring, entrance, exit)
         };
         rings(entries).map(new).collect()
     }
@@ -64,8 +66,15 @@ impl Rendezvous {
         }
         let mut sockets = sockets.into_iter();
         let pairs = std::iter::from_fn(|| Some((sockets.next()?, sockets.next()?)));
-        let of_ring = |(ring, (entrance, exit))| Self { ring, entrance, exit };
-        Ok(rings(entries).zip(pairs).map(of_ring).collect())
+        let of_ring = |(ring, (entrance, exit))| Self::new(ring, entrance, exit);
+        let all: Result<_, _> = rings(entries).zip(pairs).map(of_ring).collect();
+        all.map_err(|error| refusal::io("keep the sockets of", path, error))
+    }
+
+    /// A forked child has them, too: they can be passed on from there, and each is shared anyway.
+    fn new(ring: u32, entrance: OwnedFd, exit: OwnedFd) -> Result<Self, Errno> {
+        let (entrance, exit) = (Descriptor::shared(entrance)?, Descriptor::shared(exit)?);
+        Ok(Self { ring, entrance, exit })
     }
 
     /// The ring, or the first of a group of lanes.
@@ -73,7 +82,16 @@ impl Rendezvous {
         self.ring
     }
 
-    /// Both sockets, to be passed on.
+    /// Copies of both sockets, to be passed on.
+    pub(super) fn copies(&self) -> io::Result<[OwnedFd; 2]> {
+        let copy = |one: &Descriptor| {
+            one.stat()?; // else it is another's by now
+            one.as_fd().try_clone_to_owned()
+        };
+        Ok([copy(&self.entrance)?, copy(&self.exit)?])
+    }
+
+    /// Both sockets, to tell them from others.
     pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.entrance.as_fd(), self.exit.as_fd()]
     }
