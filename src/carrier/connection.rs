@@ -89,7 +89,7 @@ impl Connection {
             && region.entries()[hello.ring as usize].tx_slots().contains(&hello.slot)
             && (hello.region_uuid, hello.key) == (header.region_uuid, header.key)
             && (hello.device, hello.inode) == (file.device(), file.inode());
-        if is_ours && socket::drop_first(socket.as_fd()).is_ok() {
+        if is_ours && socket::drop_first(socket).is_ok() {
             self.hello = Some(hello);
         } else {
             self.socket = None;
@@ -129,7 +129,7 @@ impl Connection {
                     _ => {} // an orphan
                 }
             }
-            if socket::drop_first(socket.as_fd()).is_err() {
+            if socket::drop_first(socket).is_err() {
                 return Ok(Sought::Over);
             }
         }
@@ -169,7 +169,7 @@ impl Connection {
             let packet: HandlePacket = first_of(&bytes);
             let has_position = packet.kind == packet_kind::HANDLES;
             let is_later = has_position && packet.position.wrapping_sub(position) as i64 > 0;
-            if len == 0 || is_later || socket::drop_first(socket.as_fd()).is_err() {
+            if len == 0 || is_later || socket::drop_first(socket).is_err() {
                 break;
             }
             if has_position {

@@ -60,10 +60,16 @@ impl Door {
 
     /// The next connection; `None` if no sender waits.
     pub(super) fn accept(&self, region: &Region, ring: u32) -> Result<Option<Descriptor>, Errno> {
-        match (self, region.rendezvous(ring)) {
+        let accepted = match (self, region.rendezvous(ring)) {
             (Self::Listener(listener), _) => listener.accept(),
             (Self::Rendezvous, Some(rendezvous)) => rendezvous.take_out(),
             _ => Ok(None),
+        };
+        // Closed behind our back: what waited there is gone.
+        if accepted.as_ref().is_err_and(|error| *error == Errno::NOTCONN) {
+            Ok(None)
+        } else {
+            accepted
         }
     }
 
@@ -111,7 +117,8 @@ pub(super) fn connect(
         (None, Some(place)) => match said(region, slot_of(region, ring)) {
             Said::Failed(error) => return Err(NotConnected::NotOpened(error)),
             Said::Number(number) if consumer.is_some() => {
-                socket::connect(place.dir(), &region.socket_name(ring, number))
+                let name = region.socket_name(ring, number);
+                place.dir_of_ours().and_then(|dir| socket::connect(dir, &name))
             }
             Said::Number(_) | Said::Nothing => return Err(refused),
         },

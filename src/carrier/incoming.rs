@@ -1,7 +1,6 @@
 //! The receiver's end: it listens, and finds the packet that belongs to a record.
 
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use tombolo_abi::LockWord;
@@ -87,7 +86,7 @@ impl Incoming {
             && found == *wanted
             && let Some(socket) = self.connections.get(index).and_then(|one| one.socket.as_ref())
         {
-            let _ = socket::drop_first(socket.as_fd()); // it is there: nobody else takes it
+            let _ = socket::drop_first(socket); // it is there: nobody else takes it
             return;
         }
         if self.drop_first_of(wanted) {

@@ -14,7 +14,6 @@
 //!   that lost its name is still let in.
 
 use std::mem::offset_of;
-use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
@@ -70,7 +69,8 @@ impl Listener {
     /// removes what the owner before has left.
     pub(super) fn open(region: &Region, place: &Place, ring: u32, owner: LockWord) -> Self {
         if let Said::Number(number) = said(region, owner.slot) {
-            let _ = socket::remove(place.dir(), &region.socket_name(ring, number));
+            let name = region.socket_name(ring, number);
+            let _ = place.dir_of_ours().and_then(|dir| socket::remove(dir, &name));
         }
         let mut listener = Self { ring, owner, named: None, nameless: Vec::new() };
         listener.make(region, place);
@@ -116,12 +116,12 @@ impl Listener {
         place: &Place,
         mut draw: impl FnMut() -> Result<u64, Errno>,
     ) -> Result<Named, Errno> {
-        let mode = Mode::from_raw_mode(rustix::fs::fstat(region.plain())?.st_mode & 0o777);
+        let mode = Mode::from_raw_mode(region.stat()?.st_mode & 0o777);
         for _ in 0..NAMES_MAX {
             let number = draw()?;
             let name = region.socket_name(self.ring, number);
             self.say(region, number); // before it is there: the next owner is to find it
-            match socket::listen(place.dir(), &name, mode) {
+            match socket::listen(place.dir_of_ours()?, &name, mode) {
                 Err(Errno::ADDRINUSE) => {}
                 Err(error) => return Err(error),
                 Ok(socket) => {
@@ -141,7 +141,7 @@ impl Listener {
     pub(super) fn accept(&self) -> Result<Option<Descriptor>, Errno> {
         let named = self.named.iter().map(|named| &named.socket);
         for listener in self.nameless.iter().chain(named) {
-            if let Some(connection) = socket::accept(listener.as_fd())? {
+            if let Some(connection) = socket::accept(listener)? {
                 return Ok(Some(connection));
             }
         }
@@ -151,7 +151,7 @@ impl Listener {
     /// Removes the name and turns away who waits.
     pub(super) fn close(self, region: &Region, place: &Place) {
         if let Some(Named { socket, name, .. }) = self.named {
-            if socket::remove(place.dir(), &name).is_ok() {
+            if place.dir_of_ours().and_then(|dir| socket::remove(dir, &name)).is_ok() {
                 word(region, self.owner.slot).store(0, Release); // else the next owner tries again
             }
             socket::stop_listening(socket);
@@ -163,7 +163,7 @@ impl Listener {
 impl Named {
     /// Whether the name stands for what it did at first. If that cannot be told, it is taken to.
     fn is_in(&self, place: &Place) -> bool {
-        match socket::file_at(place.dir(), &self.name) {
+        match place.dir_of_ours().and_then(|dir| socket::file_at(dir, &self.name)) {
             Ok(found) => self.file.is_none_or(|file| file == found),
             Err(error) => error != Errno::NOENT,
         }

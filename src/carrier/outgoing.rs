@@ -131,7 +131,7 @@ impl Outgoing {
 impl Connection {
     fn send(&mut self, what: &HandOver<'_>) -> Result<(), Errno> {
         if self.greeted == Greeted::No {
-            socket::send(self.socket.as_fd(), bytes_of(&hello(what)), &[])?;
+            socket::send(&self.socket, bytes_of(&hello(what)), &[])?;
             self.greeted = Greeted::Yes;
         }
         let mut packet = [0; PACKET_LEN_MAX];
@@ -150,7 +150,7 @@ impl Connection {
         }
         let count = what.handles.len(); // 64 at the most
         let len = size_of::<HandlePacket>() + count * size_of::<CarriedHandle>();
-        socket::send(self.socket.as_fd(), &packet[..len], &descriptors[..count])
+        socket::send(&self.socket, &packet[..len], &descriptors[..count])
     }
 }
 

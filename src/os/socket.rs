@@ -130,7 +130,8 @@ pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<Descriptor, Err
 }
 
 /// The next connection; `None` where nobody waits.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<Descriptor>, Errno> {
+pub(crate) fn accept(listener: &Descriptor) -> Result<Option<Descriptor>, Errno> {
+    check_ours(listener)?;
     loop {
         match private(|| rustix::net::accept_with(listener, FLAGS)) {
             Ok(socket) => return Ok(Some(socket)),
@@ -141,27 +142,39 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<Descriptor>, Err
     }
 }
 
+/// An error unless `socket` is still what it was: nothing is sent to another's socket or taken from it.
+fn check_ours(socket: &Descriptor) -> Result<(), Errno> {
+    if socket.is_ours() { Ok(()) } else { Err(Errno::NOTCONN) }
+}
+
 /// Ends a connection and drops what is in it, also where a forked child has copies of the descriptor.
 pub(crate) fn end(socket: Descriptor) {
+    if !socket.is_ours() {
+        return;
+    }
     let _ = rustix::net::shutdown(&socket, Shutdown::Both); // nothing comes after this
     while peek_bytes(socket.as_fd(), &mut [0; 1]).is_ok_and(|len| len > 0)
-        && drop_first(socket.as_fd()).is_ok()
+        && drop_first(&socket).is_ok()
     {}
 }
 
 /// Stops listening and turns away who waits, also where a forked child has copies of the descriptor.
 pub(crate) fn stop_listening(listener: Descriptor) {
+    if !listener.is_ours() {
+        return;
+    }
     let _ = rustix::net::shutdown(&listener, Shutdown::Both);
-    while let Ok(Some(_)) = accept(listener.as_fd()) {} // no child has these
+    while let Ok(Some(_)) = accept(&listener) {} // no child has these
 }
 
 /// Sends one packet, all of it or nothing. The kernel keeps the descriptors from then on, also where
 /// this process is gone.
 pub(crate) fn send(
-    socket: BorrowedFd<'_>,
+    socket: &Descriptor,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), Errno> {
+    check_ours(socket)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -196,7 +209,8 @@ pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usiz
 }
 
 /// Takes the next packet and drops it, with the references to descriptors in it.
-pub(crate) fn drop_first(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn drop_first(socket: &Descriptor) -> Result<(), Errno> {
+    check_ours(socket)?;
     let mut room = [0; 8];
     retry_on_intr(|| rustix::net::recv(socket, &mut room, RecvFlags::DONTWAIT)).map(drop)
 }
@@ -211,14 +225,14 @@ mod tests {
         let dir = std::fs::File::open(directory.path()).unwrap();
         let listener = listen(dir.as_fd(), "name", Mode::RWXU).unwrap();
         let sender = connect(dir.as_fd(), "name").unwrap();
-        (sender, accept(listener.as_fd()).unwrap().unwrap())
+        (sender, accept(&listener).unwrap().unwrap())
     }
 
     #[test]
     fn a_packet_looked_at_stays_with_its_descriptors_and_goes_when_it_is_dropped() {
         let (tx, rx) = pair();
         let (mut end, sent) = std::io::pipe().unwrap();
-        send(tx.as_fd(), b"four", &[sent.as_fd()]).unwrap();
+        send(&tx, b"four", &[sent.as_fd()]).unwrap();
         drop(sent);
         let mut room = [0; 16];
         for _ in 0..2 {
@@ -226,7 +240,7 @@ mod tests {
             assert_eq!((packet.len, packet.descriptors.len(), packet.is_cut), (4, 1, false));
         }
         assert_eq!(peek_bytes(rx.as_fd(), &mut room[..2]).unwrap(), 4);
-        drop_first(rx.as_fd()).unwrap();
+        drop_first(&rx).unwrap();
         assert_eq!(peek(rx.as_fd(), &mut room).unwrap_err(), Errno::AGAIN);
         let at_end = std::io::Read::read(&mut end, &mut [0]).unwrap();
         assert_eq!(at_end, 0, "the writing end is still open somewhere");

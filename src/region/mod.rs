@@ -42,7 +42,7 @@ use crate::Error;
 /// for the next to join.
 ///
 /// # Cost
-/// Opening: some 40 system calls and one copy of header and directory, once. Afterwards nothing.
+/// Opening: some 50 system calls and one copy of header and directory, once. Afterwards nothing.
 ///
 /// # Source
 /// Creator and joiner as in shared-memory event rings with an `initialized` word; publishing a

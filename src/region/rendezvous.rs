@@ -100,7 +100,7 @@ impl Rendezvous {
     pub(crate) fn enter(&self) -> Result<Descriptor, Errno> {
         let no_forks = fork::hold_off()?; // until theirs is closed here
         let (ours, theirs) = socket::pair()?;
-        socket::send(self.entrance.as_fd(), &[0], &[theirs.as_fd()])?;
+        socket::send(&self.entrance, &[0], &[theirs.as_fd()])?;
         Descriptor::private(ours, &no_forks)
     }
 
@@ -115,7 +115,7 @@ impl Rendezvous {
             if found.is_cut && found.descriptors.is_empty() {
                 return Err(Errno::MFILE); // it stays; of more than one there would be some
             }
-            socket::drop_first(self.exit.as_fd())?;
+            socket::drop_first(&self.exit)?;
             match (found.descriptors.pop(), found.descriptors.is_empty()) {
                 (Some(one), true) if !found.is_cut && socket::is_of_packets(one.as_fd()) => {
                     return Descriptor::private(one, &no_forks).map(Some);
