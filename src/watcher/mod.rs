@@ -283,3 +283,26 @@ fn present() -> Result<&'static Arc<Watcher>, &'static Place> {
     }
     Err(place)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::{EventsRegion, OpenOptions};
+
+    #[test]
+    fn an_endpoint_is_on_the_robust_list_for_as_long_as_it_is_owned() {
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.claim().unwrap();
+        let region = region.shared();
+        let liveness = slot_u32(region, 1, offset_of!(Slot, liveness));
+        if matches!(running().unwrap().lock().start, Start::Done(None)) {
+            return eprintln!("skipped: the kernel refuses robust lists");
+        }
+        assert_ne!(liveness.load(Relaxed), 0);
+        drop(tx); // its mapping may go next, and the kernel must not come there
+        assert_eq!(liveness.load(Relaxed), 0);
+    }
+}
