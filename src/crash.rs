@@ -4,10 +4,14 @@
 //! process at its `n`-th passage of `point` (`n` is 1 where it is left out). `point:n:stop` stops
 //! it there instead, until somebody sends it SIGCONT; `point:n:kill` is `point:n`. Without the
 //! feature there is no code at all.
+//!
+//! The unit tests of this crate can run code of their own at a crash point, and at the *test points*
+//! between them, on the thread that comes there: so a race needs no luck. Only their build has these.
 
 /// Kills or stops the process here if it was told to.
 macro_rules! crash_point {
     ($point:literal) => {
+        $crate::crash::test_point!($point);
         #[cfg(feature = "crash-points")]
         {
             const { assert!($crate::crash::is_listed($point), "not in crash::POINTS") };
@@ -16,6 +20,15 @@ macro_rules! crash_point {
     };
 }
 pub(crate) use crash_point;
+
+/// Runs what a unit test has put here.
+macro_rules! test_point {
+    ($point:literal) => {
+        #[cfg(test)]
+        $crate::crash::visits::pass($point);
+    };
+}
+pub(crate) use test_point;
 
 #[cfg(feature = "crash-points")]
 pub use armed::POINTS;
@@ -115,5 +128,42 @@ mod armed {
             Some(_) => return None,
         };
         Some(Wanted { point, nth, signal })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod visits {
+    use std::cell::RefCell;
+
+    type Body = Box<dyn FnOnce()>;
+
+    thread_local! {
+        static NEXT: RefCell<Option<(&'static str, Body)>> = const { RefCell::new(None) };
+    }
+
+    /// A visit that is still to come; the test fails if it ends before.
+    #[must_use]
+    pub(crate) struct Visit(());
+
+    /// Runs `body` when this thread next comes to `point`, once.
+    pub(crate) fn at(point: &'static str, body: impl FnOnce() + 'static) -> Visit {
+        NEXT.with_borrow_mut(|next| *next = Some((point, Box::new(body))));
+        Visit(())
+    }
+
+    pub(crate) fn pass(point: &str) {
+        let visit = NEXT.with_borrow_mut(|next| next.take_if(|(wanted, _)| *wanted == point));
+        if let Some((_, body)) = visit {
+            body(); // which may come here itself
+        }
+    }
+
+    impl Drop for Visit {
+        fn drop(&mut self) {
+            let left = NEXT.with_borrow_mut(Option::take);
+            if let (Some((point, _)), false) = (left, std::thread::panicking()) {
+                panic!("nothing came to {point}");
+            }
+        }
     }
 }

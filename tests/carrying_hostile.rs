@@ -1,6 +1,7 @@
 //! Whoever may connect to a ring's socket can neither stop honest senders nor leave anything behind.
 
 use std::io::{PipeReader, PipeWriter};
+use std::mem::size_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,9 +9,10 @@ use std::time::{Duration, Instant};
 use bytemuck::bytes_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tombolo::{
-    EventsRegion, MpscConsumer, MpscProducer, SpscReceiver, SpscSender, TryRecvError, wait_any,
+    Error, EventsRegion, MpscConsumer, MpscProducer, SpscReceiver, SpscSender, TryRecvError,
+    wait_any,
 };
-use tombolo_abi::{Hello, RingControl};
+use tombolo_abi::{HandlePacket, Hello, RingControl};
 
 mod support;
 use support::carrying::{
@@ -94,6 +96,39 @@ fn a_hello_of_a_sender_that_the_ring_has_not_is_turned_away() {
     drop(tx); // a departure: who else is gone is looked into
     assert!(matches!(rx.recv_timeout(SOON), Err(tombolo::RecvTimeoutError::Disconnected)));
     witnesses.into_iter().for_each(closes_soon);
+}
+
+#[test]
+fn a_packet_in_the_name_of_another_sender_than_its_connections_is_refused() {
+    let changes: [fn(&mut HandlePacket); 4] = [
+        |_| {},
+        |packet| packet.slot += 1,        // another producer's
+        |packet| packet.incarnation += 1, // its successor's
+        |packet| packet.incarnation += 1 << 16,
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let dir = Dir::new();
+        let path = dir.file("r");
+        let (mut tx, mut rx) = mpsc(&path);
+        rx.claim().unwrap();
+        tx.claim().unwrap();
+        let forger = Forger::at_ring(&path, 1);
+        let mut bytes = forger.packet(forger.tail(), 1);
+        let head = &mut bytes[..size_of::<HandlePacket>()];
+        let mut packet = bytemuck::pod_read_unaligned(head);
+        change(&mut packet);
+        head.copy_from_slice(bytes_of(&packet));
+        send(&forger.connect_as_sender(forger.tail()), &bytes, &[numbered(7).as_fd()]);
+        forger.publish(1, forger.sender());
+        let received = rx.try_recv();
+        if number == 0 {
+            assert_eq!(numbers_of(&received.unwrap().handles), [7]);
+            continue;
+        }
+        let refused = received.unwrap_err();
+        let TryRecvError::Failed { source } = &refused else { panic!("{refused}") };
+        assert!(matches!(source, Error::ProtocolViolation { ring: 1, .. }), "{source}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Handles go to those who may use the region, and to nobody who merely listens in its place.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,7 +14,7 @@ use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tombolo::{Error, EventsRegion, OwnerPolicy, SpscReceiver, SpscSender, TrySendError};
 
 mod support;
-use support::carrying::{Forger, numbers_of, packet};
+use support::carrying::{Forger, numbered, numbers_of, packet};
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, is_root, small};
 
@@ -51,20 +52,27 @@ fn become_nobody() {
 
 /// Listens at `path` as somebody else, a member of `group` and of `groups`.
 fn squat(path: &Path, group: u32, groups: &[u32]) -> std::os::fd::OwnedFd {
-    let groups: Vec<_> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
-    let listen = || {
-        // Of this thread alone.
-        set_thread_groups(&groups).unwrap();
-        set_thread_gid(Gid::from_raw(group)).unwrap();
-        set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
+    as_user(NOBODY, group, groups, || {
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
         rustix::net::bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
         rustix::net::listen(&socket, 8).unwrap();
         socket
+    })
+}
+
+/// Does something as `user`, a member of `group` and of `groups`, on a thread of its own.
+fn as_user<T: Send>(user: u32, group: u32, groups: &[u32], act: impl FnOnce() -> T + Send) -> T {
+    let groups: Vec<_> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let act = || {
+        // Of this thread alone.
+        set_thread_groups(&groups).unwrap();
+        set_thread_gid(Gid::from_raw(group)).unwrap();
+        set_thread_uid(Uid::from_raw(user)).unwrap();
+        act()
     };
-    thread::scope(|scope| scope.spawn(listen).join().unwrap())
+    thread::scope(|scope| scope.spawn(act).join().unwrap())
 }
 
 #[test]
@@ -188,4 +196,29 @@ fn peer_process() {
     }
     report("ready");
     wait_for_parent();
+}
+
+/// A socket's mode is that of the file when the receiver came. Who may connect since then is asked
+/// again for each connection.
+#[test]
+fn a_stranger_who_could_connect_to_a_receiver_puts_no_handles_in_a_senders_place() {
+    if !is_root() {
+        return println!("skipped: only root can be somebody else");
+    }
+    for (user, is_let_in) in [(0, true), (NOBODY, false)] {
+        let dir = Dir::new();
+        let (mut tx, mut rx) = shared(&dir);
+        rx.claim().unwrap();
+        tx.claim().unwrap();
+        let open_to_all = PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(socket_path(dir.path()), open_to_all).unwrap();
+        let forger = Forger::at(&dir.file("r"));
+        // With all that a sender knows, which a stranger had to be told.
+        let connect = || forger.connect_as_sender(forger.tail());
+        let socket = as_user(user, user, &[], connect);
+        forger.send_packet(&socket, forger.tail(), 1, &[numbered(7).as_fd()]);
+        forger.publish(1, forger.sender());
+        let received = rx.try_recv();
+        assert_eq!(received.is_ok(), is_let_in, "user {user}: {received:?}");
+    }
 }

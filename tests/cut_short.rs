@@ -7,9 +7,11 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use tombolo::inspect::Image;
 use tombolo::{
-    Error, EventsRegion, RecvTimeoutError, SendTimeoutError, SpscReceiver, SpscSender,
-    TryRecvError, TrySendError,
+    Discipline, Error, EventsRegion, MessagePacket, MpscOrder, Receiver, RecvError,
+    RecvTimeoutError, SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError,
+    TrySendError,
 };
 
 mod support;
@@ -148,6 +150,189 @@ fn zeros_are_not_taken_for_a_message_in_any_way_of_receiving() {
         refused += 1;
     }
     println!("{refused} ways");
+}
+
+/// A message whose first page stays and whose last ones are cut off.
+const LONG: usize = 3 * 4096;
+
+/// A region of rings that long messages fit in, and what is left of a long message at the start of
+/// ring `ring`.
+fn long(path: &Path, order: MpscOrder, ring: usize) -> (EventsRegion, u64) {
+    let options = small().spsc_capacity(1 << 16).mpsc_capacity(1 << 16).max_handles(1);
+    let options = options.mpsc_order(order);
+    let region = EventsRegion::open_path_with(path, options).unwrap();
+    let data = Image::open(path).unwrap().rings()[ring].entry.data_offset;
+    (region, data.next_multiple_of(4096) + 4096)
+}
+
+/// Sends a long message, cuts its end off, and then receives it in the given way.
+fn receive_cut<K: Discipline>(
+    path: &Path,
+    (mut tx, mut rx): (Sender<K>, Receiver<K>),
+    len: u64,
+    receive: impl FnOnce(&mut Receiver<K>) -> Option<Error>,
+) {
+    tx.send(&[7; LONG]).unwrap();
+    cut(path, len);
+    let error = receive(&mut rx);
+    assert!(error.as_ref().is_some_and(|error| says_cut(error, len)), "{error:?}");
+}
+
+fn ways<K: Discipline>() -> [fn(&mut Receiver<K>) -> Option<Error>; 9] {
+    fn failed<T>(received: Result<T, TryRecvError>) -> Option<Error> {
+        match received {
+            Err(TryRecvError::Failed { source }) => Some(source),
+            _ => None,
+        }
+    }
+    [
+        |rx| failed(rx.try_recv()),
+        |rx| {
+            failed(rx.recv().map_err(|error| match error {
+                RecvError::Failed { source } => TryRecvError::Failed { source },
+                _ => TryRecvError::Empty,
+            }))
+        },
+        |rx| failed(rx.try_recv_into(&mut [0; LONG])),
+        |rx| failed(rx.try_recv_parts(&mut [0; LONG], &mut [])),
+        |rx| failed(rx.try_recv_parts_or_discard(&mut [0; LONG], &mut [])),
+        |rx| rx.iter().next().and_then(Result::err),
+        |rx| rx.try_recv_ref().unwrap().copy_to(&mut [0; LONG]).err(),
+        |rx| {
+            let record = rx.try_recv_ref().unwrap();
+            assert_eq!(record.read_at(LONG - 1, &mut [0]), 1);
+            record.check().err()
+        },
+        |rx| rx.drain(1, |record| _ = record.to_vec()).err(),
+    ]
+}
+
+#[test]
+fn a_message_whose_end_was_cut_off_is_not_delivered_in_any_way_of_receiving() {
+    let dir = Dir::new();
+    let mut refused = 0;
+    let mut next = |order, ring| {
+        refused += 1;
+        let path = dir.file(&refused.to_string());
+        let (region, len) = long(&path, order, ring);
+        (path, region, len)
+    };
+    for receive in ways() {
+        let (path, mut region, len) = next(MpscOrder::Total, 0);
+        receive_cut(&path, region.split_spsc().unwrap(), len, receive);
+        let (path, mut region, len) = next(MpscOrder::Total, 0);
+        let (tx, mut rx) = region.split_spsc().unwrap();
+        rx.claim().unwrap();
+        receive_cut(&path, (tx, rx), len, receive);
+    }
+    for receive in ways() {
+        for order in [MpscOrder::Total, MpscOrder::PerProducer] {
+            let (path, mut region, len) = next(order, 1);
+            receive_cut(&path, region.split_mpsc().unwrap(), len, receive);
+        }
+    }
+    println!("{refused} ways");
+}
+
+/// Cuts off the end of a message that is still to be sent, and then sends it in the given way.
+fn send_cut<K: Discipline>(
+    path: &Path,
+    (mut tx, mut rx): (Sender<K>, Receiver<K>),
+    len: u64,
+    send: impl FnOnce(&mut Sender<K>) -> Option<Error>,
+) {
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    cut(path, len);
+    let error = send(&mut tx);
+    assert!(error.as_ref().is_some_and(|error| says_cut(error, len)), "{error:?}");
+}
+
+#[test]
+fn a_send_into_what_was_cut_off_does_not_say_that_it_succeeded() {
+    fn ways<K: Discipline>() -> [fn(&mut Sender<K>) -> Option<Error>; 5] {
+        [
+            |tx| match tx.try_send(&[7; LONG]) {
+                Err(TrySendError::Failed { source, .. }) => Some(source),
+                _ => None,
+            },
+            |tx| match tx.send(&[7; LONG]) {
+                Err(SendError::Failed { source, .. }) => Some(source),
+                _ => None,
+            },
+            |tx| match tx.try_send_batch(&[&[1], &[7; LONG], &[2]]) {
+                Err(TrySendError::Failed { source, .. }) => Some(source),
+                _ => None,
+            },
+            |tx| match tx.try_send_packet(MessagePacket::from(&[7; LONG])) {
+                Err(TrySendError::Failed { source, .. }) => Some(source),
+                _ => None,
+            },
+            |tx| {
+                let (_end, handle) = std::io::pipe().unwrap();
+                match tx.try_send_packet(MessagePacket::from(&[7; LONG]).handle(handle)) {
+                    Err(TrySendError::Failed { source, .. }) => Some(source),
+                    _ => None,
+                }
+            },
+        ]
+    }
+    let dir = Dir::new();
+    let mut refused = 0;
+    for send in ways() {
+        let path = dir.file(&refused.to_string());
+        let (mut region, len) = long(&path, MpscOrder::Total, 0);
+        send_cut(&path, region.split_spsc().unwrap(), len, send);
+        refused += 1;
+    }
+    for (order, send) in [MpscOrder::Total, MpscOrder::PerProducer]
+        .into_iter()
+        .flat_map(|it| ways().map(|way| (it, way)))
+    {
+        let path = dir.file(&refused.to_string());
+        let (mut region, len) = long(&path, order, 1);
+        send_cut(&path, region.split_mpsc().unwrap(), len, send);
+        refused += 1;
+    }
+    println!("{refused} ways");
+}
+
+#[test]
+fn a_message_built_in_what_was_cut_off_is_not_committed() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut region, len) = long(&path, MpscOrder::Total, 0);
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    for _ in 0..5 {
+        tx.send(&[7; LONG]).unwrap();
+        rx.recv().unwrap();
+    }
+    // Begins at the start of the ring again, so that committing it zeroes what is behind its end.
+    let mut record = tx.try_claim_record(LONG).unwrap();
+    record.write_at(0, &[7; LONG]).unwrap();
+    cut(&path, len);
+    let error = record.commit().unwrap_err();
+    assert!(says_cut(&error, len), "{error}");
+}
+
+#[test]
+fn handles_are_not_asked_for_in_the_name_of_what_was_cut_off() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut region, len) = long(&path, MpscOrder::Total, 0);
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    let data = Image::open(&path).unwrap().rings()[0].entry.data_offset;
+    // The next header is the last word before the cut, and what tells the sender comes behind.
+    let filler = vec![0; (len - data) as usize - 16];
+    tx.send(&filler).unwrap();
+    let (_end, handle) = std::io::pipe().unwrap();
+    tx.send_packet(MessagePacket::from(b"").handle(handle)).unwrap();
+    assert_eq!(rx.recv().unwrap().data.len(), filler.len());
+    cut(&path, len);
+    let error = rx.try_recv_ref().unwrap().handles().unwrap_err();
+    assert!(says_cut(&error, len), "{error}");
 }
 
 /// What a process of its own does with signals and faults while a region is mapped.

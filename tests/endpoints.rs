@@ -504,6 +504,32 @@ fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
     assert!(matches!(open().0.claim(), Err(Error::Busy { .. })), "the loser freed the slot");
 }
 
+/// The descriptor by which locks are looked at stands for another region's file, in which the same
+/// slot has an owner and the sender's has none.
+#[test]
+fn a_living_sender_is_not_taken_for_gone_where_a_descriptor_was_closed_and_used_again() {
+    let dir = Dir::new();
+    let (path, other) = (dir.file("r"), dir.file("other"));
+    let mut region = open(&path);
+    let (_, mut rx) = region.split_spsc().unwrap();
+    let ours = descriptors_of(&path);
+    let (mut tx, _) = open(&path).split_spsc().unwrap();
+    let (_, mut same) = open(&other).split_spsc().unwrap();
+    tx.claim().unwrap();
+    rx.claim().unwrap();
+    same.claim().unwrap();
+    let [plain] = ours[..] else { panic!("{ours:?}") };
+    let file = std::fs::File::options().read(true).write(true).open(&other).unwrap();
+    // SAFETY: both are open, and what the number stands for changes behind its owner's back.
+    assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), plain) }, plain);
+    let error = rx.recv_timeout(SHORT).unwrap_err();
+    let is_told = matches!(
+        error,
+        RecvTimeoutError::Failed { source: Error::LockLost { .. } | Error::Io { .. } }
+    );
+    assert!(is_told, "{error}");
+}
+
 /// This process's descriptors of the file.
 fn descriptors_of(path: &Path) -> Vec<i32> {
     let id = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));

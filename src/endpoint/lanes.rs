@@ -138,7 +138,7 @@ impl Lanes {
     /// The next lane behind the current one in which there is something, or the current one again.
     /// `None` where none is known to have anything.
     pub(super) fn next(&mut self, end: &Attached, head: u64, all_fence: bool) -> Option<usize> {
-        self.note_fences(all_fence);
+        self.all_fence = all_fence;
         self.attention.merge(&end.ring);
         if std::mem::take(&mut self.is_scan_due) {
             self.scan(end, head);
@@ -150,14 +150,6 @@ impl Lanes {
             self.settle(end);
         }
         found
-    }
-
-    /// Notes whether all producers fence for each message. Where they no longer do, no lane may be
-    /// forgotten on the strength of that, so this comes before any look.
-    fn note_fences(&mut self, all_fence: bool) {
-        if std::mem::replace(&mut self.all_fence, all_fence) && !all_fence {
-            self.attention.unsettle();
-        }
     }
 
     /// Makes `lane` the current one.
@@ -286,5 +278,33 @@ impl Incoming for AllLanes<'_> {
 
     fn head(&self) -> u64 {
         self.head
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::{Deadline, MpscConsumer};
+    use crate::{EventsRegion, MpscOrder, OpenOptions};
+
+    /// Looks at empty lanes, more often than it takes to clear their bits; no barrier is due.
+    fn look_often(rx: &mut MpscConsumer, all_fence: bool) -> bool {
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        let (end, head) = (&claimed.end, claimed.consumer.head());
+        let lanes = claimed.lanes.as_mut().unwrap();
+        lanes.last_barrier = Instant::now() + Duration::from_secs(3600);
+        for _ in 0..2 * EMPTY_LOOKS {
+            assert_eq!(lanes.next(end, head, all_fence), None);
+        }
+        lanes.attention.active().next(0).is_some()
+    }
+
+    #[test]
+    fn an_empty_lane_is_forgotten_only_where_its_producer_is_known_to_have_fenced() {
+        let options = OpenOptions::new().mpsc_capacity(4096).producers(2);
+        let options = options.mpsc_order(MpscOrder::PerProducer);
+        let (_, mut rx) = EventsRegion::anonymous(options).unwrap().split_mpsc().unwrap();
+        assert!(look_often(&mut rx, false), "forgotten, and nobody fences");
+        assert!(!look_often(&mut rx, true), "looked at for ever");
     }
 }

@@ -128,3 +128,121 @@ impl Attached {
         self.ring.memory.control_u32(offset_of!(RingControl, tx_wake))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::bell::OneRing;
+    use crate::endpoint::discipline::Discipline;
+    use crate::endpoint::errors::NotSent;
+    use crate::error::Damage;
+    use crate::region::slot_table::slot_offset;
+    use crate::{EventsRegion, MpscOrder, OpenOptions, Receiver, Sender, TryRecvError};
+
+    /// A sleep that nothing ends, so short that a test which begins one by mistake is over soon.
+    const LIMIT: Duration = Duration::from_millis(10);
+    const DAMAGE: Damage = Damage::Marked { code: 1 };
+
+    fn region(order: MpscOrder) -> EventsRegion {
+        let options = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096);
+        EventsRegion::anonymous(options.producers(2).mpsc_order(order)).unwrap()
+    }
+
+    /// Claims both ends; neither has anything to say of departures.
+    fn claim<K: Discipline>(tx: &mut Sender<K>, rx: &mut Receiver<K>) {
+        tx.claim().unwrap();
+        rx.claim().unwrap();
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    }
+
+    /// Sleeps that an endpoint has begun: how a tick is told from a sleep that never was.
+    fn sleeps(end: &Attached) -> u64 {
+        let region = end.slot.region();
+        let offset = slot_offset(region, end.slot.identity().slot, offset_of!(Slot, sleeps));
+        region.mapping().word_u64(offset).load(Relaxed)
+    }
+
+    /// How a receiver that has armed an empty ring sleeps.
+    fn sleep_of<K: Discipline>(rx: &mut Receiver<K>, known: impl Fn(u32) -> u32) -> (Ended, u64) {
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        let (end, head) = (&claimed.end, claimed.consumer.head());
+        let armed = claimed.bell.arm(end, &mut OneRing { head }).unwrap().unwrap();
+        let (before, known) = (sleeps(end), known(end.watch.departures()));
+        let sleep = Sleep { limit: LIMIT, ..armed };
+        let ended = end.sleep_for_record(sleep, Some(known), Deadline::NEVER);
+        (ended, sleeps(end) - before)
+    }
+
+    #[test]
+    fn what_was_there_before_the_arming_lets_no_receiver_sleep() {
+        let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
+        claim(&mut tx, &mut rx);
+        assert_eq!(sleep_of(&mut rx, |count| count), (Ended::TimedOut, 1));
+        let unknown = |count: u32| count.wrapping_sub(1);
+        assert_eq!(sleep_of(&mut rx, unknown), (Ended::ByDeparture, 0), "a departure");
+        rx.claimed_until(Deadline::PAST).unwrap().end.ring.poison(DAMAGE);
+        assert_eq!(sleep_of(&mut rx, |count| count), (Ended::Perhaps, 0), "poison");
+    }
+
+    /// How often a sender that found no space sleeps, when `meanwhile` has happened.
+    fn sleeps_of_blocked(
+        known: impl Fn(u32) -> u32,
+        meanwhile: impl FnOnce(&Attached, &mut Receiver<crate::Spsc>),
+    ) -> u64 {
+        let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
+        claim(&mut tx, &mut rx);
+        let wanted = loop {
+            match tx.attempt(&[1; 100]) {
+                Ok(()) => {}
+                Err(NotSent::Full(wanted)) => break wanted,
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        let end = tx.claimed_end().unwrap();
+        meanwhile(end, &mut rx);
+        let (before, known) = (sleeps(end), known(end.watch.departures()));
+        end.sleep_for_room(&wanted, Some(known), LIMIT.into());
+        sleeps(end) - before
+    }
+
+    #[test]
+    fn what_was_there_before_the_arming_lets_no_blocked_sender_sleep() {
+        let known = |count| count;
+        assert_eq!(sleeps_of_blocked(known, |_, _| ()), 1);
+        let unknown = |count: u32| count.wrapping_sub(1);
+        assert_eq!(sleeps_of_blocked(unknown, |_, _| ()), 0, "a departure");
+        assert_eq!(sleeps_of_blocked(known, |end, _| end.ring.poison(DAMAGE)), 0, "poison");
+        let freed = |_: &Attached, rx: &mut Receiver<_>| while rx.try_recv().is_ok() {};
+        assert_eq!(sleeps_of_blocked(known, freed), 0, "space");
+    }
+
+    /// Whether a receiver arms for a sleep, alone or with others.
+    fn would_sleep<K: Discipline>(rx: &mut Receiver<K>) -> bool {
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        let armed = claimed.arm();
+        claimed.disarm();
+        armed.is_some()
+    }
+
+    fn looks_after_arming<K: Discipline>((mut tx, mut rx): (Sender<K>, Receiver<K>)) {
+        tx.claim().unwrap();
+        rx.claim().unwrap();
+        assert!(!would_sleep(&mut rx), "it has not asked after departures yet");
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        for _ in 0..3 {
+            assert!(would_sleep(&mut rx));
+            tx.send(b"after the last look").unwrap();
+            assert!(!would_sleep(&mut rx), "a message");
+            rx.try_recv().unwrap();
+        }
+        rx.claimed_until(Deadline::PAST).unwrap().end.ring.poison(DAMAGE);
+        assert!(!would_sleep(&mut rx), "poison");
+    }
+
+    #[test]
+    fn a_receiver_of_any_kind_that_has_armed_looks_once_more_before_it_sleeps() {
+        looks_after_arming(region(MpscOrder::Total).split_spsc().unwrap());
+        looks_after_arming(region(MpscOrder::Total).split_mpsc().unwrap());
+        looks_after_arming(region(MpscOrder::PerProducer).split_mpsc().unwrap());
+    }
+}

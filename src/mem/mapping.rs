@@ -124,3 +124,30 @@ impl Drop for Mapping {
         unsafe { ManuallyDrop::drop(&mut self.map) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// What the kernel notes of the mapping at `start`.
+    fn flags_of(start: usize) -> Option<String> {
+        let all = std::fs::read_to_string("/proc/self/smaps").ok()?;
+        let (_, behind) = all.split_once(&format!("\n{start:08x}-"))?;
+        let flags = behind.lines().find_map(|line| line.strip_prefix("VmFlags:"))?;
+        Some(flags.to_owned())
+    }
+
+    #[test]
+    fn a_forked_child_does_not_get_a_regions_mapping() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let mapping = Mapping::new(file.as_fd(), 4096).unwrap();
+        let Some(flags) = flags_of(mapping.base() as usize) else {
+            return eprintln!("skipped: /proc tells nothing of mappings");
+        };
+        assert!(flags.contains(" wr"), "{flags}");
+        assert!(flags.contains(" dc"), "it is copied by a fork: {flags}");
+    }
+}

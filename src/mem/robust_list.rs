@@ -133,3 +133,53 @@ impl RobustList {
 fn address(word: &AtomicU64) -> u64 {
     word.as_ptr() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::atomic::Ordering::Acquire;
+
+    use super::*;
+
+    const LEN: u64 = 4096;
+
+    fn mapping() -> Arc<Mapping> {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(LEN).unwrap();
+        Arc::new(Mapping::new(file.as_fd(), LEN).unwrap())
+    }
+
+    fn word(mapping: &Mapping) -> u32 {
+        mapping.word_u32(offset_of!(Slot, liveness) as u64).load(Acquire)
+    }
+
+    /// The liveness words of a thread's three slots, in the order in which it put them on its list, when
+    /// it is gone. It had taken off the one at `gone`, whose mapping went then. `None` where there are
+    /// no such lists.
+    fn words_after_death(gone: usize) -> Option<Vec<u32>> {
+        let mut kept: Vec<_> = (0..3).map(|_| mapping()).collect();
+        let mut linked = kept.clone();
+        kept.remove(gone);
+        let thread = std::thread::spawn(move || -> io::Result<RobustList> {
+            let mut list = RobustList::install()?;
+            linked.iter().for_each(|mapping| list.link(mapping, 0));
+            let mapping = linked.remove(gone);
+            list.unlink(&mapping, 0);
+            assert_eq!(word(&mapping), 0);
+            Ok(list) // whose head the kernel reads when the thread ends
+        });
+        let _list = thread.join().unwrap().ok()?;
+        Some(kept.iter().map(|mapping| word(mapping)).collect())
+    }
+
+    #[test]
+    fn the_kernel_marks_all_that_is_on_the_list_also_where_something_was_taken_off() {
+        for gone in 0..3 {
+            let Some(words) = words_after_death(gone) else {
+                return eprintln!("skipped: the kernel refuses robust lists");
+            };
+            let are_marked = words.iter().all(|word| word & futex::OWNER_DIED != 0);
+            assert!(are_marked, "{gone} taken off: {words:x?}");
+        }
+    }
+}

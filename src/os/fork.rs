@@ -224,4 +224,51 @@ mod tests {
         drop(held);
         std::thread::spawn(|| drop(hold_off().unwrap())).join().unwrap();
     }
+
+    /// A child that does nothing but have what it got, until this is dropped.
+    struct Bystander(rustix::process::Pid);
+
+    impl Bystander {
+        fn fork() -> Self {
+            // SAFETY: the child only sleeps, and is ended by a signal.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: takes no memory; ends the child if nothing else does.
+                unsafe { libc::alarm(60) };
+                loop {
+                    // SAFETY: sleeps until a signal comes.
+                    unsafe { libc::pause() };
+                }
+            }
+            Self(rustix::process::Pid::from_raw(child).unwrap())
+        }
+    }
+
+    impl Drop for Bystander {
+        fn drop(&mut self) {
+            let _ = rustix::process::kill_process(self.0, rustix::process::Signal::KILL);
+            let _ = rustix::process::waitpid(Some(self.0), rustix::process::WaitOptions::empty());
+        }
+    }
+
+    #[test]
+    fn a_fork_waits_while_an_endpoint_is_claimed_so_that_the_child_has_no_share_in_its_lock() {
+        let mut region = crate::EventsRegion::anonymous(crate::OpenOptions::new()).unwrap();
+        let (mut tx, _) = region.split_spsc().unwrap();
+        let (mut successor, _) = region.split_spsc().unwrap();
+        let (done, forked) = std::sync::mpsc::channel();
+        let (early, begun) = std::sync::mpsc::channel();
+        let visit = crate::crash::visits::at("claim.locked", move || {
+            std::thread::spawn(move || done.send(Bystander::fork()));
+            // Time enough for a fork that nothing holds off; else it comes when the claim is over.
+            early
+                .send(forked.recv_timeout(Duration::from_millis(200)).map_err(|_| forked))
+                .unwrap();
+        });
+        tx.claim().unwrap();
+        drop(visit);
+        let _bystander = begun.recv().unwrap().or_else(|forked| forked.recv()).unwrap();
+        drop(tx);
+        successor.claim().unwrap(); // the child lives
+    }
 }

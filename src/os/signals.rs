@@ -36,3 +36,68 @@ impl Drop for Blocked {
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use crate::crash::visits;
+    use crate::{EventsRegion, OpenOptions};
+
+    /// Signals that the thread behind this directory in `/proc` blocks, from bit 0 on.
+    fn blocked_by(thread: &std::path::Path) -> Option<u64> {
+        let status = std::fs::read_to_string(thread.join("status")).ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    }
+
+    fn blocked() -> Option<u64> {
+        blocked_by("/proc/thread-self".as_ref())
+    }
+
+    fn is_blocked(mask: u64, signal: i32) -> bool {
+        mask >> (signal - 1) & 1 == 1
+    }
+
+    /// Signals that a program handles, and those that an instruction may cause.
+    const SENT: [i32; 6] =
+        [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGALRM, libc::SIGCHLD, libc::SIGPROF];
+    const CAUSED: [i32; 5] =
+        [libc::SIGBUS, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+
+    #[test]
+    fn no_handler_runs_between_locking_an_endpoint_and_renewing_its_incarnation() {
+        let Some(before) = blocked() else { return eprintln!("skipped: no /proc") };
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let (mut tx, _) = region.split_spsc().unwrap();
+        let meanwhile = Rc::new(Cell::new(0));
+        let found = meanwhile.clone();
+        let visit = visits::at("claim.locked", move || found.set(blocked().unwrap()));
+        tx.claim().unwrap();
+        drop(visit);
+        let meanwhile = meanwhile.get();
+        assert!(SENT.iter().all(|signal| is_blocked(meanwhile, *signal)), "{meanwhile:#x}");
+        assert!(!CAUSED.iter().any(|signal| is_blocked(meanwhile, *signal)), "{meanwhile:#x}");
+        assert_eq!(blocked(), Some(before));
+    }
+
+    #[test]
+    fn the_programs_handlers_do_not_run_on_the_watchers_thread() {
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.claim().unwrap();
+        let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
+            return eprintln!("skipped: no /proc");
+        };
+        let threads = threads.map(|thread| thread.unwrap().path());
+        let is_watcher = |thread: &std::path::PathBuf| {
+            std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name == "tombolo-watch\n")
+        };
+        let masks: Vec<_> = threads.filter(is_watcher).map(|thread| blocked_by(&thread)).collect();
+        assert!(!masks.is_empty());
+        for mask in masks {
+            assert!(SENT.iter().all(|signal| is_blocked(mask.unwrap(), *signal)), "{mask:x?}");
+        }
+    }
+}

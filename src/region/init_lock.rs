@@ -10,6 +10,7 @@ use super::joined::Region;
 use super::place::{Candidate, Place};
 use super::refusal;
 use crate::Error;
+use crate::crash::test_point;
 use crate::os::descriptor::Descriptor;
 use crate::os::{fork, ofd};
 
@@ -40,6 +41,7 @@ impl InitLock {
         let Some(file) = place.open_again(candidate.id)? else { return Ok(None) };
         let file = Descriptor::private(file, &no_forks).map_err(io)?;
         drop(no_forks);
+        test_point!("init-lock.before-lock");
         let locked = ofd::try_lock(file.as_fd(), bytes.clone(), ofd::Mode::Exclusive)
             .map_err(|error| refusal::io("lock", place.path(), error))?;
         let lock = Self { file, bytes };
@@ -83,4 +85,39 @@ pub(crate) fn owned_slot(place: &Place, candidate: &Candidate) -> Result<Option<
         return Ok(found.map(|byte| byte - LOCK_SLOTS));
     }
     Err(refusal::io("look at the locks of", place.path(), Errno::STALE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::crash::visits;
+    use crate::region::options::{FileSystemPolicy, OpenOptions};
+
+    fn exchange(path: &Path) {
+        fs::rename(path, path.with_extension("retired")).unwrap();
+        fs::write(path, b"the successor").unwrap();
+    }
+
+    /// Locks a file in whose place another is after `body` has had its path.
+    fn lock_while(body: impl FnOnce(PathBuf) + 'static) -> Option<InitLock> {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("name");
+        fs::write(&path, b"the predecessor").unwrap();
+        let place = Place::of_path(&path).unwrap();
+        let options = OpenOptions::new().file_system(FileSystemPolicy::Any).mode(0o666);
+        let candidate = place.open(&options).unwrap().unwrap();
+        let _visit = visits::at("init-lock.before-lock", move || body(path));
+        InitLock::try_new(&place, &candidate, REPLACING).unwrap()
+    }
+
+    /// Its holder would take the name of the successor away.
+    #[test]
+    fn the_lock_of_a_file_that_has_just_lost_its_name_is_not_had() {
+        assert!(lock_while(|_| ()).is_some());
+        assert!(lock_while(|path| exchange(&path)).is_none());
+        assert!(lock_while(|path| fs::remove_file(path).unwrap()).is_none());
+    }
 }

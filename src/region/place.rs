@@ -37,6 +37,7 @@ use rustix::io::{Errno, retry_on_intr};
 use super::options::{FileSystemPolicy, OpenOptions, OwnerPolicy};
 use super::refusal;
 use crate::Error;
+use crate::crash::test_point;
 use crate::os::descriptor::Descriptor;
 use crate::os::file::{FileId, OPEN_FLAGS, type_name};
 use crate::os::file_system;
@@ -126,6 +127,7 @@ impl Place {
     pub(crate) fn open(&self, options: &OpenOptions) -> Result<Option<Candidate>, Error> {
         let Some(before) = self.stat()? else { return Ok(None) };
         check_file(&self.path, &before, options)?;
+        test_point!("place.after-look");
         let opened = retry_on_intr(|| {
             rustix::fs::openat(&self.dir, &*self.file_name, OPEN_FLAGS, Mode::empty())
         });
@@ -254,4 +256,61 @@ pub(crate) fn check_file_system(
     }
     let name = file_system::name(magic);
     Err(Error::UnsupportedFileSystem { path: path.to_owned(), name, magic })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::crash::visits;
+
+    fn write(path: &Path, mode: u32) {
+        fs::write(path, b"bytes").unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Opens a private file, in whose place something else is when it has been looked at.
+    fn open_exchanged(exchange: impl FnOnce(&Path) + 'static) -> Result<Option<Candidate>, Error> {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("name");
+        write(&path, 0o600);
+        let place = Place::of_path(&path).unwrap();
+        let options = OpenOptions::new().file_system(FileSystemPolicy::Any);
+        let _visit = visits::at("place.after-look", move || {
+            fs::remove_file(&path).unwrap();
+            exchange(&path);
+        });
+        place.open(&options)
+    }
+
+    #[test]
+    fn a_link_that_takes_the_names_place_after_the_look_is_not_followed() {
+        let opened = open_exchanged(|path| {
+            let target = path.with_file_name("target");
+            write(&target, 0o600);
+            symlink(target, path).unwrap();
+        });
+        assert!(matches!(opened, Err(Error::UnsafePath { .. })), "{opened:?}");
+    }
+
+    #[test]
+    fn what_takes_the_names_place_after_the_look_is_judged_like_what_was_there() {
+        let opened = open_exchanged(|path| write(path, 0o622));
+        assert!(matches!(opened, Err(Error::Permission { .. })), "{opened:?}");
+        let opened = open_exchanged(|path| {
+            write(path, 0o600);
+            fs::hard_link(path, path.with_file_name("second name")).unwrap();
+        });
+        assert!(matches!(opened, Err(Error::UnsafePath { .. })), "{opened:?}");
+        let opened = open_exchanged(|path| {
+            rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+        });
+        assert!(matches!(opened, Err(Error::WrongFileType { .. })), "{opened:?}");
+        let opened = open_exchanged(|path| write(path, 0o600));
+        assert!(matches!(opened, Ok(Some(_))), "{opened:?}");
+    }
 }

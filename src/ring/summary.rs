@@ -14,7 +14,8 @@
 //!
 //! A producer that found its bit set before the clearing has a fence behind its message by then, so
 //! that the look of step 3 finds the message. One that looks later finds the bit clear and sets it.
-//! Where nobody can say that all producers have fenced, no lane is forgotten.
+//! Where nobody can say that all producers have fenced, no lane is forgotten. A settled lane stays
+//! settled when producers are let go on without fences: by edge `relax`, they see the bit cleared.
 //!
 //! A consumer that attaches knows nothing of what its predecessor cleared: to it all lanes are quiet.
 //!
@@ -189,14 +190,6 @@ impl Attention {
     pub(crate) fn settle(&mut self) {
         for (settled, quiet) in self.settled.0.iter_mut().zip(&mut self.quiet.0) {
             *settled |= std::mem::take(quiet);
-        }
-    }
-
-    /// To be told when producers no longer fence for each message: what was settled by that alone is
-    /// not settled any more.
-    pub(crate) fn unsettle(&mut self) {
-        for (quiet, settled) in self.quiet.0.iter_mut().zip(&mut self.settled.0) {
-            *quiet |= std::mem::take(settled);
         }
     }
 

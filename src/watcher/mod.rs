@@ -335,6 +335,7 @@ fn present() -> Result<&'static Arc<Watcher>, &'static Place> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -359,5 +360,20 @@ mod tests {
         assert!(start.elapsed() > Duration::from_millis(1500), "it is done all the time");
         drop(upkeep);
         wait_while(&|| Arc::strong_count(&count) > 1);
+    }
+
+    #[test]
+    fn an_endpoint_is_on_the_robust_list_for_as_long_as_it_is_owned() {
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.claim().unwrap();
+        let region = region.shared();
+        let liveness = slot_u32(region, 1, offset_of!(Slot, liveness));
+        if matches!(running().unwrap().lock().start, Start::Done(None)) {
+            return eprintln!("skipped: the kernel refuses robust lists");
+        }
+        assert_ne!(liveness.load(Relaxed), 0);
+        drop(tx); // its mapping may go next, and the kernel must not come there
+        assert_eq!(liveness.load(Relaxed), 0);
     }
 }

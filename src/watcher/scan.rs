@@ -166,10 +166,40 @@ impl Watched {
     /// only where it does.
     fn is_free(&self, region: &Region, slots: Range<u16>) -> bool {
         let is_free = || byte_is_held(region, slots.clone()).is_ok_and(|is_held| !is_held);
-        is_free() && self.is_self_seen(region) && is_free() && self.is_self_seen(region)
+        is_surely_free(is_free, || self.is_self_seen(region))
     }
 
     fn is_self_seen(&self, region: &Region) -> bool {
         is_seen_as(region, self.own).unwrap_or(false)
+    }
+}
+
+/// The first answer only spares the living all other questions. A descriptor may stand for another
+/// file for a moment, as one of the first three does while a program redirects its output, so an
+/// answer counts between two others that find our own lock.
+fn is_surely_free(is_free: impl Fn() -> bool, is_self_seen: impl Fn() -> bool) -> bool {
+    is_free() && is_self_seen() && is_free() && is_self_seen()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// What is said of a peer, where the questions `elsewhere` are answered for another file, in which
+    /// nobody has a lock.
+    fn verdict(is_alive: bool, elsewhere: Range<u32>) -> bool {
+        let asked = Cell::new(0);
+        let is_elsewhere = || elsewhere.contains(&asked.replace(asked.get() + 1));
+        is_surely_free(|| is_elsewhere() || !is_alive, || !is_elsewhere())
+    }
+
+    #[test]
+    fn nobody_alive_is_gone_whenever_the_descriptor_stands_for_another_file() {
+        for (start, end) in (0..5).flat_map(|start| (start..6).map(move |end| (start, end))) {
+            assert!(!verdict(true, start..end), "gone, elsewhere from {start} to {end}");
+        }
+        assert!(verdict(false, 0..0));
     }
 }

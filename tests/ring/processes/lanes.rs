@@ -99,7 +99,6 @@ impl Lanes {
         let choose = |count| rings[0].memory.replay.call(Call::Choose(count));
         if self.idles == Idles::Sleeps && kept.doorbell.can_relax() && choose(2) == 1 {
             kept.doorbell.relax(&rings[0]);
-            kept.attention.unsettle();
             let (next, _) = self.to(kept, Stage::Merge);
             return (next, Event::Relaxed);
         }
@@ -160,7 +159,7 @@ impl Lanes {
             return self.to(kept, Stage::Idle);
         }
         kept.attention.settle();
-        self.to(kept, Stage::Find(0))
+        self.to(kept, Stage::Merge) // where it may let producers go on without fences
     }
 
     fn idle(&self, rings: &Rings<'_>, mut kept: Kept, setup: &Setup) -> (Actor, Event) {
