@@ -32,7 +32,8 @@ impl<K: Discipline> Sender<K> {
     ///
     /// # Errors
     /// As [`Self::send`]; [`SendError::Handles`] for handles that no message takes;
-    /// [`Error::HandlesNotCarried`] where the region was made without `max_handles`.
+    /// [`Error::HandlesNotCarried`] where the region was made without `max_handles`; [`Error::Io`] if the
+    /// receiver could make no socket, with what the kernel told it. It tries again each second.
     ///
     /// # Cost
     /// Without handles that of [`Self::send`]. With handles three system calls, the first to ask whether
