@@ -143,6 +143,20 @@ pub enum Error {
         /// Its magic number.
         magic: u64,
     },
+    /// *Yours*: a copy of a region's file. Who has the region open cannot be seen from there.
+    #[error(
+        "{} is a copy of a region's file (inode {found}, the region's has {wanted}); open that file, or \
+         make a new region in place of the copy with CreatePolicy::CreateNew",
+        path.display()
+    )]
+    Copied {
+        /// The copy.
+        path: PathBuf,
+        /// Its inode number.
+        found: u64,
+        /// That of the file which the region was made in.
+        wanted: u64,
+    },
     /// *Retry*: no room for the region; nothing was left behind.
     #[error(
         "no room for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",

@@ -19,7 +19,7 @@ pub enum Liveness {
     Dead,
     /// It has left in good order; the slot still shows who it was.
     Left,
-    /// The file system cannot tell.
+    /// The file system cannot tell, or the file is a copy.
     Unknown,
 }
 
@@ -158,9 +158,10 @@ impl SlotTable {
     }
 }
 
-/// Whether somebody holds the slot's lock byte; `None` where the file system cannot tell.
+/// Whether a process holds the slot's lock byte; `None` where the file system cannot tell, and in a copy,
+/// which has lock bytes of its own.
 pub(super) fn is_held(file: &RegionFile, slot: u32) -> Option<bool> {
-    file.is_locked(LOCK_SLOTS + u64::from(slot))
+    if file.is_copy { None } else { file.is_locked(LOCK_SLOTS + u64::from(slot)) }
 }
 
 fn judge(fields: &Slot, locked: Option<bool>) -> Liveness {

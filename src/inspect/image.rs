@@ -62,8 +62,9 @@ impl Image {
     /// # Cost
     /// A few reads for each ring, slot and record, of at most about a million records.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = RegionFile::open(path)?;
-        let HeaderImage { verdict, page, entries } = HeaderImage::read(&file);
+        let mut file = RegionFile::open(path)?;
+        let HeaderImage { verdict, page, entries, is_copy } = HeaderImage::read(&file);
+        file.is_copy = is_copy;
         let mut image = Self {
             file,
             health: Health::Healthy,
@@ -207,6 +208,13 @@ impl Image {
         let (present, unknown) = (boot_id(), [0; 16]);
         let made_in = self.page.as_ref().map_or(unknown, |page| page.header.boot_id);
         present != unknown && made_in != unknown && made_in != present
+    }
+
+    /// Whether the file is a copy of the one that the region was made in: who is alive is unknown, as the
+    /// locks that tell are that file's.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.file.is_copy
     }
 
     /// The process that made the region.

@@ -21,7 +21,7 @@ use crate::Error;
 use crate::mem::Mapping;
 use crate::os::descriptor::Descriptor;
 use crate::os::file::{FileId, reopen};
-use crate::os::futex;
+use crate::os::{file_system, futex};
 
 /// Where the word lies that counts changes of slots.
 const MEMBERSHIP_OFFSET: u64 = std::mem::offset_of!(SharedLayout, membership_seq) as u64;
@@ -70,6 +70,7 @@ impl Region {
         let plain =
             Descriptor::shared(plain).map_err(|error| refusal::io("keep open", &path, error))?;
         let description = Description::read(plain.as_fd(), &path)?;
+        check_not_copied(plain.as_fd(), &path, &description.header)?;
         description.check(&path, &options.minima())?;
         let mapping = Mapping::new(plain.as_fd(), description.header.total_len)
             .map_err(|error| refusal::io("map", &path, error))?;
@@ -309,6 +310,18 @@ impl Region {
     pub(crate) fn publish_ready(&self) {
         set_state(&self.mapping, RegionState::Ready); // `ready`
     }
+}
+
+/// An error in a copy of the region's file, which has lock bytes of its own: an end that is owned here
+/// may be owned there, too.
+fn check_not_copied(file: BorrowedFd<'_>, path: &Path, header: &Header) -> Result<(), Error> {
+    let found = file_system::lasting_inode(file);
+    let found = found.map_err(|error| refusal::io("stat", path, error))?;
+    if header.is_copy_in(found) {
+        let (path, wanted) = (path.to_owned(), header.file_inode);
+        return Err(Error::Copied { path, found, wanted });
+    }
+    Ok(())
 }
 
 /// Stores the state word and wakes everybody who sleeps on it.

@@ -47,6 +47,7 @@ fn to_json(image: &Image) -> Value {
         "health": health::word(image.health()),
         "summary": health::line(image),
         "snapshot_consistent": image.is_consistent(),
+        "copy": image.is_copy(),
         "another_boot": image.is_of_another_boot(),
         "problems": image.problems().iter().map(problem_json).collect::<Value>(),
         "file": { "len": image.file_len().to_string(), "inode": image.inode().to_string() },

@@ -63,6 +63,10 @@ fn write_identity(image: &Image, out: &mut impl Write) -> io::Result<()> {
     let creator = health::process(&image.creator());
     line("created", moment(header.created_unix_ns))?;
     line("creator", format!("pid {} {creator}", header.creator_pid))?;
+    if image.is_copy() && !image.is_of_another_boot() {
+        let inode = header.file_inode;
+        line("copy", format!("of the file with inode {inode}, whose locks tell who is alive"))?;
+    }
     if image.is_of_another_boot() {
         line(
             "boot",
@@ -246,6 +250,9 @@ fn remarks(ring: &RingView) -> Vec<String> {
 /// Who is connected for handles, of a ring whose messages may carry some.
 fn carrying(image: &Image, ring: &RingView) -> Option<String> {
     let control = ring.control.as_ref().filter(|_| ring.entry.max_handles > 0)?;
+    if image.is_copy() {
+        return None;
+    }
     let connected = |role| {
         let is_connected = |one: &&EndpointView| {
             one.fields.ring == ring.ring

@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -199,6 +200,41 @@ fn what_a_killed_writer_sent_is_there_and_its_endpoints_are_dead() {
     println!("{shown:?} records left by the killed writer");
     assert_eq!((code, shown), (0, [100, 100]));
     assert_eq!(json["rings"][0]["records"][99]["payload_text"], "message 99");
+}
+
+#[test]
+fn in_a_copy_of_a_region_in_use_nobody_is_called_dead() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let [path, copy] = ["live.tombolo", "copy.tombolo"].map(|name| directory.path().join(name));
+    let options = OpenOptions::new().max_handles(1);
+    let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    let (mut producer, _) = region.split_mpsc().unwrap();
+    rx.claim().unwrap();
+    producer.claim().unwrap();
+    tx.send(b"to be seen").unwrap();
+    std::fs::copy(&path, &copy).unwrap();
+    let image = Image::open(&path).unwrap();
+    let entry = image.rings()[1].entry; // of which the producer is just sending
+    let lock = tombolo_abi::LockWord { slot: entry.tx_slot_first, incarnation: 1 }.to_word();
+    let file = std::fs::File::options().write(true).open(&copy).unwrap();
+    file.write_all_at(&lock.to_le_bytes(), entry.control_offset).unwrap();
+
+    let (code, out, _) = look("inspect", &copy, &[]);
+    println!("{out}");
+    assert!(out.starts_with("healthy: 2 rings, a copy: who is alive is unknown\n"), "{out}");
+    let out = out.to_lowercase();
+    for wrong in ["dead", "not listen"] {
+        assert!(!out.contains(wrong), "{wrong:?} is said of a copy:\n{out}");
+    }
+    assert!(out.contains("1 msg"), "what lies in it is shown");
+    let (_, json) = look_json("inspect", &copy);
+    assert_eq!(
+        (code, &json["copy"], &json["endpoints"][0]["liveness"]),
+        (0, &true.into(), &"unknown".into())
+    );
+    assert_eq!(json["rings"][1]["lock"]["liveness"], "unknown");
+    assert_eq!(look_json("inspect", &path).1["copy"], false);
 }
 
 #[test]
