@@ -81,7 +81,7 @@ fn ring_json(ring: &RingView) -> Value {
             "msgs": depth.msgs.map(|msgs| msgs.to_string()),
         })),
         "lock": ring.lock.as_ref().map(lock_json),
-        "snapshot_consistent": ring.is_consistent,
+        "snapshot_consistent": ring.is_consistent(),
         "entry": fields::to_json(&RingEntry::TABLE, bytemuck::bytes_of(&ring.entry)),
         "control": control.map(|bytes| fields::to_json(&RingControl::TABLE, bytes)),
     })

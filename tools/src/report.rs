@@ -73,8 +73,20 @@ fn write_identity(image: &Image, out: &mut impl Write) -> io::Result<()> {
             "another one: nobody is alive, and the last writes may be missing".to_owned(),
         )?;
     }
-    let words = if image.is_consistent() { "yes" } else { "no, it moved while it was read" };
-    line("snapshot", format!("consistent: {words}"))
+    line("snapshot", format!("consistent: {}", snapshot_words(image)))
+}
+
+fn snapshot_words(image: &Image) -> String {
+    if image.has_moved() {
+        return "no, it moved while it was read".to_owned();
+    }
+    match image.rings().iter().find(|ring| ring.is_behind) {
+        Some(ring) => {
+            let number = ring.ring;
+            format!("no, a sender of ring {number} is in the middle of a send, or died there")
+        }
+        None => "yes".to_owned(),
+    }
 }
 
 fn format_words(header: &Header) -> String {

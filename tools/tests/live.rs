@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{look, look_json};
-use tombolo::inspect::{Health, Image, Liveness};
+use tombolo::inspect::{Health, Image, Liveness, RingView};
 use tombolo::{EventsRegion, MessagePacket, OpenOptions, TryRecvError, TrySendError};
 
 const SNAPSHOTS: u32 = 200;
@@ -99,6 +99,9 @@ fn look_again_and_again(path: &Path) -> Seen {
         let image = Image::open(path).unwrap();
         assert_eq!(image.health(), Health::Healthy, "{snapshot}: {:?}", image.problems());
         seen.moving += u32::from(!image.is_consistent());
+        if image.is_consistent() {
+            image.rings().iter().for_each(|ring| belongs_together(&image, ring));
+        }
         for ring in [0, 1] {
             let mut records = image.records(ring, 500, 4000).unwrap();
             for record in records.by_ref() {
@@ -117,6 +120,25 @@ fn look_again_and_again(path: &Path) -> Seen {
         }
     }
     seen
+}
+
+/// Asserts that no word of a ring contradicts another, or those of its senders.
+fn belongs_together(image: &Image, ring: &RingView) {
+    let control = ring.control.unwrap();
+    let between = |from: u64, to: u64| u64::try_from(to.wrapping_sub(from) as i64);
+    let len = between(control.head, control.tail);
+    assert!(len.is_ok(), "head is beyond tail: {control:?}");
+    assert_eq!(ring.depth.map(|depth| depth.len), len.ok(), "{control:?}");
+    for (from, to) in [
+        (control.received_msgs, control.sent_msgs),
+        (control.received_bytes, control.sent_bytes),
+        (control.handles_taken, control.handles_sent),
+    ] {
+        assert!(between(from, to).is_ok(), "more arrived than was sent: {control:?}");
+    }
+    let senders = image.endpoints().iter().filter(|endpoint| endpoint.fields.ring == ring.ring);
+    let sent: u64 = senders.map(|endpoint| endpoint.fields.msgs).sum();
+    assert!(sent <= control.sent_msgs, "its senders count {sent}: {control:?}");
 }
 
 #[test]
