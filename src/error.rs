@@ -157,7 +157,8 @@ pub enum Error {
         /// That of the file which the region was made in.
         wanted: u64,
     },
-    /// *Retry*: no room for the region; nothing was left behind.
+    /// *Retry*: no room for the region; nothing was left behind. Of a region in use: none for a page that
+    /// its file claims and its creator has not reserved; then it is *over*.
     #[error(
         "no room for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",
         path.display()

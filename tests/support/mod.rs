@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test program uses its part
 
 pub(crate) mod carrying;
+pub(crate) mod mount;
 pub(crate) mod overlay;
 pub(crate) mod process;
 
