@@ -143,7 +143,22 @@ pub enum Error {
         /// Its magic number.
         magic: u64,
     },
-    /// *Retry*: no room for the region; nothing was left behind.
+    /// *Yours*: a copy of a region's file. Who has the region open cannot be seen from there.
+    #[error(
+        "{} is a copy of a region's file (inode {found}, the region's has {wanted}); open that file, or \
+         make a new region in place of the copy with CreatePolicy::CreateNew",
+        path.display()
+    )]
+    Copied {
+        /// The copy.
+        path: PathBuf,
+        /// Its inode number.
+        found: u64,
+        /// That of the file which the region was made in.
+        wanted: u64,
+    },
+    /// *Retry*: no room for the region; nothing was left behind. Of a region in use: none for a page that
+    /// its file claims and its creator has not reserved; then it is *over*.
     #[error(
         "no room for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",
         path.display()

@@ -19,7 +19,7 @@ pub enum Liveness {
     Dead,
     /// It has left in good order; the slot still shows who it was.
     Left,
-    /// The file system cannot tell.
+    /// The file system cannot tell, or the file is a copy.
     Unknown,
 }
 
@@ -114,8 +114,7 @@ impl SlotTable {
             }
             liveness = Liveness::Unknown; // it changed hands while it was looked at
         }
-        let never_used = fields.state == SlotState::Free as u32 && fields.incarnation == 0;
-        if never_used && liveness != Liveness::Alive {
+        if was_never_used(&fields) && liveness != Liveness::Alive {
             return None;
         }
         let process = Process::find(fields.pid, fields.start_ticks, fields.pid_namespace);
@@ -133,6 +132,19 @@ impl SlotTable {
             }
         }
         file.value_at(self.slot_offset(slot)?).map(|fields| (fields, true))
+    }
+
+    /// Whether the words of these endpoints are others by now, or others have come.
+    pub(super) fn have_moved(&self, file: &RegionFile, endpoints: &[EndpointView]) -> bool {
+        let mut endpoints = endpoints.iter().peekable();
+        (0..self.count).any(|slot| {
+            let seen = endpoints.next_if(|endpoint| endpoint.slot == slot);
+            let now = self.slot_offset(slot).and_then(|offset| file.value_at(offset));
+            now.is_some_and(|now: Slot| match seen {
+                Some(seen) => now != seen.fields,
+                None => !was_never_used(&now),
+            })
+        })
     }
 
     /// What an owner would never write. A slot that is being changed is not judged.
@@ -158,9 +170,14 @@ impl SlotTable {
     }
 }
 
-/// Whether somebody holds the slot's lock byte; `None` where the file system cannot tell.
+/// Whether a process holds the slot's lock byte; `None` where the file system cannot tell, and in a copy,
+/// which has lock bytes of its own.
 pub(super) fn is_held(file: &RegionFile, slot: u32) -> Option<bool> {
-    file.is_locked(LOCK_SLOTS + u64::from(slot))
+    if file.is_copy { None } else { file.is_locked(LOCK_SLOTS + u64::from(slot)) }
+}
+
+fn was_never_used(fields: &Slot) -> bool {
+    fields.state == SlotState::Free as u32 && fields.incarnation == 0
 }
 
 fn judge(fields: &Slot, locked: Option<bool>) -> Liveness {

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, statat
 use rustix::io::Errno;
 
 use crate::error::Error;
-use crate::os::ofd;
+use crate::os::{file_system, ofd};
 
 /// A regular file, read with `pread` only.
 ///
@@ -24,6 +24,10 @@ pub(super) struct RegionFile {
     /// Bytes of the file when it was opened.
     pub(super) len: u64,
     pub(super) inode: u64,
+    /// The inode number where it is one to rely on, else 0.
+    pub(super) lasting_inode: u64,
+    /// Whether it is a copy of a region's file: then its locks say nothing about the region's ends.
+    pub(super) is_copy: bool,
     file: File,
     failure: OnceLock<io::Error>,
 }
@@ -41,6 +45,8 @@ impl RegionFile {
             path: path.to_owned(),
             len: u64::try_from(found.st_size).unwrap_or(0),
             inode: found.st_ino,
+            lasting_inode: file_system::lasting_inode(fd.as_fd()).unwrap_or(0),
+            is_copy: false,
             file: File::from(fd),
             failure: OnceLock::new(),
         })

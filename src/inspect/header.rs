@@ -34,6 +34,8 @@ pub(super) struct HeaderImage {
     pub(super) page: Option<SharedLayout>,
     /// Entries that can be decoded, with the ring's number.
     pub(super) entries: Vec<(u32, RingEntry)>,
+    /// Whether the file is a copy of the one that the region was made in, by a header whose checksum is right.
+    pub(super) is_copy: bool,
 }
 
 impl HeaderImage {
@@ -58,27 +60,32 @@ impl HeaderImage {
         let bytes = file.bytes_at(0, size_of::<SharedLayout>());
         let parsed = parse_header(&bytes);
         if bytes.is_empty() {
-            return Self { verdict: Verdict::NotInitialized, page: None, entries: Vec::new() };
+            return Self::without_rings(Verdict::NotInitialized, None);
         }
         if let Err(error @ LayoutError::BadMagic { .. }) = parsed {
-            return Self { verdict: Verdict::NotARegion(error), page: None, entries: Vec::new() };
+            return Self::without_rings(Verdict::NotARegion(error), None);
         }
         let page = zero_filled(&bytes);
         if let Err(
             error @ (LayoutError::ForeignEndian { .. } | LayoutError::UnsupportedMajor { .. }),
         ) = parsed
         {
-            let verdict = Verdict::Unsupported(error);
-            return Self { verdict, page: Some(page), entries: Vec::new() };
+            return Self::without_rings(Verdict::Unsupported(error), Some(page));
         }
         if bytes.len() >= HEADER_LEN && is_unfinished(&page.header) {
-            let verdict = Verdict::NotInitialized;
-            return Self { verdict, page: Some(page), entries: Vec::new() };
+            return Self::without_rings(Verdict::NotInitialized, Some(page));
         }
-        let directory = read_directory(file, &page.header);
-        let verdict = judge(parsed, &page.header, &directory, file.len);
-        let entries = entries(&page.header, &directory, &verdict);
-        Self { verdict, page: Some(page), entries }
+        let header = &page.header;
+        let directory = read_directory(file, header);
+        let verdict = judge(parsed, header, &directory, file.len);
+        let entries = entries(header, &directory, &verdict);
+        let is_whole = header.crc == header_crc(header, &directory);
+        let is_copy = is_whole && header.is_copy_in(file.lasting_inode);
+        Self { verdict, page: Some(page), entries, is_copy }
+    }
+
+    fn without_rings(verdict: Verdict, page: Option<SharedLayout>) -> Self {
+        Self { verdict, page, entries: Vec::new(), is_copy: false }
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Image {
     rings: Vec<RingView>,
     endpoints: Vec<EndpointView>,
     problems: Vec<Problem>,
+    /// Whether the words of an endpoint changed during the look.
+    endpoints_moved: bool,
 }
 
 impl Image {
@@ -62,8 +64,9 @@ impl Image {
     /// # Cost
     /// A few reads for each ring, slot and record, of at most about a million records.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = RegionFile::open(path)?;
-        let HeaderImage { verdict, page, entries } = HeaderImage::read(&file);
+        let mut file = RegionFile::open(path)?;
+        let HeaderImage { verdict, page, entries, is_copy } = HeaderImage::read(&file);
+        file.is_copy = is_copy;
         let mut image = Self {
             file,
             health: Health::Healthy,
@@ -72,6 +75,7 @@ impl Image {
             rings: Vec::new(),
             endpoints: Vec::new(),
             problems: Vec::new(),
+            endpoints_moved: false,
         };
         match verdict {
             Verdict::NotARegion(error) => return Ok(image.without_rings(Health::NotARegion, error)),
@@ -88,6 +92,7 @@ impl Image {
         }
         image.read_rings(entries);
         image.read_endpoints();
+        image.look_again();
         image.conclude();
         Ok(image)
     }
@@ -115,6 +120,22 @@ impl Image {
         self.endpoints = slots.endpoints(&self.file);
         let problems = self.endpoints.iter().filter_map(|endpoint| slots.problem(endpoint));
         self.problems.extend(problems);
+    }
+
+    /// Reads all that changes once more: two looks that found the same had all of it before them at one
+    /// moment, between the end of the first and the start of the second.
+    fn look_again(&mut self) {
+        let Some(page) = &self.page else { return };
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst); // between the looks' loads
+        self.rings.iter_mut().for_each(|ring| ring.look_again(&self.file));
+        let slots = SlotTable::new(&page.header);
+        self.endpoints_moved = slots.have_moved(&self.file, &self.endpoints);
+        let messages = |endpoint: &EndpointView| (endpoint.fields.msgs, endpoint.fields.bytes);
+        for ring in &mut self.rings {
+            let number = ring.ring;
+            let of_ring = self.endpoints.iter().filter(|one| one.fields.ring == number);
+            ring.compare_with_senders(of_ring.map(messages));
+        }
     }
 
     fn conclude(&mut self) {
@@ -193,11 +214,19 @@ impl Image {
         &self.endpoints
     }
 
-    /// Whether no ring moved and no slot was being written during the look.
+    /// Whether all that is shown belongs together: nothing moved during the look, no slot was being written,
+    /// and no ring was found in the middle of a send.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
-        self.rings.iter().all(|ring| ring.is_consistent)
-            && self.endpoints.iter().all(|endpoint| !endpoint.torn)
+        !self.has_moved() && self.rings.iter().all(RingView::is_consistent)
+    }
+
+    /// Whether something moved during the look, or a slot was being written.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        self.endpoints_moved
+            || self.rings.iter().any(|ring| ring.has_moved)
+            || self.endpoints.iter().any(|endpoint| endpoint.torn)
     }
 
     /// Whether the region was made before the last start of this machine: then no endpoint is
@@ -207,6 +236,13 @@ impl Image {
         let (present, unknown) = (boot_id(), [0; 16]);
         let made_in = self.page.as_ref().map_or(unknown, |page| page.header.boot_id);
         present != unknown && made_in != unknown && made_in != present
+    }
+
+    /// Whether the file is a copy of the one that the region was made in: who is alive is unknown, as the
+    /// locks that tell are that file's.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.file.is_copy
     }
 
     /// The process that made the region.

@@ -53,6 +53,7 @@ fn holder(file: &RegionFile, slots: &SlotTable, word: u64) -> Option<LockView> {
     let held = is_held(file, slot.into());
     let owner = slots.owner(file, slot.into());
     let liveness = match (held, owner) {
+        _ if file.is_copy => Liveness::Unknown,
         (_, Some((present, _))) if present != incarnation => Liveness::Dead,
         (Some(true), _) => Liveness::Alive,
         (Some(false), _) => Liveness::Dead,

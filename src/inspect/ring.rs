@@ -1,13 +1,13 @@
 //! Rings: geometry, positions, counters, and how much lies in them.
 
-use tombolo_abi::{Header, RingControl, RingEntry, RingKind, RingState};
+use tombolo_abi::{Header, LockWord, RingControl, RingEntry, RingKind, RingState};
 
 use super::endpoint::SlotTable;
 use super::file::RegionFile;
 use super::lock::LockView;
 use super::problem::{Place, Problem};
 use super::records::{Records, RecordsEnd};
-use super::walk::{Positions, RingPlace};
+use super::walk::{Positions, RingPlace, is_before};
 
 /// A ring as found.
 #[derive(Clone, Debug)]
@@ -23,8 +23,11 @@ pub struct RingView {
     pub depth: Option<Depth>,
     /// Who holds its lock.
     pub lock: Option<LockView>,
-    /// Whether its positions stayed the same while it was looked at.
-    pub is_consistent: bool,
+    /// Whether its words changed while the region was looked at. Those that did not are of one moment.
+    pub has_moved: bool,
+    /// Whether one of its words is behind another that it leads: of what was published last, tail or a
+    /// counter does not tell yet. Its sender is in the middle of a send, or died there.
+    pub is_behind: bool,
     pub(super) problems: Vec<Problem>,
     /// Of a lane, the state of its group.
     pub(super) group_state: Option<u32>,
@@ -47,6 +50,12 @@ impl RingView {
         RingState::from_word(self.group_state.unwrap_or(self.control?.state))
     }
 
+    /// Whether all that is shown of it belongs together.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        !self.has_moved && !self.is_behind
+    }
+
     /// Looks at a ring, counting at most `budget` records, which shrinks by those counted.
     pub(super) fn read(
         file: &RegionFile,
@@ -60,7 +69,8 @@ impl RingView {
             control: None,
             depth: None,
             lock: None,
-            is_consistent: true,
+            has_moved: false,
+            is_behind: false,
             problems: Vec::new(),
             group_state: None,
         };
@@ -73,10 +83,20 @@ impl RingView {
         view.lock = lock;
         view.problems.extend(problem);
         view.judge_state(&place);
-        view.count(file, place, budget);
-        let after: Option<RingControl> = file.value_at(entry.control_offset);
-        view.is_consistent = positions(&view.control) == positions(&after);
+        let end = view.count(file, place, budget);
+        view.is_behind = view.control.as_ref().is_some_and(|control| is_behind(control, end));
+        let holder = |control: &RingControl| LockWord::from_word(control.lock);
+        let of_lock = |lock: LockView| LockWord { slot: lock.slot, incarnation: lock.incarnation };
+        view.has_moved = view.lock.map(of_lock) != view.control.as_ref().and_then(holder);
         view
+    }
+
+    /// Looks at the control block once more, when all else of the region has been read. Each of its words
+    /// only grows or changes with one that does, so that what is the same has been so all the time.
+    pub(super) fn look_again(&mut self, file: &RegionFile) {
+        let Some(control) = self.control else { return };
+        let again: Option<RingControl> = file.value_at(self.entry.control_offset);
+        self.has_moved |= again != Some(control);
     }
 
     fn judge_state(&mut self, place: &RingPlace) {
@@ -94,7 +114,19 @@ impl RingView {
         self.problems.push(found.at(place.word_offset("state")));
     }
 
-    fn count(&mut self, file: &RegionFile, place: RingPlace, budget: &mut u64) {
+    /// Looks whether its senders, of which these are messages and bytes sent, count more than it does.
+    pub(super) fn compare_with_senders(&mut self, sent: impl Iterator<Item = (u64, u64)>) {
+        let Some(control) = &self.control else { return };
+        let add = |sum: (u64, u64), one: (u64, u64)| {
+            (sum.0.wrapping_add(one.0), sum.1.wrapping_add(one.1))
+        };
+        let (msgs, bytes) = sent.fold((0, 0), add);
+        self.is_behind |=
+            is_before(control.sent_msgs, msgs) || is_before(control.sent_bytes, bytes);
+    }
+
+    /// Counts what lies in it; gives the position behind the last published record where it came to that.
+    fn count(&mut self, file: &RegionFile, place: RingPlace, budget: &mut u64) -> Option<u64> {
         let mut records = Records::new(file, place, *budget, 0);
         let mut msgs = 0;
         for record in records.by_ref() {
@@ -106,11 +138,13 @@ impl RingView {
                 Err(problem) => self.problems.push(problem),
             }
         }
-        let walked = records.position().wrapping_sub(records.head());
-        self.depth = match records.end() {
-            Some(RecordsEnd::Uncommitted) => Some(Depth { len: walked, msgs: Some(msgs) }),
-            _ => Positions::sample(file, &place).ok().map(|at| at.depth()),
-        };
+        if records.end() == Some(RecordsEnd::Uncommitted) {
+            let len = records.position().wrapping_sub(records.head());
+            self.depth = Some(Depth { len, msgs: Some(msgs) });
+            return Some(records.position());
+        }
+        self.depth = Positions::sample(file, &place).ok().map(|at| at.depth());
+        None
     }
 }
 
@@ -122,6 +156,15 @@ impl Positions {
     }
 }
 
-fn positions(control: &Option<RingControl>) -> Option<(u64, u64)> {
-    control.as_ref().map(|control| (control.head, control.tail))
+/// Whether a word of the producers' is behind what is published up to `end`, or behind one of the
+/// consumer's that follows it.
+fn is_behind(control: &RingControl, end: Option<u64>) -> bool {
+    let pairs = [
+        (control.tail, control.head),
+        (control.tail, end.unwrap_or(control.tail)),
+        (control.sent_msgs, control.received_msgs),
+        (control.sent_bytes, control.received_bytes),
+        (control.handles_sent, control.handles_taken),
+    ];
+    pairs.into_iter().any(|(leader, follower)| is_before(leader, follower))
 }

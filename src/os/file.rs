@@ -1,9 +1,10 @@
 //! Files: which one it is, opening it afresh, and moving bytes with every interruption retried.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FallocateFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{CWD, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 /// How a region's file is opened: never following a link, waiting for a peer, becoming a terminal's
@@ -95,6 +96,32 @@ pub(crate) fn reserve(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<(), Er
     }
 }
 
+/// Whether the file system has given `file`, of `len` bytes, a place for each of them.
+pub(crate) fn is_without_holes(file: BorrowedFd<'_>, len: u64) -> bool {
+    const BLOCK_LEN: u64 = 512; // of what `st_blocks` counts, on all file systems
+    rustix::fs::fstat(file).is_ok_and(|stat| {
+        let (found_len, blocks) = (stat.st_size as u64, stat.st_blocks as u64);
+        found_len <= len && blocks.saturating_mul(BLOCK_LEN) >= found_len
+    })
+}
+
+/// The parts of `bytes` that are no holes of `file`, 1024 of them at the most. Moves the position in the
+/// file.
+pub(crate) fn written_parts(
+    file: BorrowedFd<'_>,
+    bytes: Range<u64>,
+) -> impl Iterator<Item = Range<u64>> {
+    const PARTS_MAX: usize = 1024; // a hostile file may have any number
+    let mut at = bytes.start;
+    let next = move || {
+        let start = rustix::fs::seek(file, SeekFrom::Data(at)).ok()?;
+        let end = rustix::fs::seek(file, SeekFrom::Hole(start)).ok()?;
+        at = end;
+        (start < bytes.end).then(|| start.max(bytes.start)..end.min(bytes.end))
+    };
+    std::iter::from_fn(next).take(PARTS_MAX)
+}
+
 /// Takes all in one step where it can. A signal undoes the whole of a step on tmpfs, so that one
 /// which keeps coming would never let a long step end: each interruption halves it.
 fn in_steps(
@@ -138,6 +165,25 @@ mod tests {
         let id = FileId::of(&rustix::fs::fstat(&a).unwrap());
         assert!(id.is_file(reopen(a.as_fd(), id).unwrap().as_fd()));
         assert!(reopen(b.as_fd(), id).is_err());
+    }
+
+    #[test]
+    fn holes_are_told_from_what_is_written() {
+        const LEN: u64 = 1 << 20;
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        rustix::fs::ftruncate(&file, LEN).unwrap();
+        assert!(!is_without_holes(file.as_fd(), LEN));
+        for at in [0, LEN / 2, LEN - 1] {
+            write_at(file.as_fd(), b"x", at).unwrap();
+        }
+        let parts = |bytes| written_parts(file.as_fd(), bytes).collect::<Vec<_>>();
+        let middle = LEN / 2..LEN / 2 + 4096;
+        assert_eq!(parts(0..LEN), [0..4096, middle.clone(), LEN - 4096..LEN]);
+        assert_eq!(parts(LEN / 2 + 9..LEN - 9), [LEN / 2 + 9..middle.end, LEN - 4096..LEN - 9]);
+        assert_eq!(parts(4096..4097), []);
+        reserve(file.as_fd(), 0, LEN).unwrap();
+        assert!(is_without_holes(file.as_fd(), LEN));
+        assert!(!is_without_holes(file.as_fd(), LEN / 2), "which half has them is not known");
     }
 
     #[test]

@@ -51,6 +51,7 @@ impl NewContents {
         let name = name::of_file(file_name);
         let len = name.len().min(header.name.len());
         header.name[..len].copy_from_slice(&name[..len]);
+        options.check_total_len(plan.total_len())?;
         check_file_size_limit(plan.total_len())?;
         Ok(Self { plan })
     }

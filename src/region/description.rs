@@ -9,7 +9,7 @@ use tombolo_abi::{
     check_writable, parse_entries, parse_header,
 };
 
-use super::options::Minima;
+use super::options::Asked;
 use super::refusal;
 use crate::Error;
 use crate::os::file;
@@ -96,27 +96,38 @@ impl Description {
     }
 
     /// Whether the region has what the caller asked for.
-    pub(crate) fn check(&self, path: &Path, minima: &Minima) -> Result<(), Error> {
+    pub(crate) fn check(&self, path: &Path, asked: &Asked) -> Result<(), Error> {
+        let (found, limit) = (self.header.total_len, asked.total_len_max.unwrap_or(u64::MAX));
+        if found > limit {
+            return Err(not_as_asked(path, "total_len", None, found, "at most", limit));
+        }
         let found = self.header.caps_required;
-        if minima.required_caps & !found != 0 {
+        if asked.required_caps & !found != 0 {
             let wanted = "all capability bits of";
-            return Err(too_little(
+            return Err(not_as_asked(
                 path,
                 "caps_required",
                 None,
                 found,
                 wanted,
-                minima.required_caps,
+                asked.required_caps,
             ));
         }
-        self.check_ring(path, &[RingKind::Spsc], "spsc_capacity", minima.spsc_capacity)?;
+        self.check_ring(path, &[RingKind::Spsc], "spsc_capacity", asked.spsc_capacity)?;
         let of_many = [RingKind::Mpsc, RingKind::Lane];
-        self.check_ring(path, &of_many, "mpsc_capacity", minima.mpsc_capacity)?;
-        let wanted_message = minima.max_message.unwrap_or(0);
+        self.check_ring(path, &of_many, "mpsc_capacity", asked.mpsc_capacity)?;
+        let wanted_message = asked.max_message.unwrap_or(0);
         for (ring, entry) in (0..).zip(&self.entries) {
             if entry.ring_kind() != Some(RingKind::Memory) && entry.max_message < wanted_message {
                 let (found, limit) = (entry.max_message.into(), wanted_message.into());
-                return Err(too_little(path, "max_message", Some(ring), found, "at least", limit));
+                return Err(not_as_asked(
+                    path,
+                    "max_message",
+                    Some(ring),
+                    found,
+                    "at least",
+                    limit,
+                ));
             }
         }
         Ok(())
@@ -136,7 +147,7 @@ impl Description {
         if found >= wanted {
             return Ok(());
         }
-        Err(too_little(path, option, ring.map(|ring| ring as u32), found, "at least", wanted))
+        Err(not_as_asked(path, option, ring.map(|ring| ring as u32), found, "at least", wanted))
     }
 
     /// Whether an earlier boot made the region: nobody of then lives, and its pages may be half
@@ -158,7 +169,7 @@ pub(crate) fn layout(path: &Path, reason: LayoutError) -> Error {
     }
 }
 
-fn too_little(
+fn not_as_asked(
     path: &Path,
     field: &'static str,
     ring: Option<u32>,

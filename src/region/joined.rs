@@ -20,8 +20,8 @@ use super::rendezvous::Rendezvous;
 use crate::Error;
 use crate::mem::Mapping;
 use crate::os::descriptor::Descriptor;
-use crate::os::file::{FileId, reopen};
-use crate::os::futex;
+use crate::os::file::{FileId, is_without_holes, reopen, written_parts};
+use crate::os::{file_system, futex};
 
 /// Where the word lies that counts changes of slots.
 const MEMBERSHIP_OFFSET: u64 = std::mem::offset_of!(SharedLayout, membership_seq) as u64;
@@ -70,7 +70,8 @@ impl Region {
         let plain =
             Descriptor::shared(plain).map_err(|error| refusal::io("keep open", &path, error))?;
         let description = Description::read(plain.as_fd(), &path)?;
-        description.check(&path, &options.minima())?;
+        check_not_copied(plain.as_fd(), &path, &description.header)?;
+        description.check(&path, &options.asked())?;
         let mapping = Mapping::new(plain.as_fd(), description.header.total_len)
             .map_err(|error| refusal::io("map", &path, error))?;
         let (address, align) = (mapping.base() as usize, HEADER_PAGE_LEN as usize);
@@ -99,15 +100,20 @@ impl Region {
         self.populate(lane.data_offset..lane.data_offset + lane.capacity.min(len_max))
     }
 
+    /// Faults pages in, but none that the file has not got: what a file claims costs nothing to write.
     fn populate(&self, bytes: Range<u64>) -> Result<(), Error> {
-        if self.prefault == Prefault::OnDemand {
-            return Ok(());
+        if self.prefault == Prefault::OnDemand || !self.check_plain_is_ours() {
+            return Ok(()); // what another file has is not asked, nor is its position moved
         }
-        match self.mapping.populate(bytes) {
+        let populate = |bytes| match self.mapping.populate(bytes) {
             // Linux before 5.14 has no such advice; pages then come at first use.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             result => result.map_err(|error| self.io_error("fault in the pages of", error)),
+        };
+        if is_without_holes(self.plain(), self.header().total_len) {
+            return populate(bytes);
         }
+        written_parts(self.plain(), bytes).try_for_each(populate)
     }
 
     /// The private copy of the header.
@@ -292,12 +298,19 @@ impl Region {
         refusal::not_ready(&self.path, self.state())
     }
 
-    /// What to say once the mapping was found cut: how short the file is now.
+    /// What to say once a page of the mapping was found missing: how short the file is now, or that there
+    /// is no space for a page which it never had.
     #[cold]
     pub(crate) fn cut_error(&self) -> Error {
         let found_len = self.stat().map_or(0, |stat| stat.st_size as u64);
         let (path, claimed_len) = (self.path.clone(), self.header().total_len);
-        Error::RegionTooSmall { path, found_len, claimed_len }
+        if found_len < claimed_len {
+            return Error::RegionTooSmall { path, found_len, claimed_len };
+        }
+        if is_without_holes(self.plain(), claimed_len) {
+            return self.io_error("reach a page of", Errno::IO.into());
+        }
+        refusal::no_room(&path, claimed_len, Errno::NOSPC)
     }
 
     /// An error of the kernel's while doing `action` to this region.
@@ -309,6 +322,18 @@ impl Region {
     pub(crate) fn publish_ready(&self) {
         set_state(&self.mapping, RegionState::Ready); // `ready`
     }
+}
+
+/// An error in a copy of the region's file, which has lock bytes of its own: an end that is owned here
+/// may be owned there, too.
+fn check_not_copied(file: BorrowedFd<'_>, path: &Path, header: &Header) -> Result<(), Error> {
+    let found = file_system::lasting_inode(file);
+    let found = found.map_err(|error| refusal::io("stat", path, error))?;
+    if header.is_copy_in(found) {
+        let (path, wanted) = (path.to_owned(), header.file_inode);
+        return Err(Error::Copied { path, found, wanted });
+    }
+    Ok(())
 }
 
 /// Stores the state word and wakes everybody who sleeps on it.

@@ -101,6 +101,8 @@ impl EventsRegion {
     /// - [`Error::RegionTooSmall`]: the file is shorter than its region claims;
     /// - [`Error::NotFound`], [`Error::InUse`]: by [`CreatePolicy`];
     /// - [`Error::RegionPoisoned`]: marked as damaged;
+    /// - [`Error::Copied`]: a copy of a region's file made since the last start of the machine; a file that
+    ///   was renamed is none;
     /// - [`Error::InvalidOption`], [`Error::InvalidPath`], [`Error::UnsafePath`],
     ///   [`Error::WrongFileType`], [`Error::Permission`], [`Error::UnsupportedFileSystem`]: refused
     ///   with nothing created or changed;

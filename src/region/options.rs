@@ -43,7 +43,7 @@ pub enum OwnerPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefault {
-    /// While opening: the first messages pay no page faults. Those of a lane: while its producer claims
+    /// While opening, as far as the file has got the pages: the first messages pay no page faults. Those of a lane: while its producer claims
     /// it, and the first 1 MiB of it when its consumer first has a message from there; what the consumer
     /// finds behind that comes when it is first used.
     #[default]
@@ -108,7 +108,8 @@ pub enum MpscOrder {
 ///
 /// Whoever creates the region decides what it is like. For a joiner, capacities and lengths that
 /// were *set* are minima: a region with less is [`Error::Layout`], which names the option, what was
-/// found and what was wanted. The other options of creation mean nothing to a joiner.
+/// found and what was wanted. [`Self::max_total_len`] is a maximum. The other options of creation mean
+/// nothing to a joiner.
 ///
 /// # Examples
 /// ```
@@ -127,6 +128,7 @@ pub struct OpenOptions {
     max_handles: u16,
     producers: Option<u16>,
     order: MpscOrder,
+    max_total_len: Option<u64>,
     required_caps: u64,
     pub(crate) policy: CreatePolicy,
     mode: Option<u32>,
@@ -136,9 +138,12 @@ pub struct OpenOptions {
     pub(crate) file_system: FileSystemPolicy,
 }
 
-/// What a joiner asks of a region; `None` where it takes what there is.
+/// What a joiner asks of a region; `None` where it takes what there is. At least this, but where it says
+/// otherwise.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Minima {
+pub(crate) struct Asked {
+    /// At most this.
+    pub(crate) total_len_max: Option<u64>,
     pub(crate) spsc_capacity: Option<u64>,
     pub(crate) mpsc_capacity: Option<u64>,
     pub(crate) max_message: Option<u32>,
@@ -216,6 +221,25 @@ impl OpenOptions {
         self
     }
 
+    /// The longest region in bytes that is joined or made. Default: no limit but the layout's, 2^46.
+    ///
+    /// A region takes as much memory or disk as its file has been given, and pages that the file only claims
+    /// come when they are first used. So what joining costs is bounded by what its creator has paid; this
+    /// bounds what it may cost later, where the creator is not to be trusted with that.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// let theirs = EventsRegion::anonymous(OpenOptions::new())?; // two rings of 1 MiB
+    /// let joined = EventsRegion::from_fd(theirs.to_fd()?, OpenOptions::new().max_total_len(1 << 20));
+    /// assert!(joined.is_err_and(|error| error.to_string().contains("total_len")));
+    /// # Ok::<(), tombolo::Error>(())
+    /// ```
+    pub fn max_total_len(mut self, bytes: u64) -> Self {
+        self.max_total_len = Some(bytes);
+        self
+    }
+
     /// Capability bits that the region must have, as in the layout's `caps_required`. A creator
     /// sets them.
     pub fn require(mut self, capabilities: u64) -> Self {
@@ -262,13 +286,21 @@ impl OpenOptions {
         self
     }
 
-    pub(crate) fn minima(&self) -> Minima {
-        Minima {
+    pub(crate) fn asked(&self) -> Asked {
+        Asked {
+            total_len_max: self.max_total_len,
             spsc_capacity: self.spsc_capacity,
             mpsc_capacity: self.mpsc_capacity,
             max_message: self.max_message,
             required_caps: self.required_caps,
         }
+    }
+
+    /// Whether a region of `total_len` bytes may be made.
+    pub(crate) fn check_total_len(&self, total_len: u64) -> Result<(), Error> {
+        let max = self.max_total_len.unwrap_or(u64::MAX);
+        let wanted = "at least the length of a region with these rings";
+        refuse_unless(total_len <= max, "max_total_len", max, wanted)
     }
 
     pub(crate) fn new_spsc_capacity(&self) -> u64 {

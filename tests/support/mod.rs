@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test program uses its part
 
 pub(crate) mod carrying;
+pub(crate) mod mount;
 pub(crate) mod overlay;
 pub(crate) mod process;
 
@@ -87,12 +88,13 @@ pub(crate) fn small() -> OpenOptions {
     OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096).producers(1)
 }
 
-/// The bytes of a sound small region.
+/// The bytes of a sound small region, as they may lie in any file.
 pub(crate) fn sound_bytes(dir: &Dir) -> Vec<u8> {
     let path = dir.file("template");
     drop(EventsRegion::open_path_with(&path, small()).unwrap());
-    let bytes = fs::read(&path).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
     fs::remove_file(path).unwrap();
+    forge(&mut bytes, |header| header.file_inode = 0);
     bytes
 }
 

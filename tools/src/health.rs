@@ -35,6 +35,9 @@ pub(crate) fn word(health: Health) -> &'static str {
 
 fn summary(image: &Image) -> String {
     let rings = counted(image.rings().len() as u64, "ring");
+    if image.is_copy() && !image.is_of_another_boot() {
+        return format!("{rings}, a copy: who is alive is unknown");
+    }
     let alive = counted(image.endpoint_count(Liveness::Alive) as u64, "endpoint");
     match image.endpoint_count(Liveness::Dead) {
         0 => format!("{rings}, {alive} alive"),

@@ -47,6 +47,7 @@ fn to_json(image: &Image) -> Value {
         "health": health::word(image.health()),
         "summary": health::line(image),
         "snapshot_consistent": image.is_consistent(),
+        "copy": image.is_copy(),
         "another_boot": image.is_of_another_boot(),
         "problems": image.problems().iter().map(problem_json).collect::<Value>(),
         "file": { "len": image.file_len().to_string(), "inode": image.inode().to_string() },
@@ -80,7 +81,7 @@ fn ring_json(ring: &RingView) -> Value {
             "msgs": depth.msgs.map(|msgs| msgs.to_string()),
         })),
         "lock": ring.lock.as_ref().map(lock_json),
-        "snapshot_consistent": ring.is_consistent,
+        "snapshot_consistent": ring.is_consistent(),
         "entry": fields::to_json(&RingEntry::TABLE, bytemuck::bytes_of(&ring.entry)),
         "control": control.map(|bytes| fields::to_json(&RingControl::TABLE, bytes)),
     })

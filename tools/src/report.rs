@@ -63,14 +63,30 @@ fn write_identity(image: &Image, out: &mut impl Write) -> io::Result<()> {
     let creator = health::process(&image.creator());
     line("created", moment(header.created_unix_ns))?;
     line("creator", format!("pid {} {creator}", header.creator_pid))?;
+    if image.is_copy() && !image.is_of_another_boot() {
+        let inode = header.file_inode;
+        line("copy", format!("of the file with inode {inode}, whose locks tell who is alive"))?;
+    }
     if image.is_of_another_boot() {
         line(
             "boot",
             "another one: nobody is alive, and the last writes may be missing".to_owned(),
         )?;
     }
-    let words = if image.is_consistent() { "yes" } else { "no, it moved while it was read" };
-    line("snapshot", format!("consistent: {words}"))
+    line("snapshot", format!("consistent: {}", snapshot_words(image)))
+}
+
+fn snapshot_words(image: &Image) -> String {
+    if image.has_moved() {
+        return "no, it moved while it was read".to_owned();
+    }
+    match image.rings().iter().find(|ring| ring.is_behind) {
+        Some(ring) => {
+            let number = ring.ring;
+            format!("no, a sender of ring {number} is in the middle of a send, or died there")
+        }
+        None => "yes".to_owned(),
+    }
 }
 
 fn format_words(header: &Header) -> String {
@@ -246,6 +262,9 @@ fn remarks(ring: &RingView) -> Vec<String> {
 /// Who is connected for handles, of a ring whose messages may carry some.
 fn carrying(image: &Image, ring: &RingView) -> Option<String> {
     let control = ring.control.as_ref().filter(|_| ring.entry.max_handles > 0)?;
+    if image.is_copy() {
+        return None;
+    }
     let connected = |role| {
         let is_connected = |one: &&EndpointView| {
             one.fields.ring == ring.ring

@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 
 use bytemuck::Zeroable;
 use common::{CAPACITY, RegionImage, START, look, look_json};
-use tombolo_abi::{LockWord, Record, RecordKind, RegionState, RingState, Slot, SlotState};
+use tombolo_abi::{
+    LockWord, Record, RecordKind, RegionState, RingControl, RingState, Slot, SlotState,
+};
 
 #[test]
 fn a_sound_region_is_healthy_and_shown_whole() {
@@ -41,6 +43,37 @@ fn the_json_of_a_sound_region_has_its_numbers() {
     assert_eq!(json["rings"][1]["entry"]["tx_slot_count"], 5);
     assert_eq!(json["problems"].as_array().map(Vec::len), Some(0));
     assert!(json["header"].get("reserved_108").is_none(), "reserved fields only where not zero");
+}
+
+#[test]
+fn what_tail_and_counters_do_not_tell_yet_is_no_consistent_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let of_ring = |ring: usize, change: fn(&mut RingControl)| {
+        let mut image = RegionImage::with_records();
+        image.change_control(ring, change);
+        look_json("inspect", &image.save(directory.path())).1
+    };
+    let wrong: [fn(&mut RingControl); 6] = [
+        |control| control.head = control.tail + 64,
+        |control| control.tail = control.head, // and records behind it
+        |control| control.received_msgs = control.sent_msgs + 1,
+        |control| control.received_bytes = control.sent_bytes + 1,
+        |control| control.handles_taken = 1,
+        |control| control.sent_msgs = u64::MAX, // wraps: one less than none
+    ];
+    for (number, change) in wrong.into_iter().enumerate() {
+        for ring in 0..2 {
+            let json = of_ring(ring, change);
+            assert_eq!(json["snapshot_consistent"], false, "{number} in ring {ring}: {json:#}");
+            assert_eq!(json["rings"][ring]["snapshot_consistent"], false);
+            assert_eq!(json["rings"][1 - ring]["snapshot_consistent"], true);
+        }
+    }
+    let mut image = RegionImage::with_records();
+    let sender = Slot { state: 2, incarnation: 1, role: 2, ring: 1, msgs: 3, ..Slot::zeroed() };
+    image.put_slot(4, &sender); // of a ring that counts two
+    let (_, out, _) = look("inspect", &image.save(directory.path()), &[]);
+    assert!(out.contains("consistent: no, a sender of ring 1 is in the middle of a send"), "{out}");
 }
 
 #[test]

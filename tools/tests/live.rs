@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -11,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{look, look_json};
-use tombolo::inspect::{Health, Image, Liveness};
+use tombolo::inspect::{Health, Image, Liveness, RingView};
 use tombolo::{EventsRegion, MessagePacket, OpenOptions, TryRecvError, TrySendError};
 
 const SNAPSHOTS: u32 = 200;
@@ -98,6 +99,9 @@ fn look_again_and_again(path: &Path) -> Seen {
         let image = Image::open(path).unwrap();
         assert_eq!(image.health(), Health::Healthy, "{snapshot}: {:?}", image.problems());
         seen.moving += u32::from(!image.is_consistent());
+        if image.is_consistent() {
+            image.rings().iter().for_each(|ring| belongs_together(&image, ring));
+        }
         for ring in [0, 1] {
             let mut records = image.records(ring, 500, 4000).unwrap();
             for record in records.by_ref() {
@@ -116,6 +120,25 @@ fn look_again_and_again(path: &Path) -> Seen {
         }
     }
     seen
+}
+
+/// Asserts that no word of a ring contradicts another, or those of its senders.
+fn belongs_together(image: &Image, ring: &RingView) {
+    let control = ring.control.unwrap();
+    let between = |from: u64, to: u64| u64::try_from(to.wrapping_sub(from) as i64);
+    let len = between(control.head, control.tail);
+    assert!(len.is_ok(), "head is beyond tail: {control:?}");
+    assert_eq!(ring.depth.map(|depth| depth.len), len.ok(), "{control:?}");
+    for (from, to) in [
+        (control.received_msgs, control.sent_msgs),
+        (control.received_bytes, control.sent_bytes),
+        (control.handles_taken, control.handles_sent),
+    ] {
+        assert!(between(from, to).is_ok(), "more arrived than was sent: {control:?}");
+    }
+    let senders = image.endpoints().iter().filter(|endpoint| endpoint.fields.ring == ring.ring);
+    let sent: u64 = senders.map(|endpoint| endpoint.fields.msgs).sum();
+    assert!(sent <= control.sent_msgs, "its senders count {sent}: {control:?}");
 }
 
 #[test]
@@ -199,6 +222,41 @@ fn what_a_killed_writer_sent_is_there_and_its_endpoints_are_dead() {
     println!("{shown:?} records left by the killed writer");
     assert_eq!((code, shown), (0, [100, 100]));
     assert_eq!(json["rings"][0]["records"][99]["payload_text"], "message 99");
+}
+
+#[test]
+fn in_a_copy_of_a_region_in_use_nobody_is_called_dead() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let [path, copy] = ["live.tombolo", "copy.tombolo"].map(|name| directory.path().join(name));
+    let options = OpenOptions::new().max_handles(1);
+    let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    let (mut producer, _) = region.split_mpsc().unwrap();
+    rx.claim().unwrap();
+    producer.claim().unwrap();
+    tx.send(b"to be seen").unwrap();
+    std::fs::copy(&path, &copy).unwrap();
+    let image = Image::open(&path).unwrap();
+    let entry = image.rings()[1].entry; // of which the producer is just sending
+    let lock = tombolo_abi::LockWord { slot: entry.tx_slot_first, incarnation: 1 }.to_word();
+    let file = std::fs::File::options().write(true).open(&copy).unwrap();
+    file.write_all_at(&lock.to_le_bytes(), entry.control_offset).unwrap();
+
+    let (code, out, _) = look("inspect", &copy, &[]);
+    println!("{out}");
+    assert!(out.starts_with("healthy: 2 rings, a copy: who is alive is unknown\n"), "{out}");
+    let out = out.to_lowercase();
+    for wrong in ["dead", "not listen"] {
+        assert!(!out.contains(wrong), "{wrong:?} is said of a copy:\n{out}");
+    }
+    assert!(out.contains("1 msg"), "what lies in it is shown");
+    let (_, json) = look_json("inspect", &copy);
+    assert_eq!(
+        (code, &json["copy"], &json["endpoints"][0]["liveness"]),
+        (0, &true.into(), &"unknown".into())
+    );
+    assert_eq!(json["rings"][1]["lock"]["liveness"], "unknown");
+    assert_eq!(look_json("inspect", &path).1["copy"], false);
 }
 
 #[test]

@@ -1,4 +1,8 @@
 //! Many openers at once: one of them creates, all others join.
+//!
+//! That all of them are on their way before there is a region is not left to chance, which a busy machine
+//! would not give: an empty file stands in their way, of which the run holds the lock of who initializes it,
+//! until all have begun.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
@@ -9,6 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::FlockOperation;
 use tombolo::{EventsRegion, OpenOptions};
 
 use crate::creation::{Ground, Opened, check_sound};
@@ -28,12 +33,19 @@ const ROUNDS: u64 = 1000;
 /// Processes, and threads of each.
 const PROCESSES: usize = 8;
 const THREADS: usize = 8;
+const OPENERS: usize = PROCESSES * THREADS;
 
 /// Sizes of rings: made in no time, and long enough for all others to come meanwhile.
 const KIBIBYTES: [u64; 2] = [64, 1024];
 
-/// How long to wait for an opener's line: longer than any opener waits for another.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long an opener waits for another: a busy machine may let none of them run for long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to wait for an opener's line: longer than that.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// The line of an opener that begins.
+const BEGUN: &str = "begun";
 
 /// The processes, which all read from one pipe and write to another.
 #[derive(Debug)]
@@ -42,6 +54,9 @@ struct Crowd {
     /// A byte in it lets one thread open; its end lets all end.
     turnstile: Option<PipeWriter>,
     lines: Receiver<String>,
+    /// Openers that have begun and those that are done, in this round.
+    begun: usize,
+    opened: Vec<Opened>,
 }
 
 impl Crowd {
@@ -55,7 +70,8 @@ impl Crowd {
             let mut lines = BufReader::new(output_end).lines().map_while(Result::ok);
             lines.all(|line| sender.send(line).is_ok())
         });
-        let mut crowd = Self { children: Vec::new(), turnstile: Some(turnstile), lines };
+        let (children, turnstile) = (Vec::new(), Some(turnstile));
+        let mut crowd = Self { children, turnstile, lines, begun: 0, opened: Vec::new() };
         for _ in 0..PROCESSES {
             let child = spawn(setting, path, (&input, &output))?;
             crowd.children.push(child);
@@ -63,19 +79,39 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Lets all open at once, with rings of `KIBIBYTES[size]`; gives what they got.
-    fn open(&mut self, size: u8) -> Result<Vec<Opened>, Failure> {
+    /// Lets all open at once, with rings of `KIBIBYTES[size]`.
+    fn open(&mut self, size: u8) -> Result<(), Failure> {
         let turnstile = self.turnstile.as_mut().ok_or("the crowd has gone home")?;
-        turnstile.write_all(&[size; PROCESSES * THREADS])?;
+        Ok(turnstile.write_all(&[size; OPENERS])?)
+    }
+
+    /// Waits until all have begun.
+    fn begun(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + LIMIT;
-        (0..PROCESSES * THREADS)
-            .map(|_| {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let line = self.lines.recv_timeout(left);
-                let line = line.map_err(|error| format!("an opener is silent: {error}"))?;
-                line.parse().map_err(|_| line.into())
-            })
-            .collect()
+        while self.begun < OPENERS {
+            self.hear(deadline)?;
+        }
+        self.begun = 0;
+        Ok(())
+    }
+
+    /// Waits until all have the region; gives what they got.
+    fn opened(&mut self) -> Result<Vec<Opened>, Failure> {
+        let deadline = Instant::now() + LIMIT;
+        while self.opened.len() < OPENERS {
+            self.hear(deadline)?;
+        }
+        Ok(std::mem::take(&mut self.opened))
+    }
+
+    fn hear(&mut self, deadline: Instant) -> Result<(), Failure> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let line = self.lines.recv_timeout(left);
+        match line.map_err(|error| format!("an opener is silent: {error}"))?.as_str() {
+            BEGUN => self.begun += 1,
+            line => self.opened.push(line.parse().map_err(|_| line)?),
+        }
+        Ok(())
     }
 
     /// Waits until all have ended well.
@@ -117,18 +153,51 @@ fn spawn(
     command.stdin(input.try_clone()?).stdout(output.try_clone()?).spawn()
 }
 
+/// What the openers of a round find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scene {
+    /// An empty file whose lock is given back when all have begun: one of them makes it a region.
+    InPlace,
+    /// One that is removed then: one of them makes a region and gives it the name.
+    Removed,
+    /// Nothing, and nothing holds them up: as many meet as the machine lets run.
+    Absent,
+}
+
+impl Scene {
+    fn of_round(round: u64) -> Self {
+        [Self::InPlace, Self::Removed, Self::Absent][(round % 3) as usize]
+    }
+
+    /// Sets the scene; gives what holds the openers up.
+    fn set(self, path: &Path) -> Result<Option<File>, Failure> {
+        if self == Self::Absent {
+            return Ok(None);
+        }
+        let file = File::create_new(path)?;
+        rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?; // all bytes
+        Ok(Some(file))
+    }
+
+    /// Lets all go on that have begun.
+    fn release(self, path: &Path, held: Option<File>) -> Result<(), Failure> {
+        if self == Self::Removed {
+            std::fs::remove_file(path)?;
+        }
+        drop(held);
+        Ok(())
+    }
+}
+
 /// What the rounds showed.
 #[derive(Debug, Default)]
 struct Tally {
     openings: u64,
-    /// Openings under way before the region was there.
-    early: u64,
-    /// Most of them in a round.
-    early_max: u64,
-    /// Rounds in which there were any beside the creator's.
-    contended: u64,
-    absent: u64,
     in_place: u64,
+    removed: u64,
+    absent: u64,
+    /// Openings of the last kind that were under way before the region was there, most in a round.
+    early_max: u64,
 }
 
 fn run(setting: &Setting) -> Result<Report, Failure> {
@@ -142,34 +211,42 @@ fn run(setting: &Setting) -> Result<Report, Failure> {
     }
     crowd.finish()?;
     let mut report = Report::new();
-    report.count("openers at once", (PROCESSES * THREADS) as u64);
-    report.count("rounds, name absent", tally.absent);
-    report.count("rounds, in place", tally.in_place);
+    report.count("openers at once", OPENERS as u64);
+    report.count("rounds, all begun before a file was made a region", tally.in_place);
+    report.count("rounds, all begun before a region got the name", tally.removed);
+    report.count("rounds, nothing there and nothing held up", tally.absent);
+    report.note("most begun in one of these before the region was there", tally.early_max);
     report.count("rounds with exactly one creator", rounds);
     report.count("openings", tally.openings);
-    report.count("rounds in which others began before the region was there", tally.contended);
-    report.count("openings begun before the region was there", tally.early);
-    report.count("most of these in a round", tally.early_max);
     Ok(report)
 }
 
 fn play(crowd: &mut Crowd, ground: &Ground, tally: &mut Tally, round: u64) -> Result<(), Failure> {
-    let path = ground.path();
-    if round.is_multiple_of(2) {
-        tally.absent += 1;
-    } else {
-        File::create_new(&path)?;
-        tally.in_place += 1;
+    let (path, scene) = (ground.path(), Scene::of_round(round));
+    let held = scene.set(&path)?;
+    crowd.open((round % 2) as u8)?;
+    if scene != Scene::Absent {
+        crowd.begun()?; // and none is done, or it would not get past the lock
+        if !crowd.opened.is_empty() {
+            return Err(format!("opened past the lock: {:?}", crowd.opened).into());
+        }
     }
-    let opened = crowd.open((round / 2 % 2) as u8)?;
+    scene.release(&path, held)?;
+    let opened = crowd.opened()?;
+    crowd.begun = 0;
     let early = judge(&opened)?;
     check_sound(&path)?;
     ground.check_clean()?;
     std::fs::remove_file(&path)?;
     tally.openings += opened.len() as u64;
-    tally.early += early;
-    tally.early_max = tally.early_max.max(early);
-    tally.contended += u64::from(early > 1);
+    match scene {
+        Scene::InPlace => tally.in_place += 1,
+        Scene::Removed => tally.removed += 1,
+        Scene::Absent => {
+            tally.absent += 1;
+            tally.early_max = tally.early_max.max(early);
+        }
+    }
     Ok(())
 }
 
@@ -204,6 +281,8 @@ fn serve_one(path: &Path) -> Result<(), Failure> {
     while input.read(&mut byte)? > 0 {
         let capacity = KIBIBYTES[usize::from(byte[0])] << 10;
         let options = OpenOptions::new().spsc_capacity(capacity).mpsc_capacity(capacity);
+        let options = options.join_timeout(PATIENCE);
+        output.write_all(format!("{BEGUN}\n").as_bytes())?;
         let opened = Opened::by(|| EventsRegion::open_path_with(path, options));
         let line = match &opened {
             Ok((_region, opened)) => format!("{opened}\n"),

@@ -10,7 +10,9 @@ use tombolo::{
     CreatePolicy, Discipline, Error, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError,
     TrySendError,
 };
-use tombolo_abi::{HEADER_LEN, Header, RingControl, RingEntry, Slot, parse_entries, parse_header};
+use tombolo_abi::{
+    HEADER_LEN, Header, RingControl, RingEntry, Slot, header_crc, parse_entries, parse_header,
+};
 
 use super::header::{Described, flip, set_field};
 use super::{Outcomes, edge};
@@ -37,9 +39,12 @@ impl Fuzzed {
         let directory = scratch()?;
         let path = directory.path().join("sound");
         make(&path)?;
-        let bytes = fs::read(path)?;
-        let header = parse_header(&bytes)?;
+        let mut bytes = fs::read(path)?;
+        let mut header = parse_header(&bytes)?;
         let span = directory_span(&header);
+        header.file_inode = 0; // it is to be used from other files
+        header.crc = header_crc(&header, &bytes[span.clone()]);
+        bytes[..HEADER_LEN].copy_from_slice(bytemuck::bytes_of(&header));
         let entries = parse_entries(&header, &bytes[span.clone()]).collect();
         let described =
             Described { header: bytes[..HEADER_LEN].to_vec(), directory: bytes[span].to_vec() };
