@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::guard::{CutMark, Guard};
+use super::handler;
 use crate::os::fork::Owner;
 
 /// A shared mapping of a whole region.
@@ -92,6 +93,11 @@ impl Mapping {
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
         self.guard.is_cut()
+    }
+
+    /// Whether an access to bytes that are no longer the region's would be survived now, by this thread.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.is_ours() && handler::is_in_place()
     }
 
     /// Where it is noted that the file was cut short. Of no meaning once the mapping is gone.

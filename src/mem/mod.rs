@@ -7,10 +7,13 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod copy;
+mod delivery;
 mod guard;
+mod handler;
 mod lock_mapping;
 mod mapping;
 mod payload;
+mod pin;
 mod ring_span;
 mod robust_list;
 

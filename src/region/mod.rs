@@ -267,4 +267,28 @@ impl EventsRegion {
     pub fn is_current(&self) -> Result<bool, Error> {
         self.region.is_current()
     }
+
+    /// Whether this process survives it now if the region's file is cut short: operations then fail with
+    /// [`Error::RegionTooSmall`]. That is the work of a handler of SIGBUS, which passes on to the handler
+    /// that was there before what is not its own. Each opening of a region installs it on top again, if
+    /// another handler has taken its place.
+    ///
+    /// `false` if another handler is on top, as nothing tells whether that passes anything on; if the
+    /// calling thread blocks SIGBUS, as its faults then end the process; and in a forked child, which does
+    /// not have the region.
+    ///
+    /// # Cost
+    /// Two system calls.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// let region = EventsRegion::anonymous(OpenOptions::new())?;
+    /// assert!(region.is_guarded());
+    /// # Ok::<(), tombolo::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.region.mapping().is_guarded()
+    }
 }
