@@ -220,17 +220,17 @@ impl<'a> RecordRef<'a> {
         }
     }
 
-    /// Frees the room of a message with handles, then what the kernel keeps for it. Whoever dies in
-    /// between leaves that to the kernel, which closes it.
+    /// Frees the space of a message with handles, then what the kernel keeps for it. A process that
+    /// dies in between leaves that to the kernel, which closes it.
     #[cold]
     fn free_carried(&mut self) {
         let wanted = self.wanted();
-        let Self { end, consumer, wakes, front, .. } = self;
-        consumer.free(&end.ring, *front, wakes);
-        if let Some(intake) = self.intake {
-            intake.take(&wanted);
-        }
-        consumer.count_handles(&end.ring, wanted.count);
+        let Self { end, consumer, wakes, front, intake, .. } = self;
+        consumer.free_carried(&end.ring, *front, wakes, || {
+            if let Some(intake) = intake {
+                intake.take(&wanted);
+            }
+        });
         end.slot.add(offset_of!(Slot, handles), wanted.count.into());
     }
 
