@@ -73,6 +73,8 @@ mod armed {
         "transfer.before-roll",
         "transfer.after-roll",
         "recv.before-free",
+        "recv.before-take",
+        "recv.before-count",
         "detach.detaching",
     ];
 

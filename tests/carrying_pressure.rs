@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tombolo::{
-    Discipline, EventsRegion, MessagePacket, MpscConsumer, MpscProducer, Receiver,
+    Discipline, EventsRegion, MessagePacket, MpscConsumer, MpscOrder, MpscProducer, Receiver,
     SendTimeoutError, Sender, TryRecvError, TrySendError,
 };
 use tombolo_abi::RingControl;
@@ -194,6 +194,42 @@ fn a_full_queue_of_a_connection_keeps_handles_back_on_a_ring_with_many() {
     let path = dir.file("r");
     let (tx, rx) = region(&path).split_mpsc().unwrap();
     full_queue(tx, rx, &Forger::at_ring(&path, 1));
+}
+
+/// The ring is never empty, and its receivers are killed again and again between freeing a message with
+/// handles and counting those.
+fn uncounted_handles<K: Discipline>((mut tx, mut rx): (Sender<K>, Receiver<K>), forger: &Forger) {
+    rx.claim().unwrap();
+    let mut take = || {
+        if rx.try_recv().unwrap().handles.len() == 8 {
+            let taken = offset_of!(RingControl, handles_taken);
+            forger.set_control(taken, forger.control(taken).wrapping_sub(8));
+        }
+    };
+    tx.try_send_packet(packet(0, 8)).unwrap();
+    for number in 1..200 {
+        let (mut packet, mut refused) = (packet(number, 8), 0);
+        while let Err(back) = tx.try_send_packet(packet) {
+            let TrySendError::Full(back) = back else { panic!("{back}") };
+            (packet, refused) = (back, refused + 1);
+            assert!(refused < 10, "message {number}: handles are kept back for good");
+            tx.try_send(b"bytes alone").unwrap();
+            take();
+        }
+        take();
+    }
+}
+
+#[test]
+fn kills_between_freeing_and_counting_keep_no_handles_back_though_the_ring_is_never_empty() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    uncounted_handles(region(&path).split_spsc().unwrap(), &Forger::at_ring(&path, 0));
+    uncounted_handles(region(&path).split_mpsc().unwrap(), &Forger::at_ring(&path, 1));
+    let path = dir.file("lanes");
+    let options = small().mpsc_capacity(1 << 14).max_handles(64).producers(1);
+    let region = EventsRegion::open_path_with(&path, options.mpsc_order(MpscOrder::PerProducer));
+    uncounted_handles(region.unwrap().split_mpsc().unwrap(), &Forger::at_ring(&path, 1));
 }
 
 /// A message with a handle, and what tells when that is closed.

@@ -267,7 +267,7 @@ impl Bell {
         }
         let sleeps = before.filter(|behind| behind.holder == holder);
         let sleeps = sleeps.map_or(0, |behind| behind.sleeps);
-        self.behind = Some(Behind { holder, sleeps: sleeps + 1 });
+        self.behind = Some(Behind { holder, sleeps: sleeps.saturating_add(1) });
         let Some(doublings) = sleeps.checked_sub(SHORT_SLEEPS) else { return Ok(Some(SHORT)) };
         if is_reached(end, holder)
             && let Some(look) = look_past_holder(&end.ring, head)

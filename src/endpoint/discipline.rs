@@ -14,7 +14,7 @@ use crate::carrier::Unsent;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::slot_table::pid_of_owner;
-use crate::ring::carry::{Carried, Spot};
+use crate::ring::carry::{Carried, Recount, Spot};
 use crate::ring::{
     Held, LaneProducer, Locked, Memory, SpscProducer, Wakes, Word, transfer, try_lock,
 };
@@ -158,8 +158,8 @@ impl sealed::Sealed for Spsc {
 /// How an [`Mpsc`] producer sends.
 #[derive(Debug)]
 pub enum Producing {
-    /// On the ring of all, under its lock.
-    Shared,
+    /// On the ring of all, under its lock; and when to add up the handles under way.
+    Shared(Recount),
     /// On a lane of its own.
     Lane(LaneProducer),
 }
@@ -171,7 +171,7 @@ impl sealed::Sealed for Mpsc {
 
     fn attach(end: &Attached) -> Result<Producing, Error> {
         if !end.is_lane() {
-            return Ok(Producing::Shared);
+            return Ok(Producing::Shared(Recount::default()));
         }
         let producer = LaneProducer::attach(&end.ring, end.entry.lane_index);
         producer.map(Producing::Lane).map_err(|damage| end.damaged(damage))
@@ -237,13 +237,16 @@ impl sealed::Sealed for Mpsc {
         carried: &Carried<'_>,
         hand_over: HandOver<'_>,
     ) -> Result<(), CarryError> {
-        if let Producing::Lane(producer) = producer {
-            let sent = producer.try_send_carried(&end.ring, carried, hand_over, wakes);
-            return sent.map_err(|error| CarryError::of(end, error));
-        }
+        let recount = match producer {
+            Producing::Shared(recount) => recount,
+            Producing::Lane(producer) => {
+                let sent = producer.try_send_carried(&end.ring, carried, hand_over, wakes);
+                return sent.map_err(|error| CarryError::of(end, error));
+            }
+        };
         touch(carried.payload);
         let mut locked = lock(end, wakes).map_err(CarryError::Ring)?;
-        let sent = locked.try_send_carried(carried, hand_over);
+        let sent = locked.try_send_carried(carried, hand_over, recount);
         sent.map_err(|error| CarryError::of(end, error))?;
         end.slot.count_sent(1, carried.payload.len());
         Ok(())

@@ -8,6 +8,7 @@ use super::attached::Attached;
 use super::claimed::Claimed;
 use super::discipline::Discipline;
 use super::intake::Intake;
+use super::record_ref::LentWhile;
 use super::{Deadline, Receiver, RecordRef};
 use crate::Error;
 use crate::mem::Payload;
@@ -66,9 +67,9 @@ impl<K: Discipline> Receiver<K> {
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break, // told by the next call
             };
-            let record = self.lend(front)?;
+            let mut record = self.lend(front)?.held(); // a panic of `take` leaves it
             take(&record);
-            record.free_looked_at();
+            record.free();
             count += 1;
         }
         self.claimed_until(Deadline::PAST)?.end.check_whole()?;
@@ -131,6 +132,7 @@ impl Lent<'_> {
             intake,
             front,
             payload,
+            LentWhile::Calm, // it is never dropped
         ))
     }
 }

@@ -3,7 +3,6 @@
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
 use super::{Deadline, Receiver};
-use crate::Error;
 use crate::handle::Handle;
 
 impl<K: Discipline> Receiver<K> {
@@ -11,7 +10,7 @@ impl<K: Discipline> Receiver<K> {
     /// of `handles`. Gives how many there were of each.
     ///
     /// # Errors
-    /// As [`Self::recv`]; [`Error::HandleRoomTooSmall`] with what is needed where either does not fit,
+    /// As [`Self::recv`]; [`HandleRoomTooSmall`](crate::Error::HandleRoomTooSmall) with what is needed where either does not fit,
     /// and then the message stays with its handles.
     ///
     /// # Source
@@ -72,7 +71,8 @@ impl<K: Discipline> Receiver<K> {
     /// closed. The error says how large it was.
     ///
     /// # Errors
-    /// As [`Self::try_recv_parts`]; after [`Error::HandleRoomTooSmall`] the message is gone.
+    /// As [`Self::try_recv_parts`]; after [`HandleRoomTooSmall`](crate::Error::HandleRoomTooSmall) that
+    /// message is gone, and no other.
     ///
     /// # Source
     /// `ZX_CHANNEL_READ_MAY_DISCARD`.
@@ -81,10 +81,7 @@ impl<K: Discipline> Receiver<K> {
         room: &mut [u8],
         handles: &mut [Option<Handle>],
     ) -> Result<(usize, usize), TryRecvError> {
-        let taken = self.try_recv_parts(room, handles);
-        if let Err(TryRecvError::Failed { source: Error::HandleRoomTooSmall { .. } }) = taken {
-            drop(self.try_recv_ref()?); // the same one: nobody else takes any
-        }
-        taken
+        let record = self.try_recv_ref()?;
+        record.take_parts_or_discard(room, handles).map_err(TryRecvError::from)
     }
 }

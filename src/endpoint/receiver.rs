@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::claimed::Claimed;
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
+use super::record_ref::LentWhile;
 use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
 use crate::Error;
@@ -313,13 +314,15 @@ impl<K: Discipline> Receiver<K> {
         self.take_at_once(room).ok().flatten()
     }
 
+    /// Lends `front`, which was found just now.
     #[inline(always)]
     pub(super) fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
+        let lent = LentWhile::now();
         match &mut self.claimed {
             Some(Claimed { end, consumer, wakes, intake, .. }) => {
                 let position = consumer.head().wrapping_add(front.payload_offset());
                 let payload = Payload::new(&end.ring.memory, position, front.payload_len());
-                Ok(RecordRef::new(end, consumer, wakes, intake, front, payload))
+                Ok(RecordRef::new(end, consumer, wakes, intake, front, payload, lent))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }

@@ -1,6 +1,7 @@
 //! A message lent where it lies.
 
-use std::mem::offset_of;
+use std::mem::{ManuallyDrop, offset_of};
+use std::thread::panicking;
 
 use tombolo_abi::Slot;
 
@@ -13,9 +14,10 @@ use crate::handle::Handle;
 use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Wakes};
 
-/// A message where it lies in the ring. Dropping it frees the room: the message is taken then, and
-/// not before, and its handles are closed; a panic leaves it to be delivered again. See [`Payload`]
-/// for how to look at it.
+/// A message where it lies in the ring. Dropping it frees the space: the message is taken then, and
+/// not before, and its handles are closed; a panic that begins while it is lent leaves it to be
+/// delivered again. One that is lent while a panic unwinds is taken in any case. See [`Payload`] for
+/// how to look at it.
 ///
 /// # Examples
 /// ```
@@ -40,13 +42,25 @@ pub struct RecordRef<'a> {
     consumer: &'a mut Consumer,
     wakes: &'a Wakes,
     intake: &'a Option<Intake>,
-    on_drop: OnDrop,
+    lent: LentWhile,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum OnDrop {
-    Free,
-    Keep,
+/// What went on when a message was lent. A whole word: the padding of less would be copied along with
+/// each record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum LentWhile {
+    /// Nothing unwound.
+    Calm,
+    /// A panic unwound already: it did not begin while the message was looked at.
+    Unwinding,
+}
+
+impl LentWhile {
+    #[inline(always)]
+    pub(super) fn now() -> Self {
+        if panicking() { Self::Unwinding } else { Self::Calm }
+    }
 }
 
 impl<'a> RecordRef<'a> {
@@ -59,8 +73,9 @@ impl<'a> RecordRef<'a> {
         intake: &'a Option<Intake>,
         front: Front,
         payload: Payload<'a>,
+        lent: LentWhile,
     ) -> Self {
-        Self { payload, front, end, consumer, wakes, intake, on_drop: OnDrop::Free }
+        Self { payload, front, end, consumer, wakes, intake, lent }
     }
 
     /// The message's position in its ring: the same where it is delivered again, never that of
@@ -135,24 +150,24 @@ impl<'a> RecordRef<'a> {
 
     /// Leaves the message where it is, to be delivered again: next, or where each producer has a lane,
     /// perhaps behind messages of others.
-    pub fn keep(mut self) {
-        self.on_drop = OnDrop::Keep;
+    pub fn keep(self) {
+        self.held();
     }
 
-    /// Takes the message, which was looked at: also where a panic of somebody else's unwinds meanwhile.
-    pub(super) fn free_looked_at(mut self) {
-        self.on_drop = OnDrop::Keep;
-        self.free();
+    /// The same, which dropping leaves where it is.
+    #[inline(always)]
+    pub(super) fn held(self) -> ManuallyDrop<Self> {
+        ManuallyDrop::new(self) // it owns nothing
     }
 
     /// Takes the message into a buffer of its own.
-    pub(super) fn take(mut self) -> Result<MessagePacket, Error> {
-        self.on_drop = OnDrop::Keep;
-        let mut data = vec![0; self.front.payload_len()];
-        self.consumer.copy_out(&self.end.ring, self.front, &mut data);
-        self.end.check_whole()?;
-        let handles = self.handles_to_take()?;
-        self.free();
+    pub(super) fn take(self) -> Result<MessagePacket, Error> {
+        let mut this = self.held();
+        let mut data = vec![0; this.front.payload_len()];
+        this.consumer.copy_out(&this.end.ring, this.front, &mut data);
+        this.end.check_whole()?;
+        let handles = this.handles_to_take()?;
+        this.free();
         Ok(MessagePacket { data, handles })
     }
 
@@ -167,29 +182,50 @@ impl<'a> RecordRef<'a> {
     }
 
     /// Takes the message into `room`, or leaves it where that is too small.
-    pub(super) fn take_into(mut self, room: &mut [u8]) -> Result<usize, Error> {
-        self.on_drop = OnDrop::Keep;
-        if self.handle_count() > 0 {
-            return Err(self.too_small(room.len(), 0));
+    pub(super) fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
+        let mut this = self.held();
+        if this.handle_count() > 0 {
+            return Err(this.too_small(room.len(), 0));
         }
-        let (needed, available) = (self.front.payload_len(), room.len());
+        let (needed, available) = (this.front.payload_len(), room.len());
         let Some(room) = room.get_mut(..needed) else {
             return Err(Error::BufferTooSmall { needed, room: available });
         };
-        self.consumer.copy_out(&self.end.ring, self.front, room);
-        self.end.check_whole()?;
-        self.free();
+        this.consumer.copy_out(&this.end.ring, this.front, room);
+        this.end.check_whole()?;
+        this.free();
         Ok(needed)
     }
 
     /// Takes the message into `room` and its handles into the first places of `handle_room`, or
     /// leaves it where either is too small.
     pub(super) fn take_parts(
-        mut self,
+        self,
         room: &mut [u8],
         handle_room: &mut [Option<Handle>],
     ) -> Result<(usize, usize), Error> {
-        self.on_drop = OnDrop::Keep;
+        self.held().move_parts(room, handle_room)
+    }
+
+    /// As [`Self::take_parts`], but a message that does not fit is taken with its handles, unseen.
+    pub(super) fn take_parts_or_discard(
+        self,
+        room: &mut [u8],
+        handle_room: &mut [Option<Handle>],
+    ) -> Result<(usize, usize), Error> {
+        let mut this = self.held();
+        let moved = this.move_parts(room, handle_room);
+        if let Err(Error::HandleRoomTooSmall { .. }) = moved {
+            this.free(); // the one that was looked at: of lanes, the next look may find another's
+        }
+        moved
+    }
+
+    fn move_parts(
+        &mut self,
+        room: &mut [u8],
+        handle_room: &mut [Option<Handle>],
+    ) -> Result<(usize, usize), Error> {
         let (needed, count) = (self.front.payload_len(), self.handle_count());
         let (Some(bytes), true) = (room.get_mut(..needed), count <= handle_room.len()) else {
             return Err(self.too_small(room.len(), handle_room.len()));
@@ -208,11 +244,11 @@ impl<'a> RecordRef<'a> {
         Error::HandleRoomTooSmall { needed, room, needed_handles, handle_room }
     }
 
-    /// Frees the room, but leaves alone what is another's by now, the mapping or the endpoint.
+    /// Frees the space, but leaves alone what is another's by now, the mapping or the endpoint.
     #[inline]
-    fn free(&mut self) {
+    pub(super) fn free(&mut self) {
         let Self { end, consumer, wakes, front, .. } = self;
-        if end.ring.memory.is_ours() && end.slot.check_kept().is_ok() {
+        if end.ring.memory.is_ours() && (end.slot.is_surely_kept() || is_kept(end)) {
             if front.handle_count() > 0 {
                 return self.free_carried();
             }
@@ -220,17 +256,17 @@ impl<'a> RecordRef<'a> {
         }
     }
 
-    /// Frees the room of a message with handles, then what the kernel keeps for it. Whoever dies in
-    /// between leaves that to the kernel, which closes it.
+    /// Frees the space of a message with handles, then what the kernel keeps for it. A process that
+    /// dies in between leaves that to the kernel, which closes it.
     #[cold]
     fn free_carried(&mut self) {
         let wanted = self.wanted();
-        let Self { end, consumer, wakes, front, .. } = self;
-        consumer.free(&end.ring, *front, wakes);
-        if let Some(intake) = self.intake {
-            intake.take(&wanted);
-        }
-        consumer.count_handles(&end.ring, wanted.count);
+        let Self { end, consumer, wakes, front, intake, .. } = self;
+        consumer.free_carried(&end.ring, *front, wakes, || {
+            if let Some(intake) = intake {
+                intake.take(&wanted);
+            }
+        });
         end.slot.add(offset_of!(Slot, handles), wanted.count.into());
     }
 
@@ -250,6 +286,12 @@ impl<'a> RecordRef<'a> {
     }
 }
 
+/// Whether the endpoint is still ours where the kernel must be asked.
+#[cold]
+fn is_kept(end: &Attached) -> bool {
+    end.slot.check_kept().is_ok()
+}
+
 impl<'a> std::ops::Deref for RecordRef<'a> {
     type Target = Payload<'a>;
 
@@ -262,7 +304,8 @@ impl<'a> std::ops::Deref for RecordRef<'a> {
 impl Drop for RecordRef<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.on_drop == OnDrop::Free && !std::thread::panicking() {
+        // A panic that began while it was lent leaves it.
+        if !panicking() || self.lent == LentWhile::Unwinding {
             self.free();
         }
     }

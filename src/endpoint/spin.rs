@@ -100,7 +100,7 @@ impl Spin {
     }
 
     fn note_paid(&mut self, budget: Duration) {
-        self.budget = (budget * 2).min(self.max);
+        self.budget = budget.saturating_mul(2).min(self.max);
         (self.until_trial, self.trial_every) = (1, 1);
         self.pays = true;
     }

@@ -4,20 +4,28 @@
 //! find room, prepare, hand over, write, publish
 //! ```
 //!
-//! The usual failure, that nothing can be handed over, has then touched nothing but zeros. Whoever dies
-//! between handing over and publishing leaves what it handed over behind, without a record.
+//! The usual failure, that nothing can be handed over, has then touched nothing but zeros. A process that
+//! dies between handing over and publishing leaves what it handed over behind, without a record.
+//!
+//! **How many are under way** is the difference of two counters, one on each side. A producer counts
+//! before it publishes, a consumer after it has freed: a death in between leaves the difference too
+//! large by the handles of one message, and never too small. So no sender goes beyond the bound because of
+//! deaths; and one that is kept back by it adds up the handles of the records that are in the ring, and
+//! stores its own counter anew. It does so again once half of those are freed: no more than two records
+//! are looked at for each that is received.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use tombolo_abi::{RECORD_HEADER_LEN, Record, RecordExt};
+use tombolo_abi::{HANDLE_COUNT_MAX, RECORD_HEADER_LEN, Record, RecordExt};
 
 use super::doorbell::Wakes;
+use super::window::position_damage;
 use super::{LaneProducer, Locked, Memory, NoRoom, Refusal, Ring, SpscProducer, Window, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
-/// Handles that may be on their way through a ring: below what the kernel takes for one sender, and
-/// for one user.
+/// Handles that may be under way in a ring: below what the kernel takes for one sender, and for one
+/// user. A consumer that a recount meets between freeing and counting makes it those of one message more.
 pub(crate) const IN_FLIGHT_MAX: u64 = 256;
 
 /// A message with handles, as far as the ring is concerned.
@@ -58,6 +66,21 @@ impl<E> From<Damage> for NotCarried<E> {
     }
 }
 
+/// From which position of the consumer on a producer may add up again what is under way. At once where
+/// it never has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Recount {
+    pub(super) from: Option<u64>,
+}
+
+impl Recount {
+    /// How far the consumer at `head` is from there; 0 where a producer may.
+    fn distance(&self, head: u64) -> u64 {
+        let distance = self.from.map_or(0, |from| from.wrapping_sub(head) as i64);
+        u64::try_from(distance).unwrap_or(0)
+    }
+}
+
 impl Window {
     /// Sends one record whose handles `hand_over` takes care of.
     ///
@@ -69,10 +92,11 @@ impl Window {
         ring: &Ring<M>,
         carried: &Carried<'_>,
         hand_over: impl FnOnce(Spot) -> Result<(), E>,
+        recount: &mut Recount,
     ) -> Result<(), NotCarried<E>> {
         let Carried { payload, handle_count, ext } = *carried;
         let record = Record::with_handles(payload.len() as u32, handle_count);
-        let sent = self.check_in_flight(ring, handle_count)?;
+        let sent = self.check_under_way(ring, handle_count, recount)?;
         let place = Self::place_at(ring, self.tail, &record);
         let Some(zeroed_end) = self.prepare(ring, place.end)? else {
             return Err(self.no_room(ring, place.end).into());
@@ -83,39 +107,61 @@ impl Window {
         crash_point!("carry.after-hand-over");
         let ext_position = place.record.wrapping_add(RECORD_HEADER_LEN);
         ring.memory.store(Word::Data(ext_position), ext.to_word(), Relaxed);
+        // Counted before it is published, see above. Ours, or edge `lock`.
+        ring.memory.store(Word::HandlesSent, sent.wrapping_add(handle_count.into()), Relaxed);
         self.write(ring, place, &record, payload, zeroed_end);
-        let sent = sent.wrapping_add(handle_count.into());
-        ring.memory.store(Word::HandlesSent, sent, Relaxed); // ours, or edge `lock`
         Ok(())
     }
 
-    /// Refuses where too many handles are on their way; gives the count of those sent so far.
-    ///
-    /// Whoever died between two steps may have left the counters apart. An empty ring has nothing on
-    /// its way, and sets them right; so does a count of more taken than sent, which else would let ever
-    /// more pass.
-    fn check_in_flight<M: Memory>(
+    /// Refuses where too many handles are under way; gives the count of those sent so far.
+    fn check_under_way<M: Memory>(
         &mut self,
         ring: &Ring<M>,
         handle_count: u8,
+        recount: &mut Recount,
     ) -> Result<u64, Refusal> {
+        let bound = IN_FLIGHT_MAX as i64 - i64::from(handle_count);
         let sent = ring.memory.load(Word::HandlesSent, Relaxed); // ours, or edge `lock`
         let taken = ring.memory.load(Word::HandlesTaken, Relaxed); // a hint
-        let in_flight = sent.wrapping_sub(taken) as i64;
-        if in_flight < 0 {
-            return Ok(taken);
-        }
-        if in_flight <= IN_FLIGHT_MAX as i64 - i64::from(handle_count) {
+        // A recount may have met the consumer before it counted one message. Still fewer are a lie.
+        let fewest = -i64::from(HANDLE_COUNT_MAX);
+        if (fewest..=bound).contains(&(sent.wrapping_sub(taken) as i64)) {
             return Ok(sent);
         }
         self.refresh_head(ring)?;
-        let used = self.tail.wrapping_sub(self.head);
-        if used == 0 {
-            return Ok(taken);
+        if recount.distance(self.head) == 0 {
+            let under_way = self.handles_in(ring)?;
+            // Behind the look at `head`: what was freed since is counted twice, and not left out.
+            let taken = ring.memory.load(Word::HandlesTaken, Relaxed);
+            let sent = taken.wrapping_add(under_way);
+            ring.memory.store(Word::HandlesSent, sent, Relaxed); // ours, or edge `lock`
+            recount.from = Some(self.tail.wrapping_sub(self.tail.wrapping_sub(self.head) / 2));
+            if under_way as i64 <= bound {
+                return Ok(sent);
+            }
         }
-        // Half of what is there is to be taken; then one looks again.
-        let needed = ring.rules.capacity - used / 2;
+        let free = ring.rules.capacity - self.tail.wrapping_sub(self.head);
+        let needed = free.saturating_add(recount.distance(self.head)).min(ring.rules.capacity);
         Err(Refusal::Full(NoRoom { tail: self.tail, needed, comfortable: needed }))
+    }
+
+    /// Handles of all records from `head` to `tail`. Nothing changes them: their space is the producer's
+    /// to write to.
+    #[cold]
+    fn handles_in<M: Memory>(&self, ring: &Ring<M>) -> Result<u64, Damage> {
+        let Self { tail, head, .. } = *self;
+        let (mut position, mut count) = (head, 0);
+        while position != tail {
+            let word = ring.memory.load(Word::Data(position), Relaxed); // ours, or edge `lock`
+            let record = ring.rules.decode(word, position)?;
+            let len = record.map_or(0, |record| ring.rules.record_len(&record));
+            if len == 0 || len > tail.wrapping_sub(position) {
+                return Err(position_damage("tail", tail, "records up to", position));
+            }
+            count += record.map_or(0, |record| u64::from(record.handle_count));
+            position = position.wrapping_add(len);
+        }
+        Ok(count)
     }
 }
 
@@ -131,7 +177,7 @@ impl SpscProducer {
         hand_over: impl FnOnce(Spot) -> Result<(), E>,
         wakes: &Wakes,
     ) -> Result<(), NotCarried<E>> {
-        let sent = self.window.send_carried(ring, carried, hand_over);
+        let sent = self.window.send_carried(ring, carried, hand_over, &mut self.recount);
         sent.inspect_err(|error| {
             if let NotCarried::Refused(refusal) = error {
                 self.note(ring, refusal);
@@ -169,8 +215,9 @@ impl<M: Memory> Locked<'_, M> {
         &mut self,
         carried: &Carried<'_>,
         hand_over: impl FnOnce(Spot) -> Result<(), E>,
+        recount: &mut Recount,
     ) -> Result<(), NotCarried<E>> {
-        let sent = self.window.send_carried(self.ring, carried, hand_over);
+        let sent = self.window.send_carried(self.ring, carried, hand_over, recount);
         sent.inspect_err(|error| {
             if let NotCarried::Refused(refusal) = error {
                 self.note(refusal);

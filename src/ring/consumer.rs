@@ -251,9 +251,25 @@ impl Consumer {
         RecordExt::from_word(ring.memory.load(Word::Data(position), Relaxed))
     }
 
-    /// Counts the handles of a record that was freed.
+    /// Frees `front`, which has handles, then has `take` see to those, and counts them. A death between
+    /// two of these leaves fewer counted than were taken, which producers set right.
     #[cold]
-    pub(crate) fn count_handles<M: Memory>(&self, ring: &Ring<M>, count: u8) {
+    pub(crate) fn free_carried<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        front: Front,
+        wakes: &Wakes,
+        take: impl FnOnce(),
+    ) {
+        self.free(ring, front, wakes);
+        crash_point!("recv.before-take");
+        take();
+        crash_point!("recv.before-count");
+        self.count_handles(ring, front.handle_count());
+    }
+
+    /// Counts the handles of a record that was freed.
+    fn count_handles<M: Memory>(&self, ring: &Ring<M>, count: u8) {
         let taken = ring.memory.load(Word::HandlesTaken, Relaxed); // ours: nobody else writes it
         ring.memory.store(Word::HandlesTaken, taken.wrapping_add(count.into()), Relaxed);
     }

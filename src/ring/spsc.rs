@@ -5,6 +5,7 @@ use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::{RECORD_HEADER_LEN, Record};
 
+use super::carry::Recount;
 use super::doorbell::{Wakes, notify_consumer};
 use super::{Memory, Place, Refusal, Ring, Window, Word};
 use crate::error::Damage;
@@ -20,6 +21,8 @@ pub struct SpscProducer {
     relies_on_barriers: bool,
     /// Up to where all is zero behind the room that was lent last.
     lent_zeroed_end: u64,
+    /// When to add up the handles under way.
+    pub(super) recount: Recount,
 }
 
 /// Room lent for building a record in place: a single word, as of [`super::Front`]. Where it lies follows
@@ -54,6 +57,7 @@ impl SpscProducer {
             full_events: counter(Word::FullEvents),
             relies_on_barriers: ring.memory.is_reached_by_barriers(),
             lent_zeroed_end: 0,
+            recount: Recount::default(),
         })
     }
 

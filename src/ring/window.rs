@@ -374,6 +374,11 @@ fn pad_unpublished<M: Memory>(ring: &Ring<M>, Place { start, record, .. }: Place
 }
 
 #[cold]
-fn position_damage(word: &'static str, found: u64, against: &'static str, other: u64) -> Damage {
+pub(super) fn position_damage(
+    word: &'static str,
+    found: u64,
+    against: &'static str,
+    other: u64,
+) -> Damage {
     Damage::Position { word, found, against, other }
 }

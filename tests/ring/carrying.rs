@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tombolo_abi::{LockWord, RecordExt, RecordRules};
 
-use super::super::carry::{Carried, IN_FLIGHT_MAX, NotCarried, Spot};
+use super::super::carry::{Carried, IN_FLIGHT_MAX, NotCarried, Recount, Spot};
 use super::super::{Consumer, Memory, Refusal, Ring, SpscProducer, Wakes, Word, try_lock};
 use super::heap::Heap;
 use super::ring;
@@ -23,8 +23,12 @@ enum Step {
     /// As `Carry`, but nobody takes the handles.
     Refuse(usize, u8),
     Receive,
+    /// As `Receive`, but the consumer dies before it counts the handles.
+    ReceiveAndDie,
     /// The producer dies, perhaps just after it handed something over.
     Replace,
+    /// The producer dies between counting so many handles and publishing them.
+    CountAndReplace(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -33,14 +37,34 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..300usize, 1..=64u8).prop_map(|(len, count)| Step::Carry(len, count)),
         2 => (0..300usize, 1..=64u8).prop_map(|(len, count)| Step::Refuse(len, count)),
         4 => Just(Step::Receive),
+        1 => Just(Step::ReceiveAndDie),
         1 => Just(Step::Replace),
+        1 => (1..=64u8).prop_map(Step::CountAndReplace),
     ]
+}
+
+fn with_handles(heap: &Heap) -> Ring<&Heap> {
+    let ring = ring(heap, CAPACITY, 3, 1000);
+    Ring { rules: RecordRules { max_handles: 64, ..ring.rules }, ..ring }
+}
+
+/// What a test's producer is made of, whichever the flavour.
+struct Sending {
+    spsc: Option<SpscProducer>,
+    recount: Recount,
+}
+
+impl Sending {
+    fn attach(ring: &Ring<&Heap>, is_spsc: bool) -> Self {
+        let spsc = is_spsc.then(|| SpscProducer::attach(ring).unwrap());
+        Self { spsc, recount: Recount::default() }
+    }
 }
 
 /// Sends on either flavour; gives where the handles were handed over, if they were.
 fn carry(
     ring: &Ring<&Heap>,
-    spsc: Option<&mut SpscProducer>,
+    Sending { spsc, recount }: &mut Sending,
     payload: &[u8],
     handle_count: u8,
     is_taken: bool,
@@ -60,7 +84,7 @@ fn carry(
             let locked = try_lock(ring, ME, &wakes);
             locked
                 .unwrap_or_else(|held| panic!("{held:?}"))
-                .try_send_carried(&carried, hand_over)?;
+                .try_send_carried(&carried, hand_over, recount)?;
         }
     }
     Ok(at.expect("published, so handed over"))
@@ -68,19 +92,16 @@ fn carry(
 
 fn run(is_spsc: bool, base: u64, steps: &[Step]) {
     let heap = Heap::new(CAPACITY, base);
-    let ring = ring(&heap, CAPACITY, 3, 1000);
-    let rules = RecordRules { max_handles: 64, ..ring.rules };
-    let ring = Ring { rules, ..ring };
+    let ring = with_handles(&heap);
     let wakes = Wakes::default();
-    let mut producer = SpscProducer::attach(&ring).unwrap();
+    let mut sending = Sending::attach(&ring, is_spsc);
     let mut consumer = Consumer::attach(&ring).unwrap();
     let mut model: VecDeque<(Vec<u8>, u8, u64)> = VecDeque::new();
     for (number, step) in (1u8..).cycle().zip(steps) {
-        let spsc = is_spsc.then_some(&mut producer);
         match step {
             Step::Send(len) => {
                 let payload = vec![number | 1; *len];
-                let sent = match spsc {
+                let sent = match &mut sending.spsc {
                     Some(producer) => producer.try_send(&ring, &payload, &wakes),
                     None => try_lock(&ring, ME, &wakes).ok().unwrap().try_send(&payload),
                 };
@@ -91,7 +112,7 @@ fn run(is_spsc: bool, base: u64, steps: &[Step]) {
             Step::Carry(len, count) => {
                 let payload = vec![number | 1; *len];
                 let before: u64 = model.iter().map(|(_, count, _)| u64::from(*count)).sum();
-                match carry(&ring, spsc, &payload, *count, true) {
+                match carry(&ring, &mut sending, &payload, *count, true) {
                     Ok(Spot { position, .. }) => {
                         assert!(before + u64::from(*count) <= IN_FLIGHT_MAX);
                         model.push_back((payload, *count, position));
@@ -103,29 +124,40 @@ fn run(is_spsc: bool, base: u64, steps: &[Step]) {
                 }
             }
             Step::Refuse(len, count) => {
-                let refused = carry(&ring, spsc, &vec![0xff; *len], *count, false).unwrap_err();
+                let refused = carry(&ring, &mut sending, &vec![0xff; *len], *count, false);
+                let refused = refused.unwrap_err();
                 let is_full = matches!(refused, NotCarried::Refused(Refusal::Full(_)));
                 assert!(is_full || refused == NotCarried::NotHandedOver(()));
             }
-            Step::Receive => match (consumer.front(&ring, &wakes).unwrap(), model.pop_front()) {
-                (Some(front), Some((payload, count, position))) => {
-                    let mut found = vec![0; front.payload_len()];
-                    consumer.copy_out(&ring, front, &mut found);
-                    assert_eq!((found, front.handle_count()), (payload, count));
-                    if count > 0 {
-                        assert_eq!(consumer.head(), position);
-                        let RecordExt { slot, incarnation_low, .. } = consumer.ext(&ring);
-                        assert_eq!((slot, incarnation_low), (3, 1));
+            Step::Receive | Step::ReceiveAndDie => {
+                match (consumer.front(&ring, &wakes).unwrap(), model.pop_front()) {
+                    (Some(front), Some((payload, count, position))) => {
+                        let mut found = vec![0; front.payload_len()];
+                        consumer.copy_out(&ring, front, &mut found);
+                        assert_eq!((found, front.handle_count()), (payload, count));
+                        if count > 0 {
+                            assert_eq!(consumer.head(), position);
+                            let RecordExt { slot, incarnation_low, .. } = consumer.ext(&ring);
+                            assert_eq!((slot, incarnation_low), (3, 1));
+                        }
+                        if matches!(step, Step::Receive) && count > 0 {
+                            consumer.free_carried(&ring, front, &wakes, || {});
+                        } else {
+                            consumer.free(&ring, front, &wakes);
+                        }
+                        if matches!(step, Step::ReceiveAndDie) {
+                            consumer = Consumer::attach(&ring).unwrap();
+                        }
                     }
-                    consumer.free(&ring, front, &wakes);
-                    if count > 0 {
-                        consumer.count_handles(&ring, count);
-                    }
+                    (None, None) => {}
+                    (front, expected) => panic!("{front:?}, and not {expected:?}"),
                 }
-                (None, None) => {}
-                (front, expected) => panic!("{front:?}, and not {expected:?}"),
-            },
-            Step::Replace => producer = SpscProducer::attach(&ring).unwrap(),
+            }
+            Step::Replace => sending = Sending::attach(&ring, is_spsc),
+            Step::CountAndReplace(count) => {
+                add_to(&ring, Word::HandlesSent, (*count).into());
+                sending = Sending::attach(&ring, is_spsc);
+            }
         }
     }
 }
@@ -143,15 +175,128 @@ proptest! {
     }
 }
 
+fn add_to(ring: &Ring<&Heap>, counter: Word, amount: i64) {
+    let before = ring.memory.load(counter, Relaxed);
+    ring.memory.store(counter, before.wrapping_add_signed(amount), Relaxed);
+}
+
 #[test]
 fn counters_that_a_death_left_apart_are_set_right_by_an_empty_ring() {
     let heap = Heap::new(CAPACITY, 0);
-    let ring = ring(&heap, CAPACITY, 3, 1000);
-    let mut producer = SpscProducer::attach(&ring).unwrap();
+    let ring = with_handles(&heap);
+    let mut sending = Sending::attach(&ring, true);
     ring.memory.store(Word::HandlesSent, 1000, Relaxed);
-    carry(&ring, Some(&mut producer), b"", 64, true).unwrap();
+    carry(&ring, &mut sending, b"", 64, true).unwrap();
     assert_eq!(ring.memory.load(Word::HandlesSent, Relaxed), 64);
-    // Taken, but the consumer died before it counted more than it should have: less is under way.
+    // More taken than was ever sent.
     ring.memory.store(Word::HandlesTaken, 500, Relaxed);
-    carry(&ring, Some(&mut producer), b"", 64, true).unwrap();
+    carry(&ring, &mut sending, b"", 64, true).unwrap();
+}
+
+/// Sends a message with `count` handles and takes the oldest, over and over, so that there is always
+/// one; before each send, `disturb` does to the counters what it likes. Gives how often in a row a send
+/// was refused at the most.
+fn refused_in_a_row(
+    is_spsc: bool,
+    count: u8,
+    mut disturb: impl FnMut(&Ring<&Heap>, &mut Sending),
+) -> u32 {
+    let base = 0u64.wrapping_sub(CAPACITY * 5); // the positions go through 0
+    let heap = Heap::new(CAPACITY, base);
+    let ring = with_handles(&heap);
+    let (mut sending, wakes) = (Sending::attach(&ring, is_spsc), Wakes::default());
+    let mut consumer = Consumer::attach(&ring).unwrap();
+    let mut under_way = VecDeque::new();
+    let (mut refused, mut refused_max) = (0, 0);
+    for round in 0..2000 {
+        disturb(&ring, &mut sending);
+        match carry(&ring, &mut sending, b"with", count, true) {
+            Ok(_) => {
+                under_way.push_back(count);
+                refused = 0;
+            }
+            Err(error) => {
+                assert!(matches!(error, NotCarried::Refused(Refusal::Full(_))), "{error:?}");
+                refused += 1;
+                refused_max = refused_max.max(refused);
+            }
+        }
+        assert!(under_way.iter().map(|count| u64::from(*count)).sum::<u64>() <= IN_FLIGHT_MAX);
+        if under_way.len() < 3 {
+            let payload = [0; 20]; // bytes alone keep it from being empty
+            let sent = match &mut sending.spsc {
+                Some(producer) => producer.try_send(&ring, &payload, &wakes),
+                None => try_lock(&ring, ME, &wakes).ok().unwrap().try_send(&payload),
+            };
+            sent.unwrap();
+            under_way.push_back(0);
+        }
+        if round > 2 {
+            let front = consumer.front(&ring, &wakes).unwrap().expect("it is never empty");
+            assert_eq!(under_way.pop_front(), Some(front.handle_count()));
+            if front.handle_count() > 0 {
+                consumer.free_carried(&ring, front, &wakes, || {});
+            } else {
+                consumer.free(&ring, front, &wakes);
+            }
+        }
+    }
+    refused_max
+}
+
+#[test]
+fn deaths_at_each_side_of_counting_keep_no_handles_back_though_the_ring_is_never_empty() {
+    for is_spsc in [true, false] {
+        for count in [1, 8, 64] {
+            let apart = i64::from(count);
+            let by_consumers = refused_in_a_row(is_spsc, count, |ring, _| {
+                add_to(ring, Word::HandlesTaken, -apart);
+            });
+            let by_producers = refused_in_a_row(is_spsc, count, |ring, sending| {
+                add_to(ring, Word::HandlesSent, apart);
+                *sending = Sending::attach(ring, is_spsc);
+            });
+            // Until half of what was there is freed, which is a few records.
+            assert!(by_consumers <= 3 && by_producers <= 3, "{by_consumers}, {by_producers}");
+        }
+    }
+}
+
+#[test]
+fn whatever_a_hostile_peer_stores_as_counters_handles_go_on() {
+    for is_spsc in [true, false] {
+        for (sent, taken) in [(u64::MAX, 0), (0, u64::MAX), (1 << 63, 0), (0, 1 << 63), (256, 0)] {
+            let refused = refused_in_a_row(is_spsc, 8, |ring, _| {
+                ring.memory.store(Word::HandlesSent, sent, Relaxed);
+                ring.memory.store(Word::HandlesTaken, taken, Relaxed);
+            });
+            assert!(refused <= 3, "{refused} times in a row with {sent:#x} and {taken:#x}");
+        }
+    }
+}
+
+#[test]
+fn what_is_under_way_is_added_up_no_more_often_than_half_of_it_is_freed() {
+    let heap = Heap::new(CAPACITY, 0);
+    let ring = with_handles(&heap);
+    let (mut sending, wakes) = (Sending::attach(&ring, true), Wakes::default());
+    let mut consumer = Consumer::attach(&ring).unwrap();
+    for _ in 0..4 {
+        carry(&ring, &mut sending, b"", 64, true).unwrap();
+    }
+    let recounts = |sending: &mut Sending| {
+        ring.memory.store(Word::HandlesSent, 1 << 40, Relaxed); // a recount corrects it
+        let sent = carry(&ring, sending, b"", 64, true);
+        (sent.is_ok(), ring.memory.load(Word::HandlesSent, Relaxed) < 1 << 40)
+    };
+    assert_eq!(recounts(&mut sending), (false, true), "the first time");
+    let freed = |consumer: &mut Consumer| {
+        let front = consumer.front(&ring, &wakes).unwrap().unwrap();
+        consumer.free_carried(&ring, front, &wakes, || {});
+    };
+    assert_eq!(recounts(&mut sending), (false, false), "nothing was freed");
+    freed(&mut consumer);
+    assert_eq!(recounts(&mut sending), (false, false), "a quarter was freed");
+    freed(&mut consumer);
+    assert_eq!(recounts(&mut sending), (true, true), "half was freed");
 }

@@ -1,6 +1,7 @@
 //! Tests of the ring algorithms over memories that are not mapped.
 
 mod carrying;
+mod counting;
 mod exhaustive;
 mod heap;
 mod hostile;

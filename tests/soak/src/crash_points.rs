@@ -35,8 +35,13 @@ const STATE_OFFSET: u64 = 0x14;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Passed only where the file system has no files without a name, or where handles are sent, which is
 /// the run `handles`.
-const ELSEWHERE: [&str; 3] =
-    ["create.after-empty-file", "carry.before-hand-over", "carry.after-hand-over"];
+const ELSEWHERE: [&str; 5] = [
+    "create.after-empty-file",
+    "carry.before-hand-over",
+    "carry.after-hand-over",
+    "recv.before-take",
+    "recv.before-count",
+];
 
 /// Figure: locks taken over from the dead, over the region's life.
 const LOCK_BREAKS: &str = "locks taken over";

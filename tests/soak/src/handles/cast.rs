@@ -65,7 +65,9 @@ pub(super) struct Cast<'a> {
 pub(super) fn points(role: &str, kind: RingKind) -> Vec<&'static str> {
     let mut points = vec!["claim.locked", "claim.filled"];
     match role {
-        receiver::NAME => points.push("recv.before-free"),
+        receiver::NAME => {
+            points.extend(["recv.before-free", "recv.before-take", "recv.before-count"]);
+        }
         _ => {
             points.extend(["carry.before-hand-over", "carry.after-hand-over"]);
             points.extend(["send.before-payload", "send.before-commit", "send.after-commit"]);
