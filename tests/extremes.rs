@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_millis(2);
 
 fn durations() -> Vec<Duration> {
     let nanosecond = Duration::from_nanos(1);
-    let seconds = [0, 1, i32::MAX as u64, i64::MAX as u64 - 1, i64::MAX as u64, u64::MAX / 2];
+    let seconds = [0, i32::MAX as u64, i64::MAX as u64 - 1, i64::MAX as u64, u64::MAX / 2];
     let mut all: Vec<_> = seconds.into_iter().map(Duration::from_secs).collect();
     all.extend([nanosecond, SHORT, Duration::MAX / 2 + nanosecond, Duration::MAX]);
     all.push(Duration::MAX - nanosecond);
@@ -109,7 +109,7 @@ fn until_each_deadline<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
         assert_eq!(rx.recv_parts_deadline(&mut room, &mut [], deadline).unwrap(), (7, 0));
         assert_eq!(wait_any(&mut [&mut rx], deadline).unwrap(), 0);
         assert_eq!(rx.drain(usize::MAX, |_| {}).unwrap(), 2);
-        let is_near = deadline.remaining().is_some_and(|left| left <= Duration::from_secs(1));
+        let is_near = deadline.remaining().is_some_and(|left| left <= SHORT);
         if is_near {
             let error = wait_any(&mut [&mut rx], deadline).unwrap_err();
             assert!(matches!(error, RecvTimeoutError::Timeout));
@@ -135,7 +135,7 @@ fn until_each_deadline<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     }
     while tx.try_send(&[0; 1000]).is_ok() {}
     for deadline in deadlines() {
-        let is_near = deadline.remaining().is_some_and(|left| left <= Duration::from_secs(1));
+        let is_near = deadline.remaining().is_some_and(|left| left <= SHORT);
         if is_near {
             let error = tx.send_deadline(&[0; 1000], deadline).unwrap_err();
             assert!(matches!(error, SendTimeoutError::Timeout(())));
