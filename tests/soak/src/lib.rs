@@ -27,6 +27,7 @@ mod order;
 mod peer_death;
 mod process;
 mod producer_kills;
+mod random_use;
 mod registry;
 mod report;
 mod rng;

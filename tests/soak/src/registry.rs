@@ -4,7 +4,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
     Failure, Run, calls, creation, fuzz, handles, kills, lanes_isolation, lanes_many, openers,
-    order, peer_death, producer_kills, stream, stream_mpsc, wakes,
+    order, peer_death, producer_kills, random_use, stream, stream_mpsc, wakes,
 };
 
 /// All runs, in the order in which they are listed.
@@ -22,6 +22,7 @@ pub const RUNS: &[Run] = &[
     wakes::RUN,
     peer_death::RUN,
     calls::RUN,
+    random_use::RUN,
     fuzz::RUN,
     creation::SYSCALLS,
     creation::SPREAD,

@@ -1,0 +1,201 @@
+//! Messages that are looked at where they lie: one, or many in a row.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use tombolo::{Error, RecordRef};
+
+use super::context::Context;
+use super::play::{Kind, Play};
+use super::receives::Missed;
+use crate::Failure;
+
+/// What is done with a message that was borrowed.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    Drop,
+    Copy,
+    Read,
+    Handles,
+    Keep,
+    Forget,
+}
+
+impl Use {
+    const ALL: [Self; 6] =
+        [Self::Drop, Self::Copy, Self::Read, Self::Handles, Self::Keep, Self::Forget];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "record dropped",
+            Self::Copy => "record copied",
+            Self::Read => "record read in pieces",
+            Self::Handles => "record's handles",
+            Self::Keep => "record kept",
+            Self::Forget => "record forgotten",
+        }
+    }
+}
+
+/// What is thrown out of the function that takes messages.
+struct Thrown;
+
+impl<K: Kind> Play<K> {
+    /// Borrows the next message and uses it in one way or another.
+    pub(super) fn borrow(&mut self, context: &mut Context) -> Result<(), Failure> {
+        let what = context.rng.choose(&Use::ALL);
+        let calls = ["try_recv_ref", "recv_ref_deadline", "recv_ref"];
+        let (call, wait) = (self.draw_call(context, &calls, 1), self.wait());
+        self.note_receive(context, call, &format!(", {what:?}"));
+        let Some(mut rx) = self.rx.take() else { return Ok(()) };
+        let borrowed = match call {
+            "try_recv_ref" => rx.end.try_recv_ref().map_err(Missed::from),
+            "recv_ref_deadline" => rx.end.recv_ref_deadline(wait).map_err(Missed::from),
+            _ => rx.end.recv_ref().map_err(Missed::from),
+        };
+        let used = borrowed.map(|record| self.use_record(record, what, context));
+        self.rx = Some(rx);
+        match used {
+            Ok(taken) => match taken? {
+                Some(line) => self.take(line).map(drop),
+                None => Ok(()),
+            },
+            Err(missed) => self.check_nothing(missed, context),
+        }
+    }
+
+    /// Uses a record, and gives its line if that takes it.
+    fn use_record(
+        &self,
+        record: RecordRef<'_>,
+        what: Use,
+        context: &mut Context,
+    ) -> Result<Option<usize>, Failure> {
+        let line = self.check_record(&record, context)?;
+        self.count(context, what.name());
+        match what {
+            Use::Drop => {}
+            Use::Copy => {
+                let mut buffer = vec![0; record.len() + 1];
+                let short = record.len().checked_sub(1).map(|len| &mut buffer[..len]);
+                if let Some(short) = short
+                    && !matches!(record.copy_to(short), Err(Error::BufferTooSmall { .. }))
+                {
+                    return Err("a message was copied to a buffer that is too small".into());
+                }
+                let len = record.copy_to(&mut buffer)?;
+                self.check_bytes(context, &buffer[..len])?;
+            }
+            Use::Read => {
+                let mut bytes = Vec::new();
+                record.for_each_chunk(|chunk| bytes.extend_from_slice(chunk));
+                let mut tail = vec![0; record.len()];
+                let read = record.read_at(record.len() / 2, &mut tail);
+                record.check()?;
+                self.check_bytes(context, &bytes)?;
+                if tail[..read] != bytes[record.len() / 2..] {
+                    return Err("two ways of reading differ".into());
+                }
+            }
+            Use::Handles => self.check_handles_of(&record, context)?,
+            Use::Keep => {
+                record.keep();
+                return Ok(None);
+            }
+            Use::Forget => {
+                std::mem::forget(record);
+                return Ok(None);
+            }
+        }
+        drop(record);
+        Ok(Some(line))
+    }
+
+    /// Judges a record, all but its handles, and gives its line.
+    fn check_record(&self, record: &RecordRef<'_>, context: &Context) -> Result<usize, Failure> {
+        let line = self.check_bytes(context, &record.to_vec())?;
+        let (_, front) = self.front_of(record.len())?;
+        let found = (record.ring(), record.position(), record.handle_count(), record.is_empty());
+        let wanted = (self.lines[line].ring, front.position, front.files.len(), record.len() == 0);
+        if found == wanted {
+            return Ok(line);
+        }
+        Err(format!("ring, position, handles and emptiness {found:?} instead of {wanted:?}").into())
+    }
+
+    /// Asks for a record's handles, twice: it keeps them.
+    fn check_handles_of(
+        &self,
+        record: &RecordRef<'_>,
+        context: &mut Context,
+    ) -> Result<(), Failure> {
+        for _ in 0..2 {
+            let (_, front) = self.front_of(record.len())?;
+            match record.handles() {
+                Ok(handles) if !front.are_lost => context.check_handles(&handles, &front.files)?,
+                Err(Error::HandlesLost { ring, position, count, data }) => {
+                    self.check_lost(ring, position, count, &data, context)?;
+                }
+                other => return Err(format!("handles of {front:?}: {other:?}").into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes many messages at once, and panics in the midst of it now and then.
+    pub(super) fn drain(&mut self, context: &mut Context) -> Result<(), Failure> {
+        let limit = match context.rng.below(6) {
+            0 => usize::MAX,
+            1..4 => context.rng.below(70) as usize,
+            _ => 55 + context.rng.below(10) as usize, // just before a lane's turn is over
+        };
+        let throws_at = context.rng.percent(30).then(|| context.rng.below(40) as usize);
+        let asks = context.rng.percent(50);
+        let call = if limit == usize::MAX { "drain" } else { "drain with a limit" };
+        self.note_receive(context, call, &format!(" of {limit}, panics at {throws_at:?}"));
+        let Some(mut rx) = self.rx.take() else { return Ok(()) };
+        let (mut taken, mut outcome) = (0, Ok(()));
+        let drained = catch_unwind(AssertUnwindSafe(|| {
+            rx.end.drain(limit, |record| {
+                if outcome.is_err() {
+                    return; // the run has failed
+                }
+                let looked_at = self.look_at(record, asks, context);
+                if looked_at.is_ok() && throws_at == Some(taken) {
+                    resume_unwind(Box::new(Thrown));
+                }
+                outcome = looked_at.and_then(|line| self.take(line).map(drop));
+                taken += 1;
+            })
+        }));
+        self.rx = Some(rx);
+        outcome?;
+        if let (Some(rx), true) = (&self.rx, taken > 0) {
+            rx.senders.note();
+        }
+        match drained {
+            Ok(Ok(count)) if count == taken && (count == limit || self.is_empty()) => Ok(()),
+            Ok(drained) => {
+                let left = self.lines.iter().map(|line| line.queue.len()).sum::<usize>();
+                Err(format!("drained {drained:?} of {limit}, {taken} seen, {left} left").into())
+            }
+            Err(thrown) if thrown.is::<Thrown>() && throws_at == Some(taken) => {
+                self.count(context, "drain with a panic");
+                Ok(())
+            }
+            Err(other) => resume_unwind(other),
+        }
+    }
+
+    fn look_at(
+        &self,
+        record: &RecordRef<'_>,
+        asks: bool,
+        context: &mut Context,
+    ) -> Result<usize, Failure> {
+        let line = self.check_record(record, context)?;
+        if asks && record.handle_count() > 0 {
+            self.check_handles_of(record, context)?;
+        }
+        Ok(line)
+    }
+}
