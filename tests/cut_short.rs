@@ -178,7 +178,10 @@ fn receive_cut<K: Discipline>(
     assert!(error.as_ref().is_some_and(|error| says_cut(error, len)), "{error:?}");
 }
 
-fn ways<K: Discipline>() -> [fn(&mut Receiver<K>) -> Option<Error>; 9] {
+/// A way of receiving or sending, and the error that it gave.
+type Way<E> = fn(&mut E) -> Option<Error>;
+
+fn ways<K: Discipline>() -> [Way<Receiver<K>>; 9] {
     fn failed<T>(received: Result<T, TryRecvError>) -> Option<Error> {
         match received {
             Err(TryRecvError::Failed { source }) => Some(source),
@@ -250,7 +253,7 @@ fn send_cut<K: Discipline>(
 
 #[test]
 fn a_send_into_what_was_cut_off_does_not_say_that_it_succeeded() {
-    fn ways<K: Discipline>() -> [fn(&mut Sender<K>) -> Option<Error>; 5] {
+    fn ways<K: Discipline>() -> [Way<Sender<K>>; 5] {
         [
             |tx| match tx.try_send(&[7; LONG]) {
                 Err(TrySendError::Failed { source, .. }) => Some(source),

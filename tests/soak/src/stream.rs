@@ -58,8 +58,8 @@ fn report(path: &Path, figures: &Figures) -> Result<Report, Failure> {
 }
 
 /// The control block and the directory entry of a ring in a sound region that nobody uses any
-/// more. The tail of a lane whose producer was killed may be behind by one record, as long as none has
-/// claimed the lane after that: on other rings, somebody has.
+/// more. The tail of a lane whose producer was killed may be behind by one batch, as long as no other
+/// has claimed the lane after that: on other rings, one has.
 ///
 /// # Errors
 /// Where it is not sound, or the ring is not empty.
@@ -71,7 +71,7 @@ pub(crate) fn settled_ring(path: &Path, ring: usize) -> Result<(RingControl, Rin
     let ring = image.rings().get(ring).ok_or("no such ring")?;
     let control = ring.control.ok_or("no control block")?;
     let is_lane = ring.entry.ring_kind() == Some(RingKind::Lane);
-    let lag_max = if is_lane { u64::from(ring.entry.max_message) + 16 } else { 0 };
+    let lag_max = if is_lane { ring.entry.capacity } else { 0 };
     if control.head.wrapping_sub(control.tail) > lag_max {
         return Err(format!("head {} and tail {} differ", control.head, control.tail).into());
     }
