@@ -92,9 +92,10 @@ mod ring;
 mod watcher;
 
 pub use endpoint::{
-    Claim, Deadline, Discipline, Iter, MessagePacket, Mpsc, MpscConsumer, MpscProducer, Receiver,
-    RecordRef, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, Spsc,
-    SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
+    Claim, Deadline, Discipline, Disconnect, Interrupter, Iter, MessagePacket, Mpsc, MpscConsumer,
+    MpscProducer, Peers, Receiver, RecordRef, RecvError, RecvTimeoutError, SendError,
+    SendTimeoutError, Sender, Spsc, SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable,
+    wait_any,
 };
 pub use error::{Damage, Error};
 pub use handle::{
