@@ -89,6 +89,20 @@ fn raise() {
     unsafe { libc::raise(libc::SIGBUS) };
 }
 
+/// What the kernel sends, if it is to tell early, of memory that failed and that no access waits for.
+fn tell_of_failed_memory() {
+    // SAFETY: all zeros is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    (info.si_signo, info.si_code) = (libc::SIGBUS, libc::BUS_MCEERR_AO);
+    let own = std::process::id();
+    // SAFETY: `info` is a valid place; a process may tell itself anything.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, own, libc::SIGBUS, &raw const info) };
+    assert_eq!(sent, 0);
+    // Whichever thread had it, the process is over by then, or the signal is.
+    thread::sleep(std::time::Duration::from_millis(100));
+}
+
 /// Calls what `chaining` found installed.
 static BELOW: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 static CALLS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
@@ -200,6 +214,17 @@ fn host() {
             set_special(libc::SIG_DFL);
             let _region = Region::open(&path);
             raise();
+        }
+        "failed-memory" => {
+            set_special(libc::SIG_DFL);
+            let _region = Region::open(&path);
+            tell_of_failed_memory();
+        }
+        "failed-memory-ignored" => {
+            set_special(libc::SIG_IGN);
+            let mut region = Region::open(&path);
+            tell_of_failed_memory();
+            region.survives_a_cut();
         }
         "ignored-sent" => {
             set_special(libc::SIG_IGN);
@@ -362,6 +387,12 @@ fn faults_of_none_on_many_threads_end_the_process_even_if_each_handler_calls_the
 #[test]
 fn a_signal_is_sent_to_a_process_without_another_handler_and_ends_it() {
     is_ended_by_the_fault("default-sent");
+}
+
+#[test]
+fn what_the_kernel_tells_of_failed_memory_ends_the_process_unless_that_ignores_it() {
+    is_ended_by_the_fault("failed-memory");
+    is_fine("failed-memory-ignored");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The handles of a receiver's messages.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tombolo_abi::LockWord;
 
@@ -36,8 +36,12 @@ impl Intake {
         let incoming = Arc::new(Mutex::new(incoming));
         let to_look_after = Arc::downgrade(&incoming);
         let look_after = move || {
-            if let Some(incoming) = to_look_after.upgrade() {
-                lock(&incoming).look_after_door();
+            // If the receiver is busy with it, which closing what others sent may make long, the watcher
+            // has others to look after: it comes again.
+            if let Some(incoming) = to_look_after.upgrade()
+                && let Some(mut incoming) = try_lock(&incoming)
+            {
+                incoming.look_after_door();
             }
         };
         let upkeep = needs_care.then(|| Upkeep::start(region, look_after)).transpose()?;
@@ -97,6 +101,15 @@ impl Intake {
     /// Stops listening.
     pub(super) fn close(&mut self) {
         lock(&self.incoming).close();
+    }
+}
+
+/// As [`lock`], if no other thread has it.
+fn try_lock(incoming: &Mutex<Incoming>) -> Option<MutexGuard<'_, Incoming>> {
+    match incoming.try_lock() {
+        Ok(incoming) => Some(incoming),
+        Err(TryLockError::Poisoned(incoming)) => Some(incoming.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 

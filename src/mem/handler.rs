@@ -187,7 +187,7 @@ struct Signal {
 enum Cause {
     /// An access to this address, that is repeated when the handler returns.
     Fault { address: usize, code: c_int },
-    /// A process.
+    /// A process; or the kernel, to tell of memory that failed and that no access is waiting for.
     Sent,
 }
 
@@ -205,7 +205,8 @@ extern "C" fn on_sigbus<const LEVEL: usize>(
     if matches!(code, libc::BUS_ADRERR | libc::BUS_MCEERR_AR) && patch(address) {
         return;
     }
-    let cause = if code > 0 { Cause::Fault { address, code } } else { Cause::Sent };
+    let is_fault = code > 0 && code != libc::BUS_MCEERR_AO;
+    let cause = if is_fault { Cause::Fault { address, code } } else { Cause::Sent };
     pass_on(LEVEL, &Signal { number, info, context, cause });
 }
 

@@ -6,26 +6,35 @@
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Pins the library that has this code. A program is never unloaded, nor is anything by C libraries
 /// without unloading.
 #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
 pub(super) fn stay_loaded() {
-    static PINNED: std::sync::Once = std::sync::Once::new();
-    PINNED.call_once(|| {
-        let own = stay_loaded as *const c_void;
-        let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: `found` is a valid place for what is found; the address may be any.
-        if unsafe { libc::dladdr(own, found.as_mut_ptr()) } == 0 {
-            return; // in no library
-        }
-        // SAFETY: written by the call, and all zeros is a valid value anyway.
-        let name = unsafe { found.assume_init() }.dli_fname;
-        let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-        // SAFETY: `name` is the string by which the loader knows the library, which is loaded, as
-        // this code runs; nothing else is ever loaded by this call. Of a program it finds nothing.
-        unsafe { libc::dlopen(name, flags) };
-    });
+    static IS_PINNED: AtomicBool = AtomicBool::new(false);
+    if IS_PINNED.load(Relaxed) {
+        return;
+    }
+    // Twice at once does no harm, and a child that is forked meanwhile waits for no thread.
+    pin();
+    IS_PINNED.store(true, Relaxed);
+}
+
+#[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
+fn pin() {
+    let own = stay_loaded as *const c_void;
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `found` is a valid place for what is found; the address may be any.
+    if unsafe { libc::dladdr(own, found.as_mut_ptr()) } == 0 {
+        return; // in no library
+    }
+    // SAFETY: written by the call, and all zeros is a valid value anyway.
+    let name = unsafe { found.assume_init() }.dli_fname;
+    let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+    // SAFETY: `name` is the string by which the loader knows the library, which is loaded, as this code
+    // runs; nothing else is ever loaded by this call. Of a program it finds nothing.
+    unsafe { libc::dlopen(name, flags) };
 }
 
 /// There is nothing to unload.

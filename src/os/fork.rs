@@ -5,7 +5,7 @@
 use std::io;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -107,16 +107,29 @@ pub(crate) struct NoForks {
 ///
 /// Children made by a bare `clone` system call pass this by.
 pub(crate) fn hold_off() -> Result<NoForks, Errno> {
-    static REGISTERED: OnceLock<i32> = OnceLock::new();
-    // SAFETY: the three functions have the type asked for and live as long as the program.
-    let result = *REGISTERED
-        .get_or_init(|| unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(reset)) });
-    if result != 0 {
-        return Err(Errno::from_raw_os_error(result));
-    }
+    register()?;
     let signals = Blocked::new();
     lock();
     Ok(NoForks { _signals: signals })
+}
+
+/// Has the functions below called around each fork.
+///
+/// Twice, if two threads come first at once, which does no harm: holds nest. None waits for the other, as
+/// a child that is forked meanwhile would wait for ever.
+fn register() -> Result<(), Errno> {
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    if IS_REGISTERED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    // SAFETY: the three functions have the type asked for and live as long as the program.
+    match unsafe { libc::pthread_atfork(Some(lock), Some(unlock), Some(reset)) } {
+        0 => {
+            IS_REGISTERED.store(true, Ordering::Release);
+            Ok(())
+        }
+        error => Err(Errno::from_raw_os_error(error)),
+    }
 }
 
 impl Drop for NoForks {

@@ -107,8 +107,9 @@ impl Rendezvous {
     /// Takes a connection out; `None` where there is none. What is not one is dropped.
     pub(crate) fn take_out(&self) -> Result<Option<Descriptor>, Errno> {
         for _ in 0..JUNK_MAX {
+            let mut found; // closed when forks go on: another's files may take any time for that
             let no_forks = fork::hold_off()?;
-            let mut found = match socket::peek(self.exit.as_fd(), &mut [0; 1]) {
+            found = match socket::peek(self.exit.as_fd(), &mut [0; 1]) {
                 Err(Errno::AGAIN) => return Ok(None),
                 found => found?,
             };
@@ -116,11 +117,12 @@ impl Rendezvous {
                 return Err(Errno::MFILE); // it stays; of more than one there would be some
             }
             socket::drop_first(&self.exit)?;
-            match (found.descriptors.pop(), found.descriptors.is_empty()) {
-                (Some(one), true) if !found.is_cut && socket::is_of_packets(one.as_fd()) => {
-                    return Descriptor::private(one, &no_forks).map(Some);
-                }
-                _ => {}
+            if !found.is_cut
+                && found.descriptors.len() == 1
+                && let Some(one) =
+                    found.descriptors.pop_if(|one| socket::is_of_packets(one.as_fd()))
+            {
+                return Descriptor::private(one, &no_forks).map(Some);
             }
         }
         Ok(None)
