@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use bytemuck::bytes_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tombolo::{
-    Error, EventsRegion, MpscConsumer, MpscProducer, SpscReceiver, SpscSender, TryRecvError,
-    wait_any,
+    Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, SpscReceiver, SpscSender,
+    TryRecvError, wait_any,
 };
-use tombolo_abi::{HandlePacket, Hello, RingControl};
+use tombolo_abi::{HandlePacket, Hello, RingControl, packet_kind};
 
 mod support;
 use support::carrying::{
-    Forger, SOON, closes_soon, numbered, numbers_of, open_count, packet, send, send_lists,
+    Forger, SOON, closes_soon, numbered, numbers_of, open_count, packet, send, send_lists, try_send,
 };
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, small};
@@ -129,6 +129,164 @@ fn a_packet_in_the_name_of_another_sender_than_its_connections_is_refused() {
         let TryRecvError::Failed { source } = &refused else { panic!("{refused}") };
         assert!(matches!(source, Error::ProtocolViolation { ring: 1, .. }), "{source}");
     }
+}
+
+/// Publishes an empty record with one handle as `forger`'s sender, and gives what comes of it.
+fn receive_forged(forger: &Forger, rx: &mut MpscConsumer) -> Result<Vec<u64>, Error> {
+    forger.publish(1, forger.sender());
+    match rx.try_recv() {
+        Ok(message) => Ok(numbers_of(&message.handles)),
+        Err(TryRecvError::Failed { source }) => Err(source),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_hello_of_another_region_or_another_make_is_not_taken_for_the_senders() {
+    let changes: [fn(&mut Hello); 8] = [
+        |_| {},
+        |hello| hello.kind = packet_kind::HANDLES,
+        |hello| hello.ring = 0,
+        |hello| hello.ring = u32::MAX,
+        |hello| hello.region_uuid[15] ^= 1,
+        |hello| hello.key ^= 1,
+        |hello| hello.device ^= 1,
+        |hello| hello.inode ^= 1,
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        for longer in [0, 1] {
+            let dir = Dir::new();
+            let path = dir.file("r");
+            let (mut tx, mut rx) = mpsc(&path);
+            rx.claim().unwrap();
+            tx.claim().unwrap();
+            let forger = Forger::at_ring(&path, 1);
+            let mut hello = forger.hello(forger.tail());
+            change(&mut hello);
+            let mut bytes = bytes_of(&hello).to_vec();
+            bytes.resize(bytes.len() + longer, 0);
+            let socket = forger.connect();
+            send(&socket, &bytes, &[]);
+            let _ = try_send(&socket, &forger.packet(forger.tail(), 1), &[numbered(7).as_fd()]);
+            let received = receive_forged(&forger, &mut rx);
+            match (number, longer, received) {
+                (0, 0, Ok(numbers)) => assert_eq!(numbers, [7]),
+                (_, _, Err(Error::HandlesLost { ring: 1, .. })) if number + longer > 0 => {}
+                (.., received) => panic!("change {number}, {longer} longer: {received:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_packet_of_another_ring_or_another_length_is_refused() {
+    let changes: [fn(&mut Vec<u8>); 4] = [
+        |_| {},
+        |bytes| bytes[std::mem::offset_of!(HandlePacket, ring)] = 0,
+        |bytes| bytes.extend([0; 8]),
+        |bytes| bytes.truncate(bytes.len() - 8),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let dir = Dir::new();
+        let path = dir.file("r");
+        let (mut tx, mut rx) = mpsc(&path);
+        rx.claim().unwrap();
+        tx.claim().unwrap();
+        let forger = Forger::at_ring(&path, 1);
+        let mut bytes = forger.packet(forger.tail(), 1);
+        change(&mut bytes);
+        send(&forger.connect_as_sender(forger.tail()), &bytes, &[numbered(7).as_fd()]);
+        match (number, receive_forged(&forger, &mut rx)) {
+            (0, Ok(numbers)) => assert_eq!(numbers, [7]),
+            (1.., Err(Error::ProtocolViolation { ring: 1, .. })) => {}
+            (_, received) => panic!("change {number}: {received:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_packet_of_a_kind_that_is_not_known_is_passed_by() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = mpsc(&path);
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    let forger = Forger::at_ring(&path, 1);
+    let socket = forger.connect_as_sender(forger.tail());
+    for position in [forger.tail().wrapping_sub(8), forger.tail(), forger.tail() + 64] {
+        let mut unknown = forger.packet(position, 1);
+        unknown[std::mem::offset_of!(HandlePacket, kind)] = 99;
+        send(&socket, &unknown, &[numbered(9).as_fd()]);
+    }
+    forger.send_packet(&socket, forger.tail(), 1, &[numbered(7).as_fd()]);
+    assert_eq!(receive_forged(&forger, &mut rx).unwrap(), [7]);
+}
+
+#[test]
+fn a_sender_that_was_stopped_between_connecting_and_its_hello_is_heard_later() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let (mut tx, mut rx) = mpsc(&path);
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    let forger = Forger::at_ring(&path, 1).posing_as(1);
+    let stopped = forger.connect();
+    tx.send_packet(packet(1, 1)).unwrap(); // over a later connection: both are let in
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
+    let mut other = mpsc(&path).0;
+    other.claim().unwrap(); // as whom the forger poses
+    send(&stopped, bytes_of(&forger.hello(forger.tail())), &[]);
+    forger.send_packet(&stopped, forger.tail(), 1, &[numbered(7).as_fd()]);
+    assert_eq!(receive_forged(&forger, &mut rx).unwrap(), [7]);
+}
+
+#[test]
+fn who_says_nothing_goes_before_an_older_connection_in_which_something_is_left() {
+    run("crowd");
+}
+
+fn strangers_beside_an_older_connection(path: &Path) {
+    let (mut tx, mut rx) = mpsc(path);
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    let before = open_count();
+    let forger = Forger::at_ring(path, 1);
+    let older = forger.connect_as_sender(forger.tail());
+    forger.send_packet(&older, forger.tail(), 1, &[numbered(7).as_fd()]);
+    let newer = forger.connect_as_sender(forger.tail());
+    let silent: Vec<_> = (0..400).map(|_| forger.connect()).collect();
+    let mut short_lived = mpsc(path).0;
+    short_lived.claim().unwrap();
+    drop(short_lived); // a departure: all are let in, to see whose it was
+    let start = Instant::now();
+    while open_count() < before + silent.len() + 300 {
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        assert!(start.elapsed() < SOON, "they were not let in");
+    }
+    assert_eq!(receive_forged(&forger, &mut rx).unwrap(), [7]);
+    drop((newer, silent));
+}
+
+#[test]
+fn what_comes_on_one_lane_leaves_the_handles_of_another_alone() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let options = || small().mpsc_capacity(1 << 16).max_handles(64).producers(2);
+    let open = || EventsRegion::open_path_with(&path, options().mpsc_order(MpscOrder::PerProducer));
+    let (mut slow, mut rx) = open().unwrap().split_mpsc().unwrap();
+    let (mut fast, _) = open().unwrap().split_mpsc().unwrap();
+    rx.claim().unwrap();
+    slow.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
+    for _ in 0..100 {
+        fast.send(&[0; 64]).unwrap(); // so that its positions are beyond the other lane's
+        rx.recv().unwrap();
+    }
+    fast.send_packet(packet(2, 1)).unwrap(); // over a connection that is still to be let in
+    slow.send_packet(packet(3, 1)).unwrap();
+    let mut found = [(); 2].map(|()| numbers_of(&rx.recv().unwrap().handles));
+    found.sort_unstable();
+    assert_eq!(found, [[2], [3]]);
 }
 
 #[test]
@@ -297,6 +455,7 @@ fn peer_process() {
     let Some((role, path)) = role() else { return };
     match role.as_str() {
         "silent" => strangers_say_nothing(&path),
+        "crowd" => strangers_beside_an_older_connection(&path),
         "orphans" => orphans_beside_a_stream(&path),
         "junk" => junk_beside_a_stream(&path),
         other => panic!("no such role: {other}"),

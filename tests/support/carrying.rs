@@ -233,8 +233,16 @@ impl Forger {
 }
 
 pub(crate) fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    try_send(socket, bytes, descriptors).unwrap();
+}
+
+pub(crate) fn try_send(
+    socket: &OwnedFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
     let lists = [descriptors];
-    send_lists(socket, bytes, if descriptors.is_empty() { &[] } else { &lists }).unwrap();
+    send_lists(socket, bytes, if descriptors.is_empty() { &[] } else { &lists })
 }
 
 /// One packet with several lists of descriptors.

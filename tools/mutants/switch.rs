@@ -55,7 +55,10 @@ pub fn is(id: u32) -> bool {
         // SAFETY: the file has a byte for each mutant.
         let hit = unsafe { hits.add(id as usize) };
         // SAFETY: it stays mapped, and is used by atomic operations only.
-        unsafe { &*hit }.store(1, Relaxed);
+        let hit = unsafe { &*hit };
+        if hit.load(Relaxed) == 0 {
+            hit.store(1, Relaxed); // once: threads on many cores come here
+        }
     }
     ON.load(Relaxed) == id
 }

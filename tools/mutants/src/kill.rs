@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Failure;
-use crate::tests::{Ended, Test, Worker};
+use crate::tests::Test;
 use crate::tree::Binary;
+use crate::worker::{Ended, Worker};
 
 /// Tests that are run one by one, the quickest; the others are run together.
 const ALONE: usize = 12;

@@ -21,12 +21,14 @@ mod lists;
 mod site;
 mod tests;
 mod tree;
+mod worker;
 
 use kill::Verdict;
 use lists::Verdicts;
 use site::Mutant;
-use tests::{Test, Worker};
+use tests::Test;
 use tree::{Built, Sources};
+use worker::Worker;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -153,13 +155,7 @@ fn judge_all(
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = workers.iter().map(|worker| scope.spawn(|| work(worker))).collect();
-        for thread in threads {
-            thread.join().map_err(|_| "a worker panicked")??;
-        }
-        Ok(())
-    })
+    worker::all(workers, work)
 }
 
 /// Prints the result, and gives whether none survives.
