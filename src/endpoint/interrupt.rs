@@ -329,7 +329,7 @@ mod search {
             return None;
         }
         let mut next = State { interrupter: state.interrupter + 1, ..state.clone() };
-        let stores = (state.interrupter % 2 == 0) != (protocol == Protocol::WakesFirst);
+        let stores = state.interrupter.is_multiple_of(2) != (protocol == Protocol::WakesFirst);
         if stores {
             next.late = true;
             return Some(next);

@@ -115,7 +115,7 @@ impl<K: Kind> Play<K> {
         let line = self.check_bytes(context, &record.to_vec())?;
         let (_, front) = self.front_of(record.len())?;
         let found = (record.ring(), record.position(), record.handle_count(), record.is_empty());
-        let wanted = (self.lines[line].ring, front.position, front.files.len(), record.len() == 0);
+        let wanted = (self.lines[line].ring, front.position, front.files.len(), record.is_empty());
         if found == wanted {
             return Ok(line);
         }
