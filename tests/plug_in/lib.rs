@@ -1,6 +1,6 @@
 //! A plug-in that uses tombolo inside, for the tests to load and unload.
 //!
-//! Its functions take a path and give 0, or the number of the step that failed.
+//! Its functions take a path and give 0, or 1 if something failed.
 
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::fs::File;
@@ -9,16 +9,16 @@ use std::path::Path;
 
 use tombolo::{EventsRegion, OpenOptions};
 
-/// Opens the region in the file `path` and drops it, on a thread that ends.
+/// Opens the region in the file `path` and drops it.
 #[unsafe(no_mangle)]
 extern "C" fn plug_in_opens(path: *const c_char) -> c_int {
-    on_a_thread(path, |path| open(path).map(drop))
+    with(path, |path| open(path).map(drop))
 }
 
 /// As `plug_in_opens`, with both ends claimed and a message sent and received.
 #[unsafe(no_mangle)]
 extern "C" fn plug_in_sends(path: *const c_char) -> c_int {
-    on_a_thread(path, |path| {
+    with(path, |path| {
         let (mut tx, mut rx) = open(path)?.split_spsc().ok()?;
         tx.send(b"inside").ok()?;
         (rx.recv().ok()?.data == b"inside").then_some(())
@@ -28,7 +28,7 @@ extern "C" fn plug_in_sends(path: *const c_char) -> c_int {
 /// Cuts the region's file short while it is open, and uses it.
 #[unsafe(no_mangle)]
 extern "C" fn plug_in_survives_a_cut(path: *const c_char) -> c_int {
-    on_a_thread(path, |path| {
+    with(path, |path| {
         let (mut tx, mut rx) = open(path)?.split_spsc().ok()?;
         rx.claim().ok()?;
         tx.claim().ok()?;
@@ -41,11 +41,9 @@ fn open(path: &Path) -> Option<EventsRegion> {
     EventsRegion::open_path_with(path, OpenOptions::new().spsc_capacity(4096)).ok()
 }
 
-/// Ends before it returns all that the thread leaves behind: its thread-locals keep a library loaded.
-fn on_a_thread(path: *const c_char, run: fn(&Path) -> Option<()>) -> c_int {
+fn with(path: *const c_char, run: fn(&Path) -> Option<()>) -> c_int {
     // SAFETY: the caller gives the address of a string that ends with a zero.
     let path = unsafe { CStr::from_ptr(path) };
-    let path = Path::new(OsStr::from_bytes(path.to_bytes())).to_owned();
-    let done = std::thread::spawn(move || run(&path)).join();
-    if matches!(done, Ok(Some(()))) { 0 } else { 1 }
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    if run(path).is_some() { 0 } else { 1 }
 }

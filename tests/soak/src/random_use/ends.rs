@@ -17,7 +17,10 @@ impl<K: Kind> Play<K> {
         context: &mut Context,
     ) -> Result<(), Failure> {
         match context.rng.below(10) {
-            0 | 1 if self.rx.is_some() => self.drop_receiver(context),
+            0 | 1 if self.rx.is_some() => {
+                self.drop_receiver(context);
+                Ok(())
+            }
             0..4 => self.attach_receiver(region, context),
             4 | 5 if !self.txs.is_empty() => {
                 self.drop_sender(context);
@@ -54,11 +57,10 @@ impl<K: Kind> Play<K> {
         Ok(())
     }
 
-    fn drop_receiver(&mut self, context: &mut Context) -> Result<(), Failure> {
+    pub(super) fn drop_receiver(&mut self, context: &mut Context) {
         self.note(context, "receiver dropped");
         self.rx = None;
         self.lines.iter_mut().for_each(|line| line.lose_handles());
-        Ok(())
     }
 
     /// Lets all senders go, takes what they sent, and waits until the receiver is told.

@@ -18,11 +18,12 @@ enum Use {
     Handles,
     Keep,
     Forget,
+    Panic,
 }
 
 impl Use {
-    const ALL: [Self; 6] =
-        [Self::Drop, Self::Copy, Self::Read, Self::Handles, Self::Keep, Self::Forget];
+    const ALL: [Self; 7] =
+        [Self::Drop, Self::Copy, Self::Read, Self::Handles, Self::Keep, Self::Forget, Self::Panic];
 
     fn name(self) -> &'static str {
         match self {
@@ -32,17 +33,45 @@ impl Use {
             Self::Handles => "record's handles",
             Self::Keep => "record kept",
             Self::Forget => "record forgotten",
+            Self::Panic => "record left by a panic",
         }
     }
 }
 
-/// What is thrown out of the function that takes messages.
+/// What is thrown, and reported by no panic hook.
 struct Thrown;
+
+/// Something that is done when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
+/// Does something while a panic unwinds that has nothing to do with it.
+fn while_unwinding<T>(run: impl FnOnce() -> T) -> Option<T> {
+    let (mut run, mut done) = (Some(run), None);
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        let _on_drop = OnDrop(|| done = run.take().map(|run| run()));
+        resume_unwind(Box::new(Thrown));
+    }));
+    done
+}
 
 impl<K: Kind> Play<K> {
     /// Borrows the next message and uses it in one way or another.
     pub(super) fn borrow(&mut self, context: &mut Context) -> Result<(), Failure> {
         let what = context.rng.choose(&Use::ALL);
+        if !matches!(what, Use::Panic) && context.rng.percent(10) {
+            self.count(context, "taken while a panic unwinds");
+            return while_unwinding(|| self.borrow_for(what, context)).unwrap_or(Ok(()));
+        }
+        self.borrow_for(what, context)
+    }
+
+    fn borrow_for(&mut self, what: Use, context: &mut Context) -> Result<(), Failure> {
         let calls = ["try_recv_ref", "recv_ref_deadline", "recv_ref"];
         let (call, wait) = (self.draw_call(context, &calls, 1), self.wait());
         self.note_receive(context, call, &format!(", {what:?}"));
@@ -104,6 +133,13 @@ impl<K: Kind> Play<K> {
             Use::Forget => {
                 std::mem::forget(record);
                 return Ok(None);
+            }
+            Use::Panic => {
+                let thrown = catch_unwind(AssertUnwindSafe(|| {
+                    let _record = record;
+                    resume_unwind(Box::new(Thrown));
+                }));
+                return if thrown.is_err() { Ok(None) } else { Err("no panic".into()) };
             }
         }
         drop(record);

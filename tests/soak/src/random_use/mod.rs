@@ -30,7 +30,7 @@ pub(crate) const RUN: Run = Run {
 };
 
 fn body(setting: &Setting) -> Result<Report, Failure> {
-    let messages = setting.count(1_000_000, 10_000);
+    let messages = setting.count(1_000_000, 20_000);
     let mut tally = Tally::default();
     let mut worlds = 0;
     while tally.sent < messages {

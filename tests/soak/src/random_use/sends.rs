@@ -11,6 +11,8 @@ use crate::Failure;
 
 /// How long a call waits that must not have to.
 pub(super) const LONG: Duration = Duration::from_secs(20);
+/// Calls to fill a ring by, at the most.
+const SENDS_TO_FILL: u32 = 60;
 /// Handles on their way through a ring, at the most: the system counts them, for all processes together.
 const HANDLES_ON_THEIR_WAY: usize = 32;
 
@@ -91,6 +93,45 @@ impl<K: Kind> Play<K> {
             65..90 if self.max_handles > 0 => self.send_packet(tx, context),
             _ if K::build(self, context)? => Ok(()),
             _ => self.send_packet(tx, context),
+        }
+    }
+
+    /// Sends on one line until that is full. Now and then the receiver goes then, of which the sender is
+    /// told.
+    pub(super) fn fill(&mut self, context: &mut Context) -> Result<(), Failure> {
+        if self.txs.is_empty() {
+            return Ok(());
+        }
+        let tx = context.rng.below(self.txs.len() as u64) as usize;
+        (0..3).try_for_each(|_| self.send_packet(tx, context))?;
+        let mut left = SENDS_TO_FILL;
+        while left > 0 && self.fit(tx, self.max_message, false) != Fit::No {
+            left -= 1;
+            match left % 8 {
+                0 => self.send_batch(tx, context)?,
+                _ => self.send_bytes(tx, context)?,
+            }
+        }
+        (0..3).try_for_each(|_| self.send_batch(tx, context))?;
+        if self.rx.is_none() || !context.rng.percent(40) {
+            return Ok(());
+        }
+        self.drop_receiver(context);
+        (0..2).try_for_each(|_| self.send_packet(tx, context))?;
+        self.wait_for_no_receiver(tx, context)
+    }
+
+    /// Waits until a sender on a full line is told that its receiver is gone.
+    fn wait_for_no_receiver(&mut self, tx: usize, context: &mut Context) -> Result<(), Failure> {
+        let len = self.len_on(self.txs[tx].line, self.max_message);
+        let is_full = self.fit(tx, len, false) == Fit::No;
+        if !is_full || self.rx.is_some() || !self.txs[tx].receivers.may_be_told() {
+            return Ok(());
+        }
+        context.trace(|| format!("{}: {tx} waits for a departure", self.name));
+        match split(self.txs[tx].end.send_timeout(&vec![0; len], LONG))? {
+            Err((Refused::Disconnected, ())) => self.note_departure(tx, context),
+            other => Err(format!("a departure was to be told: {other:?}").into()),
         }
     }
 
@@ -310,7 +351,8 @@ impl<K: Kind> Play<K> {
         let count = match () {
             () if is_too_many => self.max_handles + 1,
             () if self.max_handles == 0 || is_crowded => 0,
-            () => context.rng.below(self.max_handles as u64 + 1) as usize,
+            () if context.rng.percent(20) => 0,
+            () => 1 + context.rng.below(self.max_handles as u64) as usize,
         };
         let files = context.draw_files(count);
         let mut packet = MessagePacket::from(context.message(number, len));

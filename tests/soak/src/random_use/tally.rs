@@ -37,6 +37,8 @@ const OF_EACH: &[&str] = &[
     "record read in pieces",
     "record kept",
     "record forgotten",
+    "record left by a panic",
+    "taken while a panic unwinds",
     "record's handles",
     "drain",
     "drain with a limit",

@@ -117,7 +117,9 @@ impl World {
             26 => self.open_again(),
             27 => spsc.see_senders_off(context),
             28 => mpsc.see_senders_off(context),
-            29 if self.asks.contains(&true) && self.steps >= ASKS_FROM => self.ask_for_taken(),
+            29 => spsc.fill(context),
+            30 => mpsc.fill(context),
+            31..36 if self.asks.contains(&true) && self.steps >= ASKS_FROM => self.ask_for_taken(),
             _ => {
                 let is_send = context.rng.percent(self.sends_percent);
                 match (is_send, context.rng.percent(40)) {
