@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tombolo::{
-    Disconnect, EventsRegion, Interrupter, MessagePacket, MpscConsumer, MpscOrder, MpscProducer,
-    OpenOptions, RecvError, RecvTimeoutError, SendError, SendTimeoutError, SpscReceiver,
-    SpscSender, TryRecvError, TrySendError, wait_any,
+    Disconnect, Error, EventsRegion, Interrupter, MessagePacket, MpscConsumer, MpscOrder,
+    MpscProducer, OpenOptions, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
+    SpscReceiver, SpscSender, TryRecvError, TrySendError, wait_any,
 };
 
 mod support;
@@ -486,6 +486,27 @@ fn an_interrupt_ends_the_wait_for_an_endpoint_that_another_owns() {
 }
 
 /// Clones wait at once, and each has interrupters of its own.
+#[test]
+fn a_call_that_does_not_block_tries_for_an_endpoint_as_long_as_ever_and_leaves_the_interrupt() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let ((mut owns_tx, mut owns_rx), (mut tx, mut rx)) = (spsc(&path), spsc(&path));
+    owns_tx.claim().unwrap();
+    owns_rx.claim().unwrap();
+    rx.interrupter().interrupt();
+    tx.interrupter().interrupt();
+    let is_patient = |call: &mut dyn FnMut() -> bool| {
+        let start = Instant::now();
+        call() && start.elapsed() >= Duration::from_millis(100)
+    };
+    assert!(is_patient(&mut || matches!(rx.claim(), Err(Error::Busy { .. }))));
+    assert!(is_patient(&mut || rx.try_recv().is_err()));
+    assert!(is_patient(&mut || matches!(tx.claim(), Err(Error::Busy { .. }))));
+    assert!(is_patient(&mut || tx.try_send(b"").is_err()));
+    assert!(matches!(rx.recv(), Err(RecvError::Interrupted)));
+    assert!(matches!(tx.send(b""), Err(SendError::Interrupted(()))));
+}
+
 #[test]
 fn a_clone_is_not_interrupted_by_the_others_interrupter() {
     let dir = Dir::new();

@@ -200,10 +200,13 @@ impl Claimed {
         }
     }
 
-    /// Notes that `wait_any` has named this receiver, as the `count`th of all.
+    /// Notes that `wait_any` has named this receiver, as the `count`th of all. One that has a message was
+    /// named for that: that the other side is disconnected is still to be said.
     pub(super) fn note_named(&mut self, count: u64) {
         self.named = count;
-        self.peer.note_named();
+        if matches!(self.front(), Ok(None)) {
+            self.peer.note_named();
+        }
     }
 
     /// Arms for a sleep on several receivers; `None` where this one is no reason to sleep. Disarm
@@ -250,7 +253,10 @@ mod tests {
 
     use super::*;
     use crate::carrier::HandOver;
-    use crate::{Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions};
+    use crate::{
+        Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, SpscReceiver,
+        wait_any,
+    };
 
     fn open(path: &std::path::Path) -> (MpscProducer, MpscConsumer) {
         let options = OpenOptions::new().max_handles(1).producers(2);
@@ -268,6 +274,26 @@ mod tests {
         outgoing
             .hand_over(&HandOver { region, ring, sender, tail: 0, position: 0, handles })
             .unwrap();
+    }
+
+    #[test]
+    fn one_that_is_named_for_a_last_message_is_named_again_for_being_disconnected() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let (mut tx, mut rx) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
+        rx.claim().unwrap();
+        tx.claim().unwrap();
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        tx.send(b"the last").unwrap();
+        drop(tx);
+        // As if the message had come between a look at the ring and that at the sender.
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        assert!(matches!(claimed.last_look(), Ok((Some(_), true))));
+        let wait = |rx: &mut SpscReceiver| wait_any(&mut [rx], Deadline::PAST).ok();
+        assert_eq!(wait(&mut rx), Some(0), "for the message");
+        assert_eq!(rx.try_recv().unwrap().data, b"the last");
+        assert_eq!(wait(&mut rx), Some(0), "for being disconnected");
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
+        assert_eq!(wait(&mut rx), None, "once");
     }
 
     #[test]

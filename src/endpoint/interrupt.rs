@@ -62,7 +62,7 @@ impl Interrupter {
 pub struct Interrupts(Option<Arc<AtomicU32>>);
 
 impl Interrupts {
-    #[cfg(test)]
+    /// Those of a call that nothing interrupts.
     pub(super) const fn none() -> Self {
         Self(None)
     }

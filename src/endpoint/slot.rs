@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
 
 use super::backoff::Backoff;
-use super::interrupt::Until;
+use super::interrupt::{Interrupts, Until};
 use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::LockMapping;
@@ -35,8 +35,12 @@ use crate::watcher::Pulse;
 const CLAIM_MIN: Duration = Duration::from_millis(100);
 
 /// Until when a claim is tried by a call that would wait `until` then. A call that would wait for ever
-/// is to learn of another owner.
+/// is to learn of another owner. One that would not wait at all ends by no interrupt: that is for the next
+/// that would.
 pub(crate) fn claim_until(until: Until<'_>) -> Until<'_> {
+    static NONE: Interrupts = Interrupts::none();
+    let is_to_block = !until.deadline.has_passed();
+    let until = Until { interrupts: if is_to_block { until.interrupts } else { &NONE }, ..until };
     let remaining = until.deadline.remaining();
     let remaining = remaining.map_or(CLAIM_MIN, |remaining| remaining.max(CLAIM_MIN));
     Until { deadline: remaining.into(), ..until }
