@@ -65,8 +65,9 @@ fn count_ctrl_c(interrupter: Interrupter) -> Result<Arc<AtomicU32>, ctrlc::Error
 
 fn collect(name: &str, file: &str, writers: &str) -> Result<u64, Box<dyn Error>> {
     let writers: u64 = writers.parse().map_err(|_| USAGE)?;
-    let mut log = Log::open(file)?;
-    let (_, mut rx) = EventsRegion::open(name)?.split_mpsc()?;
+    let mut region = EventsRegion::open(name)?;
+    let mut log = Log::open(file, region.uuid())?;
+    let (_, mut rx) = region.split_mpsc()?;
     rx.set_disconnect(Disconnect::Never); // writers come and go; `is_over` says when all are done
     let ctrl_c = count_ctrl_c(rx.interrupter())?;
     let mut count = 0;
@@ -107,28 +108,34 @@ fn is_over(rx: &mut MpscConsumer, writers: u64) -> Result<bool, Box<dyn Error>> 
     }
 }
 
-/// The file, in which each line follows the position of its message.
+/// The file, in which each line follows the region's id and the position of its message.
 struct Log {
     file: File,
-    /// The position of the last message in it.
+    region: String,
+    /// The position of the last message of this region in it.
     last: Option<u64>,
 }
 
 impl Log {
     /// Opens the file, and removes half a line that a killed collector may have left.
-    fn open(path: &str) -> io::Result<Self> {
+    fn open(path: &str, uuid: [u8; 16]) -> io::Result<Self> {
+        let region = format!("{:032x}", u128::from_be_bytes(uuid));
         let file = File::options().create(true).read(true).append(true).open(path)?;
         let (mut reader, mut line) = (BufReader::new(&file), vec![]);
         let (mut last, mut len) = (None, 0);
         while reader.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
-            let position = line.split(|byte| *byte == b' ').next();
-            let position = position.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
-            last = Some(position.ok_or_else(|| io::Error::other("not a collector's file"))?);
+            let mut words = line.split(|byte| *byte == b' ').map(str::from_utf8);
+            let (Some(Ok(of)), Some(Ok(position))) = (words.next(), words.next()) else {
+                return Err(io::Error::other("not a collector's file"));
+            };
+            if of == region {
+                last = Some(position.parse().map_err(io::Error::other)?);
+            }
             len += line.len() as u64;
             line.clear();
         }
         file.set_len(len)?;
-        Ok(Self { file, last })
+        Ok(Self { file, region, last })
     }
 
     /// Appends a line unless the file has it, and gives whether it had not. Positions only grow.
@@ -136,7 +143,7 @@ impl Log {
         if self.last.is_some_and(|last| position.wrapping_sub(last) as i64 <= 0) {
             return Ok(false);
         }
-        let mut bytes = format!("{position} ").into_bytes();
+        let mut bytes = format!("{} {position} ", self.region).into_bytes();
         bytes.extend_from_slice(line);
         bytes.push(b'\n');
         self.file.write_all(&bytes)?;
