@@ -16,8 +16,11 @@ struct Arguments {
     /// What the run draws its numbers from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Do a hundredth only, as the tests do.
+    /// Do a tenth only.
     #[arg(long)]
+    tenth: bool,
+    /// Do a hundredth only, as the tests do.
+    #[arg(long, conflicts_with = "tenth")]
     hundredth: bool,
     #[command(subcommand)]
     command: Option<Command>,
@@ -59,7 +62,11 @@ fn main() -> ExitCode {
 
 fn run(name: &str, arguments: &Arguments) -> Result<(), Failure> {
     let run = find(name).ok_or_else(|| format!("no run is called {name:?}; see the list"))?;
-    let size = if arguments.hundredth { Size::Hundredth } else { Size::Full };
+    let size = match (arguments.tenth, arguments.hundredth) {
+        (true, _) => Size::Tenth,
+        (_, true) => Size::Hundredth,
+        _ => Size::Full,
+    };
     let setting = Setting { size, seed: arguments.seed, program: env::current_exe()? };
     println!("{name}: {}", run.about);
     print!("{}", run.start(&setting)?);

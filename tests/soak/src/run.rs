@@ -13,6 +13,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub enum Size {
     /// As much as was promised.
     Full,
+    /// A tenth of it.
+    Tenth,
     /// A hundredth of it, for the tests.
     Hundredth,
 }
@@ -35,11 +37,12 @@ impl Setting {
         Self { size: Size::Hundredth, seed: 1, program: program.into() }
     }
 
-    /// `full`, or a hundredth of it but at least `least`.
+    /// `full`, or that part of it but at least `least`.
     #[must_use]
     pub fn count(&self, full: u64, least: u64) -> u64 {
         match self.size {
             Size::Full => full,
+            Size::Tenth => least.max(full / 10),
             Size::Hundredth => least.max(full / 100),
         }
     }

@@ -28,7 +28,7 @@ pub(super) const ATTEND: &str = "calls.attend";
 pub(super) fn run(setting: &Setting, report: &mut Report) -> Result<(), Failure> {
     let seconds = match setting.size {
         Size::Full => 10,
-        Size::Hundredth => 2,
+        Size::Tenth | Size::Hundredth => 2,
     };
     End::ALL.into_iter().try_for_each(|end| {
         let judged = idle(setting, end, seconds, report);

@@ -104,7 +104,7 @@ pub(super) fn kill_in_company(
 pub(super) fn starts(setting: &Setting) -> u64 {
     match setting.size {
         Size::Full => STARTS,
-        Size::Hundredth => 1,
+        Size::Tenth | Size::Hundredth => 1,
     }
 }
 

@@ -187,6 +187,7 @@ impl Actor {
         let passages = match (point.and_then(|point| point.split_once('.')), scene.setting.size) {
             (Some(("claim" | "transfer", _)), _) => 1,
             (_, Size::Full) => 1000,
+            (_, Size::Tenth) => 100,
             (_, Size::Hundredth) => 60,
         };
         let crash = format!("{}:{}", point.unwrap_or_default(), 1 + rng.below(passages));

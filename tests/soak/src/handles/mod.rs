@@ -113,7 +113,7 @@ fn tell(report: &mut Report, setting: &Setting, kind: RingKind, toll: &Toll, led
             let what = format!("{name}: {role} dead at {point}");
             match setting.size {
                 Size::Full => report.count(&what, count),
-                Size::Hundredth => report.note(&what, count), // too few to come to each
+                Size::Tenth | Size::Hundredth => report.note(&what, count), // too few to come to each
             }
         }
     }

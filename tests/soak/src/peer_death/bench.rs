@@ -127,7 +127,7 @@ impl Bench {
         signal(victim, Signal::STOP)?;
         thread::sleep(match self.setting.size {
             Size::Full => Duration::from_millis(1500),
-            Size::Hundredth => Duration::from_millis(300),
+            Size::Tenth | Size::Hundredth => Duration::from_millis(300),
         });
         if self.notes.ended() != ended {
             return Err("the wait ended though the victim was stopped only".into());
