@@ -62,9 +62,9 @@ pub(crate) fn judge(
         };
         // One that fails now and then by itself proves nothing.
         for suspect in suspects {
-            let none = ("TOMBOLO_MUTANT", "0");
-            let (ended, _) = worker.run(binary, &[&suspect], none, patience)?;
-            if ended == Ended::Well {
+            let on = ("TOMBOLO_MUTANT", &*number);
+            let (ended, _) = worker.run(binary, &[&suspect], on, patience)?;
+            if ended != Ended::Well {
                 return Ok(killed(binary, &[&suspect], ""));
             }
         }

@@ -4,8 +4,8 @@
 //! on. A first run of each test finds which mutants it comes to; then each mutant meets the tests that come
 //! to it, quickest first, until one fails. Constant functions, macros, and what only formats are left alone.
 //!
-//! `mutants [--fresh] [--list] [--again] [--longest SECONDS] [PATTERN...]`, at the tree's root: mutants
-//! whose name contains a pattern, or all. Verdicts are kept in `target/mutants/verdicts.txt`, and those
+//! `mutants [--fresh] [--list] [--again] [--longest SECONDS] [--jobs COUNT] [PATTERN...]`, at the tree's root:
+//! mutants whose name contains a pattern, or all. Verdicts are kept in `target/mutants/verdicts.txt`, and those
 //! known are not sought again but with `--fresh`, or for survivors with `--again`.
 
 use std::collections::HashMap;
@@ -43,6 +43,7 @@ struct Wanted {
     again: bool,
     list: bool,
     longest: f64,
+    jobs: usize,
     work: PathBuf,
 }
 
@@ -51,13 +52,16 @@ impl Wanted {
         let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
         let work = std::env::current_dir()?.join(target).join("mutants");
         let (patterns, longest) = (Vec::new(), f64::INFINITY);
-        let mut wanted = Self { patterns, fresh: false, again: false, list: false, longest, work };
+        let jobs = std::thread::available_parallelism()?.get();
+        let mut wanted =
+            Self { patterns, fresh: false, again: false, list: false, longest, jobs, work };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--fresh" => wanted.fresh = true,
                 "--again" => wanted.again = true,
                 "--list" => wanted.list = true,
+                "--jobs" => wanted.jobs = arguments.next().ok_or("how many?")?.parse()?,
                 "--longest" => wanted.longest = arguments.next().ok_or("how long?")?.parse()?,
                 _ => wanted.patterns.push(argument),
             }
@@ -96,8 +100,7 @@ fn run() -> Result<bool, Failure> {
     }
     std::fs::create_dir_all(&wanted.work)?;
     let built = tree::build(&sources, &wanted.work)?;
-    let count = std::thread::available_parallelism()?.get();
-    let workers = (0..count).map(Worker::new).collect::<Result<Vec<_>, _>>()?;
+    let workers = (0..wanted.jobs).map(Worker::new).collect::<Result<Vec<_>, _>>()?;
     let tests = tests::recorded(&built, sources.mutants.len(), &wanted.work, &workers)?;
     for test in tests.iter().filter(|test| !test.passed) {
         println!("fails with no mutant on, and is left out: {}", test.name);
