@@ -186,7 +186,7 @@ mod tests {
     }
 }
 
-/// Every interleaving of two calls that receive, their sender of one message, and two
+/// Every interleaving of three calls that receive, their sender of one message, and two
 /// interrupts, whose stores may arrive late: no interrupt is left behind by a call that sleeps.
 #[cfg(test)]
 mod search {
@@ -247,7 +247,7 @@ mod search {
         let mut seen = Seen::default();
         let start = State {
             call: Call::Begin,
-            calls: 2,
+            calls: 3,
             word: 0,
             armed: 0,
             messages: 0,
