@@ -94,13 +94,12 @@ fn tell_of_failed_memory() {
     // SAFETY: all zeros is a valid `siginfo_t`.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     (info.si_signo, info.si_code) = (libc::SIGBUS, libc::BUS_MCEERR_AO);
-    let own = std::process::id();
-    // SAFETY: `info` is a valid place; a process may tell itself anything.
-    let sent =
-        unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, own, libc::SIGBUS, &raw const info) };
+    let (process, call) = (std::process::id(), libc::SYS_rt_tgsigqueueinfo);
+    // SAFETY: takes nothing.
+    let own = unsafe { libc::gettid() };
+    // SAFETY: `info` is a valid place; a thread may tell itself anything, and has it on return.
+    let sent = unsafe { libc::syscall(call, process, own, libc::SIGBUS, &raw const info) };
     assert_eq!(sent, 0);
-    // Whichever thread had it, the process is over by then, or the signal is.
-    thread::sleep(std::time::Duration::from_millis(100));
 }
 
 /// Calls what `chaining` found installed.
