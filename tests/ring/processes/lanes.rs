@@ -96,14 +96,22 @@ impl Lanes {
     }
 
     fn merge(&self, rings: &Rings<'_>, mut kept: Kept) -> (Actor, Event) {
-        let choose = |count| rings[0].memory.replay.call(Call::Choose(count));
-        if self.idles == Idles::Sleeps && kept.doorbell.can_relax() && choose(2) == 1 {
-            kept.doorbell.relax(&rings[0]);
+        if self.relaxes(rings, &mut kept) {
             let (next, _) = self.to(kept, Stage::Merge);
             return (next, Event::Relaxed);
         }
         kept.attention.merge(&rings[0]);
         self.to(kept, Stage::Find(0))
+    }
+
+    /// Lets producers that fence on request go on without, or doesn't.
+    fn relaxes(&self, rings: &Rings<'_>, kept: &mut Kept) -> bool {
+        let choose = |count| rings[0].memory.replay.call(Call::Choose(count));
+        let relaxes = self.idles == Idles::Sleeps && kept.doorbell.can_relax() && choose(2) == 1;
+        if relaxes {
+            kept.doorbell.relax(&rings[0]);
+        }
+        relaxes
     }
 
     fn find(&self, rings: &Rings<'_>, mut kept: Kept, from: usize) -> Ran {
@@ -159,7 +167,10 @@ impl Lanes {
             return self.to(kept, Stage::Idle);
         }
         kept.attention.settle();
-        self.to(kept, Stage::Merge) // where it may let producers go on without fences
+        // Also between settling a lane and the look that forgets it.
+        let relaxes = self.relaxes(rings, &mut kept);
+        let (next, _) = self.to(kept, Stage::Find(0));
+        (next, if relaxes { Event::Relaxed } else { Event::Nothing })
     }
 
     fn idle(&self, rings: &Rings<'_>, mut kept: Kept, setup: &Setup) -> (Actor, Event) {
