@@ -249,22 +249,48 @@ fn strangers_beside_an_older_connection(path: &Path) {
     let (mut tx, mut rx) = mpsc(path);
     rx.claim().unwrap();
     tx.claim().unwrap();
-    let before = open_count();
     let forger = Forger::at_ring(path, 1);
     let older = forger.connect_as_sender(forger.tail());
     forger.send_packet(&older, forger.tail(), 1, &[numbered(7).as_fd()]);
+    let crowd = let_a_crowd_in(&forger, path, &mut rx);
+    assert_eq!(receive_forged(&forger, &mut rx).unwrap(), [7]);
+    drop(crowd);
+}
+
+/// Has connections let in until some are closed for it: one in the name of `forger`'s sender, and those of
+/// strangers.
+fn let_a_crowd_in(forger: &Forger, path: &Path, rx: &mut MpscConsumer) -> Vec<OwnedFd> {
+    let before = open_count();
     let newer = forger.connect_as_sender(forger.tail());
-    let silent: Vec<_> = (0..400).map(|_| forger.connect()).collect();
+    let mut crowd: Vec<_> = (0..400).map(|_| forger.connect()).collect();
+    crowd.push(newer);
     let mut short_lived = mpsc(path).0;
     short_lived.claim().unwrap();
     drop(short_lived); // a departure: all are let in, to see whose it was
     let start = Instant::now();
-    while open_count() < before + silent.len() + 300 {
+    while open_count() < before + crowd.len() + 300 {
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         assert!(start.elapsed() < SOON, "they were not let in");
     }
-    assert_eq!(receive_forged(&forger, &mut rx).unwrap(), [7]);
-    drop((newer, silent));
+    crowd
+}
+
+#[test]
+fn a_sender_whose_connection_a_crowd_has_ended_makes_another() {
+    run("pushed-out");
+}
+
+fn a_sender_is_pushed_out(path: &Path) {
+    let (mut tx, mut rx) = mpsc(path);
+    rx.claim().unwrap();
+    tx.send_packet(packet(1, 1)).unwrap();
+    assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
+    let crowd = let_a_crowd_in(&Forger::at_ring(path, 1), path, &mut rx);
+    for number in 2..5 {
+        tx.try_send_packet(packet(number, 1)).unwrap();
+        assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number]);
+    }
+    drop(crowd);
 }
 
 #[test]
@@ -455,6 +481,7 @@ fn peer_process() {
     let Some((role, path)) = role() else { return };
     match role.as_str() {
         "silent" => strangers_say_nothing(&path),
+        "pushed-out" => a_sender_is_pushed_out(&path),
         "crowd" => strangers_beside_an_older_connection(&path),
         "orphans" => orphans_beside_a_stream(&path),
         "junk" => junk_beside_a_stream(&path),
