@@ -4,14 +4,12 @@
 //! around `fork`, the watcher's thread. If this crate is part of a plug-in, unloading that would leave
 //! all of them pointing to nothing. So the first region pins the library that this code is in.
 
-use std::ffi::c_void;
-use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
 /// Pins the library that has this code. A program is never unloaded, nor is anything by C libraries
 /// without unloading.
 #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
 pub(super) fn stay_loaded() {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     static IS_PINNED: AtomicBool = AtomicBool::new(false);
     if IS_PINNED.load(Relaxed) {
         return;
@@ -23,8 +21,8 @@ pub(super) fn stay_loaded() {
 
 #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
 fn pin() {
-    let own = stay_loaded as *const c_void;
-    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    let own = stay_loaded as *const std::ffi::c_void;
+    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: `found` is a valid place for what is found; the address may be any.
     if unsafe { libc::dladdr(own, found.as_mut_ptr()) } == 0 {
         return; // in no library
