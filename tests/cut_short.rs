@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tombolo::{
 };
 
 mod support;
-use support::process::role;
+use support::process::{command, role};
 use support::{Dir, small};
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -386,14 +386,8 @@ fn read_what_is_gone(path: &Path) {
 
 fn status_of(role: &str) -> ExitStatus {
     let dir = Dir::new();
-    Command::new(std::env::current_exe().unwrap())
-        .args(["faulting_process", "--exact", "--nocapture"])
-        .env("TOMBOLO_TEST_ROLE", role)
-        .env("TOMBOLO_TEST_PATH", dir.file("r"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .unwrap()
+    let mut command = command("faulting_process", role, &dir.file("r"));
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
 }
 
 #[test]

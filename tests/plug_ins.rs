@@ -15,7 +15,7 @@ use memmap2::MmapRaw;
 use tombolo::EventsRegion;
 
 mod support;
-use support::process::role;
+use support::process::{command, role};
 use support::{Dir, small};
 
 /// What a host's process exits with when its own handler has its own fault.
@@ -163,14 +163,8 @@ fn host() {
 
 fn status_of(role: &str) -> ExitStatus {
     let dir = Dir::new();
-    Command::new(std::env::current_exe().unwrap())
-        .args(["host", "--exact", "--nocapture"])
-        .env("TOMBOLO_TEST_ROLE", role)
-        .env("TOMBOLO_TEST_PATH", dir.file("r"))
-        .env("PLUG_IN", plug_in())
-        .stdout(Stdio::null())
-        .status()
-        .unwrap()
+    let mut command = command("host", role, &dir.file("r"));
+    command.env("PLUG_IN", plug_in()).stdout(Stdio::null()).status().unwrap()
 }
 
 fn ends_in_the_hosts_handler(role: &str) {

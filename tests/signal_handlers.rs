@@ -7,7 +7,7 @@ use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -16,7 +16,7 @@ use memmap2::MmapRaw;
 use tombolo::{EventsRegion, SpscReceiver, SpscSender};
 
 mod support;
-use support::process::role;
+use support::process::{command, role};
 use support::{Dir, small};
 
 /// What a host's process exits with if its handler was called for what is not its own.
@@ -247,13 +247,8 @@ fn host() {
 
 fn status_of(role: &str) -> ExitStatus {
     let dir = Dir::new();
-    Command::new(std::env::current_exe().unwrap())
-        .args(["host", "--exact", "--nocapture"])
-        .env("TOMBOLO_TEST_ROLE", role)
-        .env("TOMBOLO_TEST_PATH", dir.file("r"))
-        .stdout(Stdio::null())
-        .status()
-        .unwrap()
+    let mut command = command("host", role, &dir.file("r"));
+    command.stdout(Stdio::null()).status().unwrap()
 }
 
 fn is_fine(role: &str) {
@@ -341,7 +336,7 @@ fn each_other(path: &Path) {
     Missing::new(&path.with_extension("own")).read();
 }
 
-/// As `each_other`, where ours is not on top.
+/// As `each_other`, if ours is not on top.
 fn each_other_below(path: &Path) {
     let _regions = tangle(path);
     chain(0);

@@ -35,6 +35,13 @@ pub(crate) fn wait_for_parent() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
+/// The test `entry` of this program as `role` on `path`, to be started.
+pub(crate) fn command(entry: &str, role: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([entry, "--exact", "--nocapture"]).env(ROLE, role).env(PATH, path);
+    command
+}
+
 impl Peer {
     /// Starts the test `entry` of this program as `role`, and waits until it has reported `ready`.
     pub(crate) fn start(entry: &str, role: &str, path: &Path) -> Self {
@@ -45,10 +52,7 @@ impl Peer {
 
     /// As [`Self::start`], of one that reports something else first.
     pub(crate) fn start_without_waiting(entry: &str, role: &str, path: &Path) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args([entry, "--exact", "--nocapture"])
-            .env(ROLE, role)
-            .env(PATH, path)
+        let child = command(entry, role, path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
