@@ -78,7 +78,7 @@ fn as_user<T: Send>(user: u32, group: u32, groups: &[u32], act: impl FnOnce() ->
 #[test]
 fn a_stranger_who_listens_in_the_receivers_place_gets_no_handles() {
     if !is_root() {
-        return println!("skipped: only root can be somebody else");
+        return println!("skipped: only root can be another user");
     }
     let dir = Dir::new();
     let (mut tx, mut rx) = shared(&dir);

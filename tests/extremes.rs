@@ -1,4 +1,4 @@
-//! No duration, moment, length or limit that a caller gives makes a call panic, or wait for ever where
+//! No duration, moment, length or limit that a caller gives makes a call panic, or wait for ever if
 //! there is something.
 
 use std::thread;
@@ -58,7 +58,7 @@ fn on_each_ring(
     }
 }
 
-/// Both sides wait now and then, and each wait ends with what it waited for. Each side owns its end: where
+/// Both sides wait now and then, and each wait ends with what it waited for. Each side owns its end: if
 /// one panics, the other does not wait for it.
 fn spins<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     for longest in durations() {
@@ -93,8 +93,8 @@ fn however_long_a_wait_may_spin_it_ends_with_what_it_waited_for() {
     on_each_ring(spins, spins);
 }
 
-/// Every call with a deadline: where there is what it asks for, and, where the deadline is near, where
-/// there is none.
+/// Every call with a deadline: if there is what it asks for, and, if the deadline is near, if there is
+/// none.
 fn until_each_deadline<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     let message = || MessagePacket::from(b"message");
     let mut room = [0; 64];

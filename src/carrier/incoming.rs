@@ -86,7 +86,7 @@ impl Incoming {
             && found == *wanted
             && let Some(socket) = self.connections.get(index).and_then(|one| one.socket.as_ref())
         {
-            let _ = socket::drop_first(socket); // it is there: nobody else takes it
+            let _ = socket::drop_first(socket); // it is there: no other thread takes it
             return;
         }
         if self.drop_first_of(wanted) {

@@ -6,7 +6,7 @@
 //! * The number is in the slot before the name is made, so the next owner knows what a killed one has left,
 //!   and removes it if it may. What it may not remove stays: in a sticky directory that is the name of a
 //!   killed receiver of another user. Replacing the region removes those, too, as far as that user may. The
-//!   name of a receiver that lives is removed by nobody here: each is its owner's alone.
+//!   name of a receiver that lives is its owner's alone: no other process removes it here.
 //! * If no name can be made, the endpoint is owned all the same and bytes come through; instead of a number
 //!   the slot says what the kernel answered, which senders of handles pass on.
 //! * The process's watcher looks after it each second, as an idle receiver makes no calls: it makes a name
@@ -148,7 +148,7 @@ impl Listener {
         Ok(None)
     }
 
-    /// Removes the name and turns away who waits.
+    /// Removes the name and turns away the senders that wait.
     pub(super) fn close(self, region: &Region, place: &Place) {
         if let Some(Named { socket, name, .. }) = self.named {
             if place.dir_of_ours().and_then(|dir| socket::remove(dir, &name)).is_ok() {

@@ -32,7 +32,7 @@ impl<K: Discipline> Sender<K> {
     ///
     /// # Errors
     /// As [`Self::send`]; [`SendError::Handles`] for handles that no message takes;
-    /// [`Error::HandlesNotCarried`] where the region was made without `max_handles`; [`Error::Io`] if the
+    /// [`Error::HandlesNotCarried`] if the region was made without `max_handles`; [`Error::Io`] if the
     /// receiver could make no socket, with what the kernel told it. It tries again each second.
     ///
     /// # Cost

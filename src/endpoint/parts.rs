@@ -10,8 +10,8 @@ impl<K: Discipline> Receiver<K> {
     /// of `handles`. Gives how many there were of each.
     ///
     /// # Errors
-    /// As [`Self::recv`]; [`HandleRoomTooSmall`](crate::Error::HandleRoomTooSmall) with what is needed where either does not fit,
-    /// and then the message stays with its handles.
+    /// As [`Self::recv`]; [`HandleRoomTooSmall`](crate::Error::HandleRoomTooSmall) with what is needed if
+    /// either does not fit, and then the message stays with its handles.
     ///
     /// # Source
     /// `zx_channel_read`.

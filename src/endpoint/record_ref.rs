@@ -286,7 +286,7 @@ impl<'a> RecordRef<'a> {
     }
 }
 
-/// Whether the endpoint is still ours where the kernel must be asked.
+/// Whether the endpoint is still ours, if the kernel must be asked.
 #[cold]
 fn is_kept(end: &Attached) -> bool {
     end.slot.check_kept().is_ok()

@@ -170,7 +170,7 @@ impl SlotTable {
     }
 }
 
-/// Whether a process holds the slot's lock byte; `None` where the file system cannot tell, and in a copy,
+/// Whether a process holds the slot's lock byte; `None` if the file system cannot tell, and in a copy,
 /// which has lock bytes of its own.
 pub(super) fn is_held(file: &RegionFile, slot: u32) -> Option<bool> {
     if file.is_copy { None } else { file.is_locked(LOCK_SLOTS + u64::from(slot)) }

@@ -24,7 +24,7 @@ pub(super) struct RegionFile {
     /// Bytes of the file when it was opened.
     pub(super) len: u64,
     pub(super) inode: u64,
-    /// The inode number where it is one to rely on, else 0.
+    /// The inode number if it is one to rely on, else 0.
     pub(super) lasting_inode: u64,
     /// Whether it is a copy of a region's file: then its locks say nothing about the region's ends.
     pub(super) is_copy: bool,

@@ -125,7 +125,7 @@ impl RingView {
             is_before(control.sent_msgs, msgs) || is_before(control.sent_bytes, bytes);
     }
 
-    /// Counts what lies in it; gives the position behind the last published record where it came to that.
+    /// Counts what lies in it; gives the position behind the last published record if it came to that.
     fn count(&mut self, file: &RegionFile, place: RingPlace, budget: &mut u64) -> Option<u64> {
         let mut records = Records::new(file, place, *budget, 0);
         let mut msgs = 0;

@@ -154,7 +154,7 @@ mod tests {
     }
 
     /// The liveness words of a thread's three slots, in the order in which it put them on its list, when
-    /// it is gone. It had taken off the one at `gone`, whose mapping went then. `None` where there are
+    /// it is gone. It had taken off the one at `gone`, whose mapping went then. `None` if there are
     /// no such lists.
     fn words_after_death(gone: usize) -> Option<Vec<u32>> {
         let mut kept: Vec<_> = (0..3).map(|_| mapping()).collect();

@@ -1,11 +1,11 @@
-//! Descriptors that the library keeps: closed only while they are ours, and gone from forked children where
-//! a copy would keep something alive.
+//! Descriptors that the library keeps: closed only while they are ours, and gone from forked children if a
+//! copy would keep something alive.
 //!
 //! A process may close all its descriptors behind our back (daemonising does), and open others that get the
 //! same numbers. So each is remembered in a table, with the file that it was opened on:
 //!
 //! * Dropping one closes the number only if that file is still open there, and if no descriptor of the
-//!   library has got the number since: the kernel gives a number that is in use to nobody.
+//!   library has got the number since: the kernel never gives out a number that is in use.
 //! * A forked child has copies, which share locks, listening and queues with ours. Before `fork` returns in
 //!   the child, each private one is replaced there by a socket that is connected to nothing: the number
 //!   stays taken, so that the child's copy of the value still owns what it closes. In the parent, `fork` may
@@ -128,7 +128,7 @@ impl Drop for Descriptor {
     fn drop(&mut self) {
         let held = fork::hold_off().ok(); // was granted before
         let is_to_close = !self.is_lost() && self.place.id().is_file(self.as_fd());
-        // Only where it must be: what is queued in a socket is closed with it, and that may take long.
+        // Only if it must be: what is queued in a socket is closed with it, and that may take long.
         let _held = held.filter(|_| self.may_have_a_double());
         if is_to_close {
             // SAFETY: the value is being dropped, so this is done once and nothing uses it afterwards.

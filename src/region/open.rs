@@ -11,7 +11,7 @@
 //! | EMPTY or INITIALIZING, lock busy       | its creator is at work: wait                       |
 //! | EMPTY or INITIALIZING, lock obtained   | its creator died: initialize in place              |
 //! | READY                                  | check, map, join                                   |
-//! | READY, in a copy of the region's file  | an error, but where it is to be replaced           |
+//! | READY, in a copy of the region's file  | an error, unless it is to be replaced              |
 //! | READY, of an earlier boot or to be new | nobody owns an endpoint: replace                   |
 //! | RETIRED                                | its replacer may have died: take part              |
 //! | POISONED                               | an error                                           |

@@ -43,9 +43,9 @@ pub enum OwnerPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefault {
-    /// While opening, as far as the file has got the pages: the first messages pay no page faults. Those of a lane: while its producer claims
-    /// it, and the first 1 MiB of it when its consumer first has a message from there; what the consumer
-    /// finds behind that comes when it is first used.
+    /// While opening, as far as the file has got the pages: the first messages pay no page faults. Those
+    /// of a lane: while its producer claims it, and the first 1 MiB of it when its consumer first has a
+    /// message from there; what the consumer finds behind that comes when it is first used.
     #[default]
     AtOpen,
     /// Each page when it is first used.
@@ -138,7 +138,7 @@ pub struct OpenOptions {
     pub(crate) file_system: FileSystemPolicy,
 }
 
-/// What a joiner asks of a region; `None` where it takes what there is. At least this, but where it says
+/// What a joiner asks of a region; `None` if it takes what there is. At least this, unless it says
 /// otherwise.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
@@ -225,7 +225,7 @@ impl OpenOptions {
     ///
     /// A region takes as much memory or disk as its file has been given, and pages that the file only claims
     /// come when they are first used. So what joining costs is bounded by what its creator has paid; this
-    /// bounds what it may cost later, where the creator is not to be trusted with that.
+    /// bounds what it may cost later, if the creator is not to be trusted with that.
     ///
     /// # Examples
     /// ```

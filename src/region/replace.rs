@@ -172,7 +172,7 @@ fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what receivers of the region in the file `id` have left, which nobody uses: the names at which
+/// Removes what receivers of the region in the file `id` have left, which no process uses: the names at which
 /// they listened.
 fn remove_sockets(place: &Place, region: &Description, id: FileId) {
     if region.entries.iter().all(|entry| entry.max_handles == 0) {

@@ -66,15 +66,15 @@ impl<E> From<Damage> for NotCarried<E> {
     }
 }
 
-/// From which position of the consumer on a producer may add up again what is under way. At once where
-/// it never has.
+/// From which position of the consumer on a producer may add up again what is under way. At once if it
+/// never has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Recount {
     pub(super) from: Option<u64>,
 }
 
 impl Recount {
-    /// How far the consumer at `head` is from there; 0 where a producer may.
+    /// How far the consumer at `head` is from there; 0 if a producer may.
     fn distance(&self, head: u64) -> u64 {
         let distance = self.from.map_or(0, |from| from.wrapping_sub(head) as i64);
         u64::try_from(distance).unwrap_or(0)
@@ -113,7 +113,7 @@ impl Window {
         Ok(())
     }
 
-    /// Refuses where too many handles are under way; gives the count of those sent so far.
+    /// Refuses if too many handles are under way; gives the count of those sent so far.
     fn check_under_way<M: Memory>(
         &mut self,
         ring: &Ring<M>,

@@ -14,7 +14,7 @@
 //!
 //! A producer that found its bit set before the clearing has a fence behind its message by then, so
 //! that the look of step 3 finds the message. One that looks later finds the bit clear and sets it.
-//! Where nobody can say that all producers have fenced, no lane is forgotten. A settled lane stays
+//! Unless it is known that all producers have fenced, no lane is forgotten. A settled lane stays
 //! settled when producers are let go on without fences: by edge `relax`, they see the bit cleared.
 //!
 //! A consumer that attaches knows nothing of what its predecessor cleared: to it all lanes are quiet.

@@ -187,8 +187,8 @@ mod tests {
 
     use super::*;
 
-    /// What is said of a peer, where the questions `elsewhere` are answered for another file, in which
-    /// nobody has a lock.
+    /// What is said of a peer, if the questions `elsewhere` are answered for another file, in which no
+    /// process has a lock.
     fn verdict(is_alive: bool, elsewhere: Range<u32>) -> bool {
         let asked = Cell::new(0);
         let is_elsewhere = || elsewhere.contains(&asked.replace(asked.get() + 1));

@@ -27,7 +27,7 @@ enum Mutant {
     None,
     /// Handles are counted once their record is published.
     CountsAfterPublishing,
-    /// Nobody adds up what is under way.
+    /// No producer adds up what is under way.
     NeverRecounts,
 }
 
@@ -69,7 +69,7 @@ impl<T> Thread<T> {
     }
 }
 
-/// What a send or a receive came to; `None` where it was an attaching.
+/// What a send or a receive came to; `None` if it was an attaching.
 type Did<T> = Reached<Result<(T, Option<bool>), String>>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +98,7 @@ fn attach(ring: &Ring<&Replay<'_>>, setup: Setup) -> Result<Sending, String> {
     Ok(Sending { spsc, recount })
 }
 
-/// Sends a message; `false` where it was refused.
+/// Sends a message; `false` if it was refused.
 fn send(ring: &Ring<&Replay<'_>>, sending: &mut Sending, life: u32) -> Result<bool, String> {
     let (wakes, me) = (Wakes::default(), LockWord { slot: 1, incarnation: life });
     let ext = RecordExt { txid: 0, slot: 1, incarnation_low: life as u16 };
@@ -132,7 +132,7 @@ fn send(ring: &Ring<&Replay<'_>>, sending: &mut Sending, life: u32) -> Result<bo
     }
 }
 
-/// Takes a message; `false` where there is none.
+/// Takes a message; `false` if there is none.
 fn receive(ring: &Ring<&Replay<'_>>, consumer: &mut Consumer) -> Result<bool, String> {
     let wakes = Wakes::default();
     let front = consumer.front(ring, &wakes).map_err(|damage| damage.to_string())?;
@@ -179,7 +179,7 @@ impl Setup {
         })
     }
 
-    /// One step of `side`: the access, where it is one, and how the operation ended, where it did.
+    /// One step of `side`: the access, if it is one, and how the operation ended, if it did.
     fn step(self, state: &mut State, side: Side) -> Result<(Option<Access>, Option<bool>), String> {
         let access = match side {
             Side::Producer => match self.run_producer(&state.producer) {
@@ -217,7 +217,7 @@ impl Setup {
         }
     }
 
-    /// From here on nobody dies. A message is taken only where a send was refused, so that there is
+    /// From here on no process dies. A message is taken only if a send was refused, so that there is
     /// always one; and sends go on.
     fn check_goes_on(self, mut state: State) -> Result<(), String> {
         let mut refused = 0;
@@ -343,7 +343,7 @@ impl State {
         is_between || matches!(access, Some(Access::Store(..) | Access::CompareExchange(..)))
     }
 
-    /// The same, where a successor of `side` is about to attach.
+    /// The same, if a successor of `side` is about to attach.
     fn without(&self, side: Side) -> Self {
         let mut next = Self { kills: self.kills + 1, ..self.clone() };
         match side {

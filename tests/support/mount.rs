@@ -10,7 +10,7 @@ use super::is_root;
 pub(crate) struct Mount<'a>(&'a Path);
 
 impl<'a> Mount<'a> {
-    /// The directory `from` on `to` as well; `None`, with the reason printed, where that is not allowed.
+    /// The directory `from` on `to` as well; `None`, with the reason printed, if that is not allowed.
     pub(crate) fn bind(from: &Path, to: &'a Path) -> Option<Self> {
         Self::new(["--bind".as_ref(), from.as_os_str()], to)
     }
