@@ -9,7 +9,7 @@ use std::error::Error;
 use std::io::{self, BufRead};
 use std::{env, process::ExitCode};
 
-use tombolo::{EventsRegion, SendError};
+use tombolo::{Deadline, EventsRegion, SendError};
 
 fn main() -> ExitCode {
     match run() {
@@ -41,6 +41,7 @@ fn run() -> Result<u64, Box<dyn Error>> {
             match error {
                 SendError::Disconnected(()) => {
                     eprintln!("the ring is full and its receiver is gone; waiting for the next");
+                    tx.wait_for_peer(Deadline::NEVER)?;
                 }
                 other => return Err(other.into()),
             }

@@ -195,7 +195,7 @@ pub enum Error {
     InUse {
         /// The file.
         path: PathBuf,
-        /// One of its users where known, else 0.
+        /// One of its users; 0 if that has no pid in this PID namespace, or none is known.
         pid: u32,
     },
     /// *Over*: another region has taken the place of this one; open it again.
@@ -227,7 +227,7 @@ pub enum Error {
         ring: u32,
         /// `"sender"` or `"receiver"`.
         role: &'static str,
-        /// The owner where known, else 0.
+        /// The owner; 0 if that has no pid in this PID namespace, or is just leaving.
         pid: u32,
     },
     /// *Retry*: there is a lane that nobody owns, and it cannot be had yet.
@@ -241,15 +241,15 @@ pub enum Error {
     },
     /// *Retry*: live processes held an MPSC ring's lock until time was up.
     #[error(
-        "the lock of ring {ring} is held by slot {slot} (pid {pid}), which is alive and did not let \
-         go in time; see whether it is stopped"
+        "the lock of ring {ring} is held{} (slot {slot}), which is alive and did not let go in time; \
+         see whether it is stopped", by_pid(*.pid)
     )]
     Stalled {
         /// The ring.
         ring: u32,
         /// The holder's slot.
         slot: u16,
-        /// The holder's process id as it wrote it.
+        /// The holder; 0 if that has no pid in this PID namespace.
         pid: u32,
     },
     /// *Over*: the kernel no longer shows this process as the owner of its endpoint.
@@ -364,8 +364,11 @@ pub enum Error {
     },
 }
 
-fn by_pid(pid: u32) -> String {
-    if pid == 0 { String::new() } else { format!(" by pid {pid}") }
+pub(crate) fn by_pid(pid: u32) -> String {
+    match pid {
+        0 => " by a process that has no pid here, as one in another PID namespace".to_owned(),
+        pid => format!(" by pid {pid}"),
+    }
 }
 
 /// What was found in a ring that no honest peer writes.

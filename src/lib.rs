@@ -32,6 +32,22 @@
 //! of sending and receiving have the shapes of `std::sync::mpsc`. [`inspect`] looks into any
 //! region, sound or damaged, without disturbing it.
 //!
+//! # Ending
+//! *Disconnected* is a condition: no process at the other end is alive, and one counts as having been
+//! there, by the [`Disconnect`] of this end. Every call says so for as long as it is true, and a process
+//! that attaches ends it.
+//!
+//! | what happened | the receiver | a sender |
+//! |---|---|---|
+//! | the last sender was dropped or killed | gets all that was sent, then *disconnected*; an iterator ends | |
+//! | the receiver was dropped or killed | | sends while there is space, then *disconnected*; with handles at once |
+//! | no peer has come yet | waits | sends, then waits |
+//! | this end was restarted after its peers had gone | takes what is there, then *disconnected*; on an empty ring it waits, unless [`Disconnect::Ever`] is set | waits once the ring is full, unless [`Disconnect::Ever`] is set |
+//! | an [`Interrupter`] was used, as in a handler of Ctrl-C | *interrupted*, with nothing taken; an iterator ends | *interrupted*, with the message given back |
+//!
+//! [`Receiver::peers`] tells how many are alive and how many ever came: `alive == 0 && ever >= 8` ends a
+//! collector of eight writers. [`Receiver::wait_for_peer`] waits for one.
+//!
 //! # Handles
 //! A [`Handle`] is an owned descriptor with a type, [`Rights`] and an id; a [`HandleDisposition`]
 //! says what is to become of it when it is sent. [`object::HandleTable`] numbers handles as Zircon
@@ -92,9 +108,10 @@ mod ring;
 mod watcher;
 
 pub use endpoint::{
-    Claim, Deadline, Discipline, Iter, MessagePacket, Mpsc, MpscConsumer, MpscProducer, Receiver,
-    RecordRef, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, Spsc,
-    SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
+    Claim, Deadline, Discipline, Disconnect, Interrupter, Iter, MessagePacket, Mpsc, MpscConsumer,
+    MpscProducer, Peers, Receiver, RecordRef, RecvError, RecvTimeoutError, SendError,
+    SendTimeoutError, Sender, Spsc, SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable,
+    wait_any,
 };
 pub use error::{Damage, Error};
 pub use handle::{

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tombolo::inspect::{Health, Image};
 use tombolo::{
-    Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvTimeoutError,
+    Disconnect, Error, EventsRegion, MpscOrder, MpscProducer, OpenOptions, RecvTimeoutError,
     TryRecvError, TrySendError, wait_any,
 };
 use tombolo_abi::{RingControl, RingKind, RingState, wake};
@@ -188,13 +188,8 @@ fn a_claimer_waits_for_a_lane_to_be_drained_as_long_as_its_caller_would() {
     thread::scope(|scope| {
         let reader = scope.spawn(move || {
             thread::sleep(SHORT * 5);
-            let one = |rx: &mut MpscConsumer| loop {
-                match rx.recv_timeout(SOON) {
-                    Err(RecvTimeoutError::Disconnected) => {} // the claimer is still to come
-                    other => return other.unwrap().data[0],
-                }
-            };
-            (0..4).map(|_| one(&mut rx)).collect::<Vec<_>>()
+            rx.set_disconnect(Disconnect::Never); // the claimer is still to come
+            (0..4).map(|_| rx.recv_timeout(SOON).unwrap().data[0]).collect::<Vec<_>>()
         });
         tx.send_timeout(&[4], SOON).unwrap();
         assert_eq!(reader.join().unwrap(), [1, 2, 3, 4]);
@@ -202,7 +197,7 @@ fn a_claimer_waits_for_a_lane_to_be_drained_as_long_as_its_caller_would() {
 }
 
 #[test]
-fn departures_are_told_once_all_producers_are_gone() {
+fn disconnected_is_said_when_all_producers_are_gone_and_from_then_on() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (_, mut rx) = open(&path, 3).split_mpsc().unwrap();
@@ -215,7 +210,7 @@ fn departures_are_told_once_all_producers_are_gone() {
     assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)), "one lives");
     second.kill();
     assert!(matches!(rx.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected)));
-    assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)), "told twice");
+    assert!(matches!(rx.recv_timeout(SOON), Err(RecvTimeoutError::Disconnected)), "still so");
 }
 
 #[test]

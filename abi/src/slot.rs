@@ -32,7 +32,8 @@ stored! {
         0xB8 handles: u64, "handles sent or received";
         0xC0 sleeps: u64, "times that the owner slept until it was notified, or for a while";
         0xC8 woken_by_death: u64, "of those, ended because the other side's process died";
-        0xD0 reserved_d0: [u8; 48], "zero";
+        0xD0 attaches: u64, "how often an owner has attached, this one included; counted by the owner";
+        0xD8 reserved_d8: [u8; 40], "zero";
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tombolo_abi::{RingControl, RingEntry, RingKind, Role};
 
-use super::Deadline;
 use super::errors::NotSent;
 use super::group::Group;
+use super::interrupt::Until;
 use super::peer::Meeting;
 use super::slot::{OwnedSlot, Wanted};
 use crate::carrier::Outgoing;
@@ -49,7 +49,7 @@ impl Attached {
         region: &Arc<Region>,
         index: u32,
         role: Role,
-        deadline: Deadline,
+        until: Until<'_>,
     ) -> Result<Self, Error> {
         let group = Group::of(region, index)?;
         let rx_slot = entry(region, index)?.rx_slot;
@@ -62,7 +62,7 @@ impl Attached {
         let is_lane = group.of_lanes && role == Role::Sender;
         let is_fit = |slot| Ok(!is_lane || is_empty(region, ring_of(slot), index)?);
         let wanted = Wanted { role, slots, ring_of: &ring_of, is_fit: &is_fit };
-        let slot = OwnedSlot::claim(region, &wanted, deadline)?;
+        let slot = OwnedSlot::claim(region, &wanted, until)?;
         let index = ring_of(slot.identity().slot);
         let entry = entry(region, index)?;
         if is_lane {

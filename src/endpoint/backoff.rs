@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::Deadline;
+use super::interrupt::Until;
 
 /// The first sleep.
 const SLEEP_MIN: Duration = Duration::from_micros(50);
@@ -21,12 +21,12 @@ impl Backoff {
         Self { sleep: SLEEP_MIN }
     }
 
-    /// Sleeps a moment; `false`, without sleeping, where the deadline has passed.
-    pub(crate) fn wait(&mut self, deadline: Deadline) -> bool {
-        let remaining = deadline.remaining();
-        if remaining == Some(Duration::ZERO) {
+    /// Sleeps a moment; `false`, without sleeping, if the wait is over.
+    pub(crate) fn wait(&mut self, until: Until<'_>) -> bool {
+        if until.is_over() {
             return false;
         }
+        let remaining = until.deadline.remaining();
         thread::sleep(remaining.map_or(self.sleep, |remaining| remaining.min(self.sleep)));
         self.sleep = (self.sleep * 2).min(SLEEP_MAX);
         true

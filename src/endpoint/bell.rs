@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, RingKind, Slot, slot_flags};
 
-use super::Deadline;
 use super::attached::Attached;
+use super::interrupt::Until;
 use super::sleep::{Ended, SLEEP_MAX};
 use super::spin::Spin;
 use crate::error::{Damage, Error};
@@ -175,24 +175,28 @@ impl Bell {
         }
     }
 
-    /// Waits until there may be what is `incoming`, or other departures than those `known`.
+    /// Waits until there may be what is `incoming`, or something was counted since `known`.
     pub(super) fn wait(
         &mut self,
         end: &Attached,
         incoming: &mut impl Incoming,
         wakes: &Wakes,
-        known: Option<u32>,
-        deadline: Deadline,
+        known: Option<u64>,
+        until: Until<'_>,
     ) -> Result<(), Error> {
         let all_fence = self.all_fence();
-        let has_news = || incoming.has_come(end, all_fence) || end.has_departures(known);
-        if self.spin.until(deadline, has_news) {
+        let has_news = || {
+            incoming.has_come(end, all_fence)
+                || end.has_news(known)
+                || until.interrupts.is_pending()
+        };
+        if self.spin.until(until.deadline, has_news) {
             return Ok(());
         }
         end.settle(wakes);
         let armed = self.arm(end, incoming);
         if let Ok(Some(sleep)) = armed {
-            let ended = end.sleep_for_record(sleep, known, deadline);
+            let ended = end.sleep_for_record(sleep, known, until);
             if ended == Ended::TimedOut {
                 self.note_time_out();
             }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tombolo_abi::Role;
 
-use super::Deadline;
 use super::attached::Attached;
 use super::bell::{Bell, OneRing, Sleep};
 use super::discipline::Discipline;
 use super::errors::TryRecvError;
 use super::intake::Intake;
+use super::interrupt::Until;
 use super::lanes::{AllLanes, Lanes};
 use super::peer::Peer;
 use super::spin::Spin;
@@ -25,7 +25,7 @@ pub struct Claimed {
     /// `None` where the ring's messages carry no handles.
     pub(super) intake: Option<Intake>,
     pub(super) wakes: Wakes,
-    peer: Peer,
+    pub(super) peer: Peer,
     pub(super) bell: Bell,
     /// Where it is of a group of lanes: `end` and `consumer` are those of the current one.
     pub(super) lanes: Option<Box<Lanes>>,
@@ -40,10 +40,10 @@ impl Claimed {
         region: &Arc<Region>,
         index: u32,
         spin: Spin,
-        deadline: Deadline,
+        until: Until<'_>,
     ) -> Result<Self, Error> {
         region.check_ours()?;
-        let end = Attached::claim(region, index, Role::Receiver, deadline)?;
+        let end = Attached::claim(region, index, Role::Receiver, until)?;
         let mut consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, spin)?;
         let intake = Intake::open(&end)?;
@@ -64,7 +64,7 @@ impl Claimed {
         }
         match consumer.front_at_once(&end.ring) {
             Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
-            Err(Nothing) if end.has_departures(peer.known()) || !end.is_whole() => Ok(None),
+            Err(Nothing) if end.has_news(peer.known()) || !end.is_whole() => Ok(None),
             Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
             found => found,
         }
@@ -116,19 +116,19 @@ impl Claimed {
         Ok(None) // a flood of padding
     }
 
-    /// A departure that is to be told.
-    fn departure(&mut self) -> Result<Option<u64>, Error> {
+    /// Whether the other side is disconnected. If anything was counted, all lanes are looked at.
+    fn is_disconnected(&mut self) -> Result<bool, Error> {
         let Self { end, consumer, peer, lanes, .. } = self;
         let has_taken = lanes.as_ref().is_some_and(|lanes| lanes.has_taken());
         if has_taken || consumer.has_taken() {
             end.meeting.note();
         }
-        let known = peer.known();
-        let departure = peer.departure(end)?;
-        if departure.is_some() || peer.known() != known {
+        let asked = peer.asked();
+        let is_disconnected = peer.is_disconnected(end)?;
+        if peer.asked() != asked {
             lanes.iter_mut().for_each(|lanes| lanes.scan_soon());
         }
-        Ok(departure)
+        Ok(is_disconnected)
     }
 
     /// Whether a departure asks for a look at all lanes.
@@ -140,41 +140,37 @@ impl Claimed {
     pub(super) fn empty(&mut self) -> Result<Front, TryRecvError> {
         match self.last_look()? {
             (Some(front), _) => Ok(front),
-            (None, Some(departure)) => {
-                self.peer.tell(departure);
-                Err(TryRecvError::Disconnected)
-            }
-            (None, None) => Err(TryRecvError::Empty),
+            (None, true) => Err(TryRecvError::Disconnected),
+            (None, false) => Err(TryRecvError::Empty),
         }
     }
 
-    /// Looks at an empty ring once more where a sender is gone, as what it sent before is delivered
-    /// first; gives what there is, and a departure that is to be told. Where there is nothing, the
+    /// Looks at an empty ring once more if a sender is gone, as what it sent before is delivered first;
+    /// gives what there is, and whether the other side is disconnected. If there is nothing, the
     /// connections of the departed are closed.
-    fn last_look(&mut self) -> Result<(Option<Front>, Option<u64>), Error> {
+    fn last_look(&mut self) -> Result<(Option<Front>, bool), Error> {
         self.end.check_whole()?; // bytes that are missing look like an empty ring
         let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
         let departed = departed.unwrap_or_default();
         if let (Some(lanes), false) = (&mut self.lanes, departed.is_empty()) {
             lanes.scan_soon(); // what they left may be in a lane that the summary doesn't tell of
         }
-        let departure = self.departure()?;
-        let is_to_look = departure.is_some() || !departed.is_empty() || self.is_scan_due();
+        let is_disconnected = self.is_disconnected()?;
+        let is_to_look = is_disconnected || !departed.is_empty() || self.is_scan_due();
         if is_to_look && let Some(front) = self.front()? {
             if !departed.is_empty() {
                 self.peer.ask_again();
             }
-            return Ok((Some(front), departure));
+            return Ok((Some(front), is_disconnected));
         }
         self.end.check_whole()?;
         if let Some(intake) = &mut self.intake {
             intake.forget(&departed);
         }
-        Ok((None, departure))
+        Ok((None, is_disconnected))
     }
 
-    /// As [`Self::last_look`], where there may be handles that nobody comes for any more. A departure is
-    /// told by the next receive.
+    /// As [`Self::last_look`], if there may be handles that no process comes for any more.
     pub(super) fn front_behind_departed(&mut self) -> Result<Option<Front>, Error> {
         match self.intake {
             Some(_) => self.last_look().map(|(front, _)| front),
@@ -183,21 +179,33 @@ impl Claimed {
     }
 
     /// Waits until there may be something to do.
-    pub(super) fn wait(&mut self, deadline: Deadline) -> Result<(), Error> {
+    pub(super) fn wait(&mut self, until: Until<'_>) -> Result<(), Error> {
         let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
-        let (head, known) = (consumer.head(), peer.known());
+        let (head, known) = (consumer.head(), peer.asked());
         match lanes {
-            None => bell.wait(end, &mut OneRing { head }, wakes, known, deadline),
-            Some(lanes) => bell.wait(end, &mut AllLanes { lanes, head }, wakes, known, deadline),
+            None => bell.wait(end, &mut OneRing { head }, wakes, known, until),
+            Some(lanes) => bell.wait(end, &mut AllLanes { lanes, head }, wakes, known, until),
         }
     }
 
-    /// Whether receiving would not wait: there is a message, a departure to tell, or an error.
+    /// Whether [`wait_any`](super::wait_any()) is to name this receiver: there is a message or an error, or
+    /// the other side became disconnected.
     pub(super) fn is_ready(&mut self) -> bool {
         let usable = self.end.check_usable().and_then(|()| self.front());
-        match usable {
-            Ok(None) => !matches!(self.last_look(), Ok((None, None))),
-            Ok(Some(_)) | Err(_) => true,
+        match usable
+            .and_then(|front| front.map_or_else(|| self.last_look(), |it| Ok((Some(it), false))))
+        {
+            Ok((None, _)) => self.peer.is_to_be_named(),
+            Ok((Some(_), _)) | Err(_) => true,
+        }
+    }
+
+    /// Notes that `wait_any` has named this receiver, as the `count`th of all. One that has a message was
+    /// named for that: that the other side is disconnected is still to be said.
+    pub(super) fn note_named(&mut self, count: u64) {
+        self.named = count;
+        if matches!(self.front(), Ok(None)) {
+            self.peer.note_named();
         }
     }
 
@@ -212,7 +220,7 @@ impl Claimed {
             Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
         };
         let sleep = sleep.ok()?; // an error is told by the next receive
-        sleep.filter(|_| !end.has_departures(peer.known()) && end.ring.is_open())
+        sleep.filter(|_| !end.has_departures(peer.asked()) && end.ring.is_open())
     }
 
     /// Disarms after a sleep, or after none.
@@ -222,7 +230,7 @@ impl Claimed {
 
     /// Counts it where the sleep was ended by a departure.
     pub(super) fn count_departure(&self) {
-        self.end.count_departure(self.peer.known());
+        self.end.count_departure(self.peer.asked());
     }
 }
 
@@ -245,7 +253,10 @@ mod tests {
 
     use super::*;
     use crate::carrier::HandOver;
-    use crate::{EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions};
+    use crate::{
+        Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, SpscReceiver,
+        wait_any,
+    };
 
     fn open(path: &std::path::Path) -> (MpscProducer, MpscConsumer) {
         let options = OpenOptions::new().max_handles(1).producers(2);
@@ -266,6 +277,26 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_named_for_a_last_message_is_named_again_for_being_disconnected() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let (mut tx, mut rx) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
+        rx.claim().unwrap();
+        tx.claim().unwrap();
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        tx.send(b"the last").unwrap();
+        drop(tx);
+        // As if the message had come between a look at the ring and that at the sender.
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        assert!(matches!(claimed.last_look(), Ok((Some(_), true))));
+        let wait = |rx: &mut SpscReceiver| wait_any(&mut [rx], Deadline::PAST).ok();
+        assert_eq!(wait(&mut rx), Some(0), "for the message");
+        assert_eq!(rx.try_recv().unwrap().data, b"the last");
+        assert_eq!(wait(&mut rx), Some(0), "for being disconnected");
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
+        assert_eq!(wait(&mut rx), None, "once");
+    }
+
+    #[test]
     fn the_departed_are_looked_after_though_a_message_came_at_the_last_moment() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r");
@@ -278,13 +309,13 @@ mod tests {
         drop(gone);
         let claimed = rx.claimed_until(Deadline::PAST).unwrap();
         let (start, limit) = (Instant::now(), Duration::from_secs(5));
-        while !claimed.end.has_departures(claimed.peer.known()) {
+        while !claimed.end.has_departures(claimed.peer.asked()) {
             assert!(start.elapsed() < limit, "nobody noticed the departure");
             yield_now();
         }
         tx.send(b"at the last moment").unwrap();
-        assert!(matches!(claimed.last_look(), Ok((Some(_), None))));
-        assert!(claimed.end.has_departures(claimed.peer.known()), "the departed are forgotten");
+        assert!(matches!(claimed.last_look(), Ok((Some(_), false))));
+        assert!(claimed.end.has_departures(claimed.peer.asked()), "the departed are forgotten");
         assert_eq!(rx.try_recv().unwrap().data, b"at the last moment");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         let closing = std::thread::spawn(move || witness.read(&mut [0]).unwrap());

@@ -1,6 +1,8 @@
 //! Why a message was not sent or not received, in the shapes of `std::sync::mpsc`.
 
+use super::peer::NoPeer;
 use crate::Error;
+use crate::error::by_pid;
 use crate::handle::DispositionError;
 use crate::ring::NoRoom;
 
@@ -9,10 +11,14 @@ use crate::ring::NoRoom;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError<T = ()> {
-    /// *Retry*: the ring is full, or handles are to be sent, and its receiver, met before, is gone.
-    /// The next receiver finds what is in the ring.
-    #[error("the ring is full or takes no handles, as its receiver is gone; start it again")]
+    /// *Over*, until a receiver attaches: the ring is full, or handles are to be sent, no receiver is
+    /// alive, and one counts as having been there, see [`Disconnect`](crate::Disconnect). The next
+    /// receiver finds what is in the ring.
+    #[error("the ring is full or takes no handles, and its receiver is gone; start it again")]
     Disconnected(T),
+    /// *Retry*: an [`Interrupter`](crate::Interrupter) ended the call. Nothing of this message was sent.
+    #[error("interrupted; nothing of this message was sent")]
+    Interrupted(T),
     /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
     /// was sent.
     #[error("{source}")]
@@ -44,8 +50,11 @@ pub enum SendTimeoutError<T = ()> {
     #[error("nobody is there to receive handles; start the receiver")]
     NoReceiver(T),
     /// *Retry*: as [`SendError::Disconnected`].
-    #[error("the ring is full or takes no handles, as its receiver is gone; start it again")]
+    #[error("the ring is full or takes no handles, and its receiver is gone; start it again")]
     Disconnected(T),
+    /// *Retry*: as [`SendError::Interrupted`].
+    #[error("interrupted; nothing of this message was sent")]
+    Interrupted(T),
     /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
     /// was sent.
     #[error("{source}")]
@@ -73,18 +82,18 @@ pub enum TrySendError<T = ()> {
     #[error("the ring is full; try again when its receiver has taken something")]
     Full(T),
     /// *Retry*: as [`SendError::Disconnected`].
-    #[error("the ring is full or takes no handles, as its receiver is gone; start it again")]
+    #[error("the ring is full or takes no handles, and its receiver is gone; start it again")]
     Disconnected(T),
     /// *Retry*: the message has handles, and nobody is there to take them now. Its bytes alone would
     /// wait in the ring.
     #[error("nobody is there to receive handles; start the receiver")]
     NoReceiver(T),
     /// *Retry*: a live process holds the ring's lock and did not let go; it may be stopped.
-    #[error("the ring's lock is held by pid {pid}, which is alive; try again")]
+    #[error("the ring's lock is held{}, which is alive; try again", by_pid(*.pid))]
     Contended {
         /// The message.
         message: T,
-        /// The holder's process id as it wrote it.
+        /// The holder; 0 if that has no pid in this PID namespace.
         pid: u32,
     },
     /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
@@ -110,10 +119,13 @@ pub enum TrySendError<T = ()> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// *Retry*: the ring is empty and its sender, met before, is gone. Told once for each
-    /// departure; the next call waits for a successor.
-    #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
+    /// *Over*, until a sender attaches: the ring is empty, no sender is alive, and one counts as having
+    /// been there, see [`Disconnect`](crate::Disconnect).
+    #[error("the ring is empty and its sender is gone; wait_for_peer waits for the next one")]
     Disconnected,
+    /// *Retry*: an [`Interrupter`](crate::Interrupter) ended the call. No message was taken.
+    #[error("interrupted; no message was taken")]
+    Interrupted,
     /// As its source says. No message was taken, but for [`Error::HandlesLost`], which has the bytes
     /// of the one that was, and [`Error::ProtocolViolation`], which was passed over.
     #[error("{source}")]
@@ -132,8 +144,11 @@ pub enum RecvTimeoutError {
     #[error("nothing came until the deadline")]
     Timeout,
     /// *Retry*: as [`RecvError::Disconnected`].
-    #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
+    #[error("the ring is empty and its sender is gone; wait_for_peer waits for the next one")]
     Disconnected,
+    /// *Retry*: as [`RecvError::Interrupted`].
+    #[error("interrupted; no message was taken")]
+    Interrupted,
     /// As its source says. No message was taken, but for [`Error::HandlesLost`], which has the bytes
     /// of the one that was, and [`Error::ProtocolViolation`], which was passed over.
     #[error("{source}")]
@@ -152,7 +167,7 @@ pub enum TryRecvError {
     #[error("the ring is empty")]
     Empty,
     /// *Retry*: as [`RecvError::Disconnected`].
-    #[error("the ring is empty and its sender is gone; receive again to wait for the next one")]
+    #[error("the ring is empty and its sender is gone; wait_for_peer waits for the next one")]
     Disconnected,
     /// As its source says. No message was taken, but for [`Error::HandlesLost`], which has the bytes
     /// of the one that was, and [`Error::ProtocolViolation`], which was passed over.
@@ -180,6 +195,8 @@ pub enum NotSent {
     Crowded,
     /// Handles that cannot be sent.
     Handles(DispositionError),
+    /// By an [`Interrupter`](crate::Interrupter); of calls that block.
+    Interrupted,
     /// Anything else.
     Failed(Error),
 }
@@ -193,7 +210,7 @@ impl From<Error> for NotSent {
 impl NotSent {
     pub(crate) fn into_try_error<T>(self, message: T) -> TrySendError<T> {
         match self {
-            Self::Full(_) | Self::Crowded => TrySendError::Full(message),
+            Self::Full(_) | Self::Crowded | Self::Interrupted => TrySendError::Full(message),
             Self::Disconnected => TrySendError::Disconnected(message),
             Self::NoReceiver { .. } => TrySendError::NoReceiver(message),
             Self::Handles(source) => TrySendError::Handles { message, source },
@@ -206,6 +223,7 @@ impl NotSent {
         match self {
             Self::Full(_) | Self::Crowded => SendTimeoutError::Timeout(message),
             Self::Disconnected => SendTimeoutError::Disconnected(message),
+            Self::Interrupted => SendTimeoutError::Interrupted(message),
             Self::NoReceiver { .. } => SendTimeoutError::NoReceiver(message),
             Self::Handles(source) => SendTimeoutError::Handles { message, source },
             Self::Contended { slot, pid } => {
@@ -219,11 +237,12 @@ impl NotSent {
 impl<T> SendTimeoutError<T> {
     /// The same with another message.
     pub(super) fn map<U>(self, other: impl FnOnce(T) -> U) -> SendTimeoutError<U> {
-        use SendTimeoutError::{Disconnected, Failed, Handles, NoReceiver, Timeout};
+        use SendTimeoutError::{Disconnected, Failed, Handles, Interrupted, NoReceiver, Timeout};
         match self {
             Timeout(message) => Timeout(other(message)),
             NoReceiver(message) => NoReceiver(other(message)),
             Disconnected(message) => Disconnected(other(message)),
+            Interrupted(message) => Interrupted(other(message)),
             Handles { message, source } => Handles { message: other(message), source },
             Failed { message, source } => Failed { message: other(message), source },
         }
@@ -237,8 +256,29 @@ impl<T> From<SendTimeoutError<T>> for SendError<T> {
             SendTimeoutError::Timeout(message)
             | SendTimeoutError::NoReceiver(message)
             | SendTimeoutError::Disconnected(message) => Self::Disconnected(message),
+            SendTimeoutError::Interrupted(message) => Self::Interrupted(message),
             SendTimeoutError::Handles { message, source } => Self::Handles { message, source },
             SendTimeoutError::Failed { message, source } => Self::Failed { message, source },
+        }
+    }
+}
+
+impl From<NoPeer> for RecvTimeoutError {
+    fn from(error: NoPeer) -> Self {
+        match error {
+            NoPeer::Timeout => Self::Timeout,
+            NoPeer::Interrupted => Self::Interrupted,
+            NoPeer::Failed(source) => Self::Failed { source },
+        }
+    }
+}
+
+impl From<NoPeer> for SendTimeoutError {
+    fn from(error: NoPeer) -> Self {
+        match error {
+            NoPeer::Timeout => Self::Timeout(()),
+            NoPeer::Interrupted => Self::Interrupted(()),
+            NoPeer::Failed(source) => Self::Failed { message: (), source },
         }
     }
 }
@@ -248,6 +288,7 @@ impl From<RecvTimeoutError> for RecvError {
     fn from(error: RecvTimeoutError) -> Self {
         match error {
             RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected => Self::Disconnected,
+            RecvTimeoutError::Interrupted => Self::Interrupted,
             RecvTimeoutError::Failed { source } => Self::Failed { source },
         }
     }

@@ -27,7 +27,7 @@ impl<K: Discipline> Iterator for Iter<'_, K> {
         }
         match self.receiver.recv() {
             Ok(message) => Some(Ok(message)),
-            Err(RecvError::Disconnected) => None,
+            Err(RecvError::Disconnected | RecvError::Interrupted) => None,
             Err(RecvError::Failed { source }) => {
                 // The message of these was taken: what comes behind it is in order.
                 let goes_on =

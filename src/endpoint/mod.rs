@@ -11,6 +11,7 @@ mod drain;
 mod errors;
 mod group;
 mod intake;
+mod interrupt;
 mod iter;
 mod lanes;
 mod message;
@@ -32,8 +33,10 @@ pub use discipline::{Discipline, Mpsc, Spsc};
 pub use errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
+pub use interrupt::Interrupter;
 pub use iter::Iter;
 pub use message::MessagePacket;
+pub use peer::{Disconnect, Peers};
 pub use receiver::Receiver;
 pub use record_ref::RecordRef;
 pub use sender::Sender;

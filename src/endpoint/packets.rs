@@ -10,18 +10,18 @@ use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
 use super::attached::Attached;
 use super::discipline::Discipline;
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
+use super::interrupt::Until;
 use super::sender::{Claimed, Sender, unless_gone};
 use super::{Deadline, MessagePacket};
 use crate::carrier::{HandOver, Unsent};
 use crate::error::Error;
 use crate::handle::{Handle, Through, check_moved};
-use crate::os::futex;
 use crate::region::slot_table::byte_is_held;
 use crate::ring::Wakes;
 use crate::ring::carry::{Carried, NotCarried, Spot};
 
-/// The longest sleep of a sender whose receiver is not there: one that died tells nobody.
-const RECEIVER_SLEEP_MAX: Duration = Duration::from_millis(100);
+/// The longest sleep of an end whose peer is not there: a death changes no count.
+const PEER_SLEEP_MAX: Duration = Duration::from_millis(100);
 
 impl<K: Discipline> Sender<K> {
     /// Sends `packet`, waiting while there is no room, or, where it has handles, nobody to take them.
@@ -271,9 +271,9 @@ impl Attached {
         }
     }
 
-    /// Sleeps until an endpoint of the region changes hands, where none has since the count was `seen`.
-    pub(super) fn sleep_for_receiver(&self, seen: u32, deadline: Deadline) {
-        let until = deadline.moment_within(RECEIVER_SLEEP_MAX);
-        futex::wait(self.slot.region().membership(), seen, until);
+    /// Sleeps until an endpoint of the region changes hands, if none has since the count was `seen`.
+    pub(super) fn sleep_for_peer(&self, seen: u32, until: Until<'_>) {
+        let moment = until.deadline.moment_within(PEER_SLEEP_MAX);
+        until.interrupts.sleep(self.slot.region().membership(), seen, moment);
     }
 }

@@ -1,19 +1,56 @@
-//! Whether the other side of a named ring is gone.
+//! Whether the other side of a named ring is disconnected.
 //!
-//! *Gone* is a condition, not a state, and only somebody who was met can be gone: since this
-//! endpoint attached, a byte of the other side was held, or one of its slots got a new owner, or a
-//! record was taken. So either side may start first, also on a region that an earlier run left
-//! behind. A departure is told once; a successor ends it.
+//! *Disconnected* is a condition, not a state: no peer is alive, and one counts as having been there.
+//! Which peers count is up to the end, see [`Disconnect`]. The condition holds until a peer attaches,
+//! so either side may start first, also on a region that an earlier run left behind.
+//!
+//! The kernel is asked only if something was counted since it last was: by the watcher, a departure; in
+//! the region's header, a slot that changed hands. A peer that is dropped counts there after its byte is
+//! free, so the next call after an orderly close knows of it.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::attached::Attached;
+use super::interrupt::Until;
 use super::slot::OwnedSlot;
 use crate::Error;
-use crate::region::slot_table::incarnations;
+use crate::region::slot_table::{attaches, count_held, incarnations};
 
-/// Whom an endpoint has met since it attached. Clones of a producer share it.
+/// Which peers count as having been there, when no peer is alive: set at each end, by
+/// [`Receiver::set_disconnect`](crate::Receiver::set_disconnect) and
+/// [`Sender::set_disconnect`](crate::Sender::set_disconnect).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Disconnect {
+    /// A peer that held the other side at some time since this end attached, also one that came and
+    /// went between two calls; and, for a receiver, the sender of any message that it took. So a
+    /// restarted receiver of an empty ring waits for a new sender.
+    #[default]
+    Met,
+    /// Any peer that ever attached in the region's life: for a restarted end of a finite job.
+    Ever,
+    /// No peer: calls wait for the next one, for ever. For a daemon.
+    Never,
+}
+
+/// Which processes hold the other side of a ring, see
+/// [`Receiver::peers`](crate::Receiver::peers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peers {
+    /// Endpoints of the other side that are alive now. Clones of a producer that share an endpoint
+    /// count as one.
+    pub alive: usize,
+    /// How often an endpoint of the other side was attached in the region's life; an endpoint that was
+    /// attached twice counts twice.
+    pub ever: u64,
+    /// Whether this end met a peer, as in [`Disconnect::Met`].
+    pub met: bool,
+}
+
+/// The other side, as an endpoint has met it since it attached. Clones of a producer share it.
 #[derive(Debug)]
 pub(crate) struct Meeting {
     slots: Range<u16>,
@@ -23,7 +60,7 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
-    /// Nobody met yet, but for whoever is there now.
+    /// No peer met yet, but for those that are there now.
     pub(crate) fn new(own: &OwnedSlot, slots: Range<u16>) -> Result<Self, Error> {
         let before = incarnations(own.region(), slots.clone());
         let met = own.is_any_held(slots.clone())?.into();
@@ -38,65 +75,153 @@ impl Meeting {
         }
     }
 
-    /// The departure, where somebody was met and nobody is there: the sum of the incarnations, which
-    /// tells it from others.
-    fn departure(&self, own: &OwnedSlot) -> Result<Option<u64>, Error> {
-        // In this order: somebody who comes in between is seen as held, not as gone.
+    /// Whether a peer counts by `rule`. Ask after [`Self::is_any_alive`].
+    fn counts(&self, own: &OwnedSlot, rule: Disconnect) -> bool {
+        match rule {
+            Disconnect::Met => self.met.load(Relaxed),
+            Disconnect::Ever => self.met.load(Relaxed) || self.ever(own) > 0,
+            Disconnect::Never => false,
+        }
+    }
+
+    /// Whether a peer is alive; one that is, or came and went, is met.
+    fn is_any_alive(&self, own: &OwnedSlot) -> Result<bool, Error> {
+        // In this order: a peer that comes in between is seen as held, not as gone.
         let sum = incarnations(own.region(), self.slots.clone());
         let held = own.is_any_held(self.slots.clone())?;
         if held || sum != self.before {
             self.note();
         }
-        Ok((!held && self.met.load(Relaxed)).then_some(sum))
+        Ok(held)
+    }
+
+    fn ever(&self, own: &OwnedSlot) -> u64 {
+        attaches(own.region(), self.slots.clone())
+    }
+
+    pub(crate) fn peers(&self, own: &OwnedSlot) -> Result<Peers, Error> {
+        let is_any_alive = self.is_any_alive(own)?;
+        let alive = if is_any_alive { count_held(own.region(), self.slots.clone())? } else { 0 };
+        Ok(Peers { alive, ever: self.ever(own), met: self.met.load(Relaxed) })
     }
 }
 
-/// What one handle has found out and said about departures.
+/// Why [`Attached::wait_for_peer`] gave up.
+#[derive(Debug)]
+pub(super) enum NoPeer {
+    Timeout,
+    Interrupted,
+    Failed(Error),
+}
+
+impl From<Error> for NoPeer {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Attached {
+    /// Waits until a process owns an endpoint of the other side.
+    pub(super) fn wait_for_peer(&self, until: Until<'_>) -> Result<(), NoPeer> {
+        loop {
+            self.check_usable()?;
+            // Before the bytes are asked after: a peer that attaches after that changes it.
+            let seen = self.slot.region().membership().load(Acquire);
+            if self.meeting.is_any_alive(&self.slot)? {
+                return Ok(());
+            }
+            if until.interrupts.take() {
+                return Err(NoPeer::Interrupted);
+            }
+            if until.deadline.has_passed() {
+                return Err(NoPeer::Timeout);
+            }
+            self.sleep_for_peer(seen, until);
+        }
+    }
+}
+
+/// What one handle knows of the other side.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
-    /// The departure told last.
-    told: Option<u64>,
-    /// The watcher's count when the kernel was last asked and there was nothing to tell.
-    known: Option<u32>,
+    /// What was counted when the kernel was last asked.
+    asked: Option<u64>,
+    /// What it said then.
+    found: Found,
+    /// How often the other side was found disconnected after it had not been.
+    disconnects: u64,
+    /// The last of them that [`wait_any`](super::wait_any()) named.
+    named: u64,
+    rule: Disconnect,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Found {
+    #[default]
+    Nothing,
+    /// No peer was alive, the sum of their incarnations was this, and one counts.
+    Disconnected { incarnations: u64 },
 }
 
 impl Peer {
-    /// The watcher's count of departures, where all of them have been looked into and told.
+    /// What was counted when the kernel was last asked, unless the other side was found disconnected:
+    /// then each look at an empty ring has that to say.
     #[inline]
-    pub(crate) fn known(&self) -> Option<u32> {
-        self.known
+    pub(crate) fn known(&self) -> Option<u64> {
+        if self.found == Found::Nothing { self.asked } else { None }
     }
 
-    /// A departure that was not told yet. Asks the kernel only where the watcher has counted
-    /// something since there was none. Look at the ring once more before telling it: what was sent or freed
-    /// before comes first.
+    /// What was counted when the kernel was last asked.
+    #[inline]
+    pub(crate) fn asked(&self) -> Option<u64> {
+        self.asked
+    }
+
+    /// Whether the other side is disconnected. Asks the kernel only if something was counted since it
+    /// last did. Look at the ring once more before saying so: what was sent or freed before comes first.
     ///
     /// # Errors
-    /// [`Error::LockLost`] where this endpoint itself can no longer be seen.
+    /// [`Error::LockLost`] if this endpoint itself can no longer be seen.
     #[inline]
-    pub(crate) fn departure(&mut self, end: &Attached) -> Result<Option<u64>, Error> {
-        let count = end.watch.departures();
-        if self.known == Some(count) {
-            return Ok(None);
+    pub(crate) fn is_disconnected(&mut self, end: &Attached) -> Result<bool, Error> {
+        let counted = end.counted();
+        if self.asked != Some(counted) {
+            self.ask(end, counted)?;
         }
-        self.ask(end, count)
+        Ok(self.found != Found::Nothing)
     }
 
     #[cold]
-    fn ask(&mut self, end: &Attached, count: u32) -> Result<Option<u64>, Error> {
-        let departure = end.meeting.departure(&end.slot)?;
-        let untold = departure.filter(|departure| self.told != Some(*departure));
-        self.known = untold.is_none().then_some(count);
-        Ok(untold)
+    fn ask(&mut self, end: &Attached, counted: u64) -> Result<(), Error> {
+        let sum = incarnations(end.slot.region(), end.meeting.slots.clone());
+        let is_over =
+            !end.meeting.is_any_alive(&end.slot)? && end.meeting.counts(&end.slot, self.rule);
+        let before = self.found;
+        self.found =
+            if is_over { Found::Disconnected { incarnations: sum } } else { Found::Nothing };
+        self.disconnects += u64::from(is_over && self.found != before);
+        self.asked = Some(counted);
+        Ok(())
     }
 
-    /// Makes sure that the next look at an empty ring asks again: not all that is gone was looked after.
+    pub(crate) fn set_rule(&mut self, rule: Disconnect) {
+        self.rule = rule;
+        self.ask_again();
+    }
+
+    /// Makes sure that the next look at an empty ring asks again: what counts has changed, or not all
+    /// that is gone was looked after.
     pub(crate) fn ask_again(&mut self) {
-        self.known = None;
+        self.asked = None;
     }
 
-    /// Notes that `departure` was told. Until then it is found again each time.
-    pub(crate) fn tell(&mut self, departure: u64) {
-        self.told = Some(departure);
+    /// Whether the other side became disconnected since that was last [named](Self::note_named).
+    pub(crate) fn is_to_be_named(&self) -> bool {
+        self.found != Found::Nothing && self.named != self.disconnects
+    }
+
+    /// Notes that `wait_any` has named this end.
+    pub(crate) fn note_named(&mut self) {
+        self.named = self.disconnects;
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::claimed::Claimed;
 use super::discipline::Discipline;
 use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
+use super::interrupt::{Interrupter, Interrupts, Until};
+use super::peer::{Disconnect, Peers};
 use super::record_ref::LentWhile;
 use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
@@ -34,6 +36,8 @@ pub struct Receiver<K: Discipline> {
     index: u32,
     pub(super) claimed: Option<Claimed>,
     spin_max: Duration,
+    disconnect: Disconnect,
+    pub(super) interrupts: Interrupts,
     discipline: PhantomData<fn() -> K>,
     /// An end has one user at a time: it may be sent, not shared.
     not_shared: PhantomData<Cell<()>>,
@@ -42,8 +46,9 @@ pub struct Receiver<K: Discipline> {
 impl<K: Discipline> Receiver<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
         let (discipline, not_shared) = (PhantomData, PhantomData);
-        let spin_max = SPIN_MAX;
-        Self { region, index, claimed: None, spin_max, discipline, not_shared }
+        let (spin_max, disconnect, interrupts) = (SPIN_MAX, <_>::default(), <_>::default());
+        let claimed = None;
+        Self { region, index, claimed, spin_max, disconnect, interrupts, discipline, not_shared }
     }
 
     /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
@@ -63,8 +68,10 @@ impl<K: Discipline> Receiver<K> {
     /// Takes the next message, waiting for it, with its handles.
     ///
     /// # Errors
-    /// [`RecvError::Disconnected`] where the ring is empty and its sender has come and gone. Of a message
-    /// with handles also [`Error::TooManyFiles`], and then it stays; [`Error::HandlesLost`], which has
+    /// [`RecvError::Disconnected`] if the ring is empty, no sender is alive, and one counts as having been
+    /// there: by default one that this receiver met, so that a restarted receiver of an empty ring waits
+    /// for the next sender, unless [`Disconnect::Ever`] is [set](Self::set_disconnect);
+    /// [`RecvError::Interrupted`] by an [`Interrupter`]. Of a message with handles also [`Error::TooManyFiles`], and then it stays; [`Error::HandlesLost`], which has
     /// its bytes; [`Error::ProtocolViolation`].
     ///
     /// # Cost
@@ -114,9 +121,8 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Examples
     /// ```
-    /// # let directory = tempfile::tempdir()?;
-    /// # let path = directory.path().join("demo.tombolo");
-    /// let mut region = tombolo::EventsRegion::open_path(path)?;
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// let mut region = EventsRegion::anonymous(OpenOptions::new())?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
     /// tx.send(b"four")?;
     /// let mut room = [0; 64];
@@ -228,11 +234,85 @@ impl<K: Discipline> Receiver<K> {
         }
     }
 
-    /// Iterates over messages as they come, and ends when the ring is empty and its sender is gone; of
-    /// several senders, all that have claimed.
+    /// Iterates over messages as they come, and ends as [`Self::recv`] does, if the other side is
+    /// disconnected or an [`Interrupter`] says so. Asked again it goes on, once a sender has attached.
     /// Damage is an item, the last one, so that it isn't mistaken for the end.
     pub fn iter(&mut self) -> Iter<'_, K> {
         Iter::new(self)
+    }
+
+    /// Sets which senders count as having been there, when none is alive: those that this receiver met,
+    /// unless this was called.
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// use tombolo::{Disconnect, EventsRegion, TryRecvError};
+    /// let (mut tx, _) = EventsRegion::open_path(&path)?.split_spsc()?;
+    /// tx.claim()?;
+    /// drop(tx); // and then this receiver is started
+    /// let (_, mut rx) = EventsRegion::open_path(&path)?.split_spsc()?;
+    /// assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)), "the next sender is waited for");
+    /// rx.set_disconnect(Disconnect::Ever);
+    /// assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_disconnect(&mut self, disconnect: Disconnect) {
+        self.disconnect = disconnect;
+        if let Some(claimed) = &mut self.claimed {
+            claimed.peer.set_rule(disconnect);
+        }
+    }
+
+    /// How many senders are alive, how many there ever were, and whether this receiver met one: for ending
+    /// that [`Disconnect`] has no rule for.
+    ///
+    /// # Errors
+    /// As [`Self::claim`], if the endpoint is not owned yet.
+    ///
+    /// # Cost
+    /// A system call, and up to 13 more for each sender that is alive.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// let mut region = EventsRegion::anonymous(OpenOptions::new())?;
+    /// let (mut tx, mut rx) = region.split_mpsc()?;
+    /// tx.claim()?;
+    /// let peers = rx.peers()?;
+    /// assert_eq!((peers.alive, peers.ever, peers.met), (1, 1, true));
+    /// # Ok::<(), tombolo::Error>(())
+    /// ```
+    pub fn peers(&mut self) -> Result<Peers, Error> {
+        let end = &self.claimed_until(Deadline::PAST)?.end;
+        end.check_usable()?;
+        end.meeting.peers(&end.slot)
+    }
+
+    /// Waits until a sender is alive. Attaches this end first.
+    ///
+    /// # Errors
+    /// [`RecvTimeoutError::Timeout`], [`RecvTimeoutError::Interrupted`]; [`RecvTimeoutError::Failed`] as
+    /// [`Self::claim`].
+    pub fn wait_for_peer(&mut self, deadline: impl Into<Deadline>) -> Result<(), RecvTimeoutError> {
+        let deadline = deadline.into();
+        self.attach_until(deadline)?;
+        let until = Until { deadline, interrupts: &self.interrupts };
+        match &self.claimed {
+            Some(claimed) => Ok(claimed.end.wait_for_peer(until)?),
+            None => Err(Error::ForkedChild.into()), // never: just attached
+        }
+    }
+
+    /// What ends a call of this receiver that blocks, from another thread or a signal handler. From then
+    /// on calls look for interrupts, and take the slow path for it; without, they cost nothing.
+    pub fn interrupter(&mut self) -> Interrupter {
+        let interrupter = self.interrupts.interrupter();
+        if let Some(claimed) = &self.claimed {
+            claimed.end.slot.note_interrupter();
+        }
+        interrupter
     }
 
     /// Sets how long a wait spins at most before it sleeps: 50 µs where nobody said otherwise. How long
@@ -241,9 +321,8 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Examples
     /// ```
-    /// # let directory = tempfile::tempdir()?;
-    /// # let path = directory.path().join("demo.tombolo");
-    /// let mut region = tombolo::EventsRegion::open_path(path)?;
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// let mut region = EventsRegion::anonymous(OpenOptions::new())?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
     /// rx.set_spin_max(std::time::Duration::ZERO);
     /// # tx.send(b"x")?;
@@ -329,14 +408,29 @@ impl<K: Discipline> Receiver<K> {
     }
 
     fn front_until(&mut self, deadline: Deadline) -> Result<Front, RecvTimeoutError> {
-        self.claimed_until(deadline)?;
+        self.attach_until(deadline)?;
         loop {
+            if self.interrupts.take() {
+                return Err(RecvTimeoutError::Interrupted);
+            }
             match self.try_front() {
                 Err(TryRecvError::Empty) if !deadline.has_passed() => {
-                    self.claimed_until(Deadline::PAST)?.wait(deadline)?;
+                    let until = Until { deadline, interrupts: &self.interrupts };
+                    let Some(claimed) = &mut self.claimed else {
+                        return Err(Error::ForkedChild.into()); // never: just attached
+                    };
+                    claimed.wait(until)?;
                 }
                 other => return Ok(other?),
             }
+        }
+    }
+
+    /// Attaches for a call that waits until `deadline`, if that has not been done.
+    fn attach_until(&mut self, deadline: Deadline) -> Result<(), RecvTimeoutError> {
+        match self.claimed_until(deadline).map(drop) {
+            Err(_) if self.interrupts.take() => Err(RecvTimeoutError::Interrupted),
+            attached => Ok(attached?),
         }
     }
 
@@ -363,7 +457,13 @@ impl<K: Discipline> Receiver<K> {
     pub(super) fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error> {
         if self.claimed.is_none() {
             let spin = Spin::new(self.spin_max);
-            self.claimed = Some(Claimed::claim(&self.region, self.index, spin, deadline)?);
+            let until = Until { deadline, interrupts: &self.interrupts };
+            let mut claimed = Claimed::claim(&self.region, self.index, spin, until)?;
+            claimed.peer.set_rule(self.disconnect);
+            if self.interrupts.are_possible() {
+                claimed.end.slot.note_interrupter();
+            }
+            self.claimed = Some(claimed);
         }
         match &mut self.claimed {
             Some(claimed) => Ok(claimed),

@@ -13,8 +13,9 @@ use super::attached::Attached;
 use super::backoff::Backoff;
 use super::discipline::{Discipline, Mpsc};
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use super::peer::Peer;
-use super::slot::claim_deadline;
+use super::interrupt::{Interrupter, Interrupts, Until};
+use super::peer::{Disconnect, NoPeer, Peer, Peers};
+use super::slot::claim_until;
 use super::spin::{SPIN_MAX, Spin};
 use crate::Error;
 use crate::region::Region;
@@ -38,6 +39,8 @@ pub struct Sender<K: Discipline> {
     shared: Arc<Mutex<Option<Arc<Attached>>>>,
     claimed: Option<Claimed<K>>,
     spin_max: Duration,
+    disconnect: Disconnect,
+    interrupts: Interrupts,
     /// An end has one user at a time: it may be sent, not shared.
     not_shared: PhantomData<Cell<()>>,
 }
@@ -61,8 +64,16 @@ pub(super) struct Claimed<K: Discipline> {
 
 impl<K: Discipline> Sender<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
-        let (shared, spin_max) = (Arc::default(), SPIN_MAX);
-        Self { region, index, shared, claimed: None, spin_max, not_shared: PhantomData }
+        Self {
+            region,
+            index,
+            shared: Arc::default(),
+            claimed: None,
+            spin_max: SPIN_MAX,
+            disconnect: Disconnect::default(),
+            interrupts: Interrupts::default(),
+            not_shared: PhantomData,
+        }
     }
 
     /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
@@ -83,7 +94,10 @@ impl<K: Discipline> Sender<K> {
     /// Sends `message`, waiting while the ring is full.
     ///
     /// # Errors
-    /// [`SendError::Disconnected`] where the ring is full and its receiver has come and gone.
+    /// [`SendError::Disconnected`] if the ring is full, no receiver is alive, and one counts as having
+    /// been there: by default one that this sender met, so that a sender that comes after its receiver
+    /// died waits for the next one, unless [`Disconnect::Ever`] is [set](Self::set_disconnect). A sender
+    /// with space isn't told. [`SendError::Interrupted`] by an [`Interrupter`].
     ///
     /// # Cost
     /// No system call and no allocation while there is room and the receiver doesn't sleep; one copy
@@ -211,6 +225,66 @@ impl<K: Discipline> Sender<K> {
         self.attempt_batch(messages).map_err(|error| error.into_try_error(()))
     }
 
+    /// Sets which receivers count as having been there, when none is alive: those that this sender met,
+    /// unless this was called. Of a clone, as of the producer that it was made from at that time.
+    pub fn set_disconnect(&mut self, disconnect: Disconnect) {
+        self.disconnect = disconnect;
+        if let Some(claimed) = &mut self.claimed {
+            claimed.peer.set_rule(disconnect);
+        }
+    }
+
+    /// Whether a receiver is alive, how many there ever were, and whether this sender met one.
+    ///
+    /// # Errors
+    /// As [`Self::claim`], if the endpoint is not owned yet.
+    ///
+    /// # Cost
+    /// Two system calls.
+    pub fn peers(&mut self) -> Result<Peers, Error> {
+        let end = &self.usable()?.end;
+        end.meeting.peers(&end.slot)
+    }
+
+    /// Waits until a receiver is alive. Attaches this end first.
+    ///
+    /// # Errors
+    /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Interrupted`]; [`SendTimeoutError::Failed`] as
+    /// [`Self::claim`].
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// use std::time::Duration;
+    /// let mut region = tombolo::EventsRegion::open_path(path)?;
+    /// let (mut tx, mut rx) = region.split_spsc()?;
+    /// let other = std::thread::spawn(move || rx.claim().map(|()| rx));
+    /// tx.wait_for_peer(Duration::from_secs(10))?;
+    /// # drop(other.join().unwrap()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for_peer(&mut self, deadline: impl Into<Deadline>) -> Result<(), SendTimeoutError> {
+        let (deadline, index) = (deadline.into(), self.index);
+        self.attach_until(deadline).map_err(|error| error.into_timeout_error((), index))?;
+        let until = Until { deadline, interrupts: &self.interrupts };
+        match &self.claimed {
+            Some(claimed) => Ok(claimed.end.wait_for_peer(until)?),
+            None => Err(NoPeer::Failed(Error::ForkedChild).into()), // never: just attached
+        }
+    }
+
+    /// What ends a call of this sender that blocks, from another thread or a signal handler; a clone has
+    /// interrupters of its own. From then on calls look for interrupts, and take the slow path for it;
+    /// without, they cost nothing.
+    pub fn interrupter(&mut self) -> Interrupter {
+        let interrupter = self.interrupts.interrupter();
+        if let Some(claimed) = &self.claimed {
+            claimed.end.slot.note_interrupter();
+        }
+        interrupter
+    }
+
     /// Sets how long a wait spins at most before it sleeps: 50 µs where nobody said otherwise. How long
     /// it does is up to what paid lately. Zero: it looks once more and sleeps, so that no processor is
     /// busy with waiting, at the price of a wake-up for each wait.
@@ -320,14 +394,15 @@ impl<K: Discipline> Sender<K> {
     #[cold]
     fn claim_until(&self, deadline: Deadline) -> Result<Claimed<K>, Error> {
         self.region.check_ours()?;
+        let until = Until { deadline, interrupts: &self.interrupts };
         if self.is_of_lanes() {
-            let end = Attached::claim(&self.region, self.index, Role::Sender, deadline)?;
+            let end = Attached::claim(&self.region, self.index, Role::Sender, until)?;
             return self.claimed_at(Arc::new(end));
         }
-        let mut shared = self.shared_until(deadline)?;
+        let mut shared = self.shared_until(until)?;
         let end = match &*shared {
             Some(end) => end.clone(),
-            None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, deadline)?),
+            None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, until)?),
         };
         let claimed = self.claimed_at(end.clone())?;
         *shared = Some(end);
@@ -342,7 +417,11 @@ impl<K: Discipline> Sender<K> {
 
     fn claimed_at(&self, end: Arc<Attached>) -> Result<Claimed<K>, Error> {
         let producer = K::attach(&end)?;
-        let (wakes, peer) = <_>::default();
+        let (wakes, mut peer): (_, Peer) = <_>::default();
+        peer.set_rule(self.disconnect);
+        if self.interrupts.are_possible() {
+            end.slot.note_interrupter();
+        }
         let spin = Spin::new(self.spin_max);
         Ok(Claimed { end, producer, wakes, peer, spin })
     }
@@ -350,15 +429,15 @@ impl<K: Discipline> Sender<K> {
     /// The endpoint that clones share, while no other thread is claiming it.
     fn shared_until(
         &self,
-        deadline: Deadline,
+        until: Until<'_>,
     ) -> Result<MutexGuard<'_, Option<Arc<Attached>>>, Error> {
-        let deadline = claim_deadline(deadline);
+        let until = claim_until(until);
         let mut backoff = Backoff::new();
         loop {
             match self.shared.try_lock() {
                 Ok(shared) => return Ok(shared),
                 Err(TryLockError::Poisoned(shared)) => return Ok(shared.into_inner()),
-                Err(TryLockError::WouldBlock) if backoff.wait(deadline) => {}
+                Err(TryLockError::WouldBlock) if backoff.wait(until) => {}
                 Err(TryLockError::WouldBlock) => {
                     let pid = std::process::id(); // a clone of this very sender
                     return Err(Error::Busy { ring: self.index, role: "sender", pid });
@@ -374,45 +453,59 @@ impl<K: Discipline> Sender<K> {
         deadline: Deadline,
         mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
     ) -> Result<T, NotSent> {
-        self.claimed_until(deadline)?;
+        self.attach_until(deadline)?;
         let mut behind_holder = Backoff::new();
         let mut has_waited = false;
         loop {
+            if self.interrupts.take() {
+                return Err(NotSent::Interrupted);
+            }
             let result = attempt(self);
+            let until = Until { deadline, interrupts: &self.interrupts };
+            let Some(claimed) = &mut self.claimed else { return result };
             match &result {
                 Err(NotSent::Full(wanted)) if !deadline.has_passed() => {
-                    let claimed = self.usable()?;
+                    claimed.end.check_usable()?;
                     if !replace(&mut has_waited, true) {
                         claimed.end.slot.count(offset_of!(Slot, full_waits));
                     }
-                    claimed.wait_for_room(wanted, deadline);
+                    claimed.wait_for_room(wanted, until);
                 }
                 Err(NotSent::NoReceiver { seen }) if !deadline.has_passed() => {
-                    self.usable()?.end.sleep_for_receiver(*seen, deadline);
+                    claimed.end.check_usable()?;
+                    claimed.end.sleep_for_peer(*seen, until);
                 }
                 Err(NotSent::Contended { .. } | NotSent::Crowded)
-                    if behind_holder.wait(deadline) => {}
+                    if behind_holder.wait(until) || self.interrupts.is_pending() => {}
                 _ => return result,
             }
+        }
+    }
+
+    /// Attaches for a call that waits until `deadline`, if that has not been done.
+    fn attach_until(&mut self, deadline: Deadline) -> Result<(), NotSent> {
+        match self.claimed_until(deadline).map(drop) {
+            Err(_) if self.interrupts.take() => Err(NotSent::Interrupted),
+            attached => Ok(attached?),
         }
     }
 }
 
 impl<K: Discipline> Claimed<K> {
     /// Waits until there may be room for `wanted`, or something else to do.
-    fn wait_for_room(&mut self, wanted: &NoRoom, deadline: Deadline) {
+    fn wait_for_room(&mut self, wanted: &NoRoom, until: Until<'_>) {
         let Self { end, wakes, peer, spin, .. } = self;
-        let known = peer.known();
+        let known = peer.asked();
         let mut patience = PATIENCE;
         let has_news = || {
             patience = patience.saturating_sub(1);
             // One message's room at a time would make both sides look at each other all the time.
             let has_room = if patience > 0 { is_comfortable } else { has_come };
-            has_room(&end.ring, wanted) || end.has_departures(known)
+            has_room(&end.ring, wanted) || end.has_news(known) || until.interrupts.is_pending()
         };
-        if !spin.until(deadline, has_news) && !has_come(&end.ring, wanted) {
+        if !spin.until(until.deadline, has_news) && !has_come(&end.ring, wanted) {
             end.settle(wakes);
-            end.sleep_for_room(wanted, known, deadline);
+            end.sleep_for_room(wanted, known, until);
             if has_come(&end.ring, wanted) {
                 spin.note_end_of_sleep();
             }
@@ -436,9 +529,8 @@ impl<K: Discipline> Drop for Claimed<K> {
     }
 }
 
-/// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* where the
-/// receiver was met and is gone: nobody would end that.
-/// What the departed freed at last is room for one attempt more.
+/// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* if the receiver
+/// is: no process would end that. What the departed freed at last is space for one attempt more.
 #[inline]
 pub(super) fn unless_gone<T>(
     end: &Attached,
@@ -453,14 +545,11 @@ pub(super) fn unless_gone<T>(
         return result;
     }
     end.check_whole()?; // bytes that are missing may look like a full ring
-    let Some(departure) = peer.departure(end)? else { return result };
-    match attempt() {
-        result if is_to_wait(&result) => {
-            peer.tell(departure);
-            Err(NotSent::Disconnected)
-        }
-        result => result,
+    if !peer.is_disconnected(end)? {
+        return result;
     }
+    let again = attempt();
+    if is_to_wait(&again) { Err(NotSent::Disconnected) } else { again }
 }
 
 /// Clones share the endpoint, and so the slot: several threads of a process are one producer to
@@ -473,6 +562,8 @@ impl Clone for Sender<Mpsc> {
             shared: self.shared.clone(),
             claimed: None,
             spin_max: self.spin_max,
+            disconnect: self.disconnect,
+            interrupts: Interrupts::default(),
             not_shared: PhantomData,
         }
     }

@@ -2,15 +2,15 @@
 
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use tombolo_abi::{RingControl, Role, Slot};
 
-use super::Deadline;
 use super::attached::Attached;
 use super::bell::Sleep;
-use crate::os::futex::{self, Moment, Woken};
+use super::interrupt::Until;
+use crate::os::futex::Woken;
 use crate::ring::doorbell::arm_for_room;
 use crate::ring::{NoRoom, Wakes};
 
@@ -29,32 +29,31 @@ pub(super) enum Ended {
 }
 
 impl Attached {
-    /// Sleeps as a consumer that has armed, unless there were other departures than `known` in the
-    /// meantime.
+    /// Sleeps as a consumer that has armed, unless there were departures since `known` was counted.
     pub(super) fn sleep_for_record(
         &self,
         Sleep { word, limit }: Sleep,
-        known: Option<u32>,
-        deadline: Deadline,
+        known: Option<u64>,
+        until: Until<'_>,
     ) -> Ended {
-        self.sleep_on(self.rx_wake(), word, known, deadline.moment_within(limit))
+        self.sleep_on((self.rx_wake(), word), known, until, limit)
     }
 
-    /// Sleeps as a producer until there is room for `wanted`, where there is none yet and there were
-    /// no other departures than `known`.
-    pub(crate) fn sleep_for_room(&self, wanted: &NoRoom, known: Option<u32>, deadline: Deadline) {
+    /// Sleeps as a producer until there is space for `wanted`, if there is none yet and there were no
+    /// departures since `known` was counted.
+    pub(crate) fn sleep_for_room(&self, wanted: &NoRoom, known: Option<u64>, until: Until<'_>) {
         // An arming that is not slept on stays: it costs the consumer one system call.
         if let Some(word) = arm_for_room(&self.ring, wanted) {
-            self.sleep_on(self.tx_wake(), word, known, deadline.moment_within(SLEEP_MAX));
+            self.sleep_on((self.tx_wake(), word), known, until, SLEEP_MAX);
         }
     }
 
     fn sleep_on(
         &self,
-        doorbell: &AtomicU32,
-        word: u32,
-        known: Option<u32>,
-        until: Option<Moment>,
+        (doorbell, word): (&AtomicU32, u32),
+        known: Option<u64>,
+        until: Until<'_>,
+        limit: Duration,
     ) -> Ended {
         if self.has_departures(known) {
             return Ended::ByDeparture;
@@ -63,17 +62,31 @@ impl Attached {
             return Ended::Perhaps; // edge `poison`: marked before the arming, told by the next look
         }
         self.count_sleep();
-        match futex::wait(doorbell, word, until) {
+        match until.interrupts.sleep(doorbell, word, until.deadline.moment_within(limit)) {
             _ if self.count_departure(known) => Ended::ByDeparture,
             Woken::Perhaps => Ended::Perhaps,
             Woken::TimedOut => Ended::TimedOut,
         }
     }
 
-    /// Whether there were other departures than `known`. To be asked behind the fence of arming: edge
-    /// `departure`.
-    pub(crate) fn has_departures(&self, known: Option<u32>) -> bool {
-        Some(self.watch.departures()) != known
+    /// Departures that the watcher has counted, in the lower half, and slots of the region that changed
+    /// hands, in the upper: whatever happens to a peer, one of them counts it.
+    #[inline]
+    pub(crate) fn counted(&self) -> u64 {
+        let changes = self.slot.region().membership().load(Acquire); // edge `handover`
+        u64::from(changes) << 32 | u64::from(self.watch.departures())
+    }
+
+    /// Whether anything was counted since `known`.
+    #[inline]
+    pub(crate) fn has_news(&self, known: Option<u64>) -> bool {
+        Some(self.counted()) != known
+    }
+
+    /// Whether there were departures since `known` was counted. To be asked behind the fence of arming:
+    /// edge `departure`. A slot that changed hands wakes the watcher, which counts what follows from it.
+    pub(crate) fn has_departures(&self, known: Option<u64>) -> bool {
+        Some(self.watch.departures()) != known.map(|known| known as u32)
     }
 
     /// Counts a sleep that is about to begin.
@@ -84,8 +97,8 @@ impl Attached {
         self.slot.count(offset_of!(Slot, sleeps));
     }
 
-    /// Counts it where a sleep was ended by another departure than those `known`, and says so.
-    pub(crate) fn count_departure(&self, known: Option<u32>) -> bool {
+    /// Counts it if a sleep was ended by a departure since `known` was counted, and says so.
+    pub(crate) fn count_departure(&self, known: Option<u64>) -> bool {
         let by_departure = self.has_departures(known);
         if by_departure {
             self.slot.count(offset_of!(Slot, woken_by_death));
@@ -135,9 +148,10 @@ mod tests {
     use crate::endpoint::bell::OneRing;
     use crate::endpoint::discipline::Discipline;
     use crate::endpoint::errors::NotSent;
+    use crate::endpoint::interrupt::Interrupts;
     use crate::error::Damage;
     use crate::region::slot_table::slot_offset;
-    use crate::{EventsRegion, MpscOrder, OpenOptions, Receiver, Sender, TryRecvError};
+    use crate::{Deadline, EventsRegion, MpscOrder, OpenOptions, Receiver, Sender, TryRecvError};
 
     /// A sleep that nothing ends, so short that a test which begins one by mistake is over soon.
     const LIMIT: Duration = Duration::from_millis(10);
@@ -162,14 +176,19 @@ mod tests {
         region.mapping().word_u64(offset).load(Relaxed)
     }
 
+    fn uninterrupted(deadline: Deadline) -> Until<'static> {
+        static NONE: Interrupts = Interrupts::none();
+        Until { deadline, interrupts: &NONE }
+    }
+
     /// How a receiver that has armed an empty ring sleeps.
-    fn sleep_of<K: Discipline>(rx: &mut Receiver<K>, known: impl Fn(u32) -> u32) -> (Ended, u64) {
+    fn sleep_of<K: Discipline>(rx: &mut Receiver<K>, known: impl Fn(u64) -> u64) -> (Ended, u64) {
         let claimed = rx.claimed_until(Deadline::PAST).unwrap();
         let (end, head) = (&claimed.end, claimed.consumer.head());
         let armed = claimed.bell.arm(end, &mut OneRing { head }).unwrap().unwrap();
-        let (before, known) = (sleeps(end), known(end.watch.departures()));
+        let (before, known) = (sleeps(end), known(end.counted()));
         let sleep = Sleep { limit: LIMIT, ..armed };
-        let ended = end.sleep_for_record(sleep, Some(known), Deadline::NEVER);
+        let ended = end.sleep_for_record(sleep, Some(known), uninterrupted(Deadline::NEVER));
         (ended, sleeps(end) - before)
     }
 
@@ -178,7 +197,7 @@ mod tests {
         let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
         claim(&mut tx, &mut rx);
         assert_eq!(sleep_of(&mut rx, |count| count), (Ended::TimedOut, 1));
-        let unknown = |count: u32| count.wrapping_sub(1);
+        let unknown = |count: u64| count.wrapping_sub(1);
         assert_eq!(sleep_of(&mut rx, unknown), (Ended::ByDeparture, 0), "a departure");
         rx.claimed_until(Deadline::PAST).unwrap().end.ring.poison(DAMAGE);
         assert_eq!(sleep_of(&mut rx, |count| count), (Ended::Perhaps, 0), "poison");
@@ -186,7 +205,7 @@ mod tests {
 
     /// How often a sender that found no space sleeps, when `meanwhile` has happened.
     fn sleeps_of_blocked(
-        known: impl Fn(u32) -> u32,
+        known: impl Fn(u64) -> u64,
         meanwhile: impl FnOnce(&Attached, &mut Receiver<crate::Spsc>),
     ) -> u64 {
         let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
@@ -200,8 +219,8 @@ mod tests {
         };
         let end = tx.claimed_end().unwrap();
         meanwhile(end, &mut rx);
-        let (before, known) = (sleeps(end), known(end.watch.departures()));
-        end.sleep_for_room(&wanted, Some(known), LIMIT.into());
+        let (before, known) = (sleeps(end), known(end.counted()));
+        end.sleep_for_room(&wanted, Some(known), uninterrupted(LIMIT.into()));
         sleeps(end) - before
     }
 
@@ -209,7 +228,7 @@ mod tests {
     fn what_was_there_before_the_arming_lets_no_blocked_sender_sleep() {
         let known = |count| count;
         assert_eq!(sleeps_of_blocked(known, |_, _| ()), 1);
-        let unknown = |count: u32| count.wrapping_sub(1);
+        let unknown = |count: u64| count.wrapping_sub(1);
         assert_eq!(sleeps_of_blocked(unknown, |_, _| ()), 0, "a departure");
         assert_eq!(sleeps_of_blocked(known, |end, _| end.ring.poison(DAMAGE)), 0, "poison");
         let freed = |_: &Attached, rx: &mut Receiver<_>| while rx.try_recv().is_ok() {};

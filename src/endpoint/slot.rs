@@ -18,8 +18,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
 
-use super::Deadline;
 use super::backoff::Backoff;
+use super::interrupt::{Interrupts, Until};
 use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::LockMapping;
@@ -34,10 +34,16 @@ use crate::watcher::Pulse;
 /// may hold it still for a moment.
 const CLAIM_MIN: Duration = Duration::from_millis(100);
 
-/// Until when a claim is tried by who would wait for room until `deadline`. Who would wait for ever
-/// wants to know of another owner.
-pub(crate) fn claim_deadline(deadline: Deadline) -> Deadline {
-    deadline.remaining().map_or(CLAIM_MIN, |remaining| remaining.max(CLAIM_MIN)).into()
+/// Until when a claim is tried by a call that would wait `until` then. A call that would wait for ever
+/// is to learn of another owner. One that would not wait at all ends by no interrupt: that is for the next
+/// that would.
+pub(crate) fn claim_until(until: Until<'_>) -> Until<'_> {
+    static NONE: Interrupts = Interrupts::none();
+    let is_to_block = !until.deadline.has_passed();
+    let until = Until { interrupts: if is_to_block { until.interrupts } else { &NONE }, ..until };
+    let remaining = until.deadline.remaining();
+    let remaining = remaining.map_or(CLAIM_MIN, |remaining| remaining.max(CLAIM_MIN));
+    Until { deadline: remaining.into(), ..until }
 }
 
 /// A claimed slot. Dropping it gives the endpoint back.
@@ -50,7 +56,7 @@ pub(crate) struct OwnedSlot {
     /// Tells others when this process is gone.
     pulse: Option<Pulse>,
     owner: fork::Owner,
-    /// One of [`Kept`].
+    /// One of [`Kept`], and [`INTERRUPTIBLE`].
     kept: AtomicU8,
 }
 
@@ -75,6 +81,9 @@ enum Kept {
     Lost,
 }
 
+/// Beside [`Kept`]: some handle on this endpoint has an interrupter.
+const INTERRUPTIBLE: u8 = 1 << 7;
+
 /// What to claim.
 pub(crate) struct Wanted<'a> {
     /// As what.
@@ -88,8 +97,8 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl OwnedSlot {
-    /// Claims one of the slots wanted, waiting until `deadline`, at least 100 ms, and no longer than
-    /// that where there is no deadline.
+    /// Claims one of the slots wanted, waiting `until` then, but at least 100 ms, and no longer than
+    /// that if there is no deadline.
     ///
     /// # Errors
     /// [`Error::Busy`] where all are held, [`Error::LaneNotEmpty`] where one is not and has messages
@@ -98,9 +107,9 @@ impl OwnedSlot {
     pub(crate) fn claim(
         region: &Arc<Region>,
         wanted: &Wanted<'_>,
-        deadline: Deadline,
+        until: Until<'_>,
     ) -> Result<Self, Error> {
-        let deadline = claim_deadline(deadline);
+        let until = claim_until(until);
         let mut backoff = Backoff::new();
         loop {
             let attaching = InitLock::try_shared(region)?;
@@ -112,7 +121,7 @@ impl OwnedSlot {
             }
             let is_replaced = attaching.is_none();
             drop(attaching); // who only waits is in no replacer's way
-            if !backoff.wait(deadline) {
+            if !backoff.wait(until) {
                 return Err(if is_replaced { region.replacing() } else { busy(region, wanted) });
             }
         }
@@ -197,6 +206,8 @@ impl OwnedSlot {
         self.fill(wanted);
         self.pulse = Some(Pulse::start(&self.region, self.slot)?);
         crash_point!("claim.filled");
+        let attaches = self.word_u64(offset_of!(Slot, attaches)); // the owner's
+        attaches.store(attaches.load(Relaxed).wrapping_add(1), Release);
         self.set_state(SlotState::Attached);
         self.region.announce_membership();
         Ok(())
@@ -307,17 +318,23 @@ impl OwnedSlot {
     /// anything in the process may close, is looked at each time.
     #[inline]
     pub(crate) fn check_kept(&self) -> Result<(), Error> {
-        if self.is_surely_kept() { Ok(()) } else { self.check_held() }
+        let kept = self.kept.load(Relaxed) & !INTERRUPTIBLE;
+        if kept == Kept::Surely as u8 { Ok(()) } else { self.check_held() }
     }
 
-    /// Whether there is nothing to ask the kernel.
+    /// Whether calls may take the fast path: there is nothing to ask the kernel, and no interrupter.
     #[inline]
     pub(crate) fn is_surely_kept(&self) -> bool {
         self.kept.load(Relaxed) == Kept::Surely as u8
     }
 
     fn is_lost(&self) -> bool {
-        self.kept.load(Relaxed) == Kept::Lost as u8
+        self.kept.load(Relaxed) & !INTERRUPTIBLE == Kept::Lost as u8
+    }
+
+    /// Keeps calls off the fast path from now on: there is an interrupter, which they are to look for.
+    pub(crate) fn note_interrupter(&self) {
+        self.kept.fetch_or(INTERRUPTIBLE, Relaxed);
     }
 
     /// An error unless the kernel shows this endpoint's own byte as held, and the slot names nobody

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::bell::Sleep;
 use super::discipline::Discipline;
 use super::errors::RecvTimeoutError;
+use super::interrupt::Interrupts;
 use super::sleep::SLEEP_MAX;
 use super::{Deadline, Receiver};
 use crate::Error;
@@ -22,7 +23,7 @@ impl<K: Discipline> Waitable for Receiver<K> {}
 /// Closes [`Waitable`] and hides what it takes.
 mod sealed {
     use super::super::claimed::Claimed;
-    use super::{Deadline, Discipline, Error, Receiver};
+    use super::{Deadline, Discipline, Error, Interrupts, Receiver};
 
     pub trait Sealed {
         /// The endpoint, which is claimed where it isn't yet.
@@ -30,25 +31,34 @@ mod sealed {
         /// # Errors
         /// Why it cannot be claimed.
         fn claimed(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error>;
+
+        /// What may end its calls.
+        fn interrupts(&self) -> &Interrupts;
     }
 
     impl<K: Discipline> Sealed for Receiver<K> {
         fn claimed(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error> {
             self.claimed_until(deadline)
         }
+
+        fn interrupts(&self) -> &Interrupts {
+            &self.interrupts
+        }
     }
 }
 
 /// Waits until one of `receivers` is ready, and gives its index: the next receive from it will not
-/// wait, whether it gives a message, tells that the sender is gone, or fails.
+/// wait, whether it gives a message, fails, or says that the other side is disconnected. A receiver that
+/// is disconnected is named once each time it became so, and then again if there is a message.
 ///
 /// Of several that are ready, the one that was named least recently comes first, so none starves.
 /// Nothing is taken from any of them. Up to 128 receivers, of either kind and of any region.
 ///
 /// # Errors
-/// [`RecvTimeoutError::Timeout`] where none was ready until `deadline`;
-/// [`RecvTimeoutError::Failed`] where a receiver cannot be claimed, where there are none or too many
-/// ([`Error::WaitCount`]), and with [`Error::Unsupported`] on kernels before Linux 5.16.
+/// [`RecvTimeoutError::Timeout`] if none was ready until `deadline`; [`RecvTimeoutError::Interrupted`] by
+/// an [`Interrupter`](crate::Interrupter) of one of them; [`RecvTimeoutError::Failed`] if a receiver cannot
+/// be attached, if there are none or too many ([`Error::WaitCount`]; a receiver with an interrupter counts
+/// twice), and with [`Error::Unsupported`] on kernels before Linux 5.16.
 ///
 /// # Cost
 /// A look at each receiver; one system call for the sleep, whatever their number.
@@ -72,12 +82,18 @@ pub fn wait_any(
     receivers: &mut [&mut dyn Waitable],
     deadline: impl Into<Deadline>,
 ) -> Result<usize, RecvTimeoutError> {
-    let (deadline, found) = (deadline.into(), receivers.len());
+    let interruptible = receivers.iter().filter(|one| one.interrupts().are_possible()).count();
+    let (deadline, found) = (deadline.into(), receivers.len() + interruptible);
     if !(1..=WORDS_MAX).contains(&found) {
         return Err(Error::WaitCount { found, limit: WORDS_MAX }.into());
     }
-    receivers.iter_mut().try_for_each(|receiver| receiver.claimed(deadline).map(drop))?;
+    let attached = receivers.iter_mut().try_for_each(|it| it.claimed(deadline).map(drop));
+    if let Err(error) = attached {
+        take_interrupts(receivers)?;
+        return Err(error.into());
+    }
     loop {
+        take_interrupts(receivers)?;
         if let Some(index) = first_ready(receivers)? {
             return Ok(index);
         }
@@ -85,6 +101,14 @@ pub fn wait_any(
             return Err(RecvTimeoutError::Timeout);
         }
         wait(receivers, deadline)?;
+    }
+}
+
+/// Takes the interrupts of all: the next call is not to end by one of them, too.
+fn take_interrupts(receivers: &[&mut dyn Waitable]) -> Result<(), RecvTimeoutError> {
+    match receivers.iter().filter(|receiver| receiver.interrupts().take()).count() {
+        0 => Ok(()),
+        _ => Err(RecvTimeoutError::Interrupted),
     }
 }
 
@@ -101,7 +125,7 @@ fn first_ready(receivers: &mut [&mut dyn Waitable]) -> Result<Option<usize>, Err
         }
     }
     let Some((_, index)) = first else { return Ok(None) };
-    receivers[index].claimed(Deadline::PAST)?.named = NAMED.fetch_add(1, Relaxed) + 1;
+    receivers[index].claimed(Deadline::PAST)?.note_named(NAMED.fetch_add(1, Relaxed) + 1);
     Ok(Some(index))
 }
 
@@ -110,7 +134,8 @@ fn wait(receivers: &mut [&mut dyn Waitable], deadline: Deadline) -> Result<(), E
     let mut spin = receivers[0].claimed(Deadline::PAST)?.bell.spin.clone();
     let any_ready = || {
         receivers.iter_mut().any(|receiver| {
-            receiver.claimed(Deadline::PAST).is_ok_and(|claimed| claimed.is_ready())
+            receiver.interrupts().is_pending()
+                || receiver.claimed(Deadline::PAST).is_ok_and(|claimed| claimed.is_ready())
         })
     };
     if !spin.until(deadline, any_ready) {
@@ -134,6 +159,7 @@ fn sleep(receivers: &mut [&mut dyn Waitable], deadline: Deadline) -> Result<(), 
         words.push(Sleeping::on(claimed.end.rx_wake(), word));
     }
     let slept = if words.len() == receivers.len() {
+        words.extend(receivers.iter().filter_map(|receiver| receiver.interrupts().sleeping()));
         sleep_on(receivers, &words, deadline.moment_within(limit))
     } else {
         Ok(())

@@ -1,7 +1,7 @@
 //! Sleeping on shared words and waking who sleeps there.
 //!
-//! None of the words is private to the process: the kernel finds them by file and offset, whatever
-//! the address.
+//! Words of a region are shared between processes: the kernel finds them by file and offset, whatever
+//! the address. Those of this process alone say so by the name of the call.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -28,7 +28,7 @@ pub(crate) enum Woken {
 pub(crate) const WORDS_MAX: usize = 128;
 
 /// A moment of the monotonic clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) struct Moment(Timespec);
 
 impl Moment {
@@ -74,6 +74,13 @@ impl Sleeping {
         Self(wait)
     }
 
+    /// As [`Self::on`], for a word of this process alone.
+    pub(crate) fn on_own(word: &AtomicU32, expected: u32) -> Self {
+        let mut sleeping = Self::on(word, expected);
+        sleeping.0.flags |= WaitFlags::PRIVATE;
+        sleeping
+    }
+
     /// Sleep on `word` while it is what it is now.
     pub(crate) fn at_present(word: &AtomicU32) -> Self {
         Self::on(word, word.load(Acquire))
@@ -102,6 +109,12 @@ pub(crate) fn wait_any(words: &[Sleeping], until: Option<Moment>) -> io::Result<
 pub(crate) fn wake_all(word: &AtomicU32) {
     // Fails for bad addresses only.
     let _ = futex::wake(word, Flags::empty(), i32::MAX as u32);
+}
+
+/// As [`wake_all`], for a word of this process alone.
+pub(crate) fn wake_own(word: &AtomicU32) {
+    // Fails for bad addresses only.
+    let _ = futex::wake(word, Flags::PRIVATE, i32::MAX as u32);
 }
 
 /// Clears `ARMED_FUTEX` in a wake word and wakes up to `count` who sleep on it, in one system call:

@@ -21,9 +21,19 @@ impl ProcessId {
         Self {
             pid: std::process::id(),
             start_ticks: start_ticks().unwrap_or(0),
-            pid_namespace: fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino()),
+            pid_namespace: pid_namespace(),
         }
     }
+}
+
+/// The inode of this process's pid namespace, 0 if `/proc` is not mounted.
+fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
+}
+
+/// `pid` if it means the same process here as in `namespace`, else 0.
+pub(crate) fn pid_here(pid: u32, namespace: u64) -> u32 {
+    if namespace != 0 && namespace == pid_namespace() { pid } else { 0 }
 }
 
 fn start_ticks() -> Option<u64> {

@@ -33,6 +33,7 @@ use crate::Error;
 use crate::crash::crash_point;
 use crate::mem::Mapping;
 use crate::os::file::{FileId, read_at};
+use crate::os::process::pid_here;
 use crate::os::{random, socket};
 
 /// How an attempt to replace ended.
@@ -191,15 +192,18 @@ fn remove_sockets(place: &Place, region: &Description, id: FileId) {
     }
 }
 
-/// The pid in the slot's table entry, for a message; 0 where it cannot be read.
+/// The pid in the slot's table entry, for a message; 0 if it cannot be read, or means nothing in this pid
+/// namespace.
 fn slot_pid(old: &Candidate, description: &Description, slot: u64) -> u32 {
     let header = &description.header;
-    let pid_offset = std::mem::offset_of!(Slot, pid) as u64;
-    let offset = header.slot_offset + slot * u64::from(header.slot_len) + pid_offset;
-    let mut pid = [0; 4];
+    let offset = header.slot_offset + slot * u64::from(header.slot_len);
+    let mut bytes = [0; size_of::<Slot>()];
     let known = slot < header.slot_count.into();
-    match known.then(|| read_at(old.file.as_fd(), &mut pid, offset)) {
-        Some(Ok(4)) => u32::from_le_bytes(pid),
+    match known.then(|| read_at(old.file.as_fd(), &mut bytes, offset)) {
+        Some(Ok(len)) if len == bytes.len() => {
+            let slot: Slot = bytemuck::pod_read_unaligned(&bytes);
+            pid_here(slot.pid, slot.pid_namespace)
+        }
         _ => 0,
     }
 }

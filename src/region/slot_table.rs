@@ -10,21 +10,24 @@ use tombolo_abi::{LOCK_SLOTS, LockWord, Slot, SlotState};
 use super::Region;
 use crate::Error;
 use crate::os::ofd;
+use crate::os::process::pid_here;
 
-/// The process id that `owner` wrote, 0 where its slot has moved on to somebody else.
+/// As [`pid_of`], 0 also if the slot has moved on from `owner`.
 pub(crate) fn pid_of_owner(region: &Region, owner: LockWord) -> u32 {
     let pid = pid_of(region, owner.slot);
     let incarnation = slot_u32(region, owner.slot, offset_of!(Slot, incarnation)).load(Acquire);
     if incarnation == owner.incarnation { pid } else { 0 }
 }
 
-/// The process id that the owner of `slot` wrote, 0 where there is none.
+/// The process id of the owner of `slot`, 0 if there is none or it means nothing in this pid namespace.
 pub(crate) fn pid_of(region: &Region, slot: u16) -> u32 {
     let state = slot_u32(region, slot, offset_of!(Slot, state)).load(Acquire);
     if state == SlotState::Free as u32 {
         return 0;
     }
-    slot_u32(region, slot, offset_of!(Slot, pid)).load(Relaxed)
+    let pid = slot_u32(region, slot, offset_of!(Slot, pid)).load(Relaxed);
+    let namespace = slot_offset(region, slot, offset_of!(Slot, pid_namespace));
+    pid_here(pid, region.mapping().word_u64(namespace).load(Relaxed))
 }
 
 /// The sum of the incarnations of `slots`: differs whenever one of them got a new owner.
@@ -32,6 +35,27 @@ pub(crate) fn incarnations(region: &Region, slots: Range<u16>) -> u64 {
     slots
         .map(|slot| slot_u32(region, slot, offset_of!(Slot, incarnation)).load(Acquire))
         .fold(0, |sum, incarnation| sum.wrapping_add(incarnation.into()))
+}
+
+/// How often an endpoint was attached in `slots`, in the region's life.
+pub(crate) fn attaches(region: &Region, slots: Range<u16>) -> u64 {
+    let counts = slots.map(|slot| {
+        let offset = slot_offset(region, slot, offset_of!(Slot, attaches));
+        region.mapping().word_u64(offset).load(Acquire)
+    });
+    counts.fold(0, u64::wrapping_add)
+}
+
+/// How many bytes of `slots` are held. Asks only about halves in which one is.
+pub(crate) fn count_held(region: &Region, slots: Range<u16>) -> Result<usize, Error> {
+    if slots.is_empty() || !byte_is_held(region, slots.clone())? {
+        return Ok(0);
+    }
+    if slots.len() == 1 {
+        return Ok(1);
+    }
+    let middle = slots.start + slots.len() as u16 / 2;
+    Ok(count_held(region, slots.start..middle)? + count_held(region, middle..slots.end)?)
 }
 
 /// Whether anybody, this process included, holds a byte of `slots`.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::str::FromStr;
 
 use tombolo::{
-    EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvError, SendError,
-    SpscReceiver, SpscSender, TryRecvError, TrySendError,
+    Disconnect, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvError,
+    SendError, SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
 use tombolo_abi::RingKind;
 
@@ -121,6 +121,13 @@ impl AnySender {
         Ok(sender)
     }
 
+    pub(crate) fn set_disconnect(&mut self, disconnect: Disconnect) {
+        match self {
+            Self::Spsc(sender) => sender.set_disconnect(disconnect),
+            Self::Mpsc(sender) => sender.set_disconnect(disconnect),
+        }
+    }
+
     #[inline]
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         match self {
@@ -169,6 +176,13 @@ impl AnyReceiver {
             Self::Mpsc(receiver) => receiver.claim()?,
         }
         Ok(receiver)
+    }
+
+    pub(crate) fn set_disconnect(&mut self, disconnect: Disconnect) {
+        match self {
+            Self::Spsc(receiver) => receiver.set_disconnect(disconnect),
+            Self::Mpsc(receiver) => receiver.set_disconnect(disconnect),
+        }
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use std::{hint, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tombolo::{EventsRegion, MpscOrder, OpenOptions, RecvTimeoutError};
+use tombolo::{Disconnect, EventsRegion, MpscOrder, OpenOptions, RecvTimeoutError};
 
 use crate::clock::{now_ns, until};
 use crate::content::word_at;
@@ -252,12 +252,13 @@ fn receive(arguments: &[String]) -> Result<(), Failure> {
     let directory: PathBuf = required(arguments, 0)?;
     let words = words(&directory)?;
     let (_, mut receiver) = join(&directory.join("region").to_string_lossy())?.split_mpsc()?;
+    receiver.set_disconnect(Disconnect::Never); // killed producers come back
     let mut room = vec![0; LONG];
     let mut last = [0; KILLED + 1];
     while words.word(RECEIVER, OVER).load(Acquire) == 0 {
         match receiver.recv_into_deadline(&mut room, Duration::from_millis(20)) {
             Ok(_) => {}
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => continue,
+            Err(RecvTimeoutError::Timeout) => continue,
             Err(error) => return Err(error.into()),
         }
         let (line, number) = (word_at(&room, 0) as usize, word_at(&room, 8));

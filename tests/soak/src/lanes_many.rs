@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use tombolo::{EventsRegion, MpscOrder, OpenOptions, RecvTimeoutError, TryRecvError};
+use tombolo::{Disconnect, EventsRegion, MpscOrder, OpenOptions, TryRecvError};
 
 use crate::content::word_at;
 use crate::figures;
@@ -81,16 +81,12 @@ fn receive(arguments: &[String]) -> Result<(), Failure> {
     let (path, count): (String, u64) = (required(arguments, 0)?, required(arguments, 1)?);
     let found: PathBuf = required(arguments, 2)?;
     let (_, mut receiver) = join(&path)?.split_mpsc()?;
+    receiver.set_disconnect(Disconnect::Never); // some go before others come
     let mut received = [0; PRODUCERS as usize];
     let (mut changes, mut last, mut bytes) = (0, 0, 0);
     let mut room = [0; LEN_MAX as usize];
     for _ in 0..count * PRODUCERS {
-        let len = loop {
-            match receiver.recv_into_deadline(&mut room, PATIENCE) {
-                Err(RecvTimeoutError::Disconnected) => {} // the others are still to come
-                received => break received?,
-            }
-        };
+        let len = receiver.recv_into_deadline(&mut room, PATIENCE)?;
         let message = room.get(..len).filter(|message| message.len() >= LEN_MIN);
         let message = message.ok_or_else(|| format!("a message of {len} bytes"))?;
         let (producer, number) = (word_at(message, 0), word_at(message, 8));

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tombolo::{Discipline, Error, Receiver, RecordRef, RecvTimeoutError};
+use tombolo::{Discipline, Disconnect, Error, Receiver, RecordRef, RecvTimeoutError};
 use tombolo_abi::RingKind;
 
 use super::content::Content;
@@ -33,12 +33,13 @@ fn run<K: Discipline>(rx: &mut Receiver<K>, arguments: Arguments) -> Result<(), 
     let Arguments { directory, life, mut rng, .. } = arguments;
     let notes = File::options().append(true).create(true).open(directory.join("received"))?;
     soon(|| rx.claim())?;
+    rx.set_disconnect(Disconnect::Never); // killed senders come back
     let before = open_count()?;
     loop {
         match rx.recv_ref_deadline(A_WHILE) {
             Ok(record) => take(record, &notes, life, &mut rng)?,
             Err(RecvTimeoutError::Timeout) if directory.join("stop").exists() => break,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            Err(RecvTimeoutError::Timeout) => {}
             Err(error) => return Err(error.into()),
         }
         if rng.below(400) == 0 {

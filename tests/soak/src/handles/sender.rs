@@ -67,13 +67,24 @@ fn send_whole<K: Discipline>(
     loop {
         match tx.try_send_packet_deadline(packet, A_WHILE) {
             Ok(()) => return Ok(()),
+            Err(SendTimeoutError::Disconnected(back)) if back.handles.len() == content.count() => {
+                packet = back;
+                wait_for_receiver(tx)?;
+            }
             Err(
                 SendTimeoutError::Timeout(back)
                 | SendTimeoutError::NoReceiver(back)
-                | SendTimeoutError::Disconnected(back)
                 | SendTimeoutError::Failed { message: back, source: tombolo::Error::Stalled { .. } },
             ) if back.handles.len() == content.count() => packet = back,
             Err(error) => return Err(error.to_string().into()),
         }
+    }
+}
+
+/// Lets a receiver come back, unless it takes longer than a while.
+fn wait_for_receiver<K: Discipline>(tx: &mut Sender<K>) -> Result<(), Failure> {
+    match tx.wait_for_peer(A_WHILE) {
+        Ok(()) | Err(SendTimeoutError::Timeout(())) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -110,7 +110,10 @@ impl<K: Discipline> Outgoing<K> {
         };
         match sent {
             Ok(()) => Ok(numbers.end),
-            Err(SendTimeoutError::Disconnected(sent)) => Ok(number + sent as u64),
+            Err(SendTimeoutError::Disconnected(sent)) => {
+                self.sender.wait_for_peer(PATIENCE)?;
+                Ok(number + sent as u64)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -193,10 +196,11 @@ impl Incoming {
     /// Takes one message. A sender that is gone comes back.
     fn wait_for_one<K: Discipline>(&mut self, receiver: &mut Receiver<K>) -> Result<(), Failure> {
         match receiver.recv_ref_deadline(PATIENCE) {
-            Ok(record) => self.note(&record),
-            Err(RecvTimeoutError::Disconnected) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(record) => return self.note(&record),
+            Err(RecvTimeoutError::Disconnected) => {}
+            Err(error) => return Err(error.into()),
         }
+        Ok(receiver.wait_for_peer(PATIENCE)?)
     }
 
     /// Takes what is there, a few messages at most.

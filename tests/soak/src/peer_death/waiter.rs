@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tombolo::{RecvError, SendError};
+use tombolo::{Disconnect, RecvError, SendError};
 
 use super::notes::Notes;
 use crate::ends::{AnyReceiver, AnySender, EIGHTH_LEN, End, Side};
@@ -29,8 +29,14 @@ fn receive(receiver: &mut AnyReceiver, notes: &Notes) -> Result<(), Failure> {
     let mut room = [0; EIGHTH_LEN];
     loop {
         match receiver.recv_into(&mut room) {
-            Ok(_) => notes.pass(),
-            Err(RecvError::Disconnected) => notes.end(),
+            Ok(_) => {
+                notes.pass();
+                receiver.set_disconnect(Disconnect::Met);
+            }
+            Err(RecvError::Disconnected) => {
+                notes.end();
+                receiver.set_disconnect(Disconnect::Never); // until the next victim has come
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -39,8 +45,14 @@ fn receive(receiver: &mut AnyReceiver, notes: &Notes) -> Result<(), Failure> {
 fn send(sender: &mut AnySender, notes: &Notes) -> Result<(), Failure> {
     loop {
         match sender.send(&[0; EIGHTH_LEN]) {
-            Ok(()) => notes.pass(),
-            Err(SendError::Disconnected(())) => notes.end(),
+            Ok(()) => {
+                notes.pass();
+                sender.set_disconnect(Disconnect::Met);
+            }
+            Err(SendError::Disconnected(())) => {
+                notes.end();
+                sender.set_disconnect(Disconnect::Never); // until the next victim has come
+            }
             Err(error) => return Err(error.into()),
         }
     }

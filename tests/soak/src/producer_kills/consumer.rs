@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tombolo::RecvTimeoutError;
+use tombolo::{Disconnect, RecvTimeoutError};
 
 use super::notes::{Notes, Phase};
 use super::plan;
@@ -23,6 +23,7 @@ pub(super) fn receive(arguments: &[String]) -> Result<(), Failure> {
     let mut received = vec![0; lives + 1];
     let mut region = join(&path)?;
     let (_, mut receiver) = region.split_mpsc()?;
+    receiver.set_disconnect(Disconnect::Never); // killed producers come back
     let mut room = [0; MESSAGE_LEN_MAX];
     loop {
         let ended = notes.has_reached(Phase::Ended); // before looking: nothing comes after it
@@ -31,8 +32,8 @@ pub(super) fn receive(arguments: &[String]) -> Result<(), Failure> {
                 let (life, number) = judge(&content, &room[..len], &mut received)?;
                 notes.receive(life, number);
             }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) if ended => break,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            Err(RecvTimeoutError::Timeout) if ended => break,
+            Err(RecvTimeoutError::Timeout) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -53,7 +53,7 @@ impl<K: Kind> Play<K> {
         let (_, mut end) = K::split(region)?;
         end.claim()?;
         self.rx = Some(Rx { end, senders: Acquaintance::new(!self.txs.is_empty()) });
-        self.txs.iter_mut().for_each(|tx| tx.receivers.meet());
+        self.txs.iter().for_each(|tx| tx.receivers.meet());
         Ok(())
     }
 
@@ -150,9 +150,7 @@ impl<K: Kind> Play<K> {
             let receivers = Acquaintance::new(self.rx.is_some());
             return self.add_sender(Tx { end, line: 0, receivers });
         }
-        let mut receivers = shared;
-        receivers.forget_told();
-        self.txs.push(Tx { end, line: 0, receivers });
+        self.txs.push(Tx { end, line: 0, receivers: shared });
         Ok(())
     }
 
@@ -165,7 +163,7 @@ impl<K: Kind> Play<K> {
             return Err("a sender has other limits than the region".into());
         }
         self.txs.push(tx);
-        if let Some(rx) = &mut self.rx {
+        if let Some(rx) = &self.rx {
             rx.senders.meet();
         }
         Ok(())

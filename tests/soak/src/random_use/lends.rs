@@ -206,7 +206,7 @@ impl<K: Kind> Play<K> {
         self.rx = Some(rx);
         outcome?;
         if let (Some(rx), true) = (&self.rx, taken > 0) {
-            rx.senders.note();
+            rx.senders.meet();
         }
         match drained {
             Ok(Ok(count)) if count == taken && (count == limit || self.is_empty()) => Ok(()),

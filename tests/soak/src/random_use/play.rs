@@ -50,39 +50,21 @@ impl Kind for Mpsc {
 pub(super) struct Acquaintance {
     /// Whether it has met any. Clones of a sender share that.
     met: Rc<Cell<bool>>,
-    /// Whether it was told that all are gone.
-    is_told: bool,
 }
 
 impl Acquaintance {
     /// That of an end that attaches, while there is one on the other side, or none.
     pub(super) fn new(is_other_there: bool) -> Self {
-        Self { met: Rc::new(Cell::new(is_other_there)), is_told: false }
+        Self { met: Rc::new(Cell::new(is_other_there)) }
     }
 
-    /// Notes that one has attached.
-    pub(super) fn meet(&mut self) {
-        self.met.set(true);
-        self.is_told = false;
-    }
-
-    /// Notes that something of the other side was taken.
-    pub(super) fn note(&self) {
+    /// Notes that one has attached, or that something of it was taken.
+    pub(super) fn meet(&self) {
         self.met.set(true);
     }
 
-    /// Whether it may be told that all are gone, which all are.
-    pub(super) fn may_be_told(&self) -> bool {
-        self.met.get() && !self.is_told
-    }
-
-    pub(super) fn tell(&mut self) {
-        self.is_told = true;
-    }
-
-    /// What a further end of the same endpoint knows.
-    pub(super) fn forget_told(&mut self) {
-        self.is_told = false;
+    pub(super) fn has_met(&self) -> bool {
+        self.met.get()
     }
 
     /// Whether these are ends of one endpoint.
@@ -156,7 +138,7 @@ impl<K: Kind> Play<K> {
     pub(super) fn take(&mut self, line: usize) -> Result<Queued, Failure> {
         let taken = self.lines[line].pop().ok_or("a message came from an empty line")?;
         if let Some(rx) = &self.rx {
-            rx.senders.note();
+            rx.senders.meet();
         }
         Ok(taken)
     }

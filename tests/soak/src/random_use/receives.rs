@@ -296,6 +296,9 @@ impl<K: Kind> Play<K> {
         match missed {
             Missed::Nothing => {
                 self.count(context, "nothing there");
+                if self.is_disconnected() {
+                    return Err("a receiver was not told that all senders are gone".into());
+                }
                 self.check_empty()
             }
             Missed::Disconnected => self.note_departure_of_senders(context),
@@ -330,23 +333,23 @@ impl<K: Kind> Play<K> {
     fn note_departure_of_senders(&mut self, context: &mut Context) -> Result<(), Failure> {
         self.check_empty()?;
         self.count(context, "departure told to a receiver");
-        let has_senders = !self.txs.is_empty();
-        match &mut self.rx {
-            Some(rx) if !has_senders && rx.senders.may_be_told() => {
-                rx.senders.tell();
-                Ok(())
-            }
-            _ => Err("a receiver was told of a departure, and there was none".into()),
+        match self.is_disconnected() {
+            true => Ok(()),
+            false => Err("a receiver was told of a departure, and there was none".into()),
         }
+    }
+
+    /// Whether the receiver is told that all senders are gone, once it has taken all.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.txs.is_empty() && self.rx.as_ref().is_some_and(|rx| rx.senders.has_met())
     }
 
     /// Waits for the departure that is to be told, if there is one.
     pub(super) fn wait_for_departure(&mut self, context: &mut Context) -> Result<(), Failure> {
-        let is_empty = self.is_empty() && self.txs.is_empty();
-        let Some(rx) = &mut self.rx else { return Ok(()) };
-        if !is_empty || !rx.senders.may_be_told() {
+        if !self.is_empty() || !self.is_disconnected() {
             return Ok(());
         }
+        let Some(rx) = &mut self.rx else { return Ok(()) };
         context.trace(|| "waits for a departure".to_owned());
         match rx.end.recv_timeout(LONG).map_err(Missed::from) {
             Err(Missed::Disconnected) => self.note_departure_of_senders(context),

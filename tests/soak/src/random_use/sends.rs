@@ -125,7 +125,7 @@ impl<K: Kind> Play<K> {
     fn wait_for_no_receiver(&mut self, tx: usize, context: &mut Context) -> Result<(), Failure> {
         let len = self.len_on(self.txs[tx].line, self.max_message);
         let is_full = self.fit(tx, len, false) == Fit::No;
-        if !is_full || self.rx.is_some() || !self.txs[tx].receivers.may_be_told() {
+        if !is_full || !self.has_lost_receiver(tx) {
             return Ok(());
         }
         context.trace(|| format!("{}: {tx} waits for a departure", self.name));
@@ -259,6 +259,9 @@ impl<K: Kind> Play<K> {
     ) -> Result<(), Failure> {
         match refused {
             _ if fit == Fit::Surely => Err(format!("{refused:?} though it fits").into()),
+            Refused::Full if self.has_lost_receiver(tx) => {
+                Err("a sender was not told that its receiver is gone".into())
+            }
             Refused::Full => {
                 self.count(context, "ring full");
                 Ok(())
@@ -271,11 +274,15 @@ impl<K: Kind> Play<K> {
     /// Judges that a sender was told that its receiver is gone.
     fn note_departure(&mut self, tx: usize, context: &mut Context) -> Result<(), Failure> {
         self.count(context, "departure told to a sender");
-        if self.rx.is_some() || !self.txs[tx].receivers.may_be_told() {
-            return Err("a sender was told of a departure, and there was none".into());
+        match self.has_lost_receiver(tx) {
+            true => Ok(()),
+            false => Err("a sender was told of a departure, and there was none".into()),
         }
-        self.txs[tx].receivers.tell();
-        Ok(())
+    }
+
+    /// Whether a sender without space is told that its receiver is gone.
+    fn has_lost_receiver(&self, tx: usize) -> bool {
+        self.rx.is_none() && self.txs[tx].receivers.has_met()
     }
 
     /// Sends several messages at once, of which one is too long now and then.

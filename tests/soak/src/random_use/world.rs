@@ -182,13 +182,10 @@ impl<K: Kind> Play<K> {
     /// Receives from an end that was named as ready.
     fn take_named(&mut self, context: &mut Context) -> Result<(), Failure> {
         self.count(context, "wait_any");
-        let is_told = |play: &Self| play.rx.as_ref().is_some_and(|rx| !rx.senders.may_be_told());
-        let (was_empty, was_told) = (self.is_empty(), is_told(self));
-        self.borrow(context)?;
-        if was_empty && (was_told || !is_told(self)) {
+        if self.is_empty() && !self.is_disconnected() {
             return Err("an end was named that has nothing".into());
         }
-        Ok(())
+        self.borrow(context)
     }
 
     fn finish(&mut self, region: &mut EventsRegion, context: &mut Context) -> Result<(), Failure> {
