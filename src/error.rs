@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tombolo_abi::{LayoutError, RecordError};
 
@@ -88,6 +89,27 @@ pub enum Error {
         path: PathBuf,
         /// What is there.
         found: &'static str,
+    },
+    /// *Yours*: it is unclear if this boot of the machine made the region, and a message in it was not
+    /// received. If an earlier one made it, what was written last may be missing.
+    #[error(
+        "{} has a message in ring {ring}, but was it made since this machine started? It has boot id {found}, \
+         here it is {here}, but it was made {after_start:.0?} after the start by the clock; open it in a \
+         container that shows boot id {found}, or replace it with CreatePolicy::CreateNew, which loses what \
+         is in it",
+        path.display()
+    )]
+    UnclearBoot {
+        /// The file.
+        path: PathBuf,
+        /// The ring.
+        ring: u32,
+        /// The boot id of the region's creator, 32 hexadecimal digits.
+        found: String,
+        /// The boot id that this process is shown.
+        here: String,
+        /// How long after the machine's start the region was made, by the wall clock.
+        after_start: Duration,
     },
     /// *Yours*: descriptors that are not those of one region, in their order.
     #[error(

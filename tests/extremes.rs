@@ -206,8 +206,10 @@ fn any_options(numbers: &mut Numbers, timeouts: &[Duration]) -> OpenOptions {
         let lens = [0, 1, 1008, 1009, (1 << 28) - 8, 1 << 28, u32::MAX - 1, u32::MAX];
         options = options.max_message(numbers.of(&lens));
     }
+    if numbers.of(&[true, false]) {
+        options = options.producers(numbers.of(&[0, 1, 2, 512, 513, 8189, 8190, u16::MAX]));
+    }
     let options = options
-        .producers(numbers.of(&[0, 1, 2, 512, 513, 8189, 8190, u16::MAX]))
         .max_handles(numbers.of(&[0, 0, 0, 64, 65, u16::MAX]))
         .mode(numbers.of(&[0o600, 0o600, 0, 0o777, 0o1600, u32::MAX]))
         .require(numbers.of(&[0, 0, 0, 1, 2, 16, 1 << 63, u64::MAX]))
@@ -239,7 +241,11 @@ fn whatever_options_ask_for_a_region_is_opened_or_refused() {
                     opened += 1;
                     assert!(format!("{region:?}").len() > 1);
                 }
-                Err(error @ (Error::InvalidOption { .. } | Error::Layout { .. })) => {
+                Err(
+                    error @ (Error::InvalidOption { .. }
+                    | Error::Layout { .. }
+                    | Error::Permission { .. }),
+                ) => {
                     refused += 1;
                     assert!(!error.to_string().is_empty());
                 }

@@ -518,7 +518,9 @@ fn a_joiner_takes_the_order_that_is_there() {
     tx.send(b"one").unwrap();
     assert_eq!(creator.split_mpsc().unwrap().1.recv().unwrap().data, b"one");
     drop(EventsRegion::open_path(dir.file("total")).unwrap());
-    let mut joiner = open(&dir.file("total"), 2);
+    let refused = EventsRegion::open_path_with(dir.file("total"), lanes(2)).unwrap_err();
+    assert!(refused.to_string().contains("mpsc_order is Total, wanted PerProducer"), "{refused}");
+    let mut joiner = EventsRegion::open_path(dir.file("total")).unwrap();
     let (tx, _) = joiner.split_mpsc().unwrap();
     let mut clones = vec![tx; 3];
     clones.iter_mut().for_each(|tx| tx.send(b"x").unwrap());

@@ -2,14 +2,14 @@
 //! over. Rows C1, C14, C16 to C18, C26 and C27 of the fault table.
 
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tombolo::{CreatePolicy, Error, EventsRegion, LayoutError, OpenOptions, Prefault};
+use tombolo::{CreatePolicy, Error, EventsRegion, LayoutError, MpscOrder, OpenOptions, Prefault};
 use tombolo_abi::{MAGIC, caps};
 
 mod support;
@@ -92,6 +92,7 @@ fn a_joiners_sizes_are_minima_and_an_error_names_the_option() {
     let path = dir.file("a");
     let options =
         OpenOptions::new().spsc_capacity(1 << 16).mpsc_capacity(1 << 17).max_message(1000);
+    let options = options.max_handles(3).producers(9);
     let _creator = EventsRegion::open_path_with(&path, options).unwrap();
     let join = |options: OpenOptions| EventsRegion::open_path_with(&path, options);
     join(OpenOptions::new().spsc_capacity(1 << 16).producers(9).mode(0o640)).unwrap();
@@ -100,15 +101,75 @@ fn a_joiners_sizes_are_minima_and_an_error_names_the_option() {
         (OpenOptions::new().spsc_capacity(1 << 17), "spsc_capacity", 1 << 16),
         (OpenOptions::new().mpsc_capacity(1 << 18), "mpsc_capacity", 1 << 17),
         (OpenOptions::new().max_message(1001), "max_message", 1000),
-        (OpenOptions::new().max_handles(4).require(caps::HANDLES), "caps_required", 0),
+        (OpenOptions::new().max_handles(4), "max_handles", 3),
+        (OpenOptions::new().producers(10), "producers", 9),
+        (OpenOptions::new().require(caps::LANES), "caps_required", caps::EXT | caps::HANDLES),
     ];
     for (options, option, value) in rows {
-        match join(options) {
-            Err(Error::Layout { reason: LayoutError::Field { field, found, .. }, .. }) => {
-                assert_eq!((field, found), (option, value));
+        for policy in [CreatePolicy::OpenExisting, CreatePolicy::OpenOrCreate] {
+            // A creator may not ask for lanes without saying so by the order.
+            let policy =
+                if option == "caps_required" { CreatePolicy::OpenExisting } else { policy };
+            match join(options.clone().policy(policy)) {
+                Err(Error::Layout { reason: LayoutError::Field { field, found, .. }, .. }) => {
+                    assert_eq!((field, found), (option, value));
+                }
+                other => panic!("{option}: {other:?}"),
             }
-            other => panic!("{option}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn a_joiner_that_asks_for_more_handles_or_another_order_than_a_region_has_is_told_at_once() {
+    let dir = Dir::new();
+    let total = MpscOrder::Total;
+    let lanes = MpscOrder::PerProducer;
+    let mut count = 0;
+    for made in [OpenOptions::new(), OpenOptions::new().mpsc_order(lanes).producers(4)] {
+        let path = dir.file(&format!("{count}"));
+        let creator = EventsRegion::open_path_with(&path, made).unwrap();
+        let joiners = |options: OpenOptions| {
+            let by_fd = EventsRegion::from_fd(creator.to_fd().unwrap(), options.clone());
+            [EventsRegion::open_path_with(&path, options), by_fd]
+        };
+        let has = creator.mpsc_order().unwrap();
+        let other = if has == total { lanes } else { total };
+        for joined in joiners(OpenOptions::new().max_handles(1)) {
+            let error = joined.unwrap_err();
+            let wanted = "max_handles of ring 0 is 0 (0x0), wanted at least 1";
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
+        for joined in joiners(OpenOptions::new().mpsc_order(other).producers(4)) {
+            let Err(Error::Layout { reason, .. }) = joined else { panic!("{joined:?}") };
+            let (found, wanted) = (format!("{has:?}"), format!("{other:?}"));
+            let text = format!("mpsc_order is {found}, wanted {wanted}; leave the option unset");
+            assert!(reason.to_string().contains(&text), "{reason}");
+        }
+        // What is not set asks for nothing, and what the region has may be asked for.
+        for options in [OpenOptions::new(), OpenOptions::new().mpsc_order(has).max_handles(0)] {
+            for joined in joiners(options) {
+                joined.unwrap();
+            }
+        }
+        count += 1;
+    }
+    assert_eq!(count, 2);
+}
+
+#[test]
+fn a_joined_region_tells_what_it_has() {
+    let options = OpenOptions::new().spsc_capacity(1 << 14).mpsc_capacity(1 << 15);
+    let options = options.max_message(999).max_handles(7).producers(5);
+    for order in [MpscOrder::Total, MpscOrder::PerProducer] {
+        let made = EventsRegion::anonymous(options.clone().mpsc_order(order)).unwrap();
+        let joined = EventsRegion::from_fd(made.to_fd().unwrap(), OpenOptions::new()).unwrap();
+        let capacities = (joined.spsc_capacity(), joined.mpsc_capacity());
+        assert_eq!(capacities, (1 << 14, 1 << 15));
+        assert_eq!((joined.max_message(), joined.max_handles()), (999, 7));
+        assert_eq!((joined.producers(), joined.mpsc_order()), (5, Some(order)));
+        let len = std::fs::File::from(joined.to_fd().unwrap()).metadata().unwrap().len();
+        assert_eq!(joined.total_len(), len);
     }
 }
 
@@ -166,22 +227,6 @@ fn create_new_leaves_a_region_in_use_alone() {
     assert!(first.is_current().unwrap());
     drop(owner);
     assert!(EventsRegion::open_path_with(&path, new()).unwrap().is_creator());
-}
-
-/// Holds one of the file's lock bytes, by a description of its own, until dropped.
-fn lock_byte(path: &Path, byte: u64) -> File {
-    let file = File::options().read(true).write(true).open(path).unwrap();
-    let lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: byte as libc::off_t,
-        l_len: 1,
-        l_pid: 0,
-    };
-    // SAFETY: the command reads one `flock`, which lives across the call.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
-    assert_eq!(result, 0);
-    file
 }
 
 #[test]
@@ -304,31 +349,6 @@ fn a_live_creator_is_waited_for_until_the_time_is_up() {
 }
 
 #[test]
-fn a_region_of_an_earlier_boot_is_replaced_unless_somebody_uses_it() {
-    let dir = Dir::new();
-    let path = dir.file("a");
-    let mut bytes = sound_bytes(&dir);
-    forge(&mut bytes, |header| {
-        header.boot_id = [7; 16];
-        header.generation = 41;
-    });
-    let old = header_of(&bytes);
-    write_private(&path, &bytes);
-
-    let user = lock_byte(&path, tombolo_abi::LOCK_SLOTS);
-    assert_eq!(EventsRegion::open_path(&path).unwrap().uuid(), old.region_uuid);
-    drop(user);
-    let existing = OpenOptions::new().policy(CreatePolicy::OpenExisting);
-    dir.refuses_with(&path, existing, |error| matches!(error, Error::NotFound { .. }));
-
-    let new = EventsRegion::open_path(&path).unwrap();
-    assert!(new.is_creator());
-    assert_ne!(new.uuid(), old.region_uuid);
-    assert_eq!(new.generation(), 42);
-    assert_eq!(dir.snapshot().len(), 1, "nothing left of the old one");
-}
-
-#[test]
 fn a_retired_region_that_kept_its_name_is_replaced() {
     let dir = Dir::new();
     let path = dir.file("a");
@@ -345,11 +365,11 @@ fn a_retired_region_that_kept_its_name_is_replaced() {
 /// of generation 1.
 #[test]
 fn whoever_has_seen_a_stale_region_succeeds_it_even_when_its_name_goes_meanwhile() {
-    let dir = Dir::new();
+    let Some(dir) = Dir::on_disk() else { return };
     let path = dir.file("a");
     let mut bytes = sound_bytes(&dir);
     forge(&mut bytes, |header| {
-        header.boot_id = [7; 16];
+        of_earlier_boot(header);
         header.generation = 41;
     });
     // The opener needs time to have a look; how much it needs nobody knows.
@@ -358,7 +378,9 @@ fn whoever_has_seen_a_stale_region_succeeds_it_even_when_its_name_goes_meanwhile
         let _replacer = lock_byte(&path, tombolo_abi::LOCK_INIT);
         let opener = {
             let path = path.clone();
-            thread::spawn(move || EventsRegion::open_path(&path).unwrap().generation())
+            thread::spawn(move || {
+                EventsRegion::open_path_with(&path, on_disk()).unwrap().generation()
+            })
         };
         thread::sleep(Duration::from_millis(pause));
         fs::remove_file(&path).unwrap();
@@ -475,31 +497,36 @@ fn race(path: &Path, options: &OpenOptions) -> (usize, Vec<EventsRegion>) {
 
 #[test]
 fn of_many_openers_at_once_exactly_one_creates() {
-    let dir = Dir::new();
+    let memory = Dir::new();
+    let disk = Dir::on_disk();
     let stale = {
-        let mut bytes = sound_bytes(&dir);
-        forge(&mut bytes, |header| header.boot_id = [7; 16]);
+        let mut bytes = sound_bytes(&memory);
+        forge(&mut bytes, of_earlier_boot);
         bytes
     };
-    let mut count = 0;
+    let (mut count, mut rounds) = (0, 0);
     for round in 0..40 {
+        let dir = if round % 5 == 4 { disk.as_ref() } else { Some(&memory) };
+        let Some(dir) = dir else { continue };
         let path = dir.file(&format!("{round}"));
         match round % 5 {
             0 | 1 => {}
             2 => write_private(&path, b""),
-            3 => half_made(&dir, &path, 4096),
+            3 => half_made(dir, &path, 4096),
             _ => write_private(&path, &stale),
         }
-        let (creators, regions) = race(&path, &small().prefault(Prefault::OnDemand));
+        let (creators, regions) = race(&path, &on_disk().prefault(Prefault::OnDemand));
         assert_eq!(creators, 1, "round {round}");
         assert!(regions.iter().all(|region| region.uuid() == regions[0].uuid()), "round {round}");
         assert!(regions.iter().all(|region| region.is_current().unwrap()), "round {round}");
-        count += regions.len();
+        (count, rounds) = (count + regions.len(), rounds + 1);
     }
     println!("openings: {count}");
-    assert_eq!(count, 40 * 16);
-    assert_eq!(dir.snapshot().len(), 40, "nothing but the regions");
-    assert_eq!(dir.open_fds(), 0);
+    assert_eq!((count, rounds), (rounds * 16, if disk.is_some() { 40 } else { 32 }));
+    let dirs = [Some(memory), disk].into_iter().flatten();
+    let [mut left, mut open] = [0; 2];
+    dirs.for_each(|dir| (left, open) = (left + dir.snapshot().len(), open + dir.open_fds()));
+    assert_eq!((left, open), (rounds, 0), "nothing but the regions");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub enum LayoutError {
         /// Bytes that the header claims.
         claimed_len: u64,
     },
-    /// *Damage*, or *yours* where it speaks of an option: a field has a value it must not have.
+    /// *Damage*, or *yours* if it speaks of an option: a field has a value it must not have.
     Field {
         /// The field, by its name in the layout table or in the options.
         field: &'static str,
@@ -66,6 +66,15 @@ pub enum LayoutError {
         wanted: &'static str,
         /// The number that `wanted` speaks of.
         limit: u64,
+    },
+    /// *Yours*: the region was made with another choice than the one asked for.
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What the region has.
+        found: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
     },
     /// *Damage*: a section does not lie inside the region.
     OutOfBounds {
@@ -172,6 +181,11 @@ impl fmt::Display for LayoutError {
                 }
                 write!(f, " is {found} ({found:#x}), wanted {wanted} {limit}")
             }
+            Self::Option { option, found, wanted } => write!(
+                f,
+                "{option} is {found}, wanted {wanted}; leave the option unset to take what there is, \
+                 or make a new region"
+            ),
             Self::OutOfBounds { section, offset, len, total_len } => write!(
                 f,
                 "{section} at {offset:#x}, {len} bytes, is not inside the region of {total_len}"

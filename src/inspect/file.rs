@@ -11,7 +11,9 @@ use bytemuck::Pod;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, statat};
 use rustix::io::Errno;
 
+use super::image::Boot;
 use crate::error::Error;
+use crate::os::boot::{self, MadeIn};
 use crate::os::{file_system, ofd};
 
 /// A regular file, read with `pread` only.
@@ -91,6 +93,15 @@ impl RegionFile {
     /// Whether anybody holds the lock byte at `offset`; `None` where the file system cannot tell.
     pub(super) fn is_locked(&self, offset: u64) -> Option<bool> {
         ofd::is_locked(self.file.as_fd(), offset..offset.checked_add(1)?).ok()
+    }
+
+    /// Which boot made it, by the boot id of then and when it was made.
+    pub(super) fn boot(&self, then: [u8; 16], created_unix_ns: u64) -> Boot {
+        match boot::judge(self.file.as_fd(), then, created_unix_ns) {
+            Ok(MadeIn::ThisBoot) => Boot::This,
+            Ok(MadeIn::EarlierBoot) => Boot::Earlier,
+            Ok(MadeIn::Unclear { .. }) | Err(_) => Boot::Unclear,
+        }
     }
 
     /// The first read that was refused.

@@ -14,7 +14,6 @@ use super::records::Records;
 use super::ring::RingView;
 use super::walk::RingPlace;
 use crate::error::Error;
-use crate::os::process::boot_id;
 
 /// Records that are counted in one look, over all rings: about a second's worth.
 const COUNTED_MAX: u64 = 1 << 20;
@@ -37,6 +36,19 @@ pub enum Health {
     Unsupported,
     /// Something else.
     NotARegion,
+}
+
+/// Which boot of the machine made a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Boot {
+    /// This one.
+    This,
+    /// An earlier one: no endpoint is alive, and what was written last may not have reached the disk.
+    Earlier,
+    /// Its boot id is another one, but it was made after this boot began: in a container that shows a boot
+    /// id of its own, or before a clock was set.
+    Unclear,
 }
 
 /// What one look at a file found.
@@ -229,13 +241,14 @@ impl Image {
             || self.endpoints.iter().any(|endpoint| endpoint.torn)
     }
 
-    /// Whether the region was made before the last start of this machine: then no endpoint is
-    /// alive, and what was written last may not have reached the disk.
+    /// Whether this boot of the machine made the region. An endpoint that is alive proves it.
     #[must_use]
-    pub fn is_of_another_boot(&self) -> bool {
-        let (present, unknown) = (boot_id(), [0; 16]);
-        let made_in = self.page.as_ref().map_or(unknown, |page| page.header.boot_id);
-        present != unknown && made_in != unknown && made_in != present
+    pub fn boot(&self) -> Boot {
+        let Some(page) = &self.page else { return Boot::This };
+        if self.endpoint_count(Liveness::Alive) > 0 {
+            return Boot::This;
+        }
+        self.file.boot(page.header.boot_id, page.header.created_unix_ns)
     }
 
     /// Whether the file is a copy of the one that the region was made in: who is alive is unknown, as the

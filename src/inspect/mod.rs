@@ -35,7 +35,7 @@ mod ring;
 mod walk;
 
 pub use endpoint::{EndpointView, Liveness};
-pub use image::{Health, Image};
+pub use image::{Boot, Health, Image};
 pub use lock::LockView;
 pub use problem::{Place, Problem};
 pub use process::Process;

@@ -4,6 +4,9 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, retry_on_intr};
 
+/// Files in memory.
+pub(crate) const TMPFS: u64 = 0x0102_1994;
+
 /// Which file system `file` lies on, by its magic number.
 pub(crate) fn magic(file: BorrowedFd<'_>) -> Result<u64, Errno> {
     retry_on_intr(|| rustix::fs::fstatfs(file)).map(|found| found.f_type as u64)
@@ -17,7 +20,6 @@ pub(crate) fn lasting_inode(file: BorrowedFd<'_>) -> Result<u64, Errno> {
 
 /// Whether the file system with this magic number is one of them.
 pub(crate) fn is_known(magic: u64) -> bool {
-    const TMPFS: u64 = 0x0102_1994;
     const EXT4: u64 = 0xef53;
     const XFS: u64 = 0x5846_5342;
     const BTRFS: u64 = 0x9123_683e;

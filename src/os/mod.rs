@@ -1,6 +1,7 @@
 //! System calls: through `rustix` where it has them, in a few named files with unsafe where it
 //! lacks them (`close`, `descriptor`, `ofd`, `fork`, `signals`, `credentials`, `umask`).
 
+pub(crate) mod boot;
 pub(crate) mod close;
 pub(crate) mod credentials;
 pub(crate) mod descriptor;

@@ -52,20 +52,6 @@ fn parse_field(stat: &str, number: usize) -> Option<u64> {
     after_name.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
-/// The number of this boot, or zeros where `/proc` is not mounted.
-pub(crate) fn boot_id() -> [u8; 16] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    parse_uuid(&text).unwrap_or([0; 16])
-}
-
-fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    if digits.len() != 32 {
-        return None;
-    }
-    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,13 +63,5 @@ mod tests {
         assert_eq!(parse_field("7 (cut", 22), None);
         assert!(thread_count().is_some_and(|count| count > 1), "the test has one of its own");
         assert_ne!(ProcessId::current().start_ticks, 0);
-    }
-
-    #[test]
-    fn a_boot_id_is_sixteen_bytes_in_the_order_of_its_text() {
-        let id = parse_uuid("00010203-0405-0607-0809-0a0b0c0d0e0f\n").unwrap();
-        assert_eq!(id[..4], [0, 1, 2, 3]);
-        assert_eq!(parse_uuid("0001"), None);
-        assert_ne!(boot_id(), [0; 16]);
     }
 }

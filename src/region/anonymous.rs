@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, MemfdFlags, SealFlags, Stat};
-use tombolo_abi::RegionState;
+use tombolo_abi::{LOCK_SLOTS, RegionState, SLOT_COUNT_MAX};
 
 use super::contents::{NewContents, set_mode};
 use super::description::{Contents, Description};
@@ -123,16 +123,16 @@ fn wait_until_ready(path: &Path, plain: &OwnedFd, options: &OpenOptions) -> Resu
     }
 }
 
-/// A region of an earlier boot that nobody uses is as good as none.
+/// A region of an earlier boot is as good as none.
 fn check_boot(path: &Path, plain: &OwnedFd) -> Result<(), Error> {
-    if !Description::read(plain.as_fd(), path)?.is_of_earlier_boot() {
-        return Ok(());
+    let is_owned = || {
+        let slots = LOCK_SLOTS..LOCK_SLOTS + u64::from(SLOT_COUNT_MAX);
+        ofd::is_locked(plain.as_fd(), slots)
+            .map_err(|error| refusal::io("look at the locks of", path, error))
+    };
+    let description = Description::read(plain.as_fd(), path)?;
+    if description.is_of_earlier_boot(plain.as_fd(), path, is_owned)? {
+        return Err(Error::NotFound { path: path.to_owned() });
     }
-    let slots =
-        tombolo_abi::LOCK_SLOTS..tombolo_abi::LOCK_SLOTS + u64::from(tombolo_abi::SLOT_COUNT_MAX);
-    match ofd::is_locked(plain.as_fd(), slots) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Error::NotFound { path: path.to_owned() }),
-        Err(error) => Err(refusal::io("look at the locks of", path, error)),
-    }
+    Ok(())
 }

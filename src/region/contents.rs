@@ -15,9 +15,9 @@ use super::plan::Plan;
 use super::{name, refusal};
 use crate::Error;
 use crate::os::file::{reserve, write_at};
-use crate::os::file_system;
-use crate::os::process::{ProcessId, boot_id};
+use crate::os::process::ProcessId;
 use crate::os::random;
+use crate::os::{boot, file_system};
 
 /// The contents of one new region, ready to be written.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl NewContents {
         let header = &mut plan.header;
         header.region_uuid = random()?;
         header.key = u128::from_ne_bytes(random()?) as u64;
-        header.boot_id = boot_id();
+        header.boot_id = boot::boot_id();
         header.generation = generation;
         header.creator_pid = process.pid;
         header.creator_start_ticks = process.start_ticks;

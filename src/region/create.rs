@@ -78,16 +78,38 @@ fn link(region: &Region, place: &Place) -> Result<(), Errno> {
     }
 }
 
-/// Makes an empty file with the place's name, to be filled in place by whoever comes first.
-pub(crate) fn create_empty(place: &Place) -> Result<(), Error> {
+/// Whether the file system has space for another region besides this one: openers that each make one at the
+/// same time are then not in each other's way. Said of a file system that does not tell.
+pub(crate) fn has_space_for_two(opening: &Opening) -> Result<bool, Error> {
+    let place = opening.place();
+    let found = rustix::fs::fstatvfs(place.dir())
+        .map_err(|error| refusal::io("stat the file system of", place.path(), error))?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    Ok(found.f_blocks == 0 || free / 2 >= opening.new_contents()?.total_len())
+}
+
+/// Takes the name away from the file `id`, which is empty, and of which the caller holds the init lock.
+pub(crate) fn remove_empty(place: &Place, id: FileId) -> Result<(), Error> {
+    if place.stat()?.is_some_and(|stat| FileId::of(&stat) == id && stat.st_size == 0) {
+        // A failure leaves an empty file, which the next opener fills.
+        let _ = rustix::fs::unlinkat(place.dir(), place.file_name(), AtFlags::empty());
+    }
+    Ok(())
+}
+
+/// Makes an empty file with the place's name, to be filled in place by the first opener that locks it; `None`
+/// if something has the name by now.
+pub(crate) fn create_empty(place: &Place) -> Result<Option<FileId>, Error> {
     let flags = OPEN_FLAGS | OFlags::CREATE | OFlags::EXCL;
     let mode = Mode::RUSR | Mode::WUSR;
     match retry_on_intr(|| rustix::fs::openat(place.dir(), place.file_name(), flags, mode)) {
-        Ok(_) => {
+        Ok(file) => {
             crash_point!("create.after-empty-file");
-            Ok(())
+            let stat = rustix::fs::fstat(&file);
+            let stat = stat.map_err(|error| refusal::io("stat", place.path(), error))?;
+            Ok(Some(FileId::of(&stat)))
         }
-        Err(Errno::EXIST) => Ok(()),
+        Err(Errno::EXIST) => Ok(None),
         Err(error) => Err(cannot_create(place, error)),
     }
 }

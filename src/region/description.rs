@@ -3,19 +3,25 @@
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::io::Errno;
 use tombolo_abi::{
-    HEADER_LEN, Header, LayoutError, MAGIC, RegionState, RingEntry, RingKind, check_directory,
-    check_writable, parse_entries, parse_header,
+    HEADER_LEN, Header, LayoutError, MAGIC, RegionState, RingControl, RingEntry, RingKind,
+    check_directory, check_writable, parse_entries, parse_header,
 };
 
-use super::options::Asked;
+use super::options::{Asked, MpscOrder};
 use super::refusal;
 use crate::Error;
+use crate::os::boot::{self, MadeIn};
 use crate::os::file;
 
 /// Where the state word lies.
 pub(crate) const STATE_OFFSET: u64 = offset_of!(Header, state) as u64;
+
+/// Rings of messages.
+const OF_MESSAGES: [RingKind; 3] = [RingKind::Spsc, RingKind::Mpsc, RingKind::Lane];
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,49 +119,130 @@ impl Description {
                 asked.required_caps,
             ));
         }
-        self.check_ring(path, &[RingKind::Spsc], "spsc_capacity", asked.spsc_capacity)?;
-        let of_many = [RingKind::Mpsc, RingKind::Lane];
-        self.check_ring(path, &of_many, "mpsc_capacity", asked.mpsc_capacity)?;
-        let wanted_message = asked.max_message.unwrap_or(0);
+        let at_least = [
+            ("spsc_capacity", self.spsc_capacity(), asked.spsc_capacity),
+            ("mpsc_capacity", self.mpsc_capacity(), asked.mpsc_capacity),
+            ("max_message", self.max_message(), asked.max_message.map(u64::from)),
+            ("max_handles", self.max_handles(), asked.max_handles.map(u64::from)),
+            ("producers", self.producers(), asked.producers.map(u64::from)),
+        ];
+        for (option, (ring, found), wanted) in at_least {
+            if let Some(wanted) = wanted
+                && found < wanted
+            {
+                return Err(not_as_asked(path, option, ring, found, "at least", wanted));
+            }
+        }
+        match asked.order {
+            Some(wanted) if self.order() != Some(wanted) => {
+                let (option, found) = ("mpsc_order", self.order().map_or("none", MpscOrder::name));
+                let wanted = wanted.name();
+                Err(layout(path, LayoutError::Option { option, found, wanted }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The smallest capacity of a ring with one producer, with that ring; 0 if there is none.
+    pub(crate) fn spsc_capacity(&self) -> (Option<u32>, u64) {
+        self.least(&[RingKind::Spsc], |entry| entry.capacity)
+    }
+
+    /// As [`Self::spsc_capacity`], of rings with many producers and of lanes.
+    pub(crate) fn mpsc_capacity(&self) -> (Option<u32>, u64) {
+        self.least(&[RingKind::Mpsc, RingKind::Lane], |entry| entry.capacity)
+    }
+
+    /// The length of a message that each ring takes.
+    pub(crate) fn max_message(&self) -> (Option<u32>, u64) {
+        self.least(&OF_MESSAGES, |entry| entry.max_message.into())
+    }
+
+    /// The count of handles that a message may carry on each ring.
+    pub(crate) fn max_handles(&self) -> (Option<u32>, u64) {
+        self.least(&OF_MESSAGES, |entry| entry.max_handles.into())
+    }
+
+    /// How many producers there may be at a time: of the ring of many, or lanes.
+    pub(crate) fn producers(&self) -> (Option<u32>, u64) {
+        let lanes = self.entries.iter().filter(|entry| entry.ring_kind() == Some(RingKind::Lane));
+        match self.order() {
+            Some(MpscOrder::PerProducer) => (None, lanes.count() as u64),
+            _ => self.least(&[RingKind::Mpsc], |entry| entry.tx_slot_count.into()),
+        }
+    }
+
+    /// In which order the messages of many producers come out; `None` without a ring of many.
+    pub(crate) fn order(&self) -> Option<MpscOrder> {
+        self.entries.iter().find_map(|entry| match entry.ring_kind() {
+            Some(RingKind::Mpsc) => Some(MpscOrder::Total),
+            Some(RingKind::Lane) => Some(MpscOrder::PerProducer),
+            _ => None,
+        })
+    }
+
+    fn least(&self, kinds: &[RingKind], value: impl Fn(&RingEntry) -> u64) -> (Option<u32>, u64) {
+        let is_meant = |entry: &RingEntry| entry.ring_kind().is_some_and(|it| kinds.contains(&it));
+        let rings = (0..).zip(&self.entries).filter(|(_, entry)| is_meant(entry));
+        let least = rings.map(|(ring, entry)| (ring, value(entry))).min_by_key(|(_, value)| *value);
+        least.map_or((None, 0), |(ring, value)| (Some(ring), value))
+    }
+
+    /// Whether an earlier boot made the region in `file`: no process of then lives, and its pages may be half
+    /// written. If an endpoint is owned it was this boot. An error if that is unclear and something unread.
+    pub(crate) fn is_of_earlier_boot(
+        &self,
+        file: BorrowedFd<'_>,
+        path: &Path,
+        is_owned: impl FnOnce() -> Result<bool, Error>,
+    ) -> Result<bool, Error> {
+        let made_in = boot::judge(file, self.header.boot_id, self.header.created_unix_ns);
+        match made_in.map_err(|error| refusal::io("stat the file system of", path, error))? {
+            MadeIn::ThisBoot => Ok(false),
+            _ if is_owned()? => Ok(false),
+            MadeIn::EarlierBoot => Ok(true),
+            MadeIn::Unclear { began_unix_ns } => {
+                self.check_nothing_unread(file, path, began_unix_ns).map(|()| false)
+            }
+        }
+    }
+
+    /// An error if a ring has a message, in a region of which it is unclear which boot made it: this one, and
+    /// the message is good, or an earlier one, and its pages may be half written.
+    fn check_nothing_unread(
+        &self,
+        file: BorrowedFd<'_>,
+        path: &Path,
+        began_unix_ns: u64,
+    ) -> Result<(), Error> {
         for (ring, entry) in (0..).zip(&self.entries) {
-            if entry.ring_kind() != Some(RingKind::Memory) && entry.max_message < wanted_message {
-                let (found, limit) = (entry.max_message.into(), wanted_message.into());
-                return Err(not_as_asked(
-                    path,
-                    "max_message",
-                    Some(ring),
-                    found,
-                    "at least",
-                    limit,
-                ));
+            if entry.ring_kind().is_some_and(|kind| OF_MESSAGES.contains(&kind))
+                && is_unread(file, entry).map_err(|error| refusal::io("read", path, error))?
+            {
+                let boots = [self.header.boot_id, boot::boot_id()];
+                let [found, here] = boots.map(|id| format!("{:032x}", u128::from_be_bytes(id)));
+                let after_start = self.header.created_unix_ns.saturating_sub(began_unix_ns);
+                let after_start = Duration::from_nanos(after_start);
+                let path = path.to_owned();
+                return Err(Error::UnclearBoot { path, ring, found, here, after_start });
             }
         }
         Ok(())
     }
+}
 
-    fn check_ring(
-        &self,
-        path: &Path,
-        kinds: &[RingKind],
-        option: &'static str,
-        wanted: Option<u64>,
-    ) -> Result<(), Error> {
-        let Some(wanted) = wanted else { return Ok(()) };
-        let is_meant = |entry: &RingEntry| entry.ring_kind().is_some_and(|it| kinds.contains(&it));
-        let ring = self.entries.iter().position(is_meant);
-        let found = ring.map_or(0, |ring| self.entries[ring].capacity);
-        if found >= wanted {
-            return Ok(());
-        }
-        Err(not_as_asked(path, option, ring.map(|ring| ring as u32), found, "at least", wanted))
-    }
-
-    /// Whether an earlier boot made the region: nobody of then lives, and its pages may be half
-    /// written. `false` where one of the two boots is not known.
-    pub(crate) fn is_of_earlier_boot(&self) -> bool {
-        let (now, then) = (crate::os::process::boot_id(), self.header.boot_id);
-        now != then && now != [0; 16] && then != [0; 16]
-    }
+/// Whether a ring has a message that was not received. A sender that was killed may have left `tail` behind
+/// its last record.
+fn is_unread(file: BorrowedFd<'_>, ring: &RingEntry) -> Result<bool, Errno> {
+    let word = |offset: u64| {
+        let mut bytes = [0; 8];
+        // What the file has not got is as good as zero: joining finds it too short.
+        file::read_at(file, &mut bytes, offset).map(|_| u64::from_le_bytes(bytes))
+    };
+    let head = word(ring.control_offset + offset_of!(RingControl, head) as u64)?;
+    let tail = word(ring.control_offset + offset_of!(RingControl, tail) as u64)?;
+    let at_head = ring.data_offset + (head & (ring.capacity - 1) & !7);
+    Ok(head != tail || word(at_head)? != 0)
 }
 
 /// `reason` as the region's error; a short file has a variant of its own.

@@ -116,6 +116,11 @@ impl Region {
         written_parts(self.plain(), bytes).try_for_each(populate)
     }
 
+    /// The private copy of header and directory.
+    pub(crate) fn description(&self) -> &Description {
+        &self.description
+    }
+
     /// The private copy of the header.
     pub(crate) fn header(&self) -> &Header {
         &self.description.header

@@ -36,7 +36,9 @@ use crate::Error;
 ///
 /// Whoever comes first creates the region; everybody else joins it. A region that is being created
 /// is waited for, one whose creator died is taken over at once, and one left by an earlier boot is
-/// replaced. A file that is not a region is never written to.
+/// replaced. In memory (tmpfs) a file that is there is of this boot, whatever boot id a container shows;
+/// elsewhere one of an earlier boot has another boot id and is older than the machine's start. A file that
+/// is not a region is never written to.
 ///
 /// The region stays mapped until this value and all ends made from it are dropped; the file stays
 /// for the next to join.
@@ -106,7 +108,9 @@ impl EventsRegion {
     /// - [`Error::InvalidOption`], [`Error::InvalidPath`], [`Error::UnsafePath`],
     ///   [`Error::WrongFileType`], [`Error::Permission`], [`Error::UnsupportedFileSystem`]: refused
     ///   with nothing created or changed;
-    /// - [`Error::NoSpace`], [`Error::FileSizeLimit`]: nothing was left behind;
+    /// - [`Error::NoSpace`]: after most of a second, as other openers may just be giving space back;
+    ///   [`Error::FileSizeLimit`]; nothing was left behind;
+    /// - [`Error::UnclearBoot`]: a message of which it is unclear if it was sent before the machine started;
     /// - [`Error::Misaligned`], [`Error::Unsupported`], [`Error::Io`]: the kernel's refusals.
     ///
     /// # Examples
@@ -256,6 +260,62 @@ impl EventsRegion {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.region.header().generation
+    }
+
+    /// Bytes of the region.
+    #[must_use]
+    pub fn total_len(&self) -> u64 {
+        self.region.header().total_len
+    }
+
+    /// Bytes of the SPSC ring's data area; 0 if there is no such ring.
+    #[must_use]
+    pub fn spsc_capacity(&self) -> u64 {
+        self.region.description().spsc_capacity().1
+    }
+
+    /// Bytes of the MPSC ring's data area, or of each lane's; 0 if there are none.
+    #[must_use]
+    pub fn mpsc_capacity(&self) -> u64 {
+        self.region.description().mpsc_capacity().1
+    }
+
+    /// The longest message in bytes that each ring takes.
+    #[must_use]
+    pub fn max_message(&self) -> u32 {
+        self.region.description().max_message().1 as u32
+    }
+
+    /// The most handles of one message; 0 if messages carry bytes only.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{EventsRegion, MpscOrder, OpenOptions};
+    /// let theirs = EventsRegion::anonymous(OpenOptions::new().max_handles(4).producers(8))?;
+    /// // Not set, so not asked for: whatever the region has.
+    /// let ours = EventsRegion::from_fd(theirs.to_fd()?, OpenOptions::new())?;
+    /// assert_eq!((ours.max_handles(), ours.producers()), (4, 8));
+    /// assert_eq!(ours.mpsc_order(), Some(MpscOrder::Total));
+    /// // Set, so asked for: an error if the region has less.
+    /// let joined = EventsRegion::from_fd(theirs.to_fd()?, OpenOptions::new().max_handles(5));
+    /// assert!(joined.is_err_and(|error| error.to_string().contains("max_handles")));
+    /// # Ok::<(), tombolo::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_handles(&self) -> u16 {
+        self.region.description().max_handles().1 as u16
+    }
+
+    /// How many processes may send on the MPSC ring at the same time, or how many lanes there are.
+    #[must_use]
+    pub fn producers(&self) -> u16 {
+        self.region.description().producers().1 as u16
+    }
+
+    /// In which order the messages of many producers come out; `None` if the region has no ring for many.
+    #[must_use]
+    pub fn mpsc_order(&self) -> Option<MpscOrder> {
+        self.region.description().order()
     }
 
     /// Whether whoever opens the region's name now comes to this region. `false` once it was

@@ -5,7 +5,8 @@
 //!
 //! | found                                  | done                                               |
 //! |----------------------------------------|----------------------------------------------------|
-//! | no such name                           | create a whole region, then give it the name       |
+//! | no such name                           | create a whole region, then give it the name; if   |
+//! |                                        | there is no space for two, begin with an empty file|
 //! | an empty file                          | init lock, still so: initialize in place           |
 //! | bytes, but not the magic number        | an error; nobody writes to it                      |
 //! | EMPTY or INITIALIZING, lock busy       | its creator is at work: wait                       |
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use tombolo_abi::RegionState;
 
 use super::contents::NewContents;
-use super::create::{Unnamed, create_empty, fill_in_place};
+use super::create::{Unnamed, create_empty, fill_in_place, has_space_for_two, remove_empty};
 use super::description::{Contents, Description};
 use super::init_lock::{INITIALIZING, InitLock, owned_slot};
 use super::joined::{Origin, Region};
@@ -37,9 +38,12 @@ use super::refusal;
 use super::replace::{self, Outcome};
 use crate::Error;
 use crate::crash::crash_point;
+use crate::os::file::FileId;
 
 const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(5);
+/// How long a lack of space is not believed: an opener says within a second that there is none.
+const SPACE_PATIENCE: Duration = Duration::from_millis(800);
 
 /// One call of `open` under way.
 #[derive(Debug)]
@@ -51,13 +55,15 @@ pub(crate) struct Opening {
     state_seen: u32,
     /// The generation of the region that this opening would make.
     generation: u64,
+    /// The empty file that this opening has made.
+    begun: Option<FileId>,
 }
 
 impl Opening {
     /// An opening that starts now. The options have been checked.
     pub(crate) fn new(place: Place, options: OpenOptions) -> Self {
         let place = Arc::new(place);
-        Self { place, options, started: Instant::now(), state_seen: 0, generation: 1 }
+        Self { place, options, started: Instant::now(), state_seen: 0, generation: 1, begun: None }
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -128,26 +134,45 @@ impl Opening {
         self.options.policy != CreatePolicy::OpenExisting
     }
 
-    fn create(&self) -> Result<Option<Region>, Error> {
+    fn create(&mut self) -> Result<Option<Region>, Error> {
         if !self.may_create() {
             return Err(Error::NotFound { path: self.path().to_owned() });
         }
+        if !has_space_for_two(self)? {
+            return self.begin_in_place();
+        }
         let unnamed = match Unnamed::new(self) {
             Ok(Some(unnamed)) => unnamed,
-            Ok(None) => return create_empty(&self.place).map(|()| None),
-            Err(error) => return self.look_before_failing(error),
+            Ok(None) => return self.begin_in_place(),
+            // Others that create at the same time may have the space: in place they take turns.
+            Err(Error::NoSpace { .. }) => return self.begin_in_place(),
+            Err(error) if is_out_of_memory(&error) && self.place.stat()?.is_some() => {
+                return Ok(None); // one of many creators at once has won: join it
+            }
+            Err(error) => return Err(error),
         };
         match unnamed.publish(&self.place) {
-            Err(Error::Io { .. }) if !has_proc() => create_empty(&self.place).map(|()| None),
+            Err(Error::Io { .. }) if !has_proc() => self.begin_in_place(),
             result => result,
         }
     }
 
-    /// Many creators at once need room for many regions, of which all but one go away again: where
-    /// one of them has won, join it.
-    fn look_before_failing(&self, error: Error) -> Result<Option<Region>, Error> {
-        let short = matches!(error, Error::NoSpace { .. }) || is_out_of_memory(&error);
-        if short && self.place.stat()?.is_some() { Ok(None) } else { Err(error) }
+    /// Makes an empty file with the name, and fills it if no other opener is faster.
+    fn begin_in_place(&mut self) -> Result<Option<Region>, Error> {
+        match create_empty(&self.place) {
+            Err(Error::NoSpace { .. }) if self.may_space_come() => return Ok(None),
+            made => self.begun = made?.or(self.begun),
+        }
+        match self.place.open(&self.options)? {
+            Some(candidate) => self.initialize(candidate),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether to try again if there is no space: regions that other openers have made and not published go
+    /// away within moments.
+    fn may_space_come(&self) -> bool {
+        self.started.elapsed() < SPACE_PATIENCE.min(self.options.patience())
     }
 
     fn initialize(&self, candidate: Candidate) -> Result<Option<Region>, Error> {
@@ -157,27 +182,36 @@ impl Opening {
         let Some(_lock) = InitLock::try_new(&self.place, &candidate, INITIALIZING)? else {
             return Ok(None);
         };
-        // Judge again: the creator may have finished since the last look.
-        let Some(candidate) = self.place.open(&self.options)?.filter(|now| now.id == candidate.id)
-        else {
-            return Ok(None);
-        };
-        match Contents::of(candidate.file.as_fd(), self.path())? {
-            Contents::Nothing
-            | Contents::Region(RegionState::Empty | RegionState::Initializing) => {
-                fill_in_place(self, candidate).map(Some)
+        loop {
+            // Judge again: the creator may have finished since the last look.
+            let id = candidate.id;
+            let Some(now) = self.place.open(&self.options)?.filter(|now| now.id == id) else {
+                return Ok(None);
+            };
+            match Contents::of(now.file.as_fd(), self.path())? {
+                Contents::Nothing
+                | Contents::Region(RegionState::Empty | RegionState::Initializing) => {}
+                Contents::Region(_) => return Ok(None),
             }
-            Contents::Region(_) => Ok(None),
+            match fill_in_place(self, now) {
+                Err(Error::NoSpace { .. }) if self.may_space_come() => thread::sleep(PAUSE_MAX),
+                Err(error @ Error::NoSpace { .. }) => {
+                    if self.begun == Some(id) {
+                        remove_empty(&self.place, id)?;
+                    }
+                    return Err(error);
+                }
+                result => return result.map(Some),
+            }
         }
     }
 
     fn join_or_replace(&mut self, candidate: Candidate) -> Result<Option<Region>, Error> {
         let description = Description::read(candidate.file.as_fd(), self.path())?;
-        let orphaned =
-            description.is_of_earlier_boot() && owned_slot(&self.place, &candidate)?.is_none();
+        let orphaned = self.is_orphaned(&description, &candidate)?;
         if self.options.policy == CreatePolicy::CreateNew || (orphaned && self.may_create()) {
-            // Even where another replacer is faster and, when this one looks again, has taken the
-            // old name away and not given the new one yet.
+            // Also if another replacer is faster and, when this one looks again, has taken the old name away
+            // and not given the new one yet.
             self.succeed(description.header.generation);
             return self.replace(&candidate);
         }
@@ -185,6 +219,16 @@ impl Opening {
             return Err(Error::NotFound { path: self.path().to_owned() });
         }
         self.join(candidate)
+    }
+
+    /// Whether the region is one of an earlier boot.
+    fn is_orphaned(&self, found: &Description, candidate: &Candidate) -> Result<bool, Error> {
+        if self.options.policy == CreatePolicy::CreateNew {
+            return Ok(false); // replaced whatever it is
+        }
+        let file = candidate.file.as_fd();
+        let is_owned = || owned_slot(&self.place, candidate).map(|slot| slot.is_some());
+        found.is_of_earlier_boot(file, self.path(), is_owned)
     }
 
     fn join(&self, candidate: Candidate) -> Result<Option<Region>, Error> {

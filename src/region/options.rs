@@ -18,7 +18,7 @@ pub enum CreatePolicy {
     OpenOrCreate,
     /// Create a region. One of which nobody holds an end is replaced, and what was not received
     /// from it is lost, also to processes that have it open and hold no end yet; else
-    /// [`Error::InUse`].
+    /// [`Error::InUse`]. The new one is made before the old one goes: it needs space for both.
     CreateNew,
     /// Join the region; where there is none, [`Error::NotFound`].
     OpenExisting,
@@ -67,7 +67,8 @@ pub enum FileSystemPolicy {
 
 /// In which order the messages of many producers come out.
 ///
-/// Whoever creates the region decides; a joiner takes what is there, and uses it by the same types.
+/// The creator of the region decides. A joiner that sets no order takes what is there, and uses it by
+/// the same types.
 ///
 /// | | [`Total`](Self::Total) | [`PerProducer`](Self::PerProducer) |
 /// |---|---|---|
@@ -104,12 +105,24 @@ pub enum MpscOrder {
     PerProducer,
 }
 
+impl MpscOrder {
+    /// As an error names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Total => "Total",
+            Self::PerProducer => "PerProducer",
+        }
+    }
+}
+
 /// Options of [`EventsRegion::open_with`](crate::EventsRegion::open_with) and its relatives.
 ///
-/// Whoever creates the region decides what it is like. For a joiner, capacities and lengths that
-/// were *set* are minima: a region with less is [`Error::Layout`], which names the option, what was
-/// found and what was wanted. [`Self::max_total_len`] is a maximum. The other options of creation mean
-/// nothing to a joiner.
+/// The creator of a region decides what it is like. A joiner asks for what it has *set*, and takes what
+/// there is of the rest: capacities, the longest message, handles and producers are minima,
+/// [`Self::max_total_len`] is a maximum, the order must be that of the region. A region with something
+/// else is [`Error::Layout`], which names the option, what was found and what was wanted. What a joined
+/// region has is told by [`EventsRegion::max_handles`](crate::EventsRegion::max_handles) and its
+/// neighbours.
 ///
 /// # Examples
 /// ```
@@ -125,9 +138,9 @@ pub struct OpenOptions {
     spsc_capacity: Option<u64>,
     mpsc_capacity: Option<u64>,
     max_message: Option<u32>,
-    max_handles: u16,
+    max_handles: Option<u16>,
     producers: Option<u16>,
-    order: MpscOrder,
+    order: Option<MpscOrder>,
     max_total_len: Option<u64>,
     required_caps: u64,
     pub(crate) policy: CreatePolicy,
@@ -147,6 +160,10 @@ pub(crate) struct Asked {
     pub(crate) spsc_capacity: Option<u64>,
     pub(crate) mpsc_capacity: Option<u64>,
     pub(crate) max_message: Option<u32>,
+    pub(crate) max_handles: Option<u16>,
+    pub(crate) producers: Option<u16>,
+    /// Exactly this.
+    pub(crate) order: Option<MpscOrder>,
     pub(crate) required_caps: u64,
 }
 
@@ -187,7 +204,7 @@ impl OpenOptions {
     /// region by the user that the kernel names: this one, the file's owner, root, and where the file's mode
     /// lets them write, its group or all.
     pub fn max_handles(mut self, count: u16) -> Self {
-        self.max_handles = count;
+        self.max_handles = Some(count);
         self
     }
 
@@ -199,8 +216,7 @@ impl OpenOptions {
         self
     }
 
-    /// In which order the messages of many producers come out. Default: [`MpscOrder::Total`]. It
-    /// means nothing to a joiner.
+    /// In which order the messages of many producers come out. Default: [`MpscOrder::Total`].
     ///
     /// # Examples
     /// ```
@@ -217,7 +233,7 @@ impl OpenOptions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn mpsc_order(mut self, order: MpscOrder) -> Self {
-        self.order = order;
+        self.order = Some(order);
         self
     }
 
@@ -292,6 +308,9 @@ impl OpenOptions {
             spsc_capacity: self.spsc_capacity,
             mpsc_capacity: self.mpsc_capacity,
             max_message: self.max_message,
+            max_handles: self.max_handles,
+            producers: self.producers,
+            order: self.order,
             required_caps: self.required_caps,
         }
     }
@@ -308,7 +327,7 @@ impl OpenOptions {
     }
 
     pub(crate) fn new_mpsc_capacity(&self) -> u64 {
-        let default = match self.order {
+        let default = match self.new_order() {
             MpscOrder::Total => 1 << 20,
             MpscOrder::PerProducer => 1 << 18,
         };
@@ -316,7 +335,7 @@ impl OpenOptions {
     }
 
     pub(crate) fn new_order(&self) -> MpscOrder {
-        self.order
+        self.order.unwrap_or_default()
     }
 
     pub(crate) fn new_max_message(&self) -> u32 {
@@ -324,7 +343,7 @@ impl OpenOptions {
     }
 
     pub(crate) fn new_max_handles(&self) -> u16 {
-        self.max_handles
+        self.max_handles.unwrap_or(0)
     }
 
     pub(crate) fn new_producers(&self) -> u16 {
@@ -344,8 +363,8 @@ impl OpenOptions {
 
     /// The capabilities of a region created with these options.
     pub(crate) fn new_caps(&self) -> u64 {
-        let handles = if self.max_handles > 0 { caps::EXT | caps::HANDLES } else { 0 };
-        let lanes = if self.order == MpscOrder::PerProducer { caps::LANES } else { 0 };
+        let handles = if self.new_max_handles() > 0 { caps::EXT | caps::HANDLES } else { 0 };
+        let lanes = if self.new_order() == MpscOrder::PerProducer { caps::LANES } else { 0 };
         self.required_caps | handles | lanes
     }
 
@@ -373,13 +392,13 @@ impl OpenOptions {
         check_capacity("spsc_capacity", self.new_spsc_capacity())?;
         check_capacity("mpsc_capacity", self.new_mpsc_capacity())?;
         self.check_max_message()?;
-        let (producers_max, wanted) = match self.order {
+        let (producers_max, wanted) = match self.new_order() {
             MpscOrder::Total => (SLOT_COUNT_MAX as u16 - 3, "1 to 8189"),
             MpscOrder::PerProducer => (LANE_COUNT_MAX, "1 to 512 with an order per producer"),
         };
         let producers = self.new_producers();
         refuse_unless((1..=producers_max).contains(&producers), "producers", producers, wanted)?;
-        let handles = self.max_handles;
+        let handles = self.new_max_handles();
         refuse_unless(handles <= HANDLE_COUNT_MAX, "max_handles", handles, "at most 64")?;
         let mode = self.new_mode();
         let mode_is_legal = mode & !0o777 == 0 && mode & 0o600 == 0o600;
@@ -404,9 +423,9 @@ impl OpenOptions {
             found,
             "of EXT (1), HANDLES (2) and LANES (16), to create a region",
         )?;
-        let has_lanes = found & caps::LANES == 0 || self.order == MpscOrder::PerProducer;
+        let has_lanes = found & caps::LANES == 0 || self.new_order() == MpscOrder::PerProducer;
         refuse_unless(has_lanes, "require", found, "an order per producer beside LANES (16)")?;
-        let has_handles = found & caps::HANDLES == 0 || self.max_handles > 0;
+        let has_handles = found & caps::HANDLES == 0 || self.new_max_handles() > 0;
         refuse_unless(has_handles, "require", found, "max_handles above 0 beside HANDLES (2)")
     }
 }

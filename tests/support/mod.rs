@@ -9,12 +9,13 @@ pub(crate) mod process;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tombolo::{Error, EventsRegion, OpenOptions};
+use tombolo::{Error, EventsRegion, FileSystemPolicy, OpenOptions};
 use tombolo_abi::{Header, header_crc};
 
 /// Bytes before the directory's end that no bit may change in, apart from the state word.
@@ -30,6 +31,22 @@ impl Dir {
         let root =
             [Path::new("/dev/shm"), Path::new("/tmp")].into_iter().find(|path| path.is_dir());
         Self { dir: tempfile::tempdir_in(root.unwrap()).unwrap() }
+    }
+
+    /// As [`Self::new`] where files outlive the machine's start; `None`, with the reason printed, if there is
+    /// no such place.
+    pub(crate) fn on_disk() -> Option<Self> {
+        const TMPFS: u64 = 0x0102_1994;
+        let is_disk = |path: &&Path| {
+            rustix::fs::statfs(*path).is_ok_and(|found| found.f_type as u64 != TMPFS)
+        };
+        let roots =
+            [Path::new("/tmp"), Path::new("/var/tmp"), Path::new(env!("CARGO_TARGET_TMPDIR"))];
+        let Some(root) = roots.into_iter().find(is_disk) else {
+            eprintln!("skipped: all is in memory here");
+            return None;
+        };
+        Some(Self { dir: tempfile::tempdir_in(root).unwrap() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -88,10 +105,15 @@ pub(crate) fn small() -> OpenOptions {
     OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096).producers(1)
 }
 
+/// As [`small`], on the disk of any machine.
+pub(crate) fn on_disk() -> OpenOptions {
+    small().file_system(FileSystemPolicy::Any)
+}
+
 /// The bytes of a sound small region, as they may lie in any file.
 pub(crate) fn sound_bytes(dir: &Dir) -> Vec<u8> {
     let path = dir.file("template");
-    drop(EventsRegion::open_path_with(&path, small()).unwrap());
+    drop(EventsRegion::open_path_with(&path, on_disk()).unwrap());
     let mut bytes = fs::read(&path).unwrap();
     fs::remove_file(path).unwrap();
     forge(&mut bytes, |header| header.file_inode = 0);
@@ -141,6 +163,28 @@ pub(crate) fn set_state(path: &Path, state: u32) {
     let mut bytes = fs::read(path).unwrap();
     bytes[STATE].copy_from_slice(&state.to_le_bytes());
     fs::write(path, bytes).unwrap();
+}
+
+/// Lets the region in these bytes be one of an earlier boot, if it lies on a disk.
+pub(crate) fn of_earlier_boot(header: &mut Header) {
+    header.boot_id = [7; 16];
+    header.created_unix_ns = 1;
+}
+
+/// Holds one of the file's lock bytes, by a description of its own, until dropped.
+pub(crate) fn lock_byte(path: &Path, byte: u64) -> File {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte as libc::off_t,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the command reads one `flock`, which lives across the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    assert_eq!(result, 0);
+    file
 }
 
 pub(crate) fn is_root() -> bool {

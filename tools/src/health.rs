@@ -1,6 +1,6 @@
 //! The one line that says how a region is, and the words for its parts.
 
-use tombolo::inspect::{EndpointView, Health, Image, Liveness, Process};
+use tombolo::inspect::{Boot, EndpointView, Health, Image, Liveness, Process};
 
 use crate::units::{counted, printable};
 
@@ -35,7 +35,7 @@ pub(crate) fn word(health: Health) -> &'static str {
 
 fn summary(image: &Image) -> String {
     let rings = counted(image.rings().len() as u64, "ring");
-    if image.is_copy() && !image.is_of_another_boot() {
+    if image.is_copy() && image.boot() != Boot::Earlier {
         return format!("{rings}, a copy: who is alive is unknown");
     }
     let alive = counted(image.endpoint_count(Liveness::Alive) as u64, "endpoint");
@@ -66,6 +66,15 @@ fn first_problem(image: &Image) -> String {
     match image.problems().len() - 1 {
         0 => first,
         more => format!("{first}, and {}", counted(more as u64, "more problem")),
+    }
+}
+
+/// The boot that made the region, in a word.
+pub(crate) fn boot(boot: Boot) -> &'static str {
+    match boot {
+        Boot::This => "this",
+        Boot::Earlier => "earlier",
+        _ => "unclear",
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use serde_json::{Value, json};
-use tombolo::inspect::{EndpointView, Image, LockView, Problem, RingView};
+use tombolo::inspect::{Boot, EndpointView, Image, LockView, Problem, RingView};
 use tombolo_abi::{RingControl, RingEntry, SharedLayout, Slot};
 
 use crate::exit::{Exit, Failure};
@@ -48,7 +48,8 @@ fn to_json(image: &Image) -> Value {
         "summary": health::line(image),
         "snapshot_consistent": image.is_consistent(),
         "copy": image.is_copy(),
-        "another_boot": image.is_of_another_boot(),
+        "boot": health::boot(image.boot()),
+        "another_boot": image.boot() == Boot::Earlier,
         "problems": image.problems().iter().map(problem_json).collect::<Value>(),
         "file": { "len": image.file_len().to_string(), "inode": image.inode().to_string() },
         "header": header,

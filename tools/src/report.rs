@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use tombolo::inspect::{EndpointView, Image, Liveness, RingView};
+use tombolo::inspect::{Boot, EndpointView, Image, Liveness, RingView};
 use tombolo_abi::{Header, RegionState, RingKind, Role, SlotState, caps, slot_flags, wake};
 
 use crate::columns::Columns;
@@ -63,15 +63,21 @@ fn write_identity(image: &Image, out: &mut impl Write) -> io::Result<()> {
     let creator = health::process(&image.creator());
     line("created", moment(header.created_unix_ns))?;
     line("creator", format!("pid {} {creator}", header.creator_pid))?;
-    if image.is_copy() && !image.is_of_another_boot() {
+    if image.is_copy() && image.boot() != Boot::Earlier {
         let inode = header.file_inode;
         line("copy", format!("of the file with inode {inode}, whose locks tell who is alive"))?;
     }
-    if image.is_of_another_boot() {
-        line(
-            "boot",
-            "another one: nobody is alive, and the last writes may be missing".to_owned(),
-        )?;
+    match image.boot() {
+        Boot::This => {}
+        Boot::Earlier => {
+            let words = "an earlier one: no process is alive, and the last writes may be missing";
+            line("boot", words.to_owned())?;
+        }
+        _ => {
+            let id = hex(&header.boot_id);
+            let words = "the id is another's, but it was made since this machine started";
+            line("boot", format!("unclear: {id}; {words}"))?;
+        }
     }
     line("snapshot", format!("consistent: {}", snapshot_words(image)))
 }

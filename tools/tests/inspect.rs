@@ -45,6 +45,43 @@ fn the_json_of_a_sound_region_has_its_numbers() {
     assert!(json["header"].get("reserved_108").is_none(), "reserved fields only where not zero");
 }
 
+/// Whether files in `directory` are gone after a start of the machine.
+fn is_in_memory(directory: &std::path::Path) -> bool {
+    let output =
+        std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(directory).output();
+    output.is_ok_and(|output| output.stdout.starts_with(b"tmpfs"))
+}
+
+#[test]
+fn a_boot_is_called_an_earlier_one_if_two_witnesses_say_so() {
+    let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let now = since_1970.as_nanos() as u64;
+    let mut count = 0;
+    for root in ["/tmp", "/dev/shm"] {
+        let Ok(directory) = tempfile::tempdir_in(root) else { continue };
+        for (created, on_disk) in [(1, "earlier"), (now, "unclear")] {
+            let mut image = RegionImage::with_records();
+            (image.header.boot_id, image.header.created_unix_ns) = ([7; 16], created);
+            image.seal();
+            let path = image.save(directory.path());
+            let wanted = if is_in_memory(directory.path()) { "this" } else { on_disk };
+            let (code, json) = look_json("inspect", &path);
+            assert_eq!((code, &json["boot"]), (0, &wanted.into()));
+            let (_, out, _) = look("inspect", &path, &[]);
+            let line = out.lines().find(|line| line.trim_start().starts_with("boot "));
+            let words = line.map(|line| line.trim_start()["boot ".len()..].trim().to_owned());
+            let starts = |start: &str| words.as_ref().is_some_and(|words| words.starts_with(start));
+            match wanted {
+                "this" => assert_eq!(words, None),
+                "earlier" => assert!(starts("an earlier one: "), "{words:?}"),
+                _ => assert!(starts(&format!("unclear: {}", "07".repeat(16))), "{words:?}"),
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
+
 #[test]
 fn what_tail_and_counters_do_not_tell_yet_is_no_consistent_snapshot() {
     let directory = tempfile::tempdir().unwrap();

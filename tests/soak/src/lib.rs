@@ -6,8 +6,10 @@
 //!
 //! Whatever can be drawn from the seed is; what the scheduler decides differs from run to run.
 
+mod boots;
 mod calls;
 mod clock;
+mod collector;
 mod content;
 mod counters;
 #[cfg(feature = "crash-points")]
@@ -34,6 +36,7 @@ mod rng;
 mod run;
 mod sending;
 mod shared_words;
+mod space;
 #[cfg(feature = "crash-points")]
 mod stopped_producer;
 mod stream;

@@ -33,10 +33,11 @@ const ROUNDS: u64 = 1000;
 /// Processes, and threads of each.
 const PROCESSES: usize = 8;
 const THREADS: usize = 8;
-const OPENERS: usize = PROCESSES * THREADS;
+pub(crate) const OPENERS: usize = PROCESSES * THREADS;
 
-/// Sizes of rings: made in no time, and long enough for all others to come meanwhile.
-const KIBIBYTES: [u64; 2] = [64, 1024];
+/// Sizes of both rings: made in no time; long enough for all others to come meanwhile; and such that two
+/// regions are more than the file system of another run holds.
+pub(crate) const KIBIBYTES: [u64; 3] = [64, 1024, 16 << 10];
 
 /// How long an opener waits for another: a busy machine may let none of them run for long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,11 +50,13 @@ const BEGUN: &str = "begun";
 
 /// The processes, which all read from one pipe and write to another.
 #[derive(Debug)]
-struct Crowd {
+pub(crate) struct Crowd {
     children: Vec<Child>,
     /// A byte in it lets one thread open; its end lets all end.
     turnstile: Option<PipeWriter>,
     lines: Receiver<String>,
+    /// How many open in this round.
+    count: usize,
     /// Openers that have begun and those that are done, in this round.
     begun: usize,
     opened: Vec<Opened>,
@@ -61,7 +64,7 @@ struct Crowd {
 
 impl Crowd {
     /// Starts the processes, each of whose threads opens `path` for each byte that it gets.
-    fn start(setting: &Setting, path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn start(setting: &Setting, path: &Path) -> Result<Self, Failure> {
         let (input, turnstile) = pipe()?;
         let (output_end, output) = pipe()?;
         let (sender, lines) = channel();
@@ -71,7 +74,8 @@ impl Crowd {
             lines.all(|line| sender.send(line).is_ok())
         });
         let (children, turnstile) = (Vec::new(), Some(turnstile));
-        let mut crowd = Self { children, turnstile, lines, begun: 0, opened: Vec::new() };
+        let (count, begun, opened) = (0, 0, Vec::new());
+        let mut crowd = Self { children, turnstile, lines, count, begun, opened };
         for _ in 0..PROCESSES {
             let child = spawn(setting, path, (&input, &output))?;
             crowd.children.push(child);
@@ -79,26 +83,26 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Lets all open at once, with rings of `KIBIBYTES[size]`.
-    fn open(&mut self, size: u8) -> Result<(), Failure> {
+    /// Lets so many open at once, at most [`OPENERS`], with rings of `KIBIBYTES[size]`.
+    pub(crate) fn open(&mut self, count: usize, size: u8) -> Result<(), Failure> {
         let turnstile = self.turnstile.as_mut().ok_or("the crowd has gone home")?;
-        Ok(turnstile.write_all(&[size; OPENERS])?)
+        (self.count, self.begun) = (count, 0);
+        Ok(turnstile.write_all(&vec![size; count])?)
     }
 
     /// Waits until all have begun.
     fn begun(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + LIMIT;
-        while self.begun < OPENERS {
+        while self.begun < self.count {
             self.hear(deadline)?;
         }
-        self.begun = 0;
         Ok(())
     }
 
     /// Waits until all have the region; gives what they got.
-    fn opened(&mut self) -> Result<Vec<Opened>, Failure> {
+    pub(crate) fn opened(&mut self) -> Result<Vec<Opened>, Failure> {
         let deadline = Instant::now() + LIMIT;
-        while self.opened.len() < OPENERS {
+        while self.opened.len() < self.count {
             self.hear(deadline)?;
         }
         Ok(std::mem::take(&mut self.opened))
@@ -115,7 +119,7 @@ impl Crowd {
     }
 
     /// Waits until all have ended well.
-    fn finish(mut self) -> Result<(), Failure> {
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.turnstile = None;
         let deadline = Instant::now() + LIMIT;
         for child in &mut self.children {
@@ -224,7 +228,7 @@ fn run(setting: &Setting) -> Result<Report, Failure> {
 fn play(crowd: &mut Crowd, ground: &Ground, tally: &mut Tally, round: u64) -> Result<(), Failure> {
     let (path, scene) = (ground.path(), Scene::of_round(round));
     let held = scene.set(&path)?;
-    crowd.open((round % 2) as u8)?;
+    crowd.open(OPENERS, (round % 2) as u8)?;
     if scene != Scene::Absent {
         crowd.begun()?; // and none is done, or it would not get past the lock
         if !crowd.opened.is_empty() {
@@ -233,7 +237,6 @@ fn play(crowd: &mut Crowd, ground: &Ground, tally: &mut Tally, round: u64) -> Re
     }
     scene.release(&path, held)?;
     let opened = crowd.opened()?;
-    crowd.begun = 0;
     let early = judge(&opened)?;
     check_sound(&path)?;
     ground.check_clean()?;
@@ -251,7 +254,7 @@ fn play(crowd: &mut Crowd, ground: &Ground, tally: &mut Tally, round: u64) -> Re
 }
 
 /// Fails unless one opener created what all have; gives how many had begun when it was done.
-fn judge(opened: &[Opened]) -> Result<u64, Failure> {
+pub(crate) fn judge(opened: &[Opened]) -> Result<u64, Failure> {
     let creators: Vec<_> = opened.iter().filter(|one| one.creator).collect();
     let [creator] = creators[..] else {
         return Err(format!("{} creators", creators.len()).into());

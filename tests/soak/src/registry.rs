@@ -3,8 +3,9 @@
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
-    Failure, Run, calls, creation, fuzz, handles, kills, lanes_isolation, lanes_many, openers,
-    order, peer_death, producer_kills, random_use, stream, stream_mpsc, wakes,
+    Failure, Run, boots, calls, collector, creation, fuzz, handles, kills, lanes_isolation,
+    lanes_many, openers, order, peer_death, producer_kills, random_use, space, stream, stream_mpsc,
+    wakes,
 };
 
 /// All runs, in the order in which they are listed.
@@ -28,6 +29,9 @@ pub const RUNS: &[Run] = &[
     creation::SPREAD,
     creation::REPLACE,
     openers::RUN,
+    space::RUN,
+    boots::RUN,
+    collector::RUN,
     #[cfg(feature = "crash-points")]
     crate::crash_points::RUN,
     #[cfg(feature = "crash-points")]

@@ -15,7 +15,7 @@ use tombolo_abi::{HEADER_LEN, Header, MAGIC, RegionState, header_crc, parse_head
 use super::opener::options;
 use crate::Failure;
 
-/// The generation of a stale region.
+/// The generation of a retired region.
 const OLD_GENERATION: u64 = 41;
 
 /// A directory with at most one region in it.
@@ -175,8 +175,8 @@ pub(super) enum Scene {
     Empty,
     /// What a dead creator left, with marks in the rest of the file.
     HalfMade,
-    /// A region of an earlier boot, which is replaced.
-    Stale,
+    /// A region whose replacer died after it had retired it, which is replaced.
+    Retired,
     /// A sound region that nobody uses, which is replaced on demand.
     Orphan,
 }
@@ -188,7 +188,7 @@ impl Scene {
             Self::Absent => "name absent",
             Self::Empty => "in place",
             Self::HalfMade => "in place again",
-            Self::Stale => "stale",
+            Self::Retired => "retired",
             Self::Orphan => "orphan",
         }
     }
@@ -197,14 +197,14 @@ impl Scene {
     pub(super) fn next_generation(self) -> u64 {
         match self {
             Self::Absent | Self::Empty | Self::HalfMade => 1,
-            Self::Stale => OLD_GENERATION + 1,
+            Self::Retired => OLD_GENERATION + 1,
             Self::Orphan => 2,
         }
     }
 
     /// Whether a region is made here by replacing another.
     pub(super) fn is_replacing(self) -> bool {
-        matches!(self, Self::Stale | Self::Orphan)
+        matches!(self, Self::Retired | Self::Orphan)
     }
 
     /// Sets the scene in an empty directory; gives the id of the region that is there, or 0.
@@ -214,7 +214,7 @@ impl Scene {
             Self::Absent => return Ok(0),
             Self::Empty => write_private(&path, &[])?,
             Self::HalfMade => write_private(&path, &half_made(capacity)?)?,
-            Self::Stale => write_private(&path, &stale(capacity)?)?,
+            Self::Retired => write_private(&path, &retired(capacity)?)?,
             Self::Orphan => drop(EventsRegion::open_path_with(&path, options(capacity))?),
         }
         Ok(Found::look(&path)?.joinable().unwrap_or(0))
@@ -236,16 +236,15 @@ fn half_made(capacity: u64) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// A region that another boot of the system left.
-fn stale(capacity: u64) -> Result<Vec<u8>, Failure> {
+/// A region of which a dead replacer left no more than its mark.
+fn retired(capacity: u64) -> Result<Vec<u8>, Failure> {
     let mut bytes = sound(capacity)?;
     let mut header = parse_header(&bytes[..HEADER_LEN])?;
-    header.boot_id = [7; 16];
     header.generation = OLD_GENERATION;
     let start = header.directory_offset as usize;
     let len = header.ring_count as usize * header.entry_len as usize;
     let crc = header_crc(&header, &bytes[start..start + len]);
-    set(&mut bytes, offset_of!(Header, boot_id), &header.boot_id);
+    set(&mut bytes, offset_of!(Header, state), &(RegionState::Retired as u32).to_le_bytes());
     set(&mut bytes, offset_of!(Header, generation), &header.generation.to_le_bytes());
     set(&mut bytes, offset_of!(Header, crc), &crc.to_le_bytes());
     Ok(bytes)

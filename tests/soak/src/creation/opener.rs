@@ -8,10 +8,10 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tombolo::{CreatePolicy, Discipline, EventsRegion, OpenOptions, Receiver, RecvTimeoutError};
+use tombolo::{CreatePolicy, Discipline, Disconnect, EventsRegion, OpenOptions, Receiver};
 
 use crate::{Failure, Role, required};
 
@@ -131,14 +131,8 @@ impl Part {
 
 /// Receives what an opener of the region `wanted` sends.
 fn check<K: Discipline>(receiver: &mut Receiver<K>, wanted: [u8; 16]) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    let found = loop {
-        match receiver.recv_deadline(deadline) {
-            // One has sent and gone, and the next has not come yet.
-            Err(RecvTimeoutError::Disconnected) => {}
-            result => break result?.data,
-        }
-    };
+    receiver.set_disconnect(Disconnect::Never); // one has sent and gone, and the next has not come yet
+    let found = receiver.recv_deadline(PATIENCE)?.data;
     if found == wanted {
         return Ok(());
     }

@@ -20,15 +20,15 @@ fn run(setting: &Setting) -> Result<Report, Failure> {
     let mut rng = Rng::new(setting.seed);
     let (mut report, mut tally) = (Report::new(), Tally::default());
     let (call, company, capacity) = (0, Company::Later, 1 << 16);
-    let stale = Kill { scene: Scene::Stale, capacity, policy: "open", call, company };
-    let Some(calls) = kill_alone(&mut crew, stale, &mut tally)? else { return Ok(skipped()) };
-    report.count("calls, stale", calls);
+    let retired = Kill { scene: Scene::Retired, capacity, policy: "open", call, company };
+    let Some(calls) = kill_alone(&mut crew, retired, &mut tally)? else { return Ok(skipped()) };
+    report.count("calls, retired", calls);
     for _ in 0..starts(setting) {
-        kill_in_company(&mut crew, stale, (calls, &mut rng), &mut tally)?;
+        kill_in_company(&mut crew, retired, (calls, &mut rng), &mut tally)?;
     }
     // Beside a process that insists on a new region others may rightly join the old one, so that
     // here all come later.
-    let orphan = Kill { scene: Scene::Orphan, policy: "new", ..stale };
+    let orphan = Kill { scene: Scene::Orphan, policy: "new", ..retired };
     let calls = kill_alone(&mut crew, orphan, &mut tally)?;
     report.count("calls, orphan", calls.unwrap_or(0));
     report_kills(&mut report, &tally);

@@ -101,7 +101,7 @@ pub(super) fn release_after(
 
 /// Fails unless openers who found `found` came to what they had to.
 fn check_successor(agreed: Agreed, scene: Scene, found: Found, old: u128) -> Result<(), Failure> {
-    let stays = found.joinable().filter(|uuid| scene != Scene::Stale || *uuid != old);
+    let stays = found.joinable();
     let wanted_creators = usize::from(stays.is_none());
     if agreed.creators != wanted_creators {
         return Err(differs(found, "creators", wanted_creators, agreed.creators));
@@ -129,11 +129,7 @@ fn generation_after(scene: Scene, found: Found, old: u128) -> u64 {
     match found {
         // Nothing is left that tells of an earlier one.
         Found::Absent | Found::Empty | Found::Region { state: 0 | 1, .. } => 1,
-        Found::Region { state: 2, uuid, generation, .. }
-            if uuid == old && scene != Scene::Stale =>
-        {
-            generation
-        }
+        Found::Region { state: 2, uuid, generation, .. } if uuid == old => generation,
         Found::Region { .. } => scene.next_generation(),
     }
 }

@@ -1,0 +1,109 @@
+//! Which boot of the machine made a file.
+
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::file_system;
+
+/// How far two readings of the wall clock in one boot may be apart.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// What is known of the boot that made a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MadeIn {
+    ThisBoot,
+    EarlierBoot,
+    /// The boot id is another's, but the file is younger than this boot: a container may show an id of its
+    /// own, and a clock may have been set.
+    Unclear {
+        /// Nanoseconds since 1970.
+        began_unix_ns: u64,
+    },
+}
+
+/// Judges `file`, by the boot id of then and when it was made, in nanoseconds since 1970.
+///
+/// No witness alone says that a boot is over: a file in memory would be gone; another id may be that of a
+/// container; and clocks are set.
+pub(crate) fn judge(
+    file: BorrowedFd<'_>,
+    then: [u8; 16],
+    created_unix_ns: u64,
+) -> Result<MadeIn, Errno> {
+    let (now, unknown) = (boot_id(), [0; 16]);
+    if now == then || now == unknown || then == unknown {
+        return Ok(MadeIn::ThisBoot);
+    }
+    if file_system::magic(file)? == file_system::TMPFS {
+        return Ok(MadeIn::ThisBoot);
+    }
+    let began_unix_ns = began_unix_ns();
+    let is_older = created_unix_ns.saturating_add(SLACK.as_nanos() as u64) < began_unix_ns;
+    Ok(if is_older { MadeIn::EarlierBoot } else { MadeIn::Unclear { began_unix_ns } })
+}
+
+/// When this boot began.
+fn began_unix_ns() -> u64 {
+    let since_boot = clock_gettime(ClockId::Boottime);
+    let since_boot = Duration::new(since_boot.tv_sec as u64, since_boot.tv_nsec as u32);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.saturating_sub(since_boot).as_nanos() as u64
+}
+
+/// The number of this boot, or zeros if `/proc` is not mounted.
+pub(crate) fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    parse_uuid(&text).unwrap_or([0; 16])
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    if digits.len() != 32 {
+        return None;
+    }
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_boot_id_is_sixteen_bytes_in_the_order_of_its_text() {
+        let id = parse_uuid("00010203-0405-0607-0809-0a0b0c0d0e0f\n").unwrap();
+        assert_eq!(id[..4], [0, 1, 2, 3]);
+        assert_eq!(parse_uuid("0001"), None);
+        assert_ne!(boot_id(), [0; 16]);
+    }
+
+    #[test]
+    fn an_earlier_boot_has_another_id_and_was_over_before_this_one_began() {
+        let disk = fs::File::open("/proc/self/exe").unwrap();
+        let memory = rustix::fs::memfd_create(c"m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let began = began_unix_ns();
+        let second = 1_000_000_000;
+        let (before, about, after) = (began - 12 * second, began - 8 * second, began + second);
+        let of_disk = |id, created| judge(disk.as_fd(), id, created).unwrap();
+        for created in [0, before, about, after, u64::MAX] {
+            assert_eq!(of_disk(boot_id(), created), MadeIn::ThisBoot);
+            assert_eq!(of_disk([0; 16], created), MadeIn::ThisBoot);
+            assert_eq!(judge(memory.as_fd(), [7; 16], created), Ok(MadeIn::ThisBoot));
+        }
+        if file_system::magic(disk.as_fd()).unwrap() == file_system::TMPFS {
+            eprintln!("skipped: this program lies in memory");
+            return;
+        }
+        for created in [0, before] {
+            assert_eq!(of_disk([7; 16], created), MadeIn::EarlierBoot);
+        }
+        for created in [about, after, u64::MAX] {
+            assert!(matches!(of_disk([7; 16], created), MadeIn::Unclear { .. }));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! As long as one region fits, one opener creates it and the others join; if none fits, each is told so.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::mount::Mount;
+use support::*;
+use tombolo::{CreatePolicy, Error, EventsRegion, OpenOptions, Prefault};
+
+const MIB: u64 = 1 << 20;
+
+/// A region of a little over `mib` MiB.
+fn of_mib(mib: u64) -> OpenOptions {
+    let options = OpenOptions::new().spsc_capacity(mib * MIB).mpsc_capacity(4096).producers(1);
+    options.max_message(1000).prefault(Prefault::OnDemand)
+}
+
+/// An empty directory, to mount on.
+fn directory() -> (Dir, PathBuf) {
+    let dir = Dir::new();
+    let path = dir.file("memory");
+    fs::create_dir(&path).unwrap();
+    (dir, path)
+}
+
+/// Opens one path `count` times at the same moment.
+fn open_at_once(
+    path: &Path,
+    count: usize,
+    options: &OpenOptions,
+) -> Vec<Result<EventsRegion, Error>> {
+    let barrier = Barrier::new(count);
+    let open = || {
+        barrier.wait();
+        EventsRegion::open_path_with(path, options.clone())
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(open)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn of_any_number_of_openers_one_creates_the_one_region_that_fits_and_the_others_join() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory(24 * MIB, &memory) else { return };
+    let mut openings = 0;
+    for (openers, rounds) in [(2, 20), (8, 10), (64, 3)] {
+        // Two fit not quite; two fit, and many don't.
+        for mib in [16, 8] {
+            for _ in 0..rounds {
+                let path = memory.join("a");
+                let opened = open_at_once(&path, openers, &of_mib(mib));
+                let regions: Vec<_> = opened.into_iter().map(Result::unwrap).collect();
+                assert_eq!(regions.iter().filter(|region| region.is_creator()).count(), 1);
+                assert!(regions.iter().all(|region| region.uuid() == regions[0].uuid()));
+                fs::remove_file(path).unwrap();
+                openings += regions.len();
+            }
+        }
+    }
+    println!("openings: {openings}");
+    assert_eq!(openings, 2 * (2 * 20 + 8 * 10 + 64 * 3));
+}
+
+#[test]
+fn a_region_that_does_not_fit_says_so_soon_to_each_opener_and_leaves_nothing_behind() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory(8 * MIB, &memory) else { return };
+    let path = memory.join("a");
+    for openers in [1, 2, 8] {
+        let started = Instant::now();
+        for opened in open_at_once(&path, openers, &of_mib(16)) {
+            assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
+        }
+        assert!(started.elapsed() < Duration::from_secs(4));
+        assert_eq!(fs::read_dir(&memory).unwrap().count(), 0);
+    }
+    // A shorter time to wait for others is kept, too.
+    let opened = EventsRegion::open_path_with(&path, of_mib(16).join_timeout(Duration::ZERO));
+    assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
+    assert_eq!(fs::read_dir(&memory).unwrap().count(), 0);
+    let fits = of_mib(4).join_timeout(Duration::ZERO);
+    assert!(EventsRegion::open_path_with(&path, fits).unwrap().is_creator());
+}
+
+#[test]
+fn an_opener_waits_for_space_that_comes_within_moments() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory(8 * MIB, &memory) else { return };
+    let filler = memory.join("filler");
+    fs::write(&filler, vec![1; 6 << 20]).unwrap();
+    let opening = thread::spawn({
+        let path = memory.join("a");
+        move || EventsRegion::open_path_with(path, of_mib(4))
+    });
+    thread::sleep(Duration::from_millis(100));
+    fs::remove_file(filler).unwrap();
+    assert!(opening.join().unwrap().unwrap().is_creator());
+}
+
+#[test]
+fn an_empty_file_that_was_there_stays_if_it_cannot_be_filled() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory(8 * MIB, &memory) else { return };
+    let path = memory.join("a");
+    write_private(&path, b"");
+    for opened in open_at_once(&path, 4, &of_mib(16)) {
+        assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
+    }
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+}
+
+#[test]
+fn a_new_region_in_place_of_an_unused_one_needs_space_for_both() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory(24 * MIB, &memory) else { return };
+    let path = memory.join("a");
+    let old = EventsRegion::open_path_with(&path, of_mib(16)).unwrap().uuid();
+    let new = of_mib(16).policy(CreatePolicy::CreateNew);
+    let opened = EventsRegion::open_path_with(&path, new.clone());
+    assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
+    assert_eq!(EventsRegion::open_path_with(&path, of_mib(16)).unwrap().uuid(), old);
+    fs::remove_file(&path).unwrap();
+    assert!(EventsRegion::open_path_with(&path, new).unwrap().is_creator());
+}
