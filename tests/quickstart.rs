@@ -27,8 +27,9 @@ impl Drop for Program {
 
 fn start(name: &str, dir: &TempDir) -> Program {
     let tests = std::env::current_exe().unwrap();
-    let profile: PathBuf = tests.ancestors().nth(2).unwrap().join("examples");
-    let mut command = Command::new(profile.join(name));
+    let program: PathBuf = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(program.exists(), "a part of the tests alone has no examples: cargo build --examples");
+    let mut command = Command::new(program);
     command.env("TOMBOLO_DIR", dir.path()).stdin(Stdio::piped());
     Program(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
