@@ -94,7 +94,7 @@ pub enum Error {
     /// received. If an earlier one made it, what was written last may be missing.
     #[error(
         "{} has a message in ring {ring}, but was it made since this machine started? It has boot id {found}, \
-         here it is {here}, but it was made {after_start:.0?} after the start by the clock; open it in a \
+         here it is {here}, but by the clock it was made {after_start:.0?} after the start, within 10 s; open it in a \
          container that shows boot id {found}, or replace it with CreatePolicy::CreateNew, which loses what \
          is in it",
         path.display()
@@ -104,7 +104,7 @@ pub enum Error {
         path: PathBuf,
         /// The ring.
         ring: u32,
-        /// The boot id of the region's creator, 32 hexadecimal digits.
+        /// The boot id of the region's creator, as `/proc` shows it.
         found: String,
         /// The boot id that this process is shown.
         here: String,
@@ -388,7 +388,10 @@ pub enum Error {
 
 pub(crate) fn by_pid(pid: u32) -> String {
     match pid {
-        0 => " by a process that has no pid here, as one in another PID namespace".to_owned(),
+        0 => {
+            " by a process that has no pid here (in another PID namespace), or that is just leaving"
+                .to_owned()
+        }
         pid => format!(" by pid {pid}"),
     }
 }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use support::process::{command, report, role};
@@ -92,8 +93,9 @@ fn a_message_of_which_no_witness_tells_the_boot_is_neither_received_nor_lost_sil
             change(&path, [7; 16], None);
             let is_unclear = |error: &Error| {
                 let text = error.to_string();
-                let (found, here) = ("07".repeat(16), fs::read_to_string(BOOT_ID).unwrap());
-                let named = [found, here.trim().replace('-', ""), "CreateNew".into()];
+                let found = "07070707-0707-0707-0707-070707070707".to_owned();
+                let here = fs::read_to_string(BOOT_ID).unwrap();
+                let named = [found, here.trim().to_owned(), "CreateNew".into()];
                 assert!(named.iter().all(|word| text.contains(word)), "{text}");
                 matches!(error, Error::UnclearBoot { ring: found, .. } if *found == ring)
             };
@@ -113,30 +115,38 @@ fn a_message_of_which_no_witness_tells_the_boot_is_neither_received_nor_lost_sil
     assert_eq!(count, 4);
 }
 
-/// Starts this program's test `entry` as `role` in a container that shows a boot id of its own; `None`, with
-/// the reason printed, if that is not allowed.
-fn in_container(dir: &Dir, entry: &str, role: &str, path: &Path) -> Option<Vec<String>> {
-    let id = dir.path().with_extension("boot_id");
-    fs::write(&id, "00010203-0405-0607-0809-0a0b0c0d0e0f\n").unwrap();
-    let own = command(entry, role, path);
+/// What starts a program in a container that shows the boot id in the file `id`.
+fn container(id: &Path, more: &[&str]) -> Command {
     let mount = format!("mount --bind {} {BOOT_ID} && exec \"$0\" \"$@\"", id.display());
     let mut container = Command::new("unshare");
-    container.args(if is_root() {
-        &["--mount"][..]
-    } else {
-        &["--user", "--map-root-user", "--mount"]
-    });
-    container.args(["sh", "-c", &mount]).arg(own.get_program()).args(own.get_args());
+    if !is_root() {
+        container.args(["--user", "--map-root-user"]);
+    }
+    container.arg("--mount").args(more).args(["sh", "-c", &mount]);
+    container
+}
+
+/// Runs this program's test `entry` as `role` in a container that shows a boot id of its own, and gives what
+/// it reports; `None`, with the reason printed, if that is not allowed.
+fn in_container(entry: &str, role: &str, path: &Path, more: &[&str]) -> Option<Vec<String>> {
+    let id = path.with_extension("boot_id");
+    fs::write(&id, "00010203-0405-0607-0809-0a0b0c0d0e0f\n").unwrap();
+    let is_allowed = container(&id, more).arg("true").status().is_ok_and(|status| status.success());
+    let own = command(entry, role, path);
+    let mut container = container(&id, more);
+    container.arg(own.get_program()).args(own.get_args());
     container.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = container.stderr(Stdio::inherit()).output();
     fs::remove_file(id).unwrap();
-    let text = String::from_utf8(output.ok()?.stdout).unwrap();
-    let reports: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("peer: ")).collect();
-    if reports.is_empty() {
-        eprintln!("skipped: no namespace of mounts to be had");
+    if !is_allowed {
+        eprintln!("skipped: no namespaces {more:?} and of mounts to be had");
         return None;
     }
-    Some(reports.into_iter().map(str::to_owned).collect())
+    let output = output.unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let reports = text.lines().filter_map(|line| line.strip_prefix("peer: "));
+    Some(reports.map(str::to_owned).collect())
 }
 
 /// In the container: takes what is there, and sends it back.
@@ -172,7 +182,7 @@ fn in_memory_messages_pass_between_boot_ids() {
     MESSAGES.iter().for_each(|message| tx.try_send(message).unwrap());
     drop((tx, region));
 
-    let Some(reports) = in_container(&dir, ENTRY, "echo", &path) else { return };
+    let Some(reports) = in_container(ENTRY, "echo", &path, &[]) else { return };
     let own = fs::read_to_string(BOOT_ID).unwrap();
     assert_ne!(reports[0], own.trim());
     assert_eq!(reports[1], format!("{uuid:?} false"));
@@ -185,4 +195,31 @@ fn in_memory_messages_pass_between_boot_ids() {
         let got = rx.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(got.data, message);
     }
+}
+
+/// In a container on disk, in which the machine seems to have started just now: what opening gives.
+fn look(path: &Path) {
+    let opened = EventsRegion::open_path_with(path, on_disk());
+    report(&opened.map_or_else(|error| error.to_string(), |region| format!("{:?}", region.uuid())));
+}
+
+#[test]
+fn a_container_with_a_start_of_its_own_does_not_take_a_region_for_an_older_one() {
+    const ENTRY: &str =
+        "a_container_with_a_start_of_its_own_does_not_take_a_region_for_an_older_one";
+    if let Some((_, path)) = role() {
+        return look(&path);
+    }
+    let Some(dir) = Dir::on_disk() else { return };
+    let path = dir.file("a");
+    made(&path, MpscOrder::Total, Some(0));
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    let up: f64 = text.split(' ').next().unwrap().parse().unwrap();
+    thread::sleep(Duration::from_secs(12)); // beyond the slack
+    let start = format!("--boottime=-{}", up as u64);
+    let Some(reports) = in_container(ENTRY, "look", &path, &["--time", &start, "--fork"]) else {
+        return;
+    };
+    assert!(reports[0].contains("00010203-0405-0607-0809-0a0b0c0d0e0f"), "{reports:?}");
+    assert!(reports[0].contains("was it made since this machine started?"), "{reports:?}");
 }

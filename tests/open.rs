@@ -135,6 +135,12 @@ fn a_joiner_that_asks_for_more_handles_or_another_order_than_a_region_has_is_tol
         };
         let has = creator.mpsc_order().unwrap();
         let other = if has == total { lanes } else { total };
+        let handles = EventsRegion::anonymous(OpenOptions::new().max_handles(1)).unwrap();
+        let asked = OpenOptions::new().max_handles(1);
+        let alone = EventsRegion::from_fd(handles.to_fd().unwrap(), asked.clone()).unwrap_err();
+        assert!(alone.to_string().contains("max_handles is 0 in a region that came"), "{alone}");
+        let joined = EventsRegion::from_fds(handles.to_fds().unwrap(), asked).unwrap();
+        assert_eq!(joined.max_handles(), 1);
         for joined in joiners(OpenOptions::new().max_handles(1)) {
             let error = joined.unwrap_err();
             let wanted = "max_handles of ring 0 is 0 (0x0), wanted at least 1";
@@ -163,7 +169,7 @@ fn a_joined_region_tells_what_it_has() {
     let options = options.max_message(999).max_handles(7).producers(5);
     for order in [MpscOrder::Total, MpscOrder::PerProducer] {
         let made = EventsRegion::anonymous(options.clone().mpsc_order(order)).unwrap();
-        let joined = EventsRegion::from_fd(made.to_fd().unwrap(), OpenOptions::new()).unwrap();
+        let joined = EventsRegion::from_fds(made.to_fds().unwrap(), OpenOptions::new()).unwrap();
         let capacities = (joined.spsc_capacity(), joined.mpsc_capacity());
         assert_eq!(capacities, (1 << 14, 1 << 15));
         assert_eq!((joined.max_message(), joined.max_handles()), (999, 7));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use support::mount::Mount;
 use support::*;
-use tombolo::{CreatePolicy, Error, EventsRegion, OpenOptions, Prefault};
+use tombolo::{CreatePolicy, Error, EventsRegion, LayoutError, OpenOptions, Prefault};
 
 const MIB: u64 = 1 << 20;
 
@@ -71,22 +71,91 @@ fn of_any_number_of_openers_one_creates_the_one_region_that_fits_and_the_others_
 #[test]
 fn a_region_that_does_not_fit_says_so_soon_to_each_opener_and_leaves_nothing_behind() {
     let (_dir, memory) = directory();
-    let Some(_mount) = Mount::memory(8 * MIB, &memory) else { return };
+    let Some(_mount) = Mount::memory(32 * MIB, &memory) else { return };
     let path = memory.join("a");
-    for openers in [1, 2, 8] {
-        let started = Instant::now();
+    // More than is free, but less than the file system has.
+    fs::write(memory.join("filler"), vec![1; 18 << 20]).unwrap();
+    for openers in [1, 2, 8, 64] {
         for opened in open_at_once(&path, openers, &of_mib(16)) {
             assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
         }
-        assert!(started.elapsed() < Duration::from_secs(4));
-        assert_eq!(fs::read_dir(&memory).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&memory).unwrap().count(), 1);
     }
+    // Each is told after a time of its own, also if others have come before and others come after it.
+    let open = |number: u64| {
+        thread::sleep(Duration::from_millis(20 * number));
+        let started = Instant::now();
+        (EventsRegion::open_path_with(&path, of_mib(16)), started.elapsed())
+    };
+    let opened: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..40).map(|number| scope.spawn(move || open(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (opened, took) in &opened {
+        assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
+        assert!(*took < Duration::from_secs(3), "{took:?}"); // promised: one second
+    }
+    println!("the last was told after {:?}", opened.iter().map(|(_, took)| took).max());
+    assert_eq!(fs::read_dir(&memory).unwrap().count(), 1);
     // A shorter time to wait for others is kept, too.
     let opened = EventsRegion::open_path_with(&path, of_mib(16).join_timeout(Duration::ZERO));
     assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
-    assert_eq!(fs::read_dir(&memory).unwrap().count(), 0);
-    let fits = of_mib(4).join_timeout(Duration::ZERO);
+    assert_eq!(fs::read_dir(&memory).unwrap().count(), 1);
+    let fits = of_mib(8).join_timeout(Duration::ZERO);
     assert!(EventsRegion::open_path_with(&path, fits).unwrap().is_creator());
+}
+
+/// What an opener tries, and gives up, is missing to others meanwhile.
+#[test]
+fn an_opener_without_space_takes_none_from_others() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory(32 * MIB, &memory) else { return };
+    fs::write(memory.join("filler"), vec![1; 18 << 20]).unwrap();
+    let mut writes = 0;
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| EventsRegion::open_path_with(memory.join("a"), of_mib(16)));
+        while !opening.is_finished() {
+            fs::write(memory.join("other"), vec![1; 8 << 20]).unwrap();
+            writes += 1;
+        }
+        assert!(matches!(opening.join().unwrap(), Err(Error::NoSpace { .. })));
+    });
+    println!("writes meanwhile: {writes}");
+    assert!(writes > 0);
+}
+
+#[test]
+fn a_stopped_creator_holds_up_others_for_the_join_timeout_and_keeps_what_it_has_begun() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory(24 * MIB, &memory) else { return };
+    let path = memory.join("a");
+    write_private(&path, b"");
+    let stopped = lock_byte(&path, tombolo_abi::LOCK_INIT);
+    let soon = of_mib(16).join_timeout(Duration::from_millis(50));
+    for opened in open_at_once(&path, 8, &soon) {
+        let is_unready = |error: &Error| {
+            matches!(error, Error::Layout { reason: LayoutError::NotReady { .. }, .. })
+        };
+        assert!(opened.as_ref().is_err_and(is_unready), "{opened:?}");
+    }
+    assert!(path.exists());
+    drop(stopped);
+    assert!(EventsRegion::open_path_with(&path, of_mib(16)).unwrap().is_creator());
+}
+
+#[test]
+fn a_file_system_without_another_file_to_give_says_so_and_nothing_is_left() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory_of_files(24 * MIB, 2, &memory) else { return };
+    fs::write(memory.join("the only one"), b"").unwrap();
+    for opened in open_at_once(&memory.join("a"), 4, &of_mib(4)) {
+        assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
+    }
+    assert_eq!(fs::read_dir(&memory).unwrap().count(), 1);
+    fs::remove_file(memory.join("the only one")).unwrap();
+    for opened in open_at_once(&memory.join("a"), 4, &of_mib(4)) {
+        opened.unwrap();
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ stored! {
         0x028 caps_read_only: u64, "unknown bit: may be mapped for reading only";
         0x030 caps_required: u64, "unknown bit: refuse. Bit 0 EXT, 1 HANDLES, 3 HUGE, 4 LANES";
         0x038 region_uuid: [u8; 16], "random; tells that two paths are one region";
-        0x048 boot_id: [u8; 16], "the creator's boot: after another boot every owner is dead and pages may be half written";
+        0x048 boot_id: [u8; 16], "the creator's boot, as it was shown there: containers may have ids of their own";
         0x058 generation: u64, "1 for the first region at a path, one more at each replacement";
         0x060 creator_pid: u32, "for people, never for decisions";
         0x064 flags: u32, "zero in v1";

@@ -1,6 +1,7 @@
 //! Which boot of the machine made a file.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,7 +39,7 @@ pub(crate) fn judge(
     if now == then || now == unknown || then == unknown {
         return Ok(MadeIn::ThisBoot);
     }
-    if file_system::magic(file)? == file_system::TMPFS {
+    if file_system::is_memory(file_system::magic(file)?) {
         return Ok(MadeIn::ThisBoot);
     }
     let began_unix_ns = began_unix_ns();
@@ -46,18 +47,42 @@ pub(crate) fn judge(
     Ok(if is_older { MadeIn::EarlierBoot } else { MadeIn::Unclear { began_unix_ns } })
 }
 
-/// When this boot began.
+/// When this boot began; 0 if that is not known.
 fn began_unix_ns() -> u64 {
-    let since_boot = clock_gettime(ClockId::Boottime);
-    let since_boot = Duration::new(since_boot.tv_sec as u64, since_boot.tv_nsec as u32);
+    let shown = clock_gettime(ClockId::Boottime);
+    let shown = i128::from(shown.tv_sec) * 1_000_000_000 + i128::from(shown.tv_nsec);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since_1970.saturating_sub(since_boot).as_nanos() as u64
+    let Some(offset) = boottime_offset_ns() else { return 0 };
+    u64::try_from(since_1970.as_nanos() as i128 - (shown - offset)).unwrap_or(0)
+}
+
+/// What this process's time namespace adds to the time since the machine's start; `None` if it can't be read.
+fn boottime_offset_ns() -> Option<i128> {
+    match fs::read_to_string("/proc/self/timens_offsets") {
+        Ok(text) => parse_offset(&text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(0), // a kernel without such namespaces
+        Err(_) => None,
+    }
+}
+
+fn parse_offset(text: &str) -> Option<i128> {
+    let line = text.lines().find_map(|line| line.strip_prefix("boottime"))?;
+    let mut words = line.split_ascii_whitespace().map(str::parse::<i128>);
+    let (seconds, nanoseconds) = (words.next()?.ok()?, words.next()?.ok()?);
+    Some(seconds * 1_000_000_000 + nanoseconds)
 }
 
 /// The number of this boot, or zeros if `/proc` is not mounted.
 pub(crate) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     parse_uuid(&text).unwrap_or([0; 16])
+}
+
+/// A boot id as `/proc` shows it.
+pub(crate) fn uuid_text(id: [u8; 16]) -> String {
+    let digits = format!("{:032x}", u128::from_be_bytes(id));
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| &digits[part]);
+    parts.join("-")
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
@@ -80,6 +105,16 @@ mod tests {
         assert_eq!(id[..4], [0, 1, 2, 3]);
         assert_eq!(parse_uuid("0001"), None);
         assert_ne!(boot_id(), [0; 16]);
+        assert_eq!(uuid_text(id), "00010203-0405-0607-0809-0a0b0c0d0e0f");
+    }
+
+    #[test]
+    fn a_time_namespaces_offset_is_seconds_and_nanoseconds() {
+        let text = "monotonic           1         2\nboottime          -15 500000000\n";
+        assert_eq!(parse_offset(text), Some(-14_500_000_000));
+        assert_eq!(parse_offset("boottime"), None);
+        assert_eq!(parse_offset(""), None);
+        assert_eq!(boottime_offset_ns(), Some(0), "the test runs in a time namespace of its own");
     }
 
     #[test]
@@ -95,7 +130,7 @@ mod tests {
             assert_eq!(of_disk([0; 16], created), MadeIn::ThisBoot);
             assert_eq!(judge(memory.as_fd(), [7; 16], created), Ok(MadeIn::ThisBoot));
         }
-        if file_system::magic(disk.as_fd()).unwrap() == file_system::TMPFS {
+        if file_system::is_memory(file_system::magic(disk.as_fd()).unwrap()) {
             eprintln!("skipped: this program lies in memory");
             return;
         }

@@ -4,8 +4,13 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, retry_on_intr};
 
-/// Files in memory.
-pub(crate) const TMPFS: u64 = 0x0102_1994;
+const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58f6;
+
+/// Whether the files of this file system are gone when the machine starts again.
+pub(crate) fn is_memory(magic: u64) -> bool {
+    [TMPFS, RAMFS].contains(&magic)
+}
 
 /// Which file system `file` lies on, by its magic number.
 pub(crate) fn magic(file: BorrowedFd<'_>) -> Result<u64, Errno> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use tombolo_abi::{HEADER_PAGE_LEN, RegionState, RingControl, RingKind, SharedLayout};
 
@@ -80,8 +81,12 @@ impl NewContents {
         path: &Path,
         state: RegionState,
     ) -> Result<(), Error> {
+        let wanted_len = self.total_len();
         let write = |bytes: &[u8], offset| {
-            write_at(file, bytes, offset).map_err(|error| refusal::io("write", path, error))
+            write_at(file, bytes, offset).map_err(|error| match error {
+                Errno::NOSPC | Errno::DQUOT => refusal::no_room(path, wanted_len, error),
+                _ => refusal::io("write", path, error),
+            })
         };
         let inode = file_system::lasting_inode(file);
         self.plan.header.file_inode = inode.map_err(|error| refusal::io("stat", path, error))?;

@@ -1,6 +1,6 @@
 //! Making a region: whole and then named, or in place in a file that is there.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -9,7 +9,7 @@ use tombolo_abi::{HEADER_PAGE_LEN, RegionState};
 use super::contents::{NewContents, set_mode};
 use super::joined::{Origin, Region};
 use super::open::Opening;
-use super::place::{Candidate, Place, check_file_system};
+use super::place::{Candidate, Place};
 use super::refusal;
 use crate::Error;
 use crate::crash::crash_point;
@@ -25,7 +25,6 @@ impl Unnamed {
     /// Makes a region in a file without a name; `None` where the file system has no such files.
     pub(crate) fn new(opening: &Opening) -> Result<Option<Self>, Error> {
         let (place, options) = (opening.place(), opening.options());
-        check_file_system(place.path(), place.dir(), options)?;
         let mut contents = opening.new_contents()?;
         let Some(file) = open_unnamed(place)? else { return Ok(None) };
         crash_point!("create.after-tmpfile");
@@ -78,23 +77,23 @@ fn link(region: &Region, place: &Place) -> Result<(), Errno> {
     }
 }
 
-/// Whether the file system has space for another region besides this one: openers that each make one at the
-/// same time are then not in each other's way. Said of a file system that does not tell.
-pub(crate) fn has_space_for_two(opening: &Opening) -> Result<bool, Error> {
+/// Whether the file system has space for so many regions like the one that `opening` makes. What `file` has
+/// been given counts. Said of a file system that does not tell.
+pub(crate) fn has_space(
+    opening: &Opening,
+    count: u64,
+    file: Option<BorrowedFd<'_>>,
+) -> Result<bool, Error> {
     let place = opening.place();
-    let found = rustix::fs::fstatvfs(place.dir())
-        .map_err(|error| refusal::io("stat the file system of", place.path(), error))?;
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
-    Ok(found.f_blocks == 0 || free / 2 >= opening.new_contents()?.total_len())
-}
-
-/// Takes the name away from the file `id`, which is empty, and of which the caller holds the init lock.
-pub(crate) fn remove_empty(place: &Place, id: FileId) -> Result<(), Error> {
-    if place.stat()?.is_some_and(|stat| FileId::of(&stat) == id && stat.st_size == 0) {
-        // A failure leaves an empty file, which the next opener fills.
-        let _ = rustix::fs::unlinkat(place.dir(), place.file_name(), AtFlags::empty());
-    }
-    Ok(())
+    let io = |error| refusal::io("stat the file system of", place.path(), error);
+    let found = retry_on_intr(|| rustix::fs::fstatvfs(place.dir())).map_err(io)?;
+    // Looked at afterwards: what another opener gives the file meanwhile is then counted twice, not missed.
+    let own = match file {
+        Some(file) => rustix::fs::fstat(file).map_err(io)?.st_blocks as u64 * 512,
+        None => 0,
+    };
+    let free = found.f_bfree.saturating_mul(found.f_frsize).saturating_add(own);
+    Ok(found.f_blocks == 0 || free / count >= opening.new_len())
 }
 
 /// Makes an empty file with the place's name, to be filled in place by the first opener that locks it; `None`

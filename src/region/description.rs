@@ -194,7 +194,7 @@ impl Description {
         &self,
         file: BorrowedFd<'_>,
         path: &Path,
-        is_owned: impl FnOnce() -> Result<bool, Error>,
+        is_owned: impl Fn() -> Result<bool, Error>,
     ) -> Result<bool, Error> {
         let made_in = boot::judge(file, self.header.boot_id, self.header.created_unix_ns);
         match made_in.map_err(|error| refusal::io("stat the file system of", path, error))? {
@@ -202,7 +202,9 @@ impl Description {
             _ if is_owned()? => Ok(false),
             MadeIn::EarlierBoot => Ok(true),
             MadeIn::Unclear { began_unix_ns } => {
-                self.check_nothing_unread(file, path, began_unix_ns).map(|()| false)
+                let unread = self.check_nothing_unread(file, path, began_unix_ns);
+                // Asked again: it may be the message of an owner that has just come.
+                if unread.is_err() && is_owned()? { Ok(false) } else { unread.map(|()| false) }
             }
         }
     }
@@ -220,7 +222,7 @@ impl Description {
                 && is_unread(file, entry).map_err(|error| refusal::io("read", path, error))?
             {
                 let boots = [self.header.boot_id, boot::boot_id()];
-                let [found, here] = boots.map(|id| format!("{:032x}", u128::from_be_bytes(id)));
+                let [found, here] = boots.map(boot::uuid_text);
                 let after_start = self.header.created_unix_ns.saturating_sub(began_unix_ns);
                 let after_start = Duration::from_nanos(after_start);
                 let path = path.to_owned();

@@ -12,6 +12,7 @@ use super::refusal;
 use crate::Error;
 use crate::crash::test_point;
 use crate::os::descriptor::Descriptor;
+use crate::os::file::FileId;
 use crate::os::{fork, ofd};
 
 /// Lock bytes of initialization.
@@ -29,16 +30,16 @@ pub(crate) struct InitLock {
 }
 
 impl InitLock {
-    /// Locks `bytes` of the candidate; `None` where another holds one of them, or where the name no
-    /// longer stands for the candidate. Never waits.
+    /// Locks `bytes` of the file `id`; `None` if another process holds one of them, or if the name no
+    /// longer stands for that file. Never waits.
     pub(crate) fn try_new(
         place: &Place,
-        candidate: &Candidate,
+        id: FileId,
         bytes: Range<u64>,
     ) -> Result<Option<Self>, Error> {
         let io = |error: Errno| refusal::io("lock", place.path(), error);
         let no_forks = fork::hold_off().map_err(io)?;
-        let Some(file) = place.open_again(candidate.id)? else { return Ok(None) };
+        let Some(file) = place.open_again(id)? else { return Ok(None) };
         let file = Descriptor::private(file, &no_forks).map_err(io)?;
         drop(no_forks);
         test_point!("init-lock.before-lock");
@@ -46,7 +47,12 @@ impl InitLock {
             .map_err(|error| refusal::io("lock", place.path(), error))?;
         let lock = Self { file, bytes };
         // Dropping the lock unlocks what it may not have locked, which does nothing.
-        Ok((locked && place.names(candidate.id)?).then_some(lock))
+        Ok((locked && place.names(id)?).then_some(lock))
+    }
+
+    /// Whether the locked file is empty.
+    pub(crate) fn is_of_empty_file(&self) -> bool {
+        self.file.stat().is_ok_and(|stat| stat.st_size == 0)
     }
 
     /// Locks the byte of initialization together with others who attach, against whoever replaces
@@ -110,7 +116,7 @@ mod tests {
         let options = OpenOptions::new().file_system(FileSystemPolicy::Any).mode(0o666);
         let candidate = place.open(&options).unwrap().unwrap();
         let _visit = visits::at("init-lock.before-lock", move || body(path));
-        InitLock::try_new(&place, &candidate, REPLACING).unwrap()
+        InitLock::try_new(&place, candidate.id, REPLACING).unwrap()
     }
 
     /// Its holder would take the name of the successor away.

@@ -172,6 +172,13 @@ impl Region {
         Ok(())
     }
 
+    /// The most handles of one message: none if the region came as a descriptor alone, without the sockets at
+    /// which its ends meet.
+    pub(crate) fn max_handles(&self) -> u16 {
+        let can_meet = self.place.is_some() || !self.rendezvous.is_empty();
+        if can_meet { self.description.max_handles().1 as u16 } else { 0 }
+    }
+
     /// The rendezvous of ring `ring`, or of the lanes of which that is the first.
     pub(crate) fn rendezvous(&self, ring: u32) -> Option<&Rendezvous> {
         self.rendezvous.iter().find(|one| one.ring() == ring)

@@ -20,7 +20,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use tombolo_abi::SharedLayout;
+use tombolo_abi::{LayoutError, SharedLayout};
 
 pub use self::options::{
     CreatePolicy, FileSystemPolicy, MpscOrder, OpenOptions, OwnerPolicy, Prefault,
@@ -37,8 +37,8 @@ use crate::Error;
 /// Whoever comes first creates the region; everybody else joins it. A region that is being created
 /// is waited for, one whose creator died is taken over at once, and one left by an earlier boot is
 /// replaced. In memory (tmpfs) a file that is there is of this boot, whatever boot id a container shows;
-/// elsewhere one of an earlier boot has another boot id and is older than the machine's start. A file that
-/// is not a region is never written to.
+/// elsewhere one of an earlier boot has another boot id and is older than the machine's start, by the clock.
+/// A file that is not a region is never written to.
 ///
 /// The region stays mapped until this value and all ends made from it are dropped; the file stays
 /// for the next to join.
@@ -99,7 +99,7 @@ impl EventsRegion {
     ///
     /// # Errors
     /// - [`Error::Layout`]: not a region, damaged, of another version, with less than the options
-    ///   ask for, or not initialized by the end of the join timeout;
+    ///   ask for or another order, or not initialized by the end of the join timeout;
     /// - [`Error::RegionTooSmall`]: the file is shorter than its region claims;
     /// - [`Error::NotFound`], [`Error::InUse`]: by [`CreatePolicy`];
     /// - [`Error::RegionPoisoned`]: marked as damaged;
@@ -108,8 +108,9 @@ impl EventsRegion {
     /// - [`Error::InvalidOption`], [`Error::InvalidPath`], [`Error::UnsafePath`],
     ///   [`Error::WrongFileType`], [`Error::Permission`], [`Error::UnsupportedFileSystem`]: refused
     ///   with nothing created or changed;
-    /// - [`Error::NoSpace`]: after most of a second, as other openers may just be giving space back;
-    ///   [`Error::FileSizeLimit`]; nothing was left behind;
+    /// - [`Error::NoSpace`]: after most of a second, as other openers may just be giving space back. To replace
+    ///   a region, also one of an earlier boot, takes space for both;
+    /// - [`Error::FileSizeLimit`]: like [`Error::NoSpace`], with nothing left behind;
     /// - [`Error::UnclearBoot`]: a message of which it is unclear if it was sent before the machine started;
     /// - [`Error::Misaligned`], [`Error::Unsupported`], [`Error::Io`]: the kernel's refusals.
     ///
@@ -155,7 +156,7 @@ impl EventsRegion {
     /// [`Error::Replaced`] for a region whose name another has taken, [`Error::Io`] without
     /// `/proc`.
     pub fn from_fd(fd: OwnedFd, options: OpenOptions) -> Result<Self, Error> {
-        anonymous::join(fd, &options).map(Self::from_region)
+        Self::from_fds([fd], options)
     }
 
     /// As [`Self::from_fd`], with all descriptors that [`Self::to_fds`] gave, in their order: then the
@@ -188,6 +189,13 @@ impl EventsRegion {
         };
         let mut region = anonymous::join(file, &options)?;
         region.pass(fds.collect())?;
+        if options.asked().max_handles.unwrap_or(0) > region.max_handles() {
+            let path = region.path().to_owned();
+            let (option, wanted) = ("max_handles", "the sockets that to_fds gave beside it");
+            let found = "0 in a region that came as one descriptor";
+            let reason = LayoutError::Option { option, found, wanted };
+            return Err(Error::Layout { path, reason });
+        }
         Ok(Self::from_region(region))
     }
 
@@ -286,24 +294,25 @@ impl EventsRegion {
         self.region.description().max_message().1 as u32
     }
 
-    /// The most handles of one message; 0 if messages carry bytes only.
+    /// The most handles of one message; 0 if messages carry bytes only, as those of a region that came as one
+    /// descriptor do.
     ///
     /// # Examples
     /// ```
     /// use tombolo::{EventsRegion, MpscOrder, OpenOptions};
     /// let theirs = EventsRegion::anonymous(OpenOptions::new().max_handles(4).producers(8))?;
     /// // Not set, so not asked for: whatever the region has.
-    /// let ours = EventsRegion::from_fd(theirs.to_fd()?, OpenOptions::new())?;
+    /// let ours = EventsRegion::from_fds(theirs.to_fds()?, OpenOptions::new())?;
     /// assert_eq!((ours.max_handles(), ours.producers()), (4, 8));
     /// assert_eq!(ours.mpsc_order(), Some(MpscOrder::Total));
     /// // Set, so asked for: an error if the region has less.
-    /// let joined = EventsRegion::from_fd(theirs.to_fd()?, OpenOptions::new().max_handles(5));
+    /// let joined = EventsRegion::from_fds(theirs.to_fds()?, OpenOptions::new().max_handles(5));
     /// assert!(joined.is_err_and(|error| error.to_string().contains("max_handles")));
     /// # Ok::<(), tombolo::Error>(())
     /// ```
     #[must_use]
     pub fn max_handles(&self) -> u16 {
-        self.region.description().max_handles().1 as u16
+        self.region.max_handles()
     }
 
     /// How many processes may send on the MPSC ring at the same time, or how many lanes there are.

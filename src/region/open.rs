@@ -14,6 +14,7 @@
 //! | READY                                  | check, map, join                                   |
 //! | READY, in a copy of the region's file  | an error, unless it is to be replaced              |
 //! | READY, of an earlier boot or to be new | nobody owns an endpoint: replace                   |
+//! | READY, unclear of which boot, unread   | nobody owns an endpoint: an error                  |
 //! | RETIRED                                | its replacer may have died: take part              |
 //! | POISONED                               | an error                                           |
 //!
@@ -25,15 +26,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use tombolo_abi::RegionState;
 
 use super::contents::NewContents;
-use super::create::{Unnamed, create_empty, fill_in_place, has_space_for_two, remove_empty};
+use super::create::{Unnamed, create_empty, fill_in_place, has_space};
 use super::description::{Contents, Description};
 use super::init_lock::{INITIALIZING, InitLock, owned_slot};
 use super::joined::{Origin, Region};
 use super::options::{CreatePolicy, OpenOptions};
-use super::place::{Candidate, Place};
+use super::place::{Candidate, Place, check_file_system};
+use super::plan::Plan;
 use super::refusal;
 use super::replace::{self, Outcome};
 use crate::Error;
@@ -55,7 +58,7 @@ pub(crate) struct Opening {
     state_seen: u32,
     /// The generation of the region that this opening would make.
     generation: u64,
-    /// The empty file that this opening has made.
+    /// An empty file that this opening made, or that appeared while it was at work.
     begun: Option<FileId>,
 }
 
@@ -95,8 +98,33 @@ impl Opening {
         self.generation = generation.wrapping_add(1).max(1);
     }
 
-    /// Looks until there is a region, an error, or no time left.
+    /// Bytes of the region that this opening would make.
+    pub(crate) fn new_len(&self) -> u64 {
+        Plan::of_options(&self.options, rustix::param::page_size() as u32).total_len()
+    }
+
+    /// What to say if the file system has not so many left.
+    pub(crate) fn no_space(&self) -> Error {
+        refusal::no_room(self.path(), self.new_len(), Errno::NOSPC)
+    }
+
+    /// Whether to look again if there is no space: what other openers have made and not published goes away
+    /// within moments.
+    pub(crate) fn may_space_come(&self) -> bool {
+        self.started.elapsed() < SPACE_PATIENCE.min(self.options.patience())
+    }
+
+    /// Opens or creates, and leaves nothing behind on failure.
     pub(crate) fn run(mut self) -> Result<Region, Error> {
+        let opened = self.look_until_done();
+        if let (Err(_), Some(id)) = (&opened, self.begun) {
+            let _ = replace::remove_empty(&self.place, id); // an empty file is the next opener's to fill
+        }
+        opened
+    }
+
+    /// Looks until there is a region, an error, or no time left.
+    fn look_until_done(&mut self) -> Result<Region, Error> {
         let mut pause = PAUSE_MIN;
         loop {
             if let Some(region) = self.look()? {
@@ -138,22 +166,22 @@ impl Opening {
         if !self.may_create() {
             return Err(Error::NotFound { path: self.path().to_owned() });
         }
-        if !has_space_for_two(self)? {
+        check_file_system(self.path(), self.place.dir(), &self.options)?;
+        if !has_space(self, 2, None)? {
             return self.begin_in_place();
         }
-        let unnamed = match Unnamed::new(self) {
-            Ok(Some(unnamed)) => unnamed,
+        let made = match Unnamed::new(self) {
+            Ok(Some(unnamed)) => unnamed.publish(&self.place),
             Ok(None) => return self.begin_in_place(),
-            // Others that create at the same time may have the space: in place they take turns.
-            Err(Error::NoSpace { .. }) => return self.begin_in_place(),
-            Err(error) if is_out_of_memory(&error) && self.place.stat()?.is_some() => {
-                return Ok(None); // one of many creators at once has won: join it
-            }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         };
-        match unnamed.publish(&self.place) {
+        match made {
+            // Others that create at the same time may have the space: in place they take turns.
+            Err(Error::NoSpace { .. }) => self.begin_in_place(),
             Err(Error::Io { .. }) if !has_proc() => self.begin_in_place(),
-            result => result,
+            // One of many creators at once has won: join it.
+            Err(error) if is_out_of_memory(&error) && self.place.stat()?.is_some() => Ok(None),
+            made => made,
         }
     }
 
@@ -163,46 +191,37 @@ impl Opening {
             Err(Error::NoSpace { .. }) if self.may_space_come() => return Ok(None),
             made => self.begun = made?.or(self.begun),
         }
-        match self.place.open(&self.options)? {
-            Some(candidate) => self.initialize(candidate),
-            None => Ok(None),
+        let Some(candidate) = self.place.open(&self.options)? else { return Ok(None) };
+        if candidate.stat.st_size == 0 {
+            self.begun = Some(candidate.id); // there was none when this opening looked
         }
-    }
-
-    /// Whether to try again if there is no space: regions that other openers have made and not published go
-    /// away within moments.
-    fn may_space_come(&self) -> bool {
-        self.started.elapsed() < SPACE_PATIENCE.min(self.options.patience())
+        self.initialize(candidate)
     }
 
     fn initialize(&self, candidate: Candidate) -> Result<Option<Region>, Error> {
         if !self.may_create() {
             return Ok(None);
         }
-        let Some(_lock) = InitLock::try_new(&self.place, &candidate, INITIALIZING)? else {
+        // Not tried in vain: that would take the space away from others for moments.
+        if !has_space(self, 1, Some(candidate.file.as_fd()))? {
+            return if self.may_space_come() { Ok(None) } else { Err(self.no_space()) };
+        }
+        let Some(_lock) = InitLock::try_new(&self.place, candidate.id, INITIALIZING)? else {
             return Ok(None);
         };
-        loop {
-            // Judge again: the creator may have finished since the last look.
-            let id = candidate.id;
-            let Some(now) = self.place.open(&self.options)?.filter(|now| now.id == id) else {
-                return Ok(None);
-            };
-            match Contents::of(now.file.as_fd(), self.path())? {
-                Contents::Nothing
-                | Contents::Region(RegionState::Empty | RegionState::Initializing) => {}
-                Contents::Region(_) => return Ok(None),
-            }
-            match fill_in_place(self, now) {
-                Err(Error::NoSpace { .. }) if self.may_space_come() => thread::sleep(PAUSE_MAX),
-                Err(error @ Error::NoSpace { .. }) => {
-                    if self.begun == Some(id) {
-                        remove_empty(&self.place, id)?;
-                    }
-                    return Err(error);
-                }
-                result => return result.map(Some),
-            }
+        // Judge again: the creator may have finished since the last look.
+        let Some(candidate) = self.place.open(&self.options)?.filter(|now| now.id == candidate.id)
+        else {
+            return Ok(None);
+        };
+        match Contents::of(candidate.file.as_fd(), self.path())? {
+            Contents::Nothing
+            | Contents::Region(RegionState::Empty | RegionState::Initializing) => {}
+            Contents::Region(_) => return Ok(None),
+        }
+        match fill_in_place(self, candidate) {
+            Err(Error::NoSpace { .. }) if self.may_space_come() => Ok(None),
+            filled => filled.map(Some),
         }
     }
 

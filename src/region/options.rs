@@ -117,8 +117,8 @@ impl MpscOrder {
 
 /// Options of [`EventsRegion::open_with`](crate::EventsRegion::open_with) and its relatives.
 ///
-/// The creator of a region decides what it is like. A joiner asks for what it has *set*, and takes what
-/// there is of the rest: capacities, the longest message, handles and producers are minima,
+/// The creator of a region decides what it is like. A joiner asks for what it has *set* of that, and takes
+/// what there is of the rest: capacities, the longest message, handles and producers are minima,
 /// [`Self::max_total_len`] is a maximum, the order must be that of the region. A region with something
 /// else is [`Error::Layout`], which names the option, what was found and what was wanted. What a joined
 /// region has is told by [`EventsRegion::max_handles`](crate::EventsRegion::max_handles) and its

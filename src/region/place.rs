@@ -16,8 +16,7 @@
 //! | `create`: `openat` of `.` with `O_TMPFILE` | makes a file without a name |
 //! | `create`: `linkat` | gives a name to the file behind a descriptor; a name that is taken stays as it is |
 //! | `create`: `openat` with `O_CREAT` | `O_EXCL` makes an empty file or fails; it follows no link |
-//! | `create`: `unlinkat` of an empty file that could not be filled | takes a name away, as below; which file it is was looked at just before |
-//! | `replace`: `renameat2` to the retired name, and back | replaces nothing (`RENAME_NOREPLACE`), stays in the directory, moves a link itself; another file than the one judged gets its name back |
+//! | `replace`: `renameat2` to the retired name, and back, of an old region or of an empty file that could not be filled | replaces nothing (`RENAME_NOREPLACE`), stays in the directory, moves a link itself; another file than the one judged gets its name back |
 //! | `replace`: `unlinkat` of a retired file, of a stale socket | takes a name away, of a link its own; a process that can exchange the name could do the same |
 //! | `os::socket`: `bind` | makes a name or fails, and follows no link at its end; the mode was set on the socket before |
 //! | `os::socket`: `statat` of the receiver's socket | only looks, and at the most makes the receiver listen at another name too |

@@ -20,9 +20,9 @@ use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use tombolo_abi::{HEADER_PAGE_LEN, RegionState, SharedLayout, Slot};
 
-use super::create::Unnamed;
+use super::create::{Unnamed, has_space};
 use super::description::{Contents, Description};
-use super::init_lock::{InitLock, REPLACING, owned_slot};
+use super::init_lock::{INITIALIZING, InitLock, REPLACING, owned_slot};
 use super::joined::{Region, set_state};
 use super::name::{SOCKET_SUFFIX, socket_name_start};
 use super::open::Opening;
@@ -56,7 +56,7 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
         return Ok(in_use);
     }
     // Attaching holds the init byte shared, so under this lock nobody is on the way in.
-    let Some(_lock) = InitLock::try_new(opening.place(), old, REPLACING)? else {
+    let Some(_lock) = InitLock::try_new(opening.place(), old.id, REPLACING)? else {
         return Ok(Outcome::StartOver);
     };
     crash_point!("replace.after-lock");
@@ -70,7 +70,10 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
     let description = Description::read(old.file.as_fd(), opening.path())?;
     opening.succeed(description.header.generation);
     // Made before the old one goes, so that a lack of room leaves things as they were.
-    let new = Unnamed::new(opening)?;
+    let new = match new_beside(opening) {
+        Err(Error::NoSpace { .. }) if opening.may_space_come() => return Ok(Outcome::StartOver),
+        new => new?,
+    };
     crash_point!("replace.after-new-file");
     if state == RegionState::Ready {
         retire(opening, old, description.header.generation.wrapping_add(1))?;
@@ -87,6 +90,11 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
     let named = new.publish(opening.place())?;
     crash_point!("replace.after-linkat");
     Ok(named.map_or(Outcome::StartOver, |region| Outcome::Replaced(Box::new(region))))
+}
+
+/// A new region, beside the old one.
+fn new_beside(opening: &Opening) -> Result<Option<Unnamed>, Error> {
+    if has_space(opening, 1, None)? { Unnamed::new(opening) } else { Err(opening.no_space()) }
 }
 
 /// What to say if an endpoint of the old region has an owner.
@@ -131,6 +139,14 @@ fn remove(place: &Place, id: FileId) -> Result<bool, Error> {
     }
 }
 
+/// Removes the file `id` if it is empty still, and no opener is at work on it.
+pub(crate) fn remove_empty(place: &Place, id: FileId) -> Result<(), Error> {
+    match InitLock::try_new(place, id, INITIALIZING)? {
+        Some(lock) if lock.is_of_empty_file() => remove(place, id).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// A name that nothing else has.
 fn retired_name(place: &Place) -> Result<OsString, Error> {
     let id = random::bytes().map_err(|error| refusal::io("draw an id for", place.path(), error))?;
@@ -154,23 +170,23 @@ fn sweep(place: &Place) {
     }
 }
 
-/// Removes the file `name` if it is a retired region that nobody uses or is replacing.
+/// Removes the file `name` if it is empty, or a retired region that no process uses or is replacing.
 fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
     let dir = place.dir().try_clone_to_owned();
     let dir = dir.map_err(|error| refusal::io("open", place.path(), error))?;
     let left = Place::in_dir(dir, name, &place.path().with_file_name(name))?;
     let Some(candidate) = left.open(&OpenOptions::new())? else { return Ok(()) };
-    let Some(_lock) = InitLock::try_new(&left, &candidate, REPLACING)? else { return Ok(()) };
-    let retired = Contents::Region(RegionState::Retired);
-    if Contents::of(candidate.file.as_fd(), left.path())? == retired
-        && owned_slot(&left, &candidate)?.is_none()
-    {
-        let description = Description::read(candidate.file.as_fd(), left.path())?;
-        remove_sockets(&left, &description, candidate.id);
-        unlinkat(left.dir(), left.file_name(), AtFlags::empty())
-            .map_err(|error| refusal::io("remove", left.path(), error))?;
+    let Some(_lock) = InitLock::try_new(&left, candidate.id, REPLACING)? else { return Ok(()) };
+    match Contents::of(candidate.file.as_fd(), left.path())? {
+        Contents::Nothing => {}
+        Contents::Region(RegionState::Retired) if owned_slot(&left, &candidate)?.is_none() => {
+            let description = Description::read(candidate.file.as_fd(), left.path())?;
+            remove_sockets(&left, &description, candidate.id);
+        }
+        Contents::Region(_) => return Ok(()),
     }
-    Ok(())
+    unlinkat(left.dir(), left.file_name(), AtFlags::empty())
+        .map_err(|error| refusal::io("remove", left.path(), error))
 }
 
 /// Removes what receivers of the region in the file `id` have left, which no process uses: the names at which

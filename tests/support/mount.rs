@@ -21,6 +21,12 @@ impl<'a> Mount<'a> {
         Self::new(["-ttmpfs", &size, "none"].map(OsStr::new), to)
     }
 
+    /// As [`Self::memory`], with room for so many files, its own directory among them.
+    pub(crate) fn memory_of_files(len: u64, files: u64, to: &'a Path) -> Option<Self> {
+        let size = format!("-osize={len},nr_inodes={files}");
+        Self::new(["-ttmpfs", &size, "none"].map(OsStr::new), to)
+    }
+
     fn new<const N: usize>(arguments: [&OsStr; N], to: &'a Path) -> Option<Self> {
         let mount = || Command::new("mount").args(arguments).arg(to).output();
         let is_mounted = is_root() && mount().is_ok_and(|output| output.status.success());

@@ -36,21 +36,31 @@ impl Container {
         let id = directory.with_extension(format!("boot-{index}"));
         fs::write(&id, format!("{index:02x}010203-0405-0607-0809-0a0b0c0d0e0f\n"))?;
         let mount = format!("mount --bind {} {BOOT_ID} && exec \"$0\" \"$@\"", id.display());
-        let mut command = Command::new("unshare");
-        if !rustix::process::geteuid().is_root() {
-            command.args(["--user", "--map-root-user"]);
+        let unshare = || {
+            let mut command = Command::new("unshare");
+            if !rustix::process::geteuid().is_root() {
+                command.args(["--user", "--map-root-user"]);
+            }
+            command.args(["--mount", "sh", "-c", &mount]);
+            command
+        };
+        if !unshare().arg("true").status().is_ok_and(|status| status.success()) {
+            return Ok(None);
         }
-        command.args(["--mount", "sh", "-c", &mount]).arg(&setting.program);
+        let mut command = unshare();
+        command.arg(&setting.program);
         command.args(["child", RUN.roles[0].name]).arg(directory).arg(index.to_string());
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let Ok(mut child) = child else { return Ok(None) };
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("no pipes".into());
         };
         let mut container = Self { child, input, output: BufReader::new(output) };
         let shown = container.hear()?;
         fs::remove_file(id)?;
-        Ok(shown.starts_with(&format!("{index:02x}010203")).then_some(container))
+        match shown.starts_with(&format!("{index:02x}010203")) {
+            true => Ok(Some(container)),
+            false => Err(format!("a container shows the boot id {shown:?}").into()),
+        }
     }
 
     fn hear(&mut self) -> Result<String, Failure> {

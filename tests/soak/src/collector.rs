@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,6 +52,7 @@ struct Bench {
     lives: u64,
     /// Lines that each life of a writer said to have sent.
     sent: HashMap<String, Arc<AtomicU64>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Bench {
@@ -61,8 +62,8 @@ impl Bench {
             let program = program.display();
             return Err(format!("no {program}: cargo build [--release] --example collector").into());
         }
-        let (directory, sent) = (directory.to_owned(), HashMap::new());
-        let mut bench = Self { program, directory, parts: Vec::new(), lives: 0, sent };
+        let (directory, sent, readers) = (directory.to_owned(), HashMap::new(), Vec::new());
+        let mut bench = Self { program, directory, parts: Vec::new(), lives: 0, sent, readers };
         for index in 0..=WRITERS {
             let part = bench.start(index)?;
             bench.parts.push(part);
@@ -100,11 +101,11 @@ impl Bench {
                 thread::sleep(Duration::from_micros(200));
             }
         });
-        thread::spawn(move || {
+        self.readers.push(thread::spawn(move || {
             for _ in BufReader::new(output).lines().map_while(Result::ok) {
                 sent.fetch_add(1, Relaxed);
             }
-        });
+        }));
         Ok(Part { child, label })
     }
 
@@ -117,6 +118,20 @@ impl Bench {
             return Err(format!("{:?} had ended by itself with {status}", part.label).into());
         }
         self.parts[index] = self.start(index)?;
+        Ok(())
+    }
+
+    /// Waits until all have something to do: before that, Ctrl-C would end them as it ends any program.
+    fn settle(&self) -> Result<(), Failure> {
+        let len = || std::fs::metadata(self.file()).map(|file| file.len());
+        let (before, deadline) = (len()?, Instant::now() + Duration::from_secs(30));
+        let has_sent = |part: &Part| self.sent[&part.label].load(Relaxed) > 0;
+        while !self.parts[..WRITERS].iter().all(has_sent) || len()? == before {
+            if Instant::now() > deadline {
+                return Err("a part does nothing".into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
@@ -146,7 +161,10 @@ impl Bench {
 
     /// Judges the file: of each life of a writer the lines from 0 on, once, in order, and at least those
     /// that it said to have sent. Gives how many lines there are.
-    fn judge(&self) -> Result<u64, Failure> {
+    fn judge(&mut self) -> Result<u64, Failure> {
+        for reader in self.readers.drain(..) {
+            reader.join().map_err(|_| "a thread panicked")?;
+        }
         let mut next: HashMap<String, u64> = HashMap::new();
         for line in BufReader::new(std::fs::File::open(self.file())?).lines() {
             let line = line?;
@@ -180,7 +198,7 @@ fn run(setting: &Setting) -> Result<Report, Failure> {
         bench.kill(index)?;
         *(if index == WRITERS { &mut collectors } else { &mut writers }) += 1;
     }
-    thread::sleep(Duration::from_millis(300)); // lets the last of them come
+    bench.settle()?;
     let took = bench.end()?;
     let lines = bench.judge()?;
     let mut report = Report::new();
