@@ -8,7 +8,10 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use support::mount::Mount;
+use support::overlay::Overlay;
+use support::process::{command, report, role};
 use support::*;
 use tombolo::{CreatePolicy, Error, EventsRegion, LayoutError, OpenOptions, Prefault};
 
@@ -183,6 +186,43 @@ fn an_empty_file_that_was_there_stays_if_it_cannot_be_filled() {
         assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
     }
     assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+}
+
+#[test]
+fn a_file_system_that_is_not_allowed_gets_no_file_however_little_space_it_has() {
+    let overlay = match Overlay::mount() {
+        Ok(overlay) => overlay,
+        Err(reason) => return eprintln!("skipped: no overlay file system: {reason}"),
+    };
+    for options in [of_mib(1), of_mib(1 << 20)] {
+        let opened = EventsRegion::open_path_with(overlay.file("a"), options);
+        assert!(matches!(opened, Err(Error::UnsupportedFileSystem { .. })), "{opened:?}");
+        assert!(!overlay.file("a").exists());
+    }
+}
+
+#[test]
+fn a_region_that_cannot_be_mapped_leaves_nothing_behind() {
+    const ENTRY: &str = "a_region_that_cannot_be_mapped_leaves_nothing_behind";
+    if let Some((_, path)) = role() {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let kib: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
+        let limit = Some((kib << 10) + 8 * MIB);
+        setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
+        let opened = EventsRegion::open_path_with(path, of_mib(16));
+        assert!(matches!(opened, Err(Error::Io { action: "map", .. })), "{opened:?}");
+        return report("refused");
+    }
+    let (_dir, memory) = directory();
+    // Space for one, which is made in place, and for two.
+    for mib in [24, 48] {
+        let Some(_mount) = Mount::memory(mib * MIB, &memory) else { return };
+        let output = command(ENTRY, "narrow", &memory.join("a")).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("peer: refused"), "{text}");
+        assert_eq!(fs::read_dir(&memory).unwrap().count(), 0);
+    }
 }
 
 #[test]
