@@ -25,7 +25,7 @@
 //! | receive into a buffer of one's own | [`recv_into`](Receiver::recv_into) | [`recv_into_deadline`](Receiver::recv_into_deadline) | [`try_recv_into`](Receiver::try_recv_into) |
 //! | receive bytes and handles into rooms of one's own | [`recv_parts`](Receiver::recv_parts) | [`recv_parts_deadline`](Receiver::recv_parts_deadline) | [`try_recv_parts`](Receiver::try_recv_parts) |
 //! | look at a message in place, take it afterwards | [`recv_ref`](Receiver::recv_ref) | [`recv_ref_deadline`](Receiver::recv_ref_deadline) | [`try_recv_ref`](Receiver::try_recv_ref) |
-//! | take what is there | | | [`drain`](Receiver::drain) |
+//! | take what is there, up to a message of one's choice | | | [`drain`](Receiver::drain) |
 //! | wait for several receivers | | [`wait_any`] | |
 //!
 //! A [`Deadline`] is made from a `Duration` or an `Instant`. Errors of regions are [`Error`]; those
@@ -108,8 +108,8 @@ mod ring;
 mod watcher;
 
 pub use endpoint::{
-    Claim, Deadline, Discipline, Disconnect, Interrupter, Iter, MessagePacket, Mpsc, MpscConsumer,
-    MpscProducer, Peers, Receiver, RecordRef, RecvError, RecvTimeoutError, SendError,
+    Claim, Deadline, Discipline, Disconnect, DrainFlow, Interrupter, Iter, MessagePacket, Mpsc,
+    MpscConsumer, MpscProducer, Peers, Receiver, RecordRef, RecvError, RecvTimeoutError, SendError,
     SendTimeoutError, Sender, Spsc, SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable,
     wait_any,
 };

@@ -1,16 +1,19 @@
 //! Taking messages: what a call decides about a message, it decides on the one that it looked at,
-//! whichever lane is next; and taking works the same while a panic unwinds.
+//! whichever lane is next; taking works the same while a panic unwinds; and a drain that is stopped leaves
+//! the message at which it was.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tombolo::{
-    Discipline, Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, Receiver,
-    Sender, TryRecvError, wait_any,
+    Discipline, Error, EventsRegion, MessagePacket, MpscConsumer, MpscOrder, MpscProducer,
+    OpenOptions, Receiver, Sender, TryRecvError, wait_any,
 };
 
 mod support;
+use support::carrying::{closes_soon, numbers_of, packet};
 use support::{Dir, small};
 
 /// More than any turn of a lane, so that each test meets the end of one.
@@ -276,14 +279,24 @@ fn on_each_ring(
     spsc: impl Fn(Sender<tombolo::Spsc>, Receiver<tombolo::Spsc>),
     mpsc: impl Fn(MpscProducer, MpscConsumer),
 ) {
+    on_each_ring_with(0, spsc, mpsc);
+}
+
+/// As [`on_each_ring`], with up to so many handles in a message.
+fn on_each_ring_with(
+    max_handles: u16,
+    spsc: impl Fn(Sender<tombolo::Spsc>, Receiver<tombolo::Spsc>),
+    mpsc: impl Fn(MpscProducer, MpscConsumer),
+) {
     let dir = Dir::new();
-    let options = small().spsc_capacity(1 << 14).mpsc_capacity(1 << 14);
+    let options = small().spsc_capacity(1 << 14).mpsc_capacity(1 << 14).max_handles(max_handles);
     let mut region = EventsRegion::open_path_with(dir.file("r"), options).unwrap();
     let ((tx, rx), (producer, consumer)) =
         (region.split_spsc().unwrap(), region.split_mpsc().unwrap());
     spsc(tx, rx);
     mpsc(producer, consumer);
-    let region = EventsRegion::open_path_with(dir.file("lanes"), in_lanes(1));
+    let options = in_lanes(1).max_handles(max_handles);
+    let region = EventsRegion::open_path_with(dir.file("lanes"), options);
     let (producer, consumer) = region.unwrap().split_mpsc().unwrap();
     mpsc(producer, consumer);
 }
@@ -296,4 +309,159 @@ fn while_a_panic_unwinds_each_message_is_taken_once_whichever_way() {
 #[test]
 fn a_message_that_was_lent_when_a_panic_began_stays_for_who_takes_while_it_unwinds() {
     on_each_ring(what_was_lent_when_the_panic_began, what_was_lent_when_the_panic_began);
+}
+
+/// More than two runs that are freed at once, and more than a lane's turn.
+const DRAINED: u32 = 80;
+
+/// Drains up to message `at`, and leaves that one. Gives the numbers that were seen, `at` among them.
+fn drain_to<K: Discipline>(rx: &mut Receiver<K>, at: u32) -> (usize, Vec<u32>) {
+    let mut seen = vec![];
+    let drained = rx.drain(usize::MAX, |record| {
+        let number = number_of(&record.to_vec());
+        seen.push(number);
+        if number == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    (drained.unwrap(), seen)
+}
+
+/// Messages of all lengths, so that a stop comes before padding and behind it, too.
+fn a_stop_at_each_position<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+    for at in 0..DRAINED {
+        for number in 0..DRAINED {
+            let mut message = number.to_le_bytes().to_vec();
+            message.resize(4 + (number * 37 + at) as usize % 120, 0xee);
+            tx.try_send(&message).unwrap();
+        }
+        assert_eq!(drain_to(&mut rx, at), (at as usize, (0..=at).collect()), "stopped at {at}");
+        assert_eq!(drain_to(&mut rx, at), (0, vec![at]), "the next drain begins with it");
+        assert_eq!(number_of(&rx.try_recv().unwrap().data), at, "the next receive gets it");
+        let behind = (at + 1..DRAINED).collect::<Vec<_>>();
+        assert_eq!(drain_to(&mut rx, DRAINED), (behind.len(), behind));
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    }
+}
+
+#[test]
+fn a_drain_that_is_stopped_leaves_the_message_at_which_it_was_and_all_behind_it() {
+    on_each_ring(a_stop_at_each_position, a_stop_at_each_position);
+}
+
+/// Each third message has handles, those of the one that is left are looked at, and still come with it.
+fn a_stop_at_each_message_with_handles<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+    const COUNT: u64 = 12;
+    rx.claim().unwrap();
+    let handle_count = |number: u64| number % 3;
+    for at in 0..COUNT {
+        (0..COUNT).for_each(|n| tx.send_packet(packet(n, handle_count(n))).unwrap());
+        let (mut numbers, mut next) = (vec![], 0);
+        let drained = rx.drain(usize::MAX, |record| {
+            numbers = numbers_of(&record.handles().unwrap());
+            next += 1;
+            if next > at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!((drained.unwrap() as u64, next), (at, at + 1));
+        let expected = vec![at; handle_count(at) as usize];
+        assert_eq!(numbers, expected, "shown by the drain that left it");
+        for number in at..COUNT {
+            let message = rx.try_recv().unwrap();
+            assert_eq!(message.data, number.to_le_bytes());
+            let expected = vec![number; handle_count(number) as usize];
+            assert_eq!(numbers_of(&message.handles), expected, "stopped at {at}");
+        }
+    }
+}
+
+#[test]
+fn the_handles_of_a_message_at_which_a_drain_was_stopped_come_with_it() {
+    on_each_ring_with(2, a_stop_at_each_message_with_handles, a_stop_at_each_message_with_handles);
+}
+
+#[test]
+fn handles_of_drained_messages_are_closed_and_those_of_the_one_that_was_left_stay_open() {
+    let dir = Dir::new();
+    let options = small().max_handles(1);
+    let mut region = EventsRegion::open_path_with(dir.file("r"), options).unwrap();
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    rx.claim().unwrap();
+    let (taken, with_taken) = std::io::pipe().unwrap();
+    let (left, with_left) = std::io::pipe().unwrap();
+    tx.send_packet(MessagePacket::from(b"taken").handle(with_taken)).unwrap();
+    tx.send_packet(MessagePacket::from(b"left").handle(with_left)).unwrap();
+    let drained = rx.drain(9, |record| match &record.to_vec()[..] {
+        b"left" => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!(drained.unwrap(), 1);
+    closes_soon(taken);
+    assert_eq!(rx.recv().unwrap().handles.len(), 1);
+    closes_soon(left);
+}
+
+#[test]
+fn a_drain_that_is_always_stopped_at_one_lane_comes_to_the_others() {
+    let dir = Dir::new();
+    let (mut senders, mut rx) = lanes(&dir, 3);
+    (0..3u32).for_each(|lane| senders[lane as usize].send(&lane.to_le_bytes()).unwrap());
+    let mut seen = [0; 3];
+    for _ in 0..MANY {
+        let stopped = rx.drain(usize::MAX, |record| {
+            seen[number_of(&record.to_vec()) as usize] += 1;
+            ControlFlow::Break(())
+        });
+        assert_eq!(stopped.unwrap(), 0);
+    }
+    println!("messages that were left, by lane: {seen:?}");
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+    assert_eq!(rx.drain(usize::MAX, |_| ()).unwrap(), 3);
+}
+
+#[test]
+fn a_message_at_which_a_drain_was_stopped_comes_to_the_next_receiver() {
+    let dir = Dir::new();
+    for at in [0, 1, 31, 32, 33, 79] {
+        let (mut tx, mut rx) =
+            EventsRegion::open_path_with(dir.file("r"), small()).unwrap().split_spsc().unwrap();
+        (0..DRAINED).for_each(|number| tx.send(&number.to_le_bytes()).unwrap());
+        assert_eq!(drain_to(&mut rx, at).0, at as usize);
+        drop(rx);
+        let (_, mut next) =
+            EventsRegion::open_path_with(dir.file("r"), small()).unwrap().split_spsc().unwrap();
+        assert_eq!(drain_to(&mut next, DRAINED).1, (at..DRAINED).collect::<Vec<_>>());
+    }
+}
+
+fn stopped_while_unwinding<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+    let mut left = 0;
+    taken_while_unwinding((&mut tx, &mut rx), |rx| {
+        let mut last = None;
+        let drained = rx.drain(usize::MAX, |record| {
+            let number = number_of(&record.to_vec());
+            if last.replace(number).is_some() {
+                last = Some(number - 1); // that one is left
+                left += 1;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        assert_eq!(drained.unwrap(), usize::from(last.is_some()));
+        last
+    });
+    assert_eq!(left, MANY - 1);
+}
+
+#[test]
+fn a_drain_is_stopped_while_a_panic_unwinds_as_at_any_time() {
+    on_each_ring(stopped_while_unwinding, stopped_while_unwinding);
+}
+
+#[test]
+fn closures_that_give_nothing_or_never_return_drain_as_well() {
+    let dir = Dir::new();
+    let mut region = EventsRegion::open_path_with(dir.file("r"), small()).unwrap();
+    let (mut tx, mut rx) = region.split_spsc().unwrap();
+    assert_eq!(rx.drain(9, |_| unreachable!("nothing is there")).unwrap(), 0);
+    tx.send(b"one").unwrap();
+    assert_eq!(rx.drain(9, |_| ControlFlow::Break(())).unwrap(), 0);
+    assert_eq!(rx.drain(9, |_| ()).unwrap(), 1);
 }

@@ -1,6 +1,7 @@
 //! Taking many messages at once.
 
 use std::mem::ManuallyDrop;
+use std::ops::ControlFlow;
 
 use tombolo_abi::RECORD_HEADER_LEN;
 
@@ -19,10 +20,66 @@ const RUN_MAX: u32 = 32;
 /// How many bytes of the ring they may take, but for the last one; no more than an eighth of the ring.
 const RUN_BYTES: u64 = 4096;
 
+/// What a closure of [`Receiver::drain`] may give: `()`, and every message that it is handed is taken; or
+/// `ControlFlow<()>`, of which `Break` ends the drain and leaves the message.
+pub trait DrainFlow: sealed::Sealed {}
+
+impl DrainFlow for () {}
+impl DrainFlow for ControlFlow<()> {}
+impl DrainFlow for Never {}
+
+/// The type `!` of a closure that never returns, by a name that is stable.
+type Never = <fn() -> ! as sealed::Returns>::Type;
+
+/// Closes [`DrainFlow`] and hides what it takes.
+mod sealed {
+    use super::{ControlFlow, Never};
+
+    /// What a closure decided about the message that it was handed.
+    pub trait Sealed {
+        /// Whether the drain ends, and the message stays.
+        fn leaves(&self) -> bool;
+    }
+
+    impl Sealed for () {
+        #[inline(always)]
+        fn leaves(&self) -> bool {
+            false
+        }
+    }
+
+    impl Sealed for ControlFlow<()> {
+        #[inline(always)]
+        fn leaves(&self) -> bool {
+            self.is_break()
+        }
+    }
+
+    impl Sealed for Never {
+        fn leaves(&self) -> bool {
+            *self
+        }
+    }
+
+    /// Names what a function returns.
+    pub trait Returns {
+        /// That.
+        type Type;
+    }
+
+    impl<T> Returns for fn() -> T {
+        type Type = T;
+    }
+}
+
 impl<K: Discipline> Receiver<K> {
     /// Hands up to `limit` messages that are there now to `take`, one after the other, and gives
-    /// how many. Each is taken when `take` returns, and handles that it did not ask for are closed. A
-    /// panic of `take` leaves the one that it was given.
+    /// how many it took. Each is taken when `take` returns, and handles that it did not ask for are closed.
+    /// A panic of `take` leaves the one that it was given.
+    ///
+    /// `take` gives `()`, or [`ControlFlow`]: `Break` ends the drain and leaves the message with its handles,
+    /// as [`RecordRef::keep`] does. [`RecordRef::handles`] reports handles that are lost, and nothing else
+    /// does.
     ///
     /// Room is freed for up to 32 messages at once: so many may come again where this process is killed,
     /// and a sender may wait for room of up to 4 KiB, or one message, while `take` runs.
@@ -46,19 +103,27 @@ impl<K: Discipline> Receiver<K> {
     /// assert_eq!(rx.drain(2, |record| bytes += record.len())?, 2);
     /// assert_eq!(rx.drain(usize::MAX, |record| bytes += record.len())?, 1);
     /// assert_eq!(bytes, 3);
+    ///
+    /// use std::ops::ControlFlow::{Break, Continue};
+    /// tx.send_batch(&[b"short", b"too long"])?;
+    /// let taken = rx.drain(9, |record| if record.len() > 5 { Break(()) } else { Continue(()) })?;
+    /// assert_eq!((taken, rx.recv()?.data), (1, b"too long".to_vec()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn drain(
+    pub fn drain<F: DrainFlow>(
         &mut self,
         limit: usize,
-        mut take: impl FnMut(&RecordRef<'_>),
+        mut take: impl FnMut(&RecordRef<'_>) -> F,
     ) -> Result<usize, Error> {
         let mut count = 0;
         while count < limit {
-            let taken = self.drain_run(limit - count, &mut take);
+            let (taken, is_left) = self.drain_run(limit - count, &mut take);
+            count += taken;
+            if is_left {
+                break;
+            }
             if taken > 0 {
-                count += taken;
                 continue;
             }
             let front = match self.front_carefully() {
@@ -68,7 +133,9 @@ impl<K: Discipline> Receiver<K> {
                 Err(_) => break, // told by the next call
             };
             let mut record = self.lend(front)?.held(); // a panic of `take` leaves it
-            take(&record);
+            if take(&record).leaves() {
+                break;
+            }
             record.free();
             count += 1;
         }
@@ -76,27 +143,37 @@ impl<K: Discipline> Receiver<K> {
         Ok(count)
     }
 
-    /// Hands out a run of plain messages where nothing stands in the way, and gives how many.
+    /// Hands out a run of plain messages if nothing stands in the way. Gives how many were taken, and
+    /// whether `take` left the one behind them.
     #[inline(always)]
-    fn drain_run(&mut self, limit: usize, take: &mut impl FnMut(&RecordRef<'_>)) -> usize {
-        let Some(claimed) = &mut self.claimed else { return 0 };
+    fn drain_run<F: DrainFlow>(
+        &mut self,
+        limit: usize,
+        take: &mut impl FnMut(&RecordRef<'_>) -> F,
+    ) -> (usize, bool) {
+        let Some(claimed) = &mut self.claimed else { return (0, false) };
         let Claimed { end, consumer, intake, wakes, bell, .. } = claimed;
         if !end.is_sound() {
-            return 0;
+            return (0, false);
         }
+        let mut is_left = false;
         let limit = limit.min(bell.records_left().min(RUN_MAX) as usize) as u64;
         let rules = end.ring.rules;
         let len_max = RUN_BYTES.min(end.ring.freed_step());
         let mut lent = Lent { end, run: consumer.run(), consumer, wakes };
         while lent.run.count() < limit && lent.run.len() < len_max && lent.is_ours() {
             let Some((front, len)) = lent.run.front(&end.ring.memory, &rules) else { break };
-            take(&lent.record(front, len, intake));
+            if take(&lent.record(front, len, intake)).leaves() {
+                is_left = true;
+                break;
+            }
             lent.run.pass(&rules, RECORD_HEADER_LEN, len);
         }
         let count = lent.run.count();
         drop(lent);
-        bell.note_records(count as u32);
-        count as usize
+        // One that is left counts, or a lane whose message is left each time would never end its turn.
+        bell.note_records(count as u32 + u32::from(is_left));
+        (count as usize, is_left)
     }
 }
 

@@ -30,6 +30,7 @@ mod wait_any;
 pub use claim::Claim;
 pub use deadline::Deadline;
 pub use discipline::{Discipline, Mpsc, Spsc};
+pub use drain::DrainFlow;
 pub use errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };

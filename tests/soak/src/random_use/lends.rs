@@ -1,5 +1,6 @@
 //! Messages that are looked at where they lie: one, or many in a row.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use tombolo::{Error, RecordRef};
@@ -177,7 +178,7 @@ impl<K: Kind> Play<K> {
         Ok(())
     }
 
-    /// Takes many messages at once, and panics in the midst of it now and then.
+    /// Takes many messages at once, and now and then panics in the midst of it, or leaves one there.
     pub(super) fn drain(&mut self, context: &mut Context) -> Result<(), Failure> {
         let limit = match context.rng.below(6) {
             0 => usize::MAX,
@@ -185,22 +186,30 @@ impl<K: Kind> Play<K> {
             _ => 55 + context.rng.below(10) as usize, // just before a lane's turn is over
         };
         let throws_at = context.rng.percent(30).then(|| context.rng.below(40) as usize);
+        let leaves_at = context.rng.percent(30).then(|| context.rng.below(40) as usize);
         let asks = context.rng.percent(50);
         let call = if limit == usize::MAX { "drain" } else { "drain with a limit" };
-        self.note_receive(context, call, &format!(" of {limit}, panics at {throws_at:?}"));
+        self.note_receive(
+            context,
+            call,
+            &format!(" of {limit}, panics at {throws_at:?}, leaves {leaves_at:?}"),
+        );
         let Some(mut rx) = self.rx.take() else { return Ok(()) };
-        let (mut taken, mut outcome) = (0, Ok(()));
+        let (mut taken, mut is_left, mut outcome) = (0, false, Ok(()));
         let drained = catch_unwind(AssertUnwindSafe(|| {
             rx.end.drain(limit, |record| {
-                if outcome.is_err() {
-                    return; // the run has failed
-                }
                 let looked_at = self.look_at(record, asks, context);
                 if looked_at.is_ok() && throws_at == Some(taken) {
                     resume_unwind(Box::new(Thrown));
                 }
+                is_left = looked_at.is_err() || leaves_at == Some(taken);
+                if is_left {
+                    outcome = looked_at.map(drop);
+                    return ControlFlow::Break(());
+                }
                 outcome = looked_at.and_then(|line| self.take(line).map(drop));
                 taken += 1;
+                if outcome.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         }));
         self.rx = Some(rx);
@@ -209,6 +218,10 @@ impl<K: Kind> Play<K> {
             rx.senders.meet();
         }
         match drained {
+            Ok(Ok(count)) if count == taken && is_left => {
+                self.count(context, "drain that leaves one");
+                Ok(())
+            }
             Ok(Ok(count)) if count == taken && (count == limit || self.is_empty()) => Ok(()),
             Ok(drained) => {
                 let left = self.lines.iter().map(|line| line.queue.len()).sum::<usize>();

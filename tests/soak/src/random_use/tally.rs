@@ -43,6 +43,7 @@ const OF_EACH: &[&str] = &[
     "drain",
     "drain with a limit",
     "drain with a panic",
+    "drain that leaves one",
     "wait_any",
     "message with handles",
     "message with lost handles",
