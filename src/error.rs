@@ -237,7 +237,8 @@ pub enum Error {
     Poisoned {
         /// The ring.
         ring: u32,
-        /// The position at which it was noticed.
+        /// The position at which it was noticed, in bytes, as
+        /// [`RecordRef::position`](crate::RecordRef::position).
         position: u64,
         /// What was found.
         reason: Damage,
@@ -335,7 +336,7 @@ pub enum Error {
     HandlesLost {
         /// The ring.
         ring: u32,
-        /// The message's position.
+        /// The message's position, as [`RecordRef::position`](crate::RecordRef::position).
         position: u64,
         /// Handles that it had.
         count: usize,
@@ -349,7 +350,7 @@ pub enum Error {
         ring: u32,
         /// The sender's slot as the record names it.
         slot: u16,
-        /// The record's position.
+        /// The record's position, as [`RecordRef::position`](crate::RecordRef::position).
         position: u64,
         /// What it did.
         reason: &'static str,

@@ -25,8 +25,9 @@ use crate::ring::{Front, Nothing};
 /// It claims its endpoint at first use, or by [`Receiver::claim`]. Messages come in the order of
 /// the ring, or of each lane, see [`MpscOrder`](crate::MpscOrder), each once. Where a receiver dies,
 /// its successor gets what it had not freed once more, in the same ring at the same position; nothing
-/// else is ever repeated. Of lanes, positions of different ones are alike: a message is known by
-/// [`RecordRef::ring`] and [`RecordRef::position`] together.
+/// else is ever repeated. Positions grow by the bytes of each record, and a ring never repeats one in the
+/// region's life; they count no messages. Of lanes, positions of different ones are alike: a message is known
+/// by [`RecordRef::ring`] and [`RecordRef::position`] together.
 ///
 /// # Source
 /// Operations and errors are those of `std::sync::mpsc`.
@@ -186,8 +187,11 @@ impl<K: Discipline> Receiver<K> {
 
     /// Lends the next message in place, waiting for it. Dropping the [`RecordRef`] takes it.
     ///
+    /// A message is lent whatever became of its handles: [`RecordRef::handles`] reports
+    /// [`Error::HandlesLost`] and the like. If it isn't called, the message is taken and nothing is reported.
+    ///
     /// # Errors
-    /// As [`Self::recv`].
+    /// As [`Self::recv`], but for those that are about a message's handles.
     ///
     /// # Cost
     /// No copy and no allocation; no system call while there are messages
@@ -200,7 +204,7 @@ impl<K: Discipline> Receiver<K> {
     /// Lends the next message in place, waiting for it until `deadline`.
     ///
     /// # Errors
-    /// As [`Self::recv_deadline`].
+    /// [`RecvTimeoutError::Timeout`] if none came until then; else as [`Self::recv_ref`].
     #[inline(always)]
     pub fn recv_ref_deadline(
         &mut self,
@@ -216,7 +220,7 @@ impl<K: Discipline> Receiver<K> {
     /// Lends the next message in place if there is one now.
     ///
     /// # Errors
-    /// As [`Self::try_recv`].
+    /// [`TryRecvError::Empty`] if there is none; else as [`Self::recv_ref`].
     #[inline(always)]
     pub fn try_recv_ref(&mut self) -> Result<RecordRef<'_>, TryRecvError> {
         let front = self.try_front()?;

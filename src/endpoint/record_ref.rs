@@ -78,8 +78,10 @@ impl<'a> RecordRef<'a> {
         Self { payload, front, end, consumer, wakes, intake, lent }
     }
 
-    /// The message's position in its ring: the same where it is delivered again, never that of
-    /// another message of that ring. Messages of two lanes may have the same.
+    /// The message's position in its ring, in bytes, not in messages: from one message to the next it grows by
+    /// what the record takes, and by padding at the end of a lap. No other message of that ring ever has it in
+    /// the region's life, and one that is delivered again has it again. Messages of two lanes may have the
+    /// same. It is compared by difference, as 64 bits wrap in the end.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.payload.position().wrapping_sub(self.front.payload_offset())
@@ -124,8 +126,9 @@ impl<'a> RecordRef<'a> {
     ///
     /// # Errors
     /// [`Error::TooManyFiles`] where the process may not have so many descriptors;
-    /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] where there are none;
-    /// [`Error::ForkedChild`]. The message stays in any case.
+    /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] if they are gone: no other call reports that of
+    /// a message that is lent. [`Error::ForkedChild`]. The message stays in any case: dropping it takes it,
+    /// without its handles.
     ///
     /// # Cost
     /// One system call, and none where the message has no handles.

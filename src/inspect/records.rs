@@ -30,7 +30,7 @@ const MISSED_MAX: u64 = 256;
 pub struct RecordView {
     /// The ring.
     pub ring: u32,
-    /// Its position.
+    /// Its position, in bytes: it grows with each record, and the ring never repeats one in the region's life.
     pub position: u64,
     /// Where in the file its header word lies.
     pub offset: u64,
