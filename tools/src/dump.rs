@@ -8,7 +8,7 @@ use tombolo::inspect::{Image, Records, RecordsEnd, RingView};
 use crate::exit::{Exit, Failure};
 use crate::form::{Ending, Form};
 use crate::units::counted;
-use crate::{health, locate};
+use crate::{health, lanes, locate};
 
 /// What to show.
 #[derive(clap::Args)]
@@ -31,9 +31,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<Exit, Failure> {
     let image = Image::open(&locate::locate(&args.region))?;
-    let rings = chosen(args, &image)?;
-    let mut exit = Exit::from(image.health());
     let form = if args.json { Form::Json } else { Form::Text };
+    let mut rings = chosen(args, &image)?;
+    let unused = lanes::unused(&image);
+    if form == Form::Text && args.ring.is_none() {
+        rings.retain(|ring| !unused.has(ring));
+    }
+    let mut exit = Exit::from(image.health());
     form.begin(&image, out)?;
     let walks = rings.iter().filter_map(|ring| {
         let records = image.records(ring.ring, args.limit.into(), args.bytes)?;
@@ -44,6 +48,12 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<Exit, Failure> {
         if show(form, &mut records, out)? == RecordsEnd::Damaged {
             exit = Exit::Damaged;
         }
+    }
+    if form == Form::Text
+        && args.ring.is_none()
+        && let Some(words) = unused.words()
+    {
+        writeln!(out, "\n{words}")?;
     }
     form.end(out)?;
     Ok(exit)

@@ -2,11 +2,13 @@
 
 mod columns;
 mod dump;
+mod endpoints;
 mod exit;
 mod fields;
 mod form;
 mod health;
 mod inspect;
+mod lanes;
 mod layout;
 mod locate;
 mod record;

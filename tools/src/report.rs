@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 
 use tombolo::inspect::{Boot, EndpointView, Image, Liveness, RingView};
-use tombolo_abi::{Header, RegionState, RingKind, Role, SlotState, caps, slot_flags, wake};
+use tombolo_abi::{Header, RegionState, Role, SlotState, caps, slot_flags, wake};
 
 use crate::columns::Columns;
-use crate::health;
-use crate::units::{age, count, counted, hex, moment, percent, printable, printable_bytes, size};
+use crate::lanes::Unused;
+use crate::units::{count, counted, hex, moment, percent, printable, printable_bytes, size};
+use crate::{endpoints, health, lanes};
 
 /// Problems that are listed in full.
 const PROBLEMS_SHOWN: usize = 20;
@@ -21,11 +22,12 @@ pub(crate) fn write(image: &Image, out: &mut impl Write) -> io::Result<()> {
     if image.rings().is_empty() {
         return Ok(());
     }
-    write_geometry(image, out)?;
-    write_rings(image, out)?;
-    write_traffic(image, out)?;
-    write_remarks(image, out)?;
-    write_endpoints(image, out)
+    let unused = lanes::unused(image);
+    write_geometry(image, &unused, out)?;
+    write_rings(image, &unused, out)?;
+    write_traffic(image, &unused, out)?;
+    write_remarks(image, &unused, out)?;
+    endpoints::write(image, out)
 }
 
 fn write_problems(image: &Image, out: &mut impl Write) -> io::Result<()> {
@@ -134,7 +136,7 @@ fn size_words(header: &Header, file_len: u64) -> String {
     format!("{region}, in a file of {} ({} bytes)", size(file_len), count(file_len))
 }
 
-fn write_geometry(image: &Image, out: &mut impl Write) -> io::Result<()> {
+fn write_geometry(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
     let Some(page) = image.page() else { return Ok(()) };
     let header = &page.header;
     let mut table = Columns::new(&["SECTION", ">OFFSET", ">SIZE", "HOLDS"]);
@@ -149,7 +151,7 @@ fn write_geometry(image: &Image, out: &mut impl Write) -> io::Result<()> {
     let (rings, entry_len) = (u64::from(header.ring_count), u64::from(header.entry_len));
     let holds = format!("{rings} rings of {entry_len} bytes");
     section("directory".into(), header.directory_offset, rings * entry_len, holds);
-    for ring in image.rings() {
+    for ring in image.rings().iter().filter(|ring| !unused.has(ring)) {
         let (number, entry) = (ring.ring, &ring.entry);
         if ring.control.is_some() {
             let len = header.control_len.into();
@@ -173,7 +175,7 @@ fn data_words(ring: &RingView) -> String {
     format!("records at multiples of {align}, up to {longest} bytes, {} handles", entry.max_handles)
 }
 
-fn write_rings(image: &Image, out: &mut impl Write) -> io::Result<()> {
+fn write_rings(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
     let mut table = Columns::new(&[
         "RING",
         "KIND",
@@ -185,7 +187,7 @@ fn write_rings(image: &Image, out: &mut impl Write) -> io::Result<()> {
         ">HEAD",
         ">TAIL",
     ]);
-    for ring in image.rings() {
+    for ring in image.rings().iter().filter(|ring| !unused.has(ring)) {
         let depth = ring.depth;
         let msgs = depth.and_then(|depth| depth.msgs);
         let position = |word: Option<u64>| word.map_or_else(dash, |word| word.to_string());
@@ -202,10 +204,11 @@ fn write_rings(image: &Image, out: &mut impl Write) -> io::Result<()> {
         ]);
     }
     writeln!(out, "\nRINGS")?;
-    table.write(out)
+    table.write(out)?;
+    unused.words().map_or(Ok(()), |words| writeln!(out, "  {words}"))
 }
 
-fn write_traffic(image: &Image, out: &mut impl Write) -> io::Result<()> {
+fn write_traffic(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
     let mut table = Columns::new(&[
         "RING",
         ">SENT",
@@ -219,7 +222,7 @@ fn write_traffic(image: &Image, out: &mut impl Write) -> io::Result<()> {
         ">LOCK BREAKS",
         ">SKIPPED",
     ]);
-    for ring in image.rings() {
+    for ring in image.rings().iter().filter(|ring| !unused.has(ring)) {
         let Some(control) = &ring.control else { continue };
         table.row([
             ring.ring.to_string(),
@@ -235,12 +238,15 @@ fn write_traffic(image: &Image, out: &mut impl Write) -> io::Result<()> {
             count(control.skipped),
         ]);
     }
-    writeln!(out, "\nTRAFFIC (since the region was made; FULL: sends that found no room)")?;
+    writeln!(out, "\nTRAFFIC (since the region was made; FULL: sends that found no space)")?;
     table.write(out)
 }
 
-fn write_remarks(image: &Image, out: &mut impl Write) -> io::Result<()> {
-    let of_ring = |ring| remarks(ring).into_iter().chain(carrying(image, ring));
+fn write_remarks(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
+    let of_ring = |ring| {
+        let carrying = carrying(image, ring).filter(|_| !unused.has(ring));
+        remarks(ring).into_iter().chain(carrying)
+    };
     let remarks: Vec<String> = image.rings().iter().flat_map(of_ring).collect();
     if !remarks.is_empty() {
         writeln!(out)?;
@@ -260,7 +266,7 @@ fn remarks(ring: &RingView) -> Vec<String> {
         remarks.push(format!("ring {number}: its receiver waits for a message"));
     }
     if control.tx_wake & (wake::ARMED_FUTEX | wake::ARMED_FD) != 0 {
-        remarks.push(format!("ring {number}: a sender waits for room"));
+        remarks.push(format!("ring {number}: a sender waits for space"));
     }
     remarks
 }
@@ -291,74 +297,9 @@ fn carrying(image: &Image, ring: &RingView) -> Option<String> {
     ))
 }
 
-fn write_endpoints(image: &Image, out: &mut impl Write) -> io::Result<()> {
-    let slots = image.page().map_or(0, |page| page.header.slot_count) as usize;
-    let unused = slots.saturating_sub(image.endpoints().len());
-    writeln!(out, "\nENDPOINTS ({unused} of {slots} slots never used)")?;
-    if image.endpoints().is_empty() {
-        return writeln!(out, "  none yet");
-    }
-    let mut table = Columns::new(&[
-        "SLOT",
-        "RING",
-        "ROLE",
-        "ALIVE",
-        ">PID",
-        "COMMAND",
-        "STATE",
-        ">SENT",
-        ">BYTES",
-        ">WAKES",
-        ">ELIDED",
-        ">WAITS",
-        ">SLEEPS",
-        ">BY DEATH",
-        ">BREAKS",
-        "ATTACHED",
-    ]);
-    for endpoint in image.endpoints() {
-        let fields = &endpoint.fields;
-        let torn = if endpoint.torn { " ~torn" } else { "" };
-        table.row([
-            endpoint.slot.to_string(),
-            fields.ring.to_string(),
-            role(endpoint),
-            alive(endpoint).to_owned(),
-            fields.pid.to_string(),
-            health::command(endpoint),
-            format!("{} #{}{torn}", slot_state(endpoint), fields.incarnation),
-            if counts_sent(image, endpoint) { count(fields.msgs) } else { dash() },
-            if counts_sent(image, endpoint) { size(fields.bytes) } else { dash() },
-            count(fields.wakes_sent),
-            count(fields.wakes_elided),
-            count(fields.full_waits),
-            count(fields.sleeps),
-            count(fields.woken_by_death),
-            count(fields.lock_breaks),
-            age(fields.attach_ns),
-        ]);
-    }
-    table.write(out)
-}
-
 /// What stands where there is nothing to say.
-fn dash() -> String {
+pub(crate) fn dash() -> String {
     "-".to_owned()
-}
-
-/// Whether the slot counts what its owner sends: only where a ring has several senders.
-fn counts_sent(image: &Image, endpoint: &EndpointView) -> bool {
-    let ring = image.rings().iter().find(|ring| ring.ring == endpoint.fields.ring);
-    endpoint.role() == Some(Role::Sender)
-        && ring.is_some_and(|ring| ring.entry.ring_kind() == Some(RingKind::Mpsc))
-}
-
-fn alive(endpoint: &EndpointView) -> &'static str {
-    match health::liveness(endpoint.liveness) {
-        "alive" => "yes",
-        "dead" => "DEAD",
-        other => other,
-    }
 }
 
 /// The ring's kind in a word.

@@ -336,3 +336,34 @@ fn lanes_are_shown_each_with_what_is_in_it() {
     assert_eq!(code, 0);
     assert!(out.contains("|of the first") && out.contains("|and one more"), "{out}");
 }
+
+#[test]
+fn lanes_that_were_never_used_are_counted_and_not_listed() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("lanes.tombolo");
+    let lanes = OpenOptions::new().mpsc_order(tombolo::MpscOrder::PerProducer).producers(8);
+    let mut region = EventsRegion::open_path_with(&path, lanes.mpsc_capacity(4096)).unwrap();
+    let rows = |out: &str| out.lines().filter(|line| line.contains(" lane ")).count();
+    let (code, out, _) = look("inspect", &path, &[]);
+    assert_eq!((code, rows(&out)), (0, 0), "{out}");
+    assert!(out.contains("8 of 8 lanes were never used"), "{out}");
+
+    let (mut first, _) = region.split_mpsc().unwrap();
+    let mut second = first.clone();
+    first.send(b"of the first").unwrap();
+    second.claim().unwrap(); // and sends nothing
+    let (code, out, _) = look("inspect", &path, &[]);
+    println!("{out}");
+    assert_eq!((code, rows(&out)), (0, 2), "{out}");
+    assert!(out.contains("6 of 8 lanes were never used"), "{out}");
+    assert!(out.contains("ring 2 control") && !out.contains("ring 3 control"), "{out}");
+    let (_, dump, _) = look("dump", &path, &[]);
+    assert!(dump.contains("\nring 2  lane") && !dump.contains("\nring 3  lane"), "{dump}");
+    assert!(dump.contains("6 of 8 lanes were never used"), "{dump}");
+    let (_, dump, _) = look("dump", &path, &["--ring", "3"]);
+    assert!(dump.contains("\nring 3  lane"), "one that is asked for is shown: {dump}");
+    for command in ["inspect", "dump"] {
+        let (_, json) = look_json(command, &path);
+        assert_eq!(json["rings"].as_array().map(Vec::len), Some(9), "{command}");
+    }
+}
