@@ -138,3 +138,56 @@ pub(super) fn consumer(region: &Region, ring: u32) -> Option<u32> {
 fn slot_of(region: &Region, ring: u32) -> u16 {
     region.entries()[ring as usize].rx_slot
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::tests::region;
+    use super::*;
+    use crate::{EventsRegion, MpscOrder, OpenOptions};
+
+    fn owner(region: &Region, ring: u32) -> LockWord {
+        LockWord { slot: slot_of(region, ring), incarnation: 1 }
+    }
+
+    fn named(path: &std::path::Path) -> EventsRegion {
+        EventsRegion::open_path_with(path, OpenOptions::new().max_handles(8)).unwrap()
+    }
+
+    #[test]
+    fn opening_wakes_the_senders_that_wait_for_a_receiver() {
+        let region = region(MpscOrder::Total);
+        let region = region.shared();
+        let before = region.membership().load(Acquire);
+        let _door = Door::open(region, 1, owner(region, 1));
+        assert_ne!(region.membership().load(Acquire), before);
+        assert!(consumer(region, 1).is_some());
+    }
+
+    #[test]
+    fn a_receiver_without_a_name_does_not_say_that_it_takes_connections() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let region = named(&path);
+        std::fs::remove_file(path).unwrap();
+        directory.close().unwrap(); // no name can be made in what is removed
+        let region = region.shared();
+        let _door = Door::open(region, 0, owner(region, 0));
+        assert_eq!(consumer(region, 0), None);
+        let Err(NotConnected::NotOpened(_)) = connect(region, 0, None) else {
+            panic!("connected, or it is not told why not")
+        };
+    }
+
+    #[test]
+    fn no_sender_connects_before_the_receiver_says_that_it_takes_connections() {
+        let directory = tempfile::tempdir().unwrap();
+        let region = named(&directory.path().join("r"));
+        let region = region.shared();
+        let place = region.place().unwrap();
+        let _listener = Listener::open(region, place, 0, owner(region, 0));
+        let refused = connect(region, 0, consumer(region, 0));
+        assert!(matches!(refused, Err(NotConnected::Refused(Errno::CONNREFUSED))));
+        announce(region, slot_of(region, 0));
+        assert!(connect(region, 0, consumer(region, 0)).is_ok());
+    }
+}

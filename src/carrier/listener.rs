@@ -193,6 +193,7 @@ fn draw() -> Result<u64, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::path::Path;
 
     use super::*;
@@ -297,5 +298,29 @@ mod tests {
         };
         assert!(!std::thread::scope(|scope| scope.spawn(look).join().unwrap()));
         assert!(matches!(scene.said(), Said::Number(_)));
+    }
+
+    #[test]
+    fn closing_turns_away_who_waits_at_any_listener_of_which_a_child_has_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut scene = Scene::new(directory.path());
+        let connect = |scene: &Scene| {
+            let place = scene.region.shared().place().unwrap();
+            let named = scene.listener.named.as_ref().unwrap();
+            let copy = named.socket.as_fd().try_clone_to_owned().unwrap();
+            (socket::connect(place.dir(), &named.name).unwrap(), copy)
+        };
+        let first = connect(&scene);
+        std::fs::remove_file(scene.path(directory.path())).unwrap();
+        assert!(scene.look_after());
+        let second = connect(&scene);
+        let Scene { region, listener, .. } = scene;
+        let (region, slot) = (region.shared(), listener.slot());
+        listener.close(region, region.place().unwrap());
+        for (waiting, _copy) in [&first, &second] {
+            let found = socket::peek_bytes(waiting.as_fd(), &mut [0]);
+            assert_ne!(found, Err(Errno::AGAIN), "it waits");
+        }
+        assert_eq!(said(region, slot), Said::Nothing);
     }
 }

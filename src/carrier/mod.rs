@@ -61,3 +61,48 @@ fn is_trusted(region: &Region, socket: BorrowedFd<'_>) -> bool {
 fn admit<T: AsFd>(region: &Region, socket: T) -> Option<T> {
     is_trusted(region, socket.as_fd()).then_some(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, fchown};
+
+    use rustix::process::{Gid, Uid, geteuid};
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+    use super::*;
+    use crate::os::socket;
+
+    const NOBODY: u32 = 65_534;
+
+    #[test]
+    fn another_user_is_trusted_only_if_it_may_write_to_the_region() {
+        if !geteuid().is_root() {
+            return eprintln!("skipped: only root can be another user");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let region = crate::EventsRegion::open_path(directory.path().join("r")).unwrap();
+        let region = region.shared();
+        let connect = || {
+            let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+            set_thread_groups(&[]).unwrap(); // of this thread
+            set_thread_res_gid(group, group, group).unwrap();
+            set_thread_res_uid(user, user, user).unwrap();
+            socket::pair().unwrap()
+        };
+        let (socket, _other) = std::thread::scope(|scope| scope.spawn(connect).join().unwrap());
+        let file = std::fs::File::open(directory.path().join("r")).unwrap();
+        for (group, mode, expected) in [
+            (0, 0o600, false),
+            (0, 0o604, false),
+            (0, 0o606, true),
+            (0, 0o660, false),
+            (NOBODY, 0o640, false),
+            (NOBODY, 0o660, true),
+        ] {
+            fchown(&file, None, Some(group)).unwrap();
+            file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+            let found = is_trusted(region, socket.as_fd());
+            assert_eq!(found, expected, "group {group}, mode {mode:o}");
+        }
+    }
+}

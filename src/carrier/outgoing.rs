@@ -206,3 +206,111 @@ fn not_connected(region: &Region, ring: u32, error: NotConnected) -> Unsent {
         _ => Unsent::Failed(region.io_error("connect for the handles of", error.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use tombolo_abi::Slot;
+
+    use super::super::connection::tests::region;
+    use super::*;
+    use crate::region::slot_table::slot_u32;
+    use crate::{EventsRegion, MpscConsumer, MpscOrder};
+
+    /// A region whose ring 1 has a consumer, and no senders but those of the test.
+    struct Scene {
+        region: EventsRegion,
+        _consumer: MpscConsumer,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let mut region = region(MpscOrder::Total);
+            let (_, mut consumer) = region.split_mpsc().unwrap();
+            consumer.claim().unwrap();
+            Self { region, _consumer: consumer }
+        }
+
+        fn connect(&self, outgoing: &mut Outgoing) {
+            outgoing.connect(self.region.shared(), 1).unwrap();
+        }
+
+        fn hand_over(&self, outgoing: &mut Outgoing, position: u64) -> Result<(), Unsent> {
+            let region = self.region.shared();
+            let sender = LockWord { slot: region.entries()[1].tx_slot_first, incarnation: 1 };
+            let handles = &[Handle::new(std::fs::File::open("/proc/self/exe").unwrap())];
+            outgoing.hand_over(&HandOver { region, ring: 1, sender, tail: 0, position, handles })
+        }
+
+        /// As if the consumer were gone, and another there, but its rendezvous not closed.
+        fn exchange_consumer(&self) {
+            let region = self.region.shared();
+            let filled = slot_u32(region, region.entries()[1].rx_slot, offset_of!(Slot, seqlock));
+            filled.fetch_add(2, Relaxed);
+        }
+
+        /// The kinds of the packets that came over the next connection.
+        fn arrived(&self) -> Vec<u32> {
+            let rendezvous = self.region.shared().rendezvous(1).unwrap();
+            let connection = rendezvous.take_out().unwrap().unwrap();
+            let mut bytes = [0; 4];
+            let take = || {
+                socket::peek_bytes(connection.as_fd(), &mut bytes).ok().filter(|len| *len > 0)?;
+                socket::drop_first(&connection).unwrap();
+                Some(u32::from_ne_bytes(bytes))
+            };
+            std::iter::from_fn(take).collect()
+        }
+    }
+
+    #[test]
+    fn a_connection_says_hello_once() {
+        let (scene, mut outgoing) = (Scene::new(), Outgoing::default());
+        scene.connect(&mut outgoing);
+        scene.hand_over(&mut outgoing, 64).unwrap();
+        scene.hand_over(&mut outgoing, 128).unwrap();
+        let handles = packet_kind::HANDLES;
+        assert_eq!(scene.arrived(), [packet_kind::HELLO, handles, handles]);
+    }
+
+    #[test]
+    fn nothing_is_handed_over_to_a_consumer_that_came_after_connecting() {
+        let (scene, mut outgoing) = (Scene::new(), Outgoing::default());
+        scene.connect(&mut outgoing);
+        scene.exchange_consumer();
+        let unsent = scene.hand_over(&mut outgoing, 64).unwrap_err();
+        assert!(matches!(unsent, Unsent::NoReceiver), "{unsent:?}");
+        assert!(!outgoing.is_connected());
+        assert!(scene.arrived().is_empty());
+    }
+
+    #[test]
+    fn connecting_again_leaves_a_connection_to_the_consumer_before() {
+        let (scene, mut outgoing) = (Scene::new(), Outgoing::default());
+        scene.connect(&mut outgoing);
+        scene.exchange_consumer();
+        scene.connect(&mut outgoing);
+        scene.hand_over(&mut outgoing, 64).unwrap();
+        assert!(scene.arrived().is_empty(), "sent over the first one");
+        assert_eq!(scene.arrived(), [packet_kind::HELLO, packet_kind::HANDLES]);
+    }
+
+    #[test]
+    fn a_sender_that_may_have_no_more_descriptors_is_told_so_and_one_over_its_quota_waits() {
+        let region = region(MpscOrder::Total);
+        let unsent = |error| not_connected(region.shared(), 1, NotConnected::Refused(error));
+        for error in [Errno::MFILE, Errno::NFILE] {
+            let unsent = unsent(error);
+            let Unsent::Failed(Error::TooManyFiles { ring: 1, source }) = unsent else {
+                panic!("{unsent:?}")
+            };
+            assert_eq!(source.raw_os_error(), Some(error.raw_os_error()));
+        }
+        for error in [Errno::TOOMANYREFS, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(matches!(unsent(error), Unsent::Crowded));
+        }
+        assert!(matches!(unsent(Errno::ACCESS), Unsent::Failed(Error::Io { .. })));
+    }
+}
