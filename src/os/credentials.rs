@@ -63,6 +63,7 @@ fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
@@ -73,5 +74,13 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let own = rustix::process::geteuid().as_raw();
         assert_eq!(peer_user(ours.as_fd()).unwrap(), own);
+    }
+
+    #[test]
+    fn nobody_is_behind_what_is_no_socket() {
+        let file = File::open("/proc/self/exe").unwrap();
+        assert!(peer_user(file.as_fd()).is_err());
+        let group = rustix::process::getegid().as_raw();
+        assert!(!peer_is_member(file.as_fd(), group) && !peer_is_member(file.as_fd(), 0));
     }
 }

@@ -141,10 +141,9 @@ fn in_steps(
     Ok(())
 }
 
-/// What `mode` says the file is, for an error.
+/// What `mode` says the file is, which is no regular one, for an error.
 pub(crate) fn type_name(mode: u32) -> &'static str {
     match FileType::from_raw_mode(mode) {
-        FileType::RegularFile => "regular file",
         FileType::Directory => "directory",
         FileType::Symlink => "symbolic link",
         FileType::Fifo => "FIFO",
@@ -158,6 +157,7 @@ pub(crate) fn type_name(mode: u32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::staged::{self, Call};
 
     #[test]
     fn a_file_opened_afresh_is_the_same_file_and_another_is_refused() {
@@ -181,9 +181,66 @@ mod tests {
         assert_eq!(parts(0..LEN), [0..4096, middle.clone(), LEN - 4096..LEN]);
         assert_eq!(parts(LEN / 2 + 9..LEN - 9), [LEN / 2 + 9..middle.end, LEN - 4096..LEN - 9]);
         assert_eq!(parts(4096..4097), []);
+        assert_eq!(parts(4096..LEN / 2), []);
         reserve(file.as_fd(), 0, LEN).unwrap();
         assert!(is_without_holes(file.as_fd(), LEN));
         assert!(!is_without_holes(file.as_fd(), LEN / 2), "which half has them is not known");
+    }
+
+    #[test]
+    fn a_file_system_that_lies_about_holes_leads_to_no_other_bytes() {
+        let seek = Call::any(libc::SYS_lseek); // says 0, before everything that is asked for
+        let parts = staged::skipping(seek, || {
+            let file = tempfile::tempfile().unwrap();
+            written_parts(file.as_fd(), 4096..8192).collect::<Vec<_>>()
+        });
+        let Some(parts) = parts else { return eprintln!("skipped: no filters") };
+        assert!(parts.iter().all(|part| part.start >= 4096 && part.end <= 8192), "{parts:?}");
+    }
+
+    #[test]
+    fn a_file_gets_its_room_also_from_a_file_system_that_gives_none_ahead() {
+        const FROM: u64 = 4096;
+        const TO: u64 = 3 * STEP_LEN + 4096;
+        for errno in [Errno::OPNOTSUPP, Errno::NOSYS] {
+            let full = staged::refusing(Call::any(libc::SYS_fallocate), errno, || {
+                let file = tempfile::tempfile_in("/dev/shm").unwrap();
+                write_at(file.as_fd(), &[7; FROM as usize], 0).unwrap();
+                reserve(file.as_fd(), FROM, TO).unwrap();
+                let mut bytes = vec![1; TO as usize + 1];
+                let len = read_at(file.as_fd(), &mut bytes, 0).unwrap();
+                assert!(bytes[..FROM as usize].iter().all(|byte| *byte == 7));
+                assert!(bytes[FROM as usize..len].iter().all(|byte| *byte == 0));
+                len as u64 == TO && is_without_holes(file.as_fd(), TO)
+            });
+            let Some(full) = full else { return eprintln!("skipped: no filters") };
+            assert!(full);
+        }
+    }
+
+    #[test]
+    fn a_write_that_writes_nothing_ends_in_an_error() {
+        let written = staged::skipping(Call::any(libc::SYS_pwrite64), || {
+            write_at(tempfile::tempfile().unwrap().as_fd(), b"bytes", 0)
+        });
+        let Some(written) = written else { return eprintln!("skipped: no filters") };
+        assert_eq!(written, Err(Errno::NOSPC));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_has_a_name() {
+        let named = [
+            (libc::S_IFDIR, "directory"),
+            (libc::S_IFLNK, "symbolic link"),
+            (libc::S_IFIFO, "FIFO"),
+            (libc::S_IFSOCK, "socket"),
+            (libc::S_IFCHR, "character device"),
+            (libc::S_IFBLK, "block device"),
+            (0, "file of unknown type"),
+        ];
+        for (mode, name) in named {
+            assert_eq!(type_name(mode | 0o600), name);
+        }
     }
 
     #[test]

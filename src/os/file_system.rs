@@ -48,3 +48,41 @@ pub(crate) fn name(magic: u64) -> &'static str {
         _ => "an unknown file system",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn file_systems_have_the_names_that_people_know() {
+        let names = [
+            (libc::NFS_SUPER_MAGIC, "nfs"),
+            (libc::SMB_SUPER_MAGIC, "smb"),
+            (0xff53_4d42, "cifs"),
+            (0xfe53_4d42, "smb2"),
+            (libc::FUSE_SUPER_MAGIC, "fuse"),
+            (0x0102_1997, "9p"),
+            (libc::OVERLAYFS_SUPER_MAGIC, "overlayfs"),
+            (libc::PROC_SUPER_MAGIC, "proc"),
+            (libc::SYSFS_MAGIC, "sysfs"),
+            (libc::HUGETLBFS_MAGIC, "hugetlbfs"),
+            (libc::EXT4_SUPER_MAGIC + 1, "an unknown file system"),
+        ];
+        for (magic, wanted) in names {
+            assert_eq!(name(magic as u64), wanted);
+            assert!(!is_known(magic as u64));
+        }
+    }
+
+    #[test]
+    fn a_number_that_a_file_may_not_keep_is_none() {
+        let memory = rustix::fs::memfd_create(c"m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        assert_eq!(lasting_inode(memory.as_fd()), Ok(rustix::fs::fstat(&memory).unwrap().st_ino));
+        let of_proc = File::open("/proc/self/stat").unwrap();
+        assert_ne!(rustix::fs::fstat(&of_proc).unwrap().st_ino, 0);
+        assert_eq!(lasting_inode(of_proc.as_fd()), Ok(0));
+    }
+}

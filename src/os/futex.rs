@@ -125,3 +125,24 @@ pub(crate) fn disarm_and_wake(word: &AtomicU32, count: u32) {
     let _ =
         futex::wake_op(word, Flags::empty(), count, 0, word, WakeOp::AndN, WakeOpCmp::Eq, clear, 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::staged;
+
+    const LONG_ENOUGH: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_signal_ends_no_sleep() {
+        let word = AtomicU32::new(0);
+        let woken = staged::interrupted(|| wait(&word, 0, Moment::after(LONG_ENOUGH)));
+        assert_eq!(woken, Woken::TimedOut);
+        let woken =
+            staged::interrupted(|| wait_any(&[Sleeping::on(&word, 0)], Moment::after(LONG_ENOUGH)));
+        match woken {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => eprintln!("no such call"),
+            woken => assert_eq!(woken.unwrap(), Woken::TimedOut),
+        }
+    }
+}

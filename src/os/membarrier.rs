@@ -35,3 +35,34 @@ pub(crate) fn is_registered() -> bool {
 pub(crate) fn everywhere() -> bool {
     membarrier(MembarrierCommand::GlobalExpedited).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::os::staged::{self, Call};
+
+    #[test]
+    fn a_process_is_registered_by_itself_and_not_by_its_parent() {
+        fork::Owner::current().unwrap();
+        if register().is_err() {
+            return eprintln!("skipped: no barriers");
+        }
+        assert!(is_registered());
+        assert!(staged::in_child(|| !is_registered()));
+        assert!(staged::in_child(|| fork::Owner::current().is_ok() && !is_registered()));
+        let is_first_of_all = || {
+            REGISTERED.store(0, Ordering::Relaxed);
+            !is_registered()
+        };
+        assert!(staged::in_child(is_first_of_all));
+        assert!(is_registered());
+    }
+
+    #[test]
+    fn a_barrier_that_is_refused_is_none() {
+        let refused = staged::refusing(Call::any(libc::SYS_membarrier), Errno::PERM, everywhere);
+        assert_ne!(refused, Some(true));
+    }
+}

@@ -1,5 +1,5 @@
 //! System calls: through `rustix` where it has them, in a few named files with unsafe where it
-//! lacks them (`close`, `descriptor`, `ofd`, `fork`, `signals`, `credentials`, `umask`).
+//! lacks them (`close`, `descriptor`, `ofd`, `fork`, `signals`, `credentials`, `umask`; `staged` for tests).
 
 pub(crate) mod boot;
 pub(crate) mod close;
@@ -15,4 +15,6 @@ pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod signals;
 pub(crate) mod socket;
+#[cfg(test)]
+pub(crate) mod staged;
 pub(crate) mod umask;

@@ -1,0 +1,140 @@
+//! What a kernel does seldom, or an older one always, for the unit tests: system calls that fail, and
+//! signals that interrupt.
+#![allow(unsafe_code)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::null_mut;
+use std::sync::Once;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicU32};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::thread::{gettid, set_no_new_privs};
+
+/// A system call, and an argument by its place if only calls with that are meant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) number: libc::c_long,
+    pub(crate) argument: Option<(u32, u32)>,
+}
+
+impl Call {
+    pub(crate) fn any(number: libc::c_long) -> Self {
+        Self { number, argument: None }
+    }
+}
+
+/// Calls `body` on a thread of its own, in which `call` fails with `errno`, and in all that it starts.
+/// `None` if the kernel takes no filters.
+pub(crate) fn refusing<T: Send>(
+    call: Call,
+    errno: Errno,
+    body: impl FnOnce() -> T + Send,
+) -> Option<T> {
+    thread::scope(|scope| {
+        let refused = scope.spawn(move || answer(call, errno.raw_os_error()).then(body));
+        joined(refused)
+    })
+}
+
+/// As [`refusing`], but `call` does nothing and says 0.
+pub(crate) fn skipping<T: Send>(call: Call, body: impl FnOnce() -> T + Send) -> Option<T> {
+    thread::scope(|scope| joined(scope.spawn(move || answer(call, 0).then(body))))
+}
+
+/// Whether `body` says so in a forked child.
+pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child is for tests, which know that it has this thread only; it leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let is_so = catch_unwind(AssertUnwindSafe(body)).unwrap_or(false);
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(i32::from(!is_so)) };
+    }
+    let mut status = -1;
+    // SAFETY: `status` is a valid place for the child's status.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    status == 0
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Has the call fail, or do nothing, in this thread for ever; gives whether that is so.
+pub(crate) fn answer(call: Call, errno: i32) -> bool {
+    const ALLOW: libc::sock_filter = ends(libc::SECCOMP_RET_ALLOW);
+    let load = |offset| one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0);
+    let differs = |value, skip| one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skip);
+    let refuse = ends(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs());
+    let (number, argument) = (call.number as u32, call.argument.unwrap_or_default());
+    // The call's number lies at offset 0, its arguments from 16 on, each with the lower half first.
+    let mut program = match call.argument {
+        None => vec![load(0), differs(number, 1), refuse, ALLOW],
+        Some(_) => vec![
+            load(0),
+            differs(number, 3),
+            load(16 + 8 * argument.0),
+            differs(argument.1, 1),
+            refuse,
+            ALLOW,
+        ],
+    };
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    if set_no_new_privs(true).is_err() {
+        return false;
+    }
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the kernel reads `len` instructions at `filter`, which `program` holds until the end of this
+    // function, and copies them.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) };
+    set == 0
+}
+
+const fn one(code: u32, k: u32, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf, k }
+}
+
+const fn ends(verdict: u32) -> libc::sock_filter {
+    one(libc::BPF_RET | libc::BPF_K, verdict, 0)
+}
+
+/// Signals that [`interrupted`] has sent and that were handled.
+static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+/// Calls `body` on a thread that a signal interrupts again and again, and does not restart what it did.
+pub(crate) fn interrupted<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    extern "C" fn handle(_: libc::c_int) {
+        HANDLED.fetch_add(1, Relaxed);
+    }
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let handler = handle as extern "C" fn(libc::c_int);
+        // SAFETY: an action of zeros has no flags and blocks no signals.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as libc::sighandler_t;
+        // SAFETY: the handler does nothing but count; the old action is not asked for.
+        unsafe { libc::sigaction(libc::SIGUSR2, &action, null_mut()) };
+    });
+    let number = AtomicI32::new(0);
+    let before = HANDLED.load(Relaxed);
+    let result = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            number.store(gettid().as_raw_nonzero().get(), Relaxed);
+            body()
+        });
+        while !thread.is_finished() {
+            thread::sleep(Duration::from_millis(5));
+            let (process, number) = (std::process::id(), number.load(Relaxed));
+            if number != 0 {
+                // SAFETY: a signal to a thread of this process, which handles it, or to none.
+                unsafe { libc::syscall(libc::SYS_tgkill, process, number, libc::SIGUSR2) };
+            }
+        }
+        joined(thread)
+    });
+    assert_ne!(HANDLED.load(Relaxed), before, "it was over before the first signal");
+    result
+}
