@@ -8,6 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::io::{Errno, retry_on_intr};
+
 /// How a range is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -76,18 +78,14 @@ fn fcntl(
         l_len: (range.end - range.start) as libc::off_t,
         l_pid: 0, // the OFD commands refuse anything else
     };
-    loop {
+    retry_on_intr(|| {
         // SAFETY: the OFD commands read and write one `flock`, which `lock` is and which lives
         // across the call; the descriptor is borrowed for the call.
         let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) };
-        if result == 0 {
-            return Ok(lock);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+        let error = || Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO);
+        if result == 0 { Ok(()) } else { Err(error()) }
+    })?;
+    Ok(lock)
 }
 
 #[cfg(test)]
@@ -106,6 +104,10 @@ mod tests {
         assert!(!is_locked(a.as_fd(), range.clone()).unwrap());
         let wide = tombolo_abi::LOCK_BASE..tombolo_abi::LOCK_SLOTS + 100;
         assert_eq!(first_locked(b.as_fd(), wide).unwrap(), Some(range.start));
+        let far = range.end..range.end + 9;
+        assert!(try_lock(a.as_fd(), range.start..far.end, Mode::Shared).unwrap());
+        assert_eq!(first_locked(b.as_fd(), far.clone()).unwrap(), Some(far.start));
+        unlock(a.as_fd(), far).unwrap();
         unlock(a.as_fd(), range.clone()).unwrap();
         assert!(!is_locked(b.as_fd(), range).unwrap());
     }

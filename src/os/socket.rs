@@ -132,13 +132,10 @@ pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<Descriptor, Err
 /// The next connection; `None` where nobody waits.
 pub(crate) fn accept(listener: &Descriptor) -> Result<Option<Descriptor>, Errno> {
     check_ours(listener)?;
-    loop {
-        match private(|| rustix::net::accept_with(listener, FLAGS)) {
-            Ok(socket) => return Ok(Some(socket)),
-            Err(Errno::AGAIN) => return Ok(None),
-            Err(Errno::INTR | Errno::CONNABORTED) => {}
-            Err(error) => return Err(error),
-        }
+    match private(|| retry_on_intr(|| rustix::net::accept_with(listener, FLAGS))) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -177,7 +174,7 @@ pub(crate) fn send(
     check_ours(socket)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::TOOBIG); // never: callers send 64 at the most
     }
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -218,6 +215,7 @@ pub(crate) fn drop_first(socket: &Descriptor) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::staged::{self, Call};
 
     /// A connection by name: the sending end, the accepted one.
     fn pair() -> (Descriptor, Descriptor) {
@@ -244,6 +242,100 @@ mod tests {
         assert_eq!(peek(rx.as_fd(), &mut room).unwrap_err(), Errno::AGAIN);
         let at_end = std::io::Read::read(&mut end, &mut [0]).unwrap();
         assert_eq!(at_end, 0, "the writing end is still open somewhere");
+    }
+
+    /// A copy, as a forked child has one for a moment.
+    fn copy(one: &Descriptor) -> OwnedFd {
+        one.as_fd().try_clone_to_owned().unwrap()
+    }
+
+    fn is_at_end(pipe: &mut std::io::PipeReader) -> bool {
+        rustix::io::ioctl_fionbio(&*pipe, true).unwrap();
+        std::io::Read::read(pipe, &mut [0]).is_ok_and(|len| len == 0)
+    }
+
+    #[test]
+    fn a_connection_that_has_ended_takes_and_keeps_nothing_though_there_is_a_copy() {
+        let (tx, rx) = pair();
+        let _copy = copy(&rx);
+        let (mut end, sent) = std::io::pipe().unwrap();
+        for _ in 0..3 {
+            send(&tx, b"four", &[sent.as_fd()]).unwrap();
+        }
+        drop(sent);
+        super::end(rx);
+        assert!(is_at_end(&mut end), "the handles are open");
+        assert_eq!(send(&tx, b"four", &[]).unwrap_err(), Errno::PIPE);
+    }
+
+    #[test]
+    fn who_stopped_listening_turns_away_all_though_there_is_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(directory.path()).unwrap();
+        let listener = listen(dir.as_fd(), "name", Mode::RWXU).unwrap();
+        let _copy = copy(&listener);
+        let waiting = connect(dir.as_fd(), "name").unwrap();
+        stop_listening(listener);
+        assert_eq!(send(&waiting, b"four", &[]).unwrap_err(), Errno::PIPE);
+        assert_eq!(connect(dir.as_fd(), "name").unwrap_err(), Errno::CONNREFUSED);
+    }
+
+    #[test]
+    fn a_name_at_which_nobody_can_listen_is_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(directory.path()).unwrap();
+        let refused = staged::refusing(Call::any(libc::SYS_listen), Errno::ACCESS, || {
+            listen(dir.as_fd(), "name", Mode::RWXU).map(drop)
+        });
+        let Some(refused) = refused else { return eprintln!("skipped: no filters") };
+        assert_eq!(refused, Err(Errno::ACCESS));
+        assert_eq!(connect(dir.as_fd(), "name").unwrap_err(), Errno::NOENT);
+    }
+
+    #[test]
+    fn only_a_local_socket_of_packets_is_one() {
+        let is_one = |domain, kind| {
+            rustix::net::socket(domain, kind, None).is_ok_and(|one| is_of_packets(one.as_fd()))
+        };
+        assert!(is_one(AddressFamily::UNIX, SocketType::SEQPACKET));
+        assert!(!is_one(AddressFamily::UNIX, SocketType::STREAM));
+        assert!(!is_one(AddressFamily::INET, SocketType::STREAM));
+        assert!(!is_one(AddressFamily::VSOCK, SocketType::SEQPACKET));
+        let option = Some((2, libc::SO_DOMAIN.cast_unsigned())); // of a kind that is not known
+        let unknown = Call { number: libc::SYS_getsockopt, argument: option };
+        let unknown = staged::refusing(unknown, Errno::NOPROTOOPT, || {
+            is_one(AddressFamily::UNIX, SocketType::SEQPACKET)
+        });
+        assert_ne!(unknown, Some(true));
+    }
+
+    #[test]
+    fn a_packet_longer_than_the_space_for_it_says_so() {
+        let (tx, rx) = pair();
+        send(&tx, b"four", &[]).unwrap();
+        assert_eq!(peek(rx.as_fd(), &mut [0; 2]).unwrap().len, 4);
+        assert_eq!(peek_bytes(rx.as_fd(), &mut [0; 2]).unwrap(), 4);
+    }
+
+    /// Those of a region without a name are shared, so any process that has them can make them wait.
+    #[test]
+    fn nothing_waits_for_a_socket_that_another_process_made_wait() {
+        use sockopt::Timeout;
+        let long = std::time::Duration::from_secs(20);
+        let (tx, rx) = pair();
+        for one in [&tx, &rx] {
+            rustix::io::ioctl_fionbio(one, false).unwrap();
+            // So that a call which waits ends.
+            sockopt::set_socket_timeout(one, Timeout::Recv, Some(long)).unwrap();
+            sockopt::set_socket_timeout(one, Timeout::Send, Some(long)).unwrap();
+        }
+        let start = std::time::Instant::now();
+        assert_eq!(peek(rx.as_fd(), &mut [0; 8]).unwrap_err(), Errno::AGAIN);
+        assert_eq!(peek_bytes(rx.as_fd(), &mut [0; 8]).unwrap_err(), Errno::AGAIN);
+        assert_eq!(drop_first(&rx).unwrap_err(), Errno::AGAIN);
+        let full = (0..100_000).find_map(|_| send(&tx, &[0; 1000], &[]).err());
+        assert_eq!(full, Some(Errno::AGAIN));
+        assert!(start.elapsed() < long, "it waited {:?}", start.elapsed());
     }
 
     #[test]

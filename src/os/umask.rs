@@ -10,11 +10,11 @@
 
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
-use std::ptr::null_mut;
 
 use rustix::fs::Mode;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SocketAddrUnix;
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::signals::Blocked;
 
@@ -46,7 +46,9 @@ fn in_child(bind: &mut Bind<'_>) {
     // thread from going on until the child has ended. `run` makes system calls and touches nothing but
     // `bind`, which is borrowed mutably until then.
     let child = unsafe { libc::clone(run, top, flags, place) };
-    if child > 0 {
+    if child > 0
+        && let Some(child) = Pid::from_raw(child)
+    {
         reap(child);
     }
 }
@@ -61,13 +63,51 @@ extern "C" fn run(place: *mut c_void) -> i32 {
 
 /// Removes the child's entry among the processes. If another thread has waited for it, nothing is left to
 /// do.
-fn reap(child: libc::pid_t) {
-    loop {
-        // SAFETY: no status is asked for.
-        let found = unsafe { libc::waitpid(child, null_mut(), libc::__WALL) };
-        let is_interrupted = || Errno::from_io_error(&std::io::Error::last_os_error());
-        if found >= 0 || is_interrupted() != Some(Errno::INTR) {
-            return;
-        }
+fn reap(child: Pid) {
+    let options = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+    let _ = retry_on_intr(|| waitpid(Some(child), options));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::metadata;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+    use crate::os::staged::{self, Call};
+
+    /// Makes a name in the directory with a mode that the process's umask forbids; gives the name's mode.
+    fn mode_of_new_name(dir: &Path, name: &str) -> u32 {
+        let socket = crate::os::socket::new().unwrap();
+        rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o666)).unwrap();
+        bind(socket.as_fd(), &SocketAddrUnix::new(dir.join(name)).unwrap()).unwrap();
+        metadata(dir.join(name)).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_name_has_its_mode_though_the_child_cannot_be_waited_for() {
+        let dir = tempfile::TempDir::new().unwrap();
+        assert!(staged::in_child(|| {
+            rustix::process::umask(Mode::from_raw_mode(0o077));
+            if !staged::answer(Call::any(libc::SYS_wait4), libc::EPERM) {
+                return true; // no filters
+            }
+            (0..50).all(|name| mode_of_new_name(dir.path(), &name.to_string()) == 0o666)
+        }));
+    }
+
+    #[test]
+    fn a_child_that_is_refused_costs_the_program_none_of_its_own() {
+        let dir = tempfile::TempDir::new().unwrap();
+        assert!(staged::in_child(|| {
+            rustix::process::umask(Mode::from_raw_mode(0o077));
+            let mut own = Command::new("true").spawn().unwrap();
+            let is_refused = staged::answer(Call::any(libc::SYS_clone), libc::EAGAIN);
+            let mode = mode_of_new_name(dir.path(), "name");
+            mode == if is_refused { 0o600 } else { 0o666 } && own.wait().is_ok()
+        }));
     }
 }
