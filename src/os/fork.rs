@@ -35,15 +35,9 @@ impl Owner {
         static LAST: AtomicU64 = AtomicU64::new(0);
 
         let cookie = cookie()?;
-        let number = cookie.load(Ordering::Relaxed);
-        if number != 0 {
-            return Ok(Self { cookie, number });
-        }
         let next = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        match cookie.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Ok(Self { cookie, number: next }),
-            Err(number) => Ok(Self { cookie, number }), // another thread was first
-        }
+        let had = cookie.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(Self { cookie, number: had.map_or_else(|number| number, |_| next) })
     }
 
     /// Whether this code runs in that process, and not in a forked child of it.
@@ -138,28 +132,37 @@ impl Drop for NoForks {
     }
 }
 
+/// The process's half of [`HOLDER`].
+const PROCESS: u64 = !(u32::MAX as u64);
+
+/// What stands in [`HOLDER`] if this thread has it.
+fn this_thread() -> u64 {
+    let thread = gettid().as_raw_nonzero().get().unsigned_abs();
+    u64::from(std::process::id()) << 32 | u64::from(thread)
+}
+
 /// Also what a forking thread does just before. Takes no memory and no other lock. The holder may
 /// take it again: a handler of the fork under way may claim an endpoint, or a signal's handler fork.
 extern "C" fn lock() {
-    let pid = u64::from(std::process::id()) << 32;
-    let own = pid | u64::from(gettid().as_raw_nonzero().get().unsigned_abs());
+    let own = this_thread();
+    let pid = own & PROCESS;
     for round in 0u32.. {
         let holder = HOLDER.load(Ordering::Relaxed);
         if holder == own {
             NESTED.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let is_free = holder & !u64::from(u32::MAX) != pid;
+        let is_free = holder & PROCESS != pid;
         let take = || HOLDER.compare_exchange(holder, own, Ordering::Acquire, Ordering::Relaxed);
         if is_free && take().is_ok() {
-            NESTED.store(0, Ordering::Relaxed); // what an earlier process left
+            NESTED.store(0, Ordering::Relaxed); // else what an earlier process left
             return;
         }
         // Held for some ten system calls at the most, perhaps by a thread of lower priority.
-        if round % 64 == 63 {
-            std::thread::sleep(Duration::from_micros(50));
-        } else {
+        if round < 64 {
             std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_micros(50));
         }
     }
 }
@@ -177,13 +180,13 @@ extern "C" fn unlock() {
 /// What the child's side of a fork does just after: it has one thread, which holds off nobody.
 extern "C" fn reset() {
     descriptor::disown_inherited();
-    NESTED.store(0, Ordering::Relaxed);
     HOLDER.store(0, Ordering::Release);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::staged::{self, Call};
 
     #[test]
     fn an_owner_is_here_until_a_child_asks() {
@@ -201,6 +204,30 @@ mod tests {
         unsafe { libc::waitpid(child, &mut status, 0) };
         assert_eq!(status, 0, "the child took itself for its parent");
         assert!(owner.is_here());
+    }
+
+    #[test]
+    fn a_process_has_one_word_that_tells_it_from_its_children() {
+        let first = Owner::current().unwrap();
+        let mapping = Call::any(libc::SYS_mmap);
+        let second = staged::refusing(mapping, Errno::NOMEM, || Owner::current().unwrap());
+        let Some(second) = second else { return eprintln!("skipped: no filters") };
+        assert!(std::ptr::eq(first.cookie, second.cookie) && first.number == second.number);
+    }
+
+    /// It may have a higher priority than the holder, and the processor.
+    #[test]
+    fn a_thread_that_waits_for_the_holder_sleeps() {
+        let held = hold_off().unwrap();
+        let waiting = std::thread::spawn(|| {
+            drop(hold_off().unwrap());
+            let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+        });
+        std::thread::sleep(Duration::from_millis(400));
+        drop(held);
+        let used = waiting.join().unwrap();
+        assert!(used < Duration::from_millis(200), "it was busy for {used:?} of 400 ms");
     }
 
     #[test]
@@ -223,6 +250,7 @@ mod tests {
     fn the_holder_may_hold_off_forks_again_and_fork_itself() {
         let held = hold_off().unwrap();
         drop(hold_off().unwrap());
+        assert_eq!(HOLDER.load(Ordering::Relaxed), this_thread(), "the outer hold is over");
         // SAFETY: the child leaves at once by `_exit`.
         let child = unsafe { libc::fork() };
         if child == 0 {
