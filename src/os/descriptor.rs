@@ -27,6 +27,7 @@ use rustix::io::Errno;
 
 use super::file::FileId;
 use super::fork::{self, NoForks, Owner};
+use crate::crash::test_point;
 
 /// A descriptor of the library's, close-on-exec.
 #[derive(Debug)]
@@ -134,6 +135,7 @@ impl Drop for Descriptor {
             // SAFETY: the value is being dropped, so this is done once and nothing uses it afterwards.
             drop(unsafe { ManuallyDrop::take(&mut self.fd) });
         }
+        test_point!("descriptor.closed");
         self.place.vacate();
     }
 }
@@ -171,7 +173,6 @@ impl Place {
             // open; whatever the child does with it next, it does with the copy of `inert`.
             let got = unsafe { libc::dup3(inert.as_raw_fd(), number, libc::O_CLOEXEC) };
             if got == number {
-                self.maker.store(SHARED, Relaxed);
                 return self.set_id(id);
             }
         }
@@ -200,11 +201,10 @@ fn take_place(number: RawFd) -> &'static Place {
     for place in places() {
         match place.number.load(Acquire) {
             VACANT => vacant = vacant.or(Some(place)),
-            earlier if earlier == number => {
-                // Unless its value has closed it just now and gives the place back.
+            _ => {
+                // If it is that number, and its value hasn't just closed it and gives the place back.
                 let _ = place.number.compare_exchange(number, LOST, Relaxed, Relaxed);
             }
-            _ => {}
         }
     }
     vacant.unwrap_or_else(more_places)
@@ -250,16 +250,21 @@ mod tests {
     use std::fs::File;
     use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
     use std::os::fd::FromRawFd;
+    use std::os::fd::IntoRawFd;
     use std::sync::atomic::AtomicBool;
+    use std::sync::{Arc, mpsc};
     use std::thread;
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::crash::visits;
     use crate::os::ofd::{self, Mode};
+    use crate::os::staged::{self, Call};
 
     const BYTE: std::ops::Range<u64> = 0..1;
 
     /// A child that has copies of everything, until this is dropped.
+    #[derive(Debug)]
     struct Bystander {
         child: libc::pid_t,
         _leash: PipeWriter,
@@ -338,6 +343,19 @@ mod tests {
         assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
     }
 
+    /// Opens the file once more, at a number that nothing is open at.
+    fn open_at(number: RawFd, file: &tempfile::NamedTempFile) -> bool {
+        let mut fd = open(file);
+        if fd.as_raw_fd() != number {
+            fd = rustix::io::fcntl_dupfd_cloexec(&fd, number).unwrap();
+        }
+        let number_got = fd.into_raw_fd();
+        if number_got != number {
+            close(number_got); // another thread was faster
+        }
+        number_got == number
+    }
+
     fn close(number: RawFd) {
         // SAFETY: opened by `usurp`, and owned by nothing else.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
@@ -403,17 +421,131 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_is_refused_replacements_has_no_share_and_closes_nothing_later() {
+        let refused = staged::refusing(Call::any(libc::SYS_dup3), Errno::PERM, || {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let ours = private(&file);
+            lock(&ours);
+            let number = ours.fd.as_raw_fd();
+            let bystander = Bystander::fork(|| {
+                let was_closed = id_at(number).is_none();
+                let is_later = open_at(number, &file);
+                // SAFETY: the child never drops the other copy.
+                drop(unsafe { std::ptr::read(&raw const ours) });
+                was_closed && is_later && id_at(number).is_some()
+            });
+            drop(ours);
+            assert!(is_free_soon(&file));
+            drop(bystander);
+        });
+        if refused.is_none() {
+            eprintln!("skipped: no filters");
+        }
+    }
+
+    #[test]
+    fn the_first_number_of_all_is_private_as_well() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let _daemon = Bystander::fork(|| {
+            // SAFETY: nothing in this child reads from there.
+            unsafe { libc::close(0) };
+            let own = private(&file);
+            let is_first = own.fd.as_raw_fd() == 0;
+            let _child = Bystander::fork(|| !own.is_ours());
+            is_first
+        });
+    }
+
+    #[test]
+    fn a_child_keeps_what_has_the_number_of_one_that_was_closed() {
+        let (file, other) =
+            (tempfile::NamedTempFile::new().unwrap(), File::open("/proc/self/exe").unwrap());
+        let ours = private(&file);
+        let number = ours.fd.as_raw_fd();
+        usurp(number, &other); // behind our back
+        let _first = Bystander::fork(|| {
+            let is_kept = id_at(number) == id_at(other.as_raw_fd());
+            usurp(number, file.as_file());
+            // SAFETY: the child never drops the other copy.
+            drop(unsafe { std::ptr::read(&raw const ours) });
+            is_kept && id_at(number).is_some()
+        });
+        usurp(number, file.as_file()); // as if nothing had happened
+        drop(ours);
+        let _second = (0..1000).any(|_| open_at(number, &file)).then(|| {
+            let kept = Bystander::fork(|| id_at(number) == id_at(file.as_file().as_raw_fd()));
+            close(number);
+            kept
+        });
+    }
+
+    /// What `fork` gives a thread while a descriptor is being dropped, closed and not yet forgotten: a child,
+    /// or how long to wait for it on.
+    fn fork_at_drop(
+        ours: Descriptor,
+        patience: Duration,
+        before: impl FnOnce() + 'static,
+        first: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<Bystander, Bystander> {
+        let (done, forked) = mpsc::channel();
+        let (early, begun) = mpsc::channel();
+        let visit = visits::at("descriptor.closed", move || {
+            before();
+            thread::spawn(move || done.send(Bystander::fork(first)));
+            early.send(forked.recv_timeout(patience).map_err(|_| forked)).unwrap();
+        });
+        drop(ours);
+        drop(visit);
+        begun.recv().unwrap().map_err(|forked| forked.recv().unwrap())
+    }
+
+    #[test]
+    fn a_fork_waits_until_a_number_that_another_file_may_get_is_forgotten() {
+        let file = Arc::new(tempfile::NamedTempFile::new().unwrap());
+        for _ in 0..100 {
+            let ours = private(&file);
+            let number = ours.fd.as_raw_fd();
+            let is_open_again = Arc::new(AtomicBool::new(false));
+            let (one, is_open) = (file.clone(), is_open_again.clone());
+            let reuse = move || is_open.store(open_at(number, &one), Relaxed);
+            let (id, is_open) = (id_at(number), is_open_again.clone());
+            let first = move || !is_open.load(Relaxed) || id_at(number) == id;
+            let patience = Duration::from_millis(200); // enough for a fork that nothing holds off
+            let child = fork_at_drop(ours, patience, reuse, first);
+            drop(child.expect_err("the fork came between"));
+            if is_open_again.load(Relaxed) {
+                return close(number);
+            }
+        }
+        panic!("another thread was faster each time");
+    }
+
+    /// What is queued in a socket is closed with it, which may take as long as another process likes.
+    #[test]
+    fn no_fork_waits_for_what_is_closed_with_a_socket_or_is_shared() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let held = fork::hold_off().unwrap();
+        let socket = Descriptor::private(crate::os::socket::new().unwrap(), &held).unwrap();
+        drop(held);
+        for ours in [socket, Descriptor::shared(open(&file)).unwrap()] {
+            let child = fork_at_drop(ours, Duration::from_secs(20), || (), || true);
+            drop(child.expect("the fork waited"));
+        }
+    }
+
+    #[test]
     fn what_was_made_under_a_nested_hold_or_by_a_child_is_private_as_well() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let held = fork::hold_off().unwrap();
         let ours = private(&file);
+        let everybodys = Descriptor::shared(open(&file)).unwrap();
         lock(&ours);
         // The holder itself forks; its child makes one of its own, and forks.
         let bystander = Bystander::fork(|| {
             let own = private(&file);
             disown_inherited(); // as if another handler of the fork had made it, before this one
             let child = Bystander::fork(|| !own.is_ours() && !ours.is_ours());
-            let is_kept = own.is_ours();
+            let is_kept = own.is_ours() && everybodys.is_ours();
             drop(child);
             is_kept
         });
