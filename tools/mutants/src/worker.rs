@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::Failure;
 use crate::tree::Binary;
@@ -30,7 +30,9 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(number: usize) -> Result<Self, Failure> {
-        let name = format!("tombolo-mutants-{}-{number}", std::process::id());
+        // Other runs may have the same process id, each in a namespace of its own.
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        let name = format!("tombolo-mutants-{}-{since_1970}-{number}", std::process::id());
         let worker = Self { number, directory: std::env::temp_dir().join(name) };
         worker.tidy()?;
         Ok(worker)
@@ -61,7 +63,7 @@ impl Worker {
             .args(names)
             .current_dir(&binary.directory)
             .env("TMPDIR", &self.directory)
-            .env("TOMBOLO_MUTANT_WORKER", self.number.to_string())
+            .env("TOMBOLO_MUTANT_WORKER", &self.directory)
             .env(variable.0, variable.1)
             .stdin(Stdio::null())
             .stdout(File::create(&output)?)
@@ -98,7 +100,7 @@ impl Worker {
     /// Ends what tests have started and not ended: the group, and what left it.
     fn end_all(&self, group: u32) {
         let mut ids = vec![format!("-{group}")];
-        let mark = format!("TOMBOLO_MUTANT_WORKER={}", self.number);
+        let mark = format!("TOMBOLO_MUTANT_WORKER={}", self.directory.display());
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
