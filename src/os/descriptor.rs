@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use crate::crash::visits;
     use crate::os::ofd::{self, Mode};
-    use crate::os::staged::{self, Call};
+    use crate::os::staged::{self, Call, usurp};
 
     const BYTE: std::ops::Range<u64> = 0..1;
 
@@ -335,12 +335,6 @@ mod tests {
         // SAFETY: only asked about; what is not open gives an error.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         rustix::fs::fstat(fd).ok().map(|stat| FileId::of(&stat))
-    }
-
-    /// Puts another file in the place of `number`, as closing it and opening that would.
-    fn usurp(number: RawFd, other: &File) {
-        // SAFETY: `number` is open and belongs to the descriptor under test.
-        assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
     }
 
     /// Opens the file once more, at a number that nothing is open at.

@@ -2,6 +2,7 @@
 //! signals that interrupt.
 #![allow(unsafe_code)]
 
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
 use std::sync::Once;
@@ -99,6 +100,12 @@ const fn one(code: u32, k: u32, jf: u8) -> libc::sock_filter {
 
 const fn ends(verdict: u32) -> libc::sock_filter {
     one(libc::BPF_RET | libc::BPF_K, verdict, 0)
+}
+
+/// Puts another file in the place of `number`, as closing it and opening that would.
+pub(crate) fn usurp(number: RawFd, other: impl AsFd) {
+    // SAFETY: the number belongs to what is under test, which is to bear that.
+    assert_eq!(unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) }, number);
 }
 
 /// Signals that [`interrupted`] has sent and that were handled.

@@ -85,6 +85,7 @@ pub(crate) fn owned_slot(place: &Place, candidate: &Candidate) -> Result<Option<
     let file = candidate.file.as_fd();
     let slots = LOCK_SLOTS..LOCK_SLOTS + u64::from(SLOT_COUNT_MAX);
     let sane_before = candidate.id.is_file(file);
+    test_point!("owned-slot.before-look");
     let found = ofd::first_locked(file, slots)
         .map_err(|error| refusal::io("look at the locks of", place.path(), error))?;
     if sane_before && candidate.id.is_file(file) {
@@ -96,10 +97,12 @@ pub(crate) fn owned_slot(place: &Place, candidate: &Candidate) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsRawFd;
     use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::crash::visits;
+    use crate::os::staged::usurp;
     use crate::region::options::{FileSystemPolicy, OpenOptions};
 
     fn exchange(path: &Path) {
@@ -107,14 +110,20 @@ mod tests {
         fs::write(path, b"the successor").unwrap();
     }
 
-    /// Locks a file in whose place another is after `body` has had its path.
-    fn lock_while(body: impl FnOnce(PathBuf) + 'static) -> Option<InitLock> {
+    /// A file in a directory, opened.
+    fn opened() -> (tempfile::TempDir, PathBuf, Place, Candidate) {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().canonicalize().unwrap().join("name");
         fs::write(&path, b"the predecessor").unwrap();
         let place = Place::of_path(&path).unwrap();
         let options = OpenOptions::new().file_system(FileSystemPolicy::Any).mode(0o666);
         let candidate = place.open(&options).unwrap().unwrap();
+        (dir, path, place, candidate)
+    }
+
+    /// Locks a file in whose place another is after `body` has had its path.
+    fn lock_while(body: impl FnOnce(PathBuf) + 'static) -> Option<InitLock> {
+        let (_dir, path, place, candidate) = opened();
         let _visit = visits::at("init-lock.before-lock", move || body(path));
         InitLock::try_new(&place, candidate.id, REPLACING).unwrap()
     }
@@ -125,5 +134,25 @@ mod tests {
         assert!(lock_while(|_| ()).is_some());
         assert!(lock_while(|path| exchange(&path)).is_none());
         assert!(lock_while(|path| fs::remove_file(path).unwrap()).is_none());
+    }
+
+    /// A region that is in use would be replaced.
+    #[test]
+    fn no_endpoint_is_called_free_if_the_number_stood_for_another_file() {
+        let (_dir, path, place, candidate) = opened();
+        let holder = fs::File::options().write(true).open(&path).unwrap();
+        let byte = LOCK_SLOTS + 5..LOCK_SLOTS + 6;
+        assert!(ofd::try_lock(holder.as_fd(), byte, ofd::Mode::Exclusive).unwrap());
+        assert_eq!(owned_slot(&place, &candidate).unwrap(), Some(5));
+        let (number, other) =
+            (candidate.file.as_raw_fd(), fs::File::open("/proc/self/exe").unwrap());
+        let again = candidate.file.try_clone().unwrap();
+        let visit = visits::at("owned-slot.before-look", move || usurp(number, &other));
+        assert!(owned_slot(&place, &candidate).is_err(), "it was another's from the look on");
+        drop(visit);
+        let visit = visits::at("owned-slot.before-look", move || usurp(number, &again));
+        assert!(owned_slot(&place, &candidate).is_err(), "it was another's before the look");
+        drop(visit);
+        assert_eq!(owned_slot(&place, &candidate).unwrap(), Some(5));
     }
 }

@@ -78,11 +78,6 @@ impl Place {
 
     /// The name `file_name` in `dir`; `path` is for messages.
     pub(crate) fn in_dir(dir: OwnedFd, file_name: &OsStr, path: &Path) -> Result<Self, Error> {
-        check_path(path)?;
-        if file_name.len() > COMPONENT_LEN_MAX {
-            let reason = "its file name is longer than 255 bytes";
-            return Err(Error::InvalidPath { path: path.to_owned(), reason });
-        }
         let dir = Descriptor::shared(dir).map_err(|error| refusal::io("keep open", path, error))?;
         Ok(Self { dir, file_name: file_name.to_owned(), path: path.to_owned() })
     }
@@ -141,6 +136,7 @@ impl Place {
             }
             Err(error) => return Err(refusal::io("open", &self.path, error)),
         };
+        test_point!("place.opened");
         let stat =
             rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", &self.path, error))?;
         if stat.st_nlink == 0 {
@@ -169,7 +165,7 @@ const IS_LINK: &str = "it is a symbolic link; pass the path that it leads to";
 /// Opens the directory `path`, reached without following any symbolic link.
 pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
     check_path(path)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS;
     match retry_on_intr(|| rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)) {
         Ok(dir) => Ok(dir),
@@ -262,29 +258,155 @@ pub(crate) fn check_file_system(
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::thread;
+    use std::time::Duration;
 
+    use rustix::fs::{Gid, mkfifoat};
     use tempfile::TempDir;
 
     use super::*;
     use crate::crash::visits;
+    use crate::os::staged::{self, Call};
 
     fn write(path: &Path, mode: u32) {
         fs::write(path, b"bytes").unwrap();
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
+    /// A directory, and a place in it.
+    fn place(name: &str) -> (TempDir, Place) {
+        let dir = TempDir::new().unwrap();
+        let place = Place::of_path(&dir.path().canonicalize().unwrap().join(name)).unwrap();
+        (dir, place)
+    }
+
+    fn any_file_system() -> OpenOptions {
+        OpenOptions::new().file_system(FileSystemPolicy::Any)
+    }
+
+    /// Opens a private file, to whose path `body` does something at `point`.
+    fn open_while(
+        point: &'static str,
+        body: impl FnOnce(&Path) + 'static,
+    ) -> Result<Option<Candidate>, Error> {
+        let (_dir, place) = place("name");
+        let path = place.path().to_owned();
+        write(&path, 0o600);
+        let _visit = visits::at(point, move || body(&path));
+        place.open(&any_file_system())
+    }
+
     /// Opens a private file, in whose place something else is when it has been looked at.
     fn open_exchanged(exchange: impl FnOnce(&Path) + 'static) -> Result<Option<Candidate>, Error> {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().canonicalize().unwrap().join("name");
-        write(&path, 0o600);
-        let place = Place::of_path(&path).unwrap();
-        let options = OpenOptions::new().file_system(FileSystemPolicy::Any);
-        let _visit = visits::at("place.after-look", move || {
-            fs::remove_file(&path).unwrap();
-            exchange(&path);
+        open_while("place.after-look", move |path| {
+            fs::remove_file(path).unwrap();
+            exchange(path);
+        })
+    }
+
+    #[test]
+    fn a_file_that_loses_its_name_while_it_is_opened_is_none() {
+        assert!(open_exchanged(|_| ()).unwrap().is_none());
+        let opened = open_while("place.opened", |path| fs::remove_file(path).unwrap());
+        assert!(opened.unwrap().is_none());
+        assert!(open_while("place.opened", |_| ()).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_even_opened() {
+        let (_dir, place) = place("fifo");
+        mkfifoat(CWD, place.path(), Mode::RUSR | Mode::WUSR).unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| fs::OpenOptions::new().write(true).open(place.path()));
+            thread::sleep(Duration::from_millis(100));
+            let opened = place.open(&any_file_system());
+            assert!(matches!(opened, Err(Error::WrongFileType { .. })), "{opened:?}");
+            thread::sleep(Duration::from_millis(100));
+            let is_waiting = !waiting.is_finished();
+            fs::File::open(place.path()).unwrap(); // ends the wait
+            waiting.join().unwrap().unwrap();
+            assert!(is_waiting, "who waits for a reader found one");
         });
-        place.open(&options)
+    }
+
+    #[test]
+    fn a_refusal_of_the_kernel_says_whose_the_file_is() {
+        let (_dir, place) = place("name");
+        write(place.path(), 0o600);
+        for errno in [Errno::ACCESS, Errno::PERM] {
+            let opened = staged::refusing(Call::any(libc::SYS_openat), errno, || {
+                place.open(&any_file_system())
+            });
+            let Some(opened) = opened else { return eprintln!("skipped: no filters") };
+            assert!(matches!(opened, Err(Error::Permission { mode: 0o600, .. })), "{opened:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_keep_off_links_is_not_supported() {
+        let opened = staged::refusing(Call::any(libc::SYS_openat2), Errno::NOSYS, || {
+            Place::of_path(Path::new("/dev/shm/name"))
+        });
+        let Some(opened) = opened else { return eprintln!("skipped: no filters") };
+        assert!(matches!(opened, Err(Error::Unsupported { .. })), "{opened:?}");
+    }
+
+    #[test]
+    fn a_directory_is_one_and_goes_to_no_program_started_later() {
+        let (_dir, place) = place("name");
+        write(place.path(), 0o600);
+        assert!(matches!(open_dir(place.path()), Err(Error::Io { .. })));
+        let flags = rustix::io::fcntl_getfd(place.dir()).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        let file = place.open(&any_file_system()).unwrap().unwrap().file;
+        assert!(rustix::io::fcntl_getfd(file).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn paths_are_refused_that_no_file_can_have() {
+        let is_refused = |path: &str| {
+            let refused = matches!(check_path(Path::new(path)), Err(Error::InvalidPath { .. }));
+            let dir = matches!(open_dir(Path::new(path)), Err(Error::InvalidPath { .. }));
+            assert_eq!(refused, dir, "{path}");
+            refused
+        };
+        let long = |len: usize| "x/".repeat(len / 2) + &"x".repeat(len % 2);
+        let component = |len| format!("a/{}/b", "x".repeat(len));
+        assert!(["", "a\0b", &long(4096), &component(256)].into_iter().all(is_refused));
+        assert!(!["a", &long(4095), &component(255)].into_iter().any(is_refused));
+        for path in [long(4097), component(256), format!("/dev/shm/{}", "x".repeat(256))] {
+            let place = Place::of_path(Path::new(&path));
+            assert!(matches!(place, Err(Error::InvalidPath { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_owner_is_allowed_by_the_policy() {
+        let own = rustix::process::getegid().as_raw();
+        let mut stat = rustix::fs::stat("/proc/self").unwrap();
+        let allowed = |stat: &Stat| {
+            [OwnerPolicy::SameUser, OwnerPolicy::Group, OwnerPolicy::Any]
+                .map(|policy| check_owner(Path::new("name"), stat, policy).is_ok())
+        };
+        let (uid, others) = (rustix::process::geteuid().as_raw(), own + 4242);
+        for (user, group, wanted) in [
+            (uid, own, [true, true, true]),
+            (uid, others, [true, true, true]),
+            (uid + 1, own, [false, true, true]),
+            (uid + 1, others, [false, false, true]),
+        ] {
+            (stat.st_uid, stat.st_gid) = (user, group);
+            assert_eq!(allowed(&stat), wanted, "of user {user} and group {group}");
+        }
+        (stat.st_uid, stat.st_gid) = (uid + 1, others);
+        let groups = [Gid::from_raw(others + 1), Gid::from_raw(others)];
+        let found = thread::scope(|scope| {
+            let member = scope
+                .spawn(|| rustix::thread::set_thread_groups(&groups).ok().map(|()| allowed(&stat)));
+            member.join().unwrap()
+        });
+        let Some(found) = found else { return eprintln!("skipped: this user takes no groups") };
+        assert_eq!(found, [false, true, true]);
     }
 
     #[test]
@@ -307,7 +429,7 @@ mod tests {
         });
         assert!(matches!(opened, Err(Error::UnsafePath { .. })), "{opened:?}");
         let opened = open_exchanged(|path| {
-            rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+            mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
         });
         assert!(matches!(opened, Err(Error::WrongFileType { .. })), "{opened:?}");
         let opened = open_exchanged(|path| write(path, 0o600));
