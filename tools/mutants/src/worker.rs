@@ -32,7 +32,7 @@ impl Worker {
     pub(crate) fn new(number: usize) -> Result<Self, Failure> {
         // Other runs may have the same process id, each in a namespace of its own.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-        let name = format!("tombolo-mutants-{}-{since_1970}-{number}", std::process::id());
+        let name = format!("tombolo-mutants-{}-{since_1970:x}-{number}", std::process::id());
         let worker = Self { number, directory: std::env::temp_dir().join(name) };
         worker.tidy()?;
         Ok(worker)
