@@ -12,6 +12,7 @@ use super::problem::{Place, Problem, header_offset};
 use super::process::Process;
 use super::records::Records;
 use super::ring::RingView;
+use super::stuck::{Scene, Stuck};
 use super::walk::RingPlace;
 use crate::error::Error;
 
@@ -22,7 +23,7 @@ const COUNTED_MAX: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Health {
-    /// A sound region.
+    /// A sound region. Whether messages get through it, [`Image::stuck`] tells.
     Healthy,
     /// A sound region whose name was taken over by another.
     Retired,
@@ -61,6 +62,7 @@ pub struct Image {
     rings: Vec<RingView>,
     endpoints: Vec<EndpointView>,
     problems: Vec<Problem>,
+    stuck: Vec<Stuck>,
     /// Whether the words of an endpoint changed during the look.
     endpoints_moved: bool,
 }
@@ -87,6 +89,7 @@ impl Image {
             rings: Vec::new(),
             endpoints: Vec::new(),
             problems: Vec::new(),
+            stuck: Vec::new(),
             endpoints_moved: false,
         };
         match verdict {
@@ -105,6 +108,7 @@ impl Image {
         image.read_rings(entries);
         image.read_endpoints();
         image.look_again();
+        image.find_stuck();
         image.conclude();
         Ok(image)
     }
@@ -150,6 +154,18 @@ impl Image {
         }
     }
 
+    /// In a region of an earlier boot all are dead, and it is made anew. In a damaged one the damage comes
+    /// first, and rings may share slots, so that this would take long.
+    fn find_stuck(&mut self) {
+        let Some(page) = &self.page else { return };
+        if !self.problems.is_empty() || self.boot() == Boot::Earlier {
+            return;
+        }
+        let (file, header) = (&self.file, &page.header);
+        let (rings, endpoints) = (&self.rings[..], &self.endpoints[..]);
+        self.stuck = Scene { file, header, rings, endpoints }.stuck();
+    }
+
     fn conclude(&mut self) {
         if let Some(failure) = self.file.failure() {
             let problem = Problem::new("unreadable", Place::File, "read", failure, "the bytes");
@@ -182,6 +198,13 @@ impl Image {
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// The endpoints that keep messages from getting through, in the order of their rings. Empty if none
+    /// does, if who is alive is unknown, and if the region is damaged.
+    #[must_use]
+    pub fn stuck(&self) -> &[Stuck] {
+        &self.stuck
     }
 
     /// Why the file is no region, or none that can be used by this build.

@@ -11,6 +11,8 @@
 //!   called damage: whatever looks wrong must look wrong in the same way again after `head` was
 //!   read anew ([`Records`]). Where values moved meanwhile, [`Image::is_consistent`] says so.
 //! * Nothing is repaired, and what can be decoded of a damaged file is.
+//! * A sound region may be stuck: [`Image::stuck`] names the endpoints that keep messages from getting
+//!   through, as their processes are stopped, dead or missing.
 //!
 //! # Examples
 //! ```no_run
@@ -32,6 +34,7 @@ mod problem;
 mod process;
 mod records;
 mod ring;
+mod stuck;
 mod walk;
 
 pub use endpoint::{EndpointView, Liveness};
@@ -41,3 +44,4 @@ pub use problem::{Place, Problem};
 pub use process::Process;
 pub use records::{RecordView, Records, RecordsEnd};
 pub use ring::{Depth, RingView};
+pub use stuck::{Stuck, StuckReason};

@@ -31,6 +31,12 @@ const STAT_LEN_MAX: u64 = 4096;
 const START_TICKS_INDEX: usize = 22 - 3;
 
 impl Process {
+    /// Whether it runs no more until it is let go on: a signal stopped it (`T`), or a debugger (`t`).
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::Running { state: 'T' | 't', .. })
+    }
+
     /// Looks for the process that wrote down these three.
     pub(super) fn find(pid: u32, start_ticks: u64, pid_namespace: u64) -> Self {
         let Ok(ours) = fs::metadata("/proc/self/ns/pid") else { return Self::Unknown };

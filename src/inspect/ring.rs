@@ -29,6 +29,8 @@ pub struct RingView {
     /// counter does not tell yet. Its sender is in the middle of a send, or died there.
     pub is_behind: bool,
     pub(super) problems: Vec<Problem>,
+    /// The control block at the second look.
+    pub(super) control_again: Option<RingControl>,
     /// Of a lane, the state of its group.
     pub(super) group_state: Option<u32>,
 }
@@ -72,6 +74,7 @@ impl RingView {
             has_moved: false,
             is_behind: false,
             problems: Vec::new(),
+            control_again: None,
             group_state: None,
         };
         if entry.ring_kind() == Some(RingKind::Memory) {
@@ -97,6 +100,7 @@ impl RingView {
         let Some(control) = self.control else { return };
         let again: Option<RingControl> = file.value_at(self.entry.control_offset);
         self.has_moved |= again != Some(control);
+        self.control_again = again;
     }
 
     fn judge_state(&mut self, place: &RingPlace) {

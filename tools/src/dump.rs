@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<Exit, Failure> {
     if form == Form::Text && args.ring.is_none() {
         rings.retain(|ring| !unused.has(ring));
     }
-    let mut exit = Exit::from(image.health());
+    let mut exit = Exit::from(&image);
     form.begin(&image, out)?;
     let walks = rings.iter().filter_map(|ring| {
         let records = image.records(ring.ring, args.limit.into(), args.bytes)?;
@@ -75,7 +75,7 @@ fn chosen<'a>(args: &Args, image: &'a Image) -> Result<Vec<&'a RingView>, Failur
     }
     if image.rings().is_empty() {
         let text = format!("{path}: {}", health::line(image));
-        return Err(Failure::Nothing(image.health().into(), text));
+        return Err(Failure::Nothing(Exit::from(image), text));
     }
     Ok(image.rings().iter().collect())
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::process::ExitCode;
 
 use tombolo::Error;
-use tombolo::inspect::Health;
+use tombolo::inspect::{Health, Image};
+
+use crate::health;
 
 /// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,7 @@ pub(crate) enum Exit {
     Usage = 2,
     NotARegion = 3,
     Unsupported = 4,
+    Stuck = 5,
 }
 
 impl From<Exit> for ExitCode {
@@ -23,9 +26,12 @@ impl From<Exit> for ExitCode {
     }
 }
 
-impl From<Health> for Exit {
-    fn from(health: Health) -> Self {
-        match health {
+impl From<&Image> for Exit {
+    fn from(image: &Image) -> Self {
+        if health::is_stuck(image) {
+            return Self::Stuck;
+        }
+        match image.health() {
             Health::Healthy | Health::Retired => Self::Healthy,
             Health::Unsupported => Self::Unsupported,
             Health::NotInitialized | Health::NotARegion => Self::NotARegion,

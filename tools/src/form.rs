@@ -31,7 +31,7 @@ impl Form {
             Self::Text => writeln!(out, "{line}"),
             Self::Json => {
                 let path = json!(image.path().to_string_lossy());
-                let (word, line) = (json!(health::word(image.health())), json!(line));
+                let (word, line) = (json!(health::word(image)), json!(line));
                 write!(out, "{{\"schema\": \"tombolo.dump/1\",\n\"path\": {path},\n")?;
                 write!(out, "\"health\": {word},\n\"summary\": {line},\n\"rings\": [")
             }

@@ -2,10 +2,14 @@
 
 use tombolo::inspect::{Boot, EndpointView, Health, Image, Liveness, Process};
 
+use crate::stuck;
 use crate::units::{counted, printable};
 
 /// The first line of every report.
 pub(crate) fn line(image: &Image) -> String {
+    if is_stuck(image) {
+        return format!("STUCK: {}", first_stuck(image));
+    }
     match image.health() {
         Health::Healthy => format!("healthy: {}", summary(image)),
         Health::Retired => {
@@ -19,9 +23,17 @@ pub(crate) fn line(image: &Image) -> String {
     }
 }
 
+/// Whether the region is sound and messages don't get through it.
+pub(crate) fn is_stuck(image: &Image) -> bool {
+    matches!(image.health(), Health::Healthy | Health::Retired) && !image.stuck().is_empty()
+}
+
 /// The health in a word, for scripts.
-pub(crate) fn word(health: Health) -> &'static str {
-    match health {
+pub(crate) fn word(image: &Image) -> &'static str {
+    if is_stuck(image) {
+        return "stuck";
+    }
+    match image.health() {
         Health::Healthy => "healthy",
         Health::Retired => "retired",
         Health::Damaged => "damaged",
@@ -58,6 +70,15 @@ fn unfinished(image: &Image) -> String {
 
 fn reason(image: &Image) -> String {
     image.reason().map_or_else(String::new, |reason| printable(&reason.to_string()))
+}
+
+fn first_stuck(image: &Image) -> String {
+    let Some(stuck) = image.stuck().first() else { return String::new() };
+    let first = stuck::text(image, stuck);
+    match image.stuck().len() - 1 {
+        0 => first,
+        more => format!("{first}, and {}", counted(more as u64, "more cause")),
+    }
 }
 
 fn first_problem(image: &Image) -> String {

@@ -9,7 +9,7 @@ use tombolo_abi::{RingControl, RingEntry, SharedLayout, Slot};
 
 use crate::exit::{Exit, Failure};
 use crate::units::printable;
-use crate::{fields, health, locate, report};
+use crate::{fields, health, locate, report, stuck};
 
 /// What to look at.
 #[derive(clap::Args)]
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<Exit, Failure> {
     } else {
         report::write(&image, out)?;
     }
-    Ok(image.health().into())
+    Ok(Exit::from(&image))
 }
 
 fn to_json(image: &Image) -> Value {
@@ -44,12 +44,13 @@ fn to_json(image: &Image) -> Value {
     json!({
         "schema": "tombolo.inspect/1",
         "path": image.path().to_string_lossy(),
-        "health": health::word(image.health()),
+        "health": health::word(image),
         "summary": health::line(image),
         "snapshot_consistent": image.is_consistent(),
         "copy": image.is_copy(),
         "boot": health::boot(image.boot()),
         "another_boot": image.boot() == Boot::Earlier,
+        "stuck": image.stuck().iter().map(|one| stuck::to_json(image, one)).collect::<Value>(),
         "problems": image.problems().iter().map(problem_json).collect::<Value>(),
         "file": { "len": image.file_len().to_string(), "inode": image.inode().to_string() },
         "header": header,

@@ -13,6 +13,7 @@ mod layout;
 mod locate;
 mod record;
 mod report;
+mod stuck;
 mod units;
 
 use std::io::{self, BufWriter, Write};
@@ -34,7 +35,8 @@ In JSON every stored 64-bit value is a string of decimal digits, as readers may 
 larger numbers; smaller ones are numbers. Keys are only ever added within one \"schema\".
 
 Exit codes: 0 healthy, 1 damaged, 2 wrong usage or unreadable, 3 not a region (or nothing there, or \
-not initialized), 4 unsupported version.";
+not initialized), 4 unsupported version, 5 stuck: sound, but a process that is stopped, dead or \
+missing keeps messages from getting through.";
 
 /// Looks into tombolo regions without disturbing them.
 #[derive(Parser)]

@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use tombolo::inspect::{Boot, EndpointView, Image, Liveness, RingView};
+use tombolo::inspect::{Boot, EndpointView, Image, Liveness, Process, RingView};
 use tombolo_abi::{Header, RegionState, Role, SlotState, caps, slot_flags, wake};
 
 use crate::columns::Columns;
 use crate::lanes::Unused;
 use crate::units::{count, counted, hex, moment, percent, printable, printable_bytes, size};
-use crate::{endpoints, health, lanes};
+use crate::{endpoints, health, lanes, stuck};
 
 /// Problems that are listed in full.
 const PROBLEMS_SHOWN: usize = 20;
@@ -17,6 +17,7 @@ const ADVICE: &str = "  save what `tombolo dump` still shows, then close all use
 
 pub(crate) fn write(image: &Image, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", health::line(image))?;
+    write_stuck(image, out)?;
     write_problems(image, out)?;
     write_identity(image, out)?;
     if image.rings().is_empty() {
@@ -28,6 +29,18 @@ pub(crate) fn write(image: &Image, out: &mut impl Write) -> io::Result<()> {
     write_traffic(image, &unused, out)?;
     write_remarks(image, &unused, out)?;
     endpoints::write(image, out)
+}
+
+fn write_stuck(image: &Image, out: &mut impl Write) -> io::Result<()> {
+    let Some(first) = image.stuck().first().filter(|_| health::is_stuck(image)) else {
+        return Ok(());
+    };
+    writeln!(out, "  {}", stuck::advice(image, first))?;
+    if image.stuck().len() == 1 {
+        return Ok(()); // the first line is about it
+    }
+    writeln!(out, "\nSTUCK")?;
+    image.stuck().iter().try_for_each(|one| writeln!(out, "  {}", stuck::text(image, one)))
 }
 
 fn write_problems(image: &Image, out: &mut impl Write) -> io::Result<()> {
@@ -245,7 +258,7 @@ fn write_traffic(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Re
 fn write_remarks(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
     let of_ring = |ring| {
         let carrying = carrying(image, ring).filter(|_| !unused.has(ring));
-        remarks(ring).into_iter().chain(carrying)
+        remarks(image, ring).into_iter().chain(carrying)
     };
     let remarks: Vec<String> = image.rings().iter().flat_map(of_ring).collect();
     if !remarks.is_empty() {
@@ -254,12 +267,18 @@ fn write_remarks(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Re
     remarks.iter().try_for_each(|remark| writeln!(out, "  {remark}"))
 }
 
-fn remarks(ring: &RingView) -> Vec<String> {
+fn remarks(image: &Image, ring: &RingView) -> Vec<String> {
     let mut remarks = Vec::new();
     let number = ring.ring;
+    let owner = |slot: u16| image.endpoints().iter().find(|one| one.slot == u32::from(slot));
+    let is_unseen = |endpoint: &&EndpointView| endpoint.process == Process::OtherNamespace;
     if let Some(lock) = &ring.lock {
-        let (slot, pid, word) = (lock.slot, lock.pid, health::liveness(lock.liveness));
-        remarks.push(format!("ring {number}: its lock is held by slot {slot} (pid {pid}, {word})"));
+        let (slot, word) = (lock.slot, health::liveness(lock.liveness));
+        let holder = match owner(slot).filter(is_unseen) {
+            Some(_) => "a process of another PID namespace".to_owned(),
+            None => format!("pid {}", lock.pid),
+        };
+        remarks.push(format!("ring {number}: its lock is held by slot {slot} ({holder}, {word})"));
     }
     let Some(control) = &ring.control else { return remarks };
     if control.rx_wake & (wake::ARMED_FUTEX | wake::ARMED_FD) != 0 {
@@ -267,6 +286,12 @@ fn remarks(ring: &RingView) -> Vec<String> {
     }
     if control.tx_wake & (wake::ARMED_FUTEX | wake::ARMED_FD) != 0 {
         remarks.push(format!("ring {number}: a sender waits for space"));
+    }
+    let receiver = owner(ring.entry.rx_slot).filter(is_unseen);
+    let is_waited_for = ring.depth.is_some_and(|depth| depth.len > 0);
+    if receiver.is_some_and(|receiver| receiver.liveness == Liveness::Alive) && is_waited_for {
+        let unseen = "is in another PID namespace, from which its state is not seen here";
+        remarks.push(format!("ring {number}: its receiver {unseen}"));
     }
     remarks
 }

@@ -279,7 +279,10 @@ fn a_writer_killed_at_any_moment_leaves_no_damage() {
             left += records.by_ref().map(Result::unwrap).count();
         }
         let (code, _, err) = look("dump", &path, &["--json"]);
-        assert_eq!(code, i32::from(image.health() == Health::Damaged), "round {round}: {err}");
+        // Its receiver is dead, too: the ring may have been full just then.
+        let sound = if image.stuck().is_empty() { 0 } else { 5 };
+        let expected = if image.health() == Health::Damaged { 1 } else { sound };
+        assert_eq!(code, expected, "round {round}: {err}");
     }
     println!("{KILLS} writers killed, {left} records left, {locks} died with the lock held");
     assert!(left > 0);
