@@ -307,3 +307,266 @@ fn is_reached(end: &Attached, holder: LockWord) -> bool {
     let flags = slot_u32(end.slot.region(), holder.slot, offset_of!(Slot, flags)).load(Relaxed);
     flags & slot_flags::MEMBARRIER_OK != 0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Release;
+
+    use super::*;
+    use crate::endpoint::claimed::Claimed;
+    use crate::endpoint::discipline::Discipline;
+    use crate::endpoint::interrupt::Interrupts;
+    use crate::ring::{Memory, Word};
+    use crate::{Deadline, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions};
+    use crate::{Receiver, Spsc};
+
+    fn region(order: MpscOrder) -> EventsRegion {
+        let options = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096);
+        EventsRegion::anonymous(options.producers(2).mpsc_order(order)).unwrap()
+    }
+
+    fn receiver() -> Receiver<Spsc> {
+        region(MpscOrder::Total).split_spsc().unwrap().1
+    }
+
+    fn claimed<K: Discipline>(rx: &mut Receiver<K>) -> &mut Claimed {
+        rx.claimed_until(Deadline::PAST).unwrap()
+    }
+
+    fn bell(end: &Attached) -> Bell {
+        Bell::attach(end, Spin::new(Duration::ZERO)).unwrap()
+    }
+
+    /// So that nothing is long ago, however slow the test is.
+    fn to_come() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    fn long_ago() -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(1)).unwrap()
+    }
+
+    #[test]
+    fn a_turn_is_over_after_so_many_records_and_that_of_a_lane_sooner() {
+        for (order, len) in [(MpscOrder::Total, RECORDS), (MpscOrder::PerProducer, TURN)] {
+            let (_, mut rx) = region(order).split_mpsc().unwrap();
+            let end = &claimed(&mut rx).end;
+            let mut bell = bell(end);
+            for _ in 0..3 {
+                assert_eq!(bell.records_left(), len - 1);
+                assert_eq!((1..=2 * RECORDS).find(|_| bell.look_around(end)), Some(len));
+            }
+            bell.note_records(10);
+            assert_eq!(bell.records_left(), len - 11);
+        }
+    }
+
+    #[test]
+    fn producers_are_let_go_on_without_fences_after_many_records_and_long_without_sleep_or_barrier()
+    {
+        let mut rx = receiver();
+        let end = &claimed(&mut rx).end;
+        for (records, last_sleep, last_barrier, expected) in [
+            (RECORDS, long_ago(), None, true),
+            (RECORDS, long_ago(), Some(long_ago()), true),
+            (RECORDS - 1, long_ago(), None, false),
+            (RECORDS, to_come(), None, false),
+            (RECORDS, long_ago(), Some(to_come()), false),
+        ] {
+            let mut bell = Bell { records, last_sleep, last_barrier, ..bell(end) };
+            bell.begin_turn(end);
+            assert_eq!(bell.records, 0);
+            assert_eq!(!bell.doorbell.can_relax(), expected);
+        }
+    }
+
+    #[test]
+    fn records_count_for_that_until_enough_have_come_or_the_receiver_has_slept() {
+        let mut rx = receiver();
+        let end = &claimed(&mut rx).end;
+        let mut bell = Bell { last_sleep: to_come(), ..bell(end) };
+        let turn = |bell: &mut Bell, records| {
+            bell.records = records;
+            bell.begin_turn(end);
+            bell.last_sleep = long_ago();
+            !bell.doorbell.can_relax()
+        };
+        assert!(!turn(&mut bell, RECORDS), "too soon, and then they are forgotten");
+        assert!(!turn(&mut bell, RECORDS / 2));
+        bell.records = RECORDS / 2;
+        bell.disarm(end);
+        assert_eq!(bell.records, 0);
+        assert!(bell.last_sleep.elapsed() < long_ago().elapsed());
+        assert!(!turn(&mut bell, RECORDS / 2), "those before a sleep don't count");
+        assert!(turn(&mut bell, RECORDS / 2), "those of two turns do");
+    }
+
+    #[test]
+    fn producers_under_a_lock_fence_always_and_others_when_they_are_asked_to() {
+        let (_, mut rx) = region(MpscOrder::Total).split_mpsc().unwrap();
+        let end = &claimed(&mut rx).end;
+        let mut locked = bell(end);
+        (locked.records, locked.last_sleep) = (RECORDS, long_ago());
+        locked.begin_turn(end);
+        assert!(locked.all_fence());
+        let mut rx = receiver();
+        assert!(!bell(&claimed(&mut rx).end).all_fence());
+    }
+
+    /// How it would sleep on an empty ring, if at all.
+    fn armed(bell: &mut Bell, end: &Attached, head: u64) -> Option<Duration> {
+        let is_armed = || {
+            let word = end.ring.memory.load(Word::RxWake, Relaxed) as u32;
+            word & tombolo_abi::wake::ARMED_FUTEX != 0
+        };
+        let sleep = bell.arm(end, &mut OneRing { head }).unwrap();
+        assert!(is_armed());
+        bell.disarm(end);
+        assert!(!is_armed());
+        sleep.map(|sleep| sleep.limit)
+    }
+
+    #[test]
+    fn the_first_arming_has_a_barrier_and_the_next_one_has_none() {
+        let mut rx = receiver();
+        let end = &claimed(&mut rx).end;
+        let mut bell = bell(end);
+        armed(&mut bell, end, 0);
+        assert!(bell.last_barrier.take().is_some());
+        armed(&mut bell, end, 0);
+        assert_eq!(bell.last_barrier, None);
+    }
+
+    /// One whose producers were asked to fence, which no barrier could tell them.
+    fn refused(end: &Attached) -> Bell {
+        let doorbell = RxDoorbell::attach(&end.ring, end.slot.identity(), 0, Fences::Refused);
+        Bell { doorbell, ..bell(end) }
+    }
+
+    #[test]
+    fn if_barriers_are_refused_a_sleep_is_short_until_one_has_lasted() {
+        let mut rx = receiver();
+        let end = &claimed(&mut rx).end;
+        let mut bell = refused(end);
+        bell.note_time_out();
+        assert_eq!(armed(&mut bell, end, 0), Some(SHORT));
+        bell.armed_for_short = Some(to_come());
+        bell.note_time_out();
+        assert_eq!(armed(&mut bell, end, 0), Some(SHORT), "it had not lasted");
+        assert!(bell.armed_for_short.is_some());
+        bell.armed_for_short = Some(long_ago());
+        bell.note_time_out();
+        assert_eq!(armed(&mut bell, end, 0), Some(SLEEP_MAX));
+        assert_eq!(bell.armed_for_short, None);
+    }
+
+    #[test]
+    fn a_wait_that_time_has_ended_has_lasted() {
+        static NONE: Interrupts = Interrupts::none();
+        let mut rx = receiver();
+        assert!(rx.try_recv().is_err()); // asks after the sender
+        let Claimed { end, wakes, peer, .. } = claimed(&mut rx);
+        let mut bell = refused(end);
+        let until = Until { deadline: Deadline::NEVER, interrupts: &NONE };
+        bell.wait(end, &mut OneRing { head: 0 }, wakes, peer.asked(), until).unwrap();
+        assert!(bell.all_fence());
+    }
+
+    /// A ring whose lock is held by its producer.
+    struct Locked {
+        tx: MpscProducer,
+        rx: MpscConsumer,
+        holder: LockWord,
+    }
+
+    impl Locked {
+        /// Behind a record, if there is to be one.
+        fn behind(records: usize) -> Self {
+            let (mut tx, mut rx) = region(MpscOrder::Total).split_mpsc().unwrap();
+            rx.claim().unwrap();
+            tx.claim().unwrap();
+            (0..records).for_each(|_| tx.send(b"a record").unwrap());
+            let end = tx.claimed_end().unwrap();
+            let holder = end.slot.identity();
+            end.ring.memory.store(Word::Lock, holder.to_word(), Release);
+            Self { tx, rx, holder }
+        }
+
+        fn producer(&self) -> &Attached {
+            self.tx.claimed_end().unwrap()
+        }
+
+        fn limit(&mut self, holder: LockWord, before: Option<Behind>) -> (Option<Duration>, u32) {
+            let Claimed { end, bell, consumer, .. } = claimed(&mut self.rx);
+            bell.behind = None;
+            let limit = bell.limit_behind(end, consumer.head(), holder, before).unwrap();
+            (limit, bell.behind.map_or(0, |behind| behind.sleeps))
+        }
+
+        fn before(&self, sleeps: u32) -> Option<Behind> {
+            Some(Behind { holder: self.holder, sleeps })
+        }
+    }
+
+    impl Drop for Locked {
+        fn drop(&mut self) {
+            self.producer().ring.memory.store(Word::Lock, 0, Release);
+        }
+    }
+
+    #[test]
+    fn behind_a_living_holder_sleeps_are_short_at_first() {
+        let mut scene = Locked::behind(0);
+        let Claimed { end, bell, .. } = claimed(&mut scene.rx);
+        for count in 1..=SHORT_SLEEPS {
+            assert_eq!(armed(bell, end, 0), Some(SHORT));
+            assert_eq!(bell.behind.map(|behind| behind.sleeps), Some(count));
+        }
+        let holder = scene.holder;
+        let other = LockWord { incarnation: holder.incarnation.wrapping_add(1), ..holder };
+        let before = Some(Behind { holder: other, sleeps: SHORT_SLEEPS });
+        assert_eq!(scene.limit(holder, before), (Some(SHORT), 1), "another was there before");
+    }
+
+    #[test]
+    fn a_dead_holder_keeps_no_receiver_from_sleeping_and_hides_no_record() {
+        for (records, expected) in [(0, Some(SLEEP_MAX)), (1, None)] {
+            let mut scene = Locked::behind(records);
+            let incarnation = scene.holder.incarnation.wrapping_sub(1);
+            let dead = LockWord { incarnation, ..scene.holder };
+            assert_eq!(scene.limit(dead, None), (expected, 0));
+        }
+    }
+
+    #[test]
+    fn a_living_holder_is_looked_past_if_barriers_reach_it_and_else_looked_for_ever_more_seldom() {
+        for (records, expected) in [(0, Some(SLEEP_MAX)), (1, None)] {
+            let mut scene = Locked::behind(records);
+            let region = scene.producer().slot.region().clone();
+            let flags = slot_u32(&region, scene.holder.slot, offset_of!(Slot, flags));
+            let known = slot_flags::MEMBARRIER_OK | slot_flags::FENCES_ALWAYS;
+            while flags.load(Relaxed) & known == 0 {
+                std::thread::yield_now(); // the watcher says it, once
+            }
+            let is_reached = flags.load(Relaxed) & slot_flags::MEMBARRIER_OK != 0;
+            let before = scene.before(SHORT_SLEEPS);
+            if is_reached {
+                assert_eq!(scene.limit(scene.holder, before), (expected, SHORT_SLEEPS + 1));
+            }
+            flags.fetch_and(!slot_flags::MEMBARRIER_OK, Relaxed);
+            for (sleeps, factor) in [(0, 1), (1, 2), (4, 16), (5, 16), (u32::MAX >> 1, 16)] {
+                let before = scene.before(SHORT_SLEEPS + sleeps);
+                let limit = scene.limit(scene.holder, before).0;
+                assert_eq!(limit, Some(SHORT * factor), "{sleeps} more");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_word_means_nothing_in_a_ring_without_a_lock() {
+        let mut rx = receiver();
+        let Claimed { end, bell, .. } = claimed(&mut rx);
+        end.ring.memory.store(Word::Lock, u64::MAX, Release);
+        assert_eq!(armed(bell, end, 0), Some(SLEEP_MAX));
+    }
+}

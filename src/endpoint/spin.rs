@@ -246,4 +246,73 @@ mod tests {
             looks == 10
         }));
     }
+
+    #[test]
+    fn spinning_pays_until_the_budget_is_spent() {
+        let mut spin = on(Processors::Several);
+        assert_eq!(spin.first_looks(), 0);
+        spin.note_first_look();
+        while spin.budget > BUDGET_MIN {
+            assert_eq!(spin.first_looks(), FIRST_LOOKS, "{:?} are left", spin.budget);
+            assert!(!spin.until(Deadline::NEVER, || false));
+        }
+        assert_eq!(spin.first_looks(), 0);
+    }
+
+    #[test]
+    fn no_spin_is_longer_than_it_may_be_or_than_paid_lately_but_a_trial() {
+        let max = BUDGET_MIN / 10;
+        let mut spin = Spin { max, budget: max, ..on(Processors::Several) };
+        assert!(!spin.until(Deadline::NEVER, || false));
+        assert_eq!(spin.budget, max);
+        let long = Duration::from_secs(3600);
+        let mut spin = Spin { max: long, budget: BUDGET_MIN, ..on(Processors::Several) };
+        assert!(!spin.until(Deadline::NEVER, || false));
+        spin.until_trial = 0;
+        assert!(!spin.until(Deadline::PAST, || false));
+        assert_eq!(spin.trial_every, 2);
+    }
+
+    #[test]
+    fn trials_that_fail_never_end_altogether() {
+        let mut spin =
+            Spin { until_trial: 0, trial_every: TRIAL_EVERY_MAX, ..on(Processors::Several) };
+        assert!(!spin.until(Deadline::PAST, || false));
+        assert_eq!((spin.until_trial, spin.trial_every), (TRIAL_EVERY_MAX, TRIAL_EVERY_MAX));
+    }
+
+    #[test]
+    fn processors_are_counted_again_after_a_while_and_not_before() {
+        let found = usable_processors();
+        let other = match found {
+            Processors::One => Processors::Several,
+            Processors::Several => Processors::One,
+        };
+        let now = Instant::now();
+        let mut counted = |asked| {
+            let mut spin = Spin { asked: Some((asked, other)), ..on(other) };
+            let processors = spin.processors(now);
+            assert_eq!(spin.asked.map(|(_, processors)| processors), Some(processors));
+            processors
+        };
+        assert_eq!(counted(now), other);
+        assert_eq!(counted(now.checked_sub(ASK_EVERY).unwrap()), found);
+    }
+
+    #[test]
+    fn a_thread_that_may_use_one_processor_has_one() {
+        let pin = || {
+            let all = rustix::thread::sched_getaffinity(None).unwrap();
+            let one = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
+            let mut set = rustix::thread::CpuSet::new();
+            set.set(one);
+            rustix::thread::sched_setaffinity(None, &set).unwrap(); // of this thread
+            (usable_processors(), all.count())
+        };
+        let (pinned, count) = std::thread::scope(|scope| scope.spawn(pin).join().unwrap());
+        assert_eq!(pinned, Processors::One);
+        if count > 1 {
+            assert_eq!(usable_processors(), Processors::Several);
+        }
+    }
 }
