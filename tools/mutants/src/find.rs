@@ -265,6 +265,12 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     fn visit_expr_const(&mut self, _: &'ast syn::ExprConst) {}
     fn visit_generics(&mut self, _: &'ast syn::Generics) {}
 
+    fn visit_file(&mut self, file: &'ast syn::File) {
+        if !is_test(&file.attrs) {
+            visit::visit_file(self, file);
+        }
+    }
+
     fn visit_item(&mut self, item: &'ast Item) {
         match item {
             Item::Mod(module) if is_test(&module.attrs) => {}
