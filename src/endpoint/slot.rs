@@ -21,7 +21,7 @@ use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation
 use super::backoff::Backoff;
 use super::interrupt::{Interrupts, Until};
 use crate::Error;
-use crate::crash::crash_point;
+use crate::crash::{crash_point, test_point};
 use crate::mem::LockMapping;
 use crate::os::descriptor::Descriptor;
 use crate::os::process::ProcessId;
@@ -180,6 +180,7 @@ impl OwnedSlot {
         let Some(incarnation) = lock_and_renew(&self.region, self.slot, &description)? else {
             return Ok(false);
         };
+        test_point!("claim.locked-again");
         self.incarnation = incarnation;
         self.lock = Some(Lock::Descriptor(description));
         *self.kept.get_mut() = Kept::Perhaps as u8;
@@ -292,6 +293,7 @@ impl OwnedSlot {
     /// [`Error::LockLost`] where the kernel doesn't show this endpoint's own lock.
     pub(crate) fn is_any_held(&self, slots: Range<u16>) -> Result<bool, Error> {
         self.check_held()?;
+        test_point!("slot.before-look");
         let held = byte_is_held(&self.region, slots)?;
         if !held {
             self.check_held()?;
@@ -431,4 +433,68 @@ fn not_fit(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
 fn unix_ns() -> u64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::rc::Rc;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::crash::visits;
+    use crate::os::signals::blocked;
+    use crate::os::staged::usurp;
+    use crate::{Deadline, EventsRegion, OpenOptions};
+
+    fn own(region: &EventsRegion, slot: u16) -> OwnedSlot {
+        let interrupts = Interrupts::default();
+        let until = Until { deadline: Deadline::PAST, interrupts: &interrupts };
+        let (slots, role) = (slot..slot + 1, Role::Sender);
+        let wanted = Wanted { role, slots, ring_of: &|_| 0, is_fit: &|_| Ok(true) };
+        OwnedSlot::claim(region.shared(), &wanted, until).unwrap()
+    }
+
+    #[test]
+    fn no_peer_is_called_gone_if_the_number_stood_for_another_file_during_the_look() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let (ours, _theirs) = (own(&region, 0), own(&region, 1));
+        assert!(ours.is_any_held(1..2).unwrap());
+        let (number, other) =
+            (region.shared().plain().as_raw_fd(), File::open("/proc/self/exe").unwrap());
+        let visit = visits::at("slot.before-look", move || usurp(number, &other));
+        let found = ours.is_any_held(1..2);
+        drop(visit);
+        assert!(matches!(found, Err(Error::LockLost { slot: 0 })), "{found:?}");
+    }
+
+    #[test]
+    fn a_lock_that_is_taken_again_is_renewed_with_no_handler_and_no_fork_between() {
+        let Some(before) = blocked() else { return eprintln!("skipped: no /proc") };
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let mut ours = own(&region, 0);
+        let earlier = ours.identity();
+        let (meanwhile, (done, held_off)) = (Rc::new(Cell::new(0)), mpsc::channel());
+        let (found, (early, begun)) = (meanwhile.clone(), mpsc::channel());
+        let visit = visits::at("claim.locked-again", move || {
+            found.set(blocked().unwrap());
+            // What a fork does first.
+            thread::spawn(move || done.send(fork::hold_off().map(drop).is_ok()));
+            early.send(held_off.recv_timeout(Duration::from_millis(200)).is_ok()).unwrap();
+        });
+        assert!(ours.keep_by_descriptor().unwrap());
+        drop(visit);
+        assert!(!begun.recv().unwrap(), "a fork would have come between");
+        for signal in [libc::SIGTERM, libc::SIGALRM, libc::SIGCHLD] {
+            assert_eq!(meanwhile.get() >> (signal - 1) & 1, 1, "signal {signal}");
+        }
+        assert_eq!(blocked(), Some(before));
+        assert_ne!(ours.identity(), earlier);
+        assert!(ours.check_held().is_ok() && !ours.is_surely_kept());
+        drop(ours);
+        own(&region, 0);
+    }
 }

@@ -42,24 +42,28 @@ impl Drop for Blocked {
     }
 }
 
+/// Signals that the thread behind this directory in `/proc` blocks, from bit 0 on.
+#[cfg(test)]
+fn blocked_by(thread: &std::path::Path) -> Option<u64> {
+    let status = std::fs::read_to_string(thread.join("status")).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// Those that this thread blocks.
+#[cfg(test)]
+pub(crate) fn blocked() -> Option<u64> {
+    blocked_by("/proc/thread-self".as_ref())
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
 
+    use super::{blocked, blocked_by};
     use crate::crash::visits;
     use crate::{EventsRegion, OpenOptions};
-
-    /// Signals that the thread behind this directory in `/proc` blocks, from bit 0 on.
-    fn blocked_by(thread: &std::path::Path) -> Option<u64> {
-        let status = std::fs::read_to_string(thread.join("status")).ok()?;
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
-        u64::from_str_radix(mask.trim(), 16).ok()
-    }
-
-    fn blocked() -> Option<u64> {
-        blocked_by("/proc/thread-self".as_ref())
-    }
 
     fn is_blocked(mask: u64, signal: i32) -> bool {
         mask >> (signal - 1) & 1 == 1
