@@ -9,7 +9,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tombolo::{CreatePolicy, Error, EventsRegion, LayoutError, MpscOrder, OpenOptions, Prefault};
+use tombolo::{
+    CreatePolicy, Error, EventsRegion, LayoutError, MessagePacket, MpscOrder, OpenOptions, Prefault,
+};
 use tombolo_abi::{MAGIC, caps};
 
 mod support;
@@ -564,6 +566,46 @@ fn replacers_and_joiners_at_once_leave_one_region_under_the_name() {
     }
     println!("current regions seen: {count}");
     assert!(count >= 30);
+}
+
+/// What a program that is started now gets beside its standard streams.
+fn inherited() -> Vec<PathBuf> {
+    let mut command = std::process::Command::new("cat");
+    let pipe = std::process::Stdio::piped;
+    let mut program = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+    let entries = fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap();
+    let entries = entries.map(|entry| entry.unwrap().path());
+    let is_more = |path: &PathBuf| !["0", "1", "2"].iter().any(|standard| path.ends_with(standard));
+    let mut found: Vec<_> = entries.filter(is_more).flat_map(fs::read_link).collect();
+    drop(program.stdin.take());
+    program.wait().unwrap();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_program_that_is_started_gets_neither_regions_nor_sockets_nor_handles_that_came() {
+    let (dir, before) = (Dir::new(), inherited());
+    let options = || small().max_handles(1);
+    let nameless = EventsRegion::anonymous(options()).unwrap();
+    let fds = nameless.to_fds().unwrap();
+    let mut regions = [
+        EventsRegion::open_path_with(dir.file("a"), options()).unwrap(),
+        EventsRegion::open_path_with(dir.file("a"), options()).unwrap(),
+        EventsRegion::from_fds(nameless.to_fds().unwrap(), OpenOptions::new()).unwrap(),
+    ];
+    let mut kept = Vec::new();
+    for region in &mut regions[1..] {
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        rx.claim().unwrap();
+        let file = File::open("/proc/self/exe").unwrap();
+        tx.send_packet(MessagePacket::from(b"a handle").handle(file)).unwrap();
+        let message = rx.recv().unwrap();
+        assert_eq!(message.handles.len(), 1);
+        kept.push((tx, rx, message));
+    }
+    assert_eq!(inherited(), before);
+    drop((fds, kept, nameless));
 }
 
 #[test]
