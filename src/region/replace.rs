@@ -60,10 +60,10 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
         return Ok(Outcome::StartOver);
     };
     crash_point!("replace.after-lock");
-    let state = match Contents::of(old.file.as_fd(), opening.path())? {
-        Contents::Region(state @ (RegionState::Ready | RegionState::Retired)) => state,
+    match Contents::of(old.file.as_fd(), opening.path())? {
+        Contents::Region(RegionState::Ready | RegionState::Retired) => {}
         _ => return Ok(Outcome::StartOver),
-    };
+    }
     if let Some(in_use) = owner(opening, old)? {
         return Ok(in_use);
     }
@@ -75,9 +75,7 @@ pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome,
         new => new?,
     };
     crash_point!("replace.after-new-file");
-    if state == RegionState::Ready {
-        retire(opening, old, description.header.generation.wrapping_add(1))?;
-    }
+    retire(opening, old, description.header.generation.wrapping_add(1))?;
     crash_point!("replace.after-retire");
     remove_sockets(opening.place(), &description, old.id);
     if !remove(opening.place(), old.id)? {
@@ -221,5 +219,136 @@ fn slot_pid(old: &Candidate, description: &Description, slot: u64) -> u32 {
             pid_here(slot.pid, slot.pid_namespace)
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::EventsRegion;
+    use crate::crash::visits;
+    use crate::region::CreatePolicy;
+
+    /// A directory, and a place in it.
+    fn place() -> (TempDir, Place) {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let place = Place::of_path(&dir.path().join("name")).unwrap();
+        (dir, place)
+    }
+
+    fn write(place: &Place, bytes: &[u8]) -> FileId {
+        fs::write(place.path(), bytes).unwrap();
+        FileId::of(&place.stat().unwrap().unwrap())
+    }
+
+    fn read(place: &Place) -> Vec<u8> {
+        fs::read(place.path()).unwrap()
+    }
+
+    #[test]
+    fn a_name_that_is_gone_is_another_replacers() {
+        let (_dir, place) = place();
+        let id = write(&place, b"old");
+        fs::remove_file(place.path()).unwrap();
+        assert!(!remove(&place, id).unwrap());
+    }
+
+    #[test]
+    fn only_the_file_that_was_judged_is_removed_and_another_has_its_name_back() {
+        let (dir, place) = place();
+        let id = write(&place, b"old");
+        assert!(remove(&place, id).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        write(&place, b"another");
+        assert!(!remove(&place, FileId::of(&rustix::fs::stat("/dev/shm").unwrap())).unwrap());
+        assert_eq!(read(&place), b"another");
+    }
+
+    #[test]
+    fn what_took_the_name_meanwhile_keeps_it() {
+        let (_dir, place) = place();
+        write(&place, b"another");
+        let path = place.path().to_owned();
+        let _visit = visits::at("replace.after-rename", move || fs::write(path, b"third").unwrap());
+        assert!(!remove(&place, FileId::of(&rustix::fs::stat("/dev/shm").unwrap())).unwrap());
+        assert_eq!(read(&place), b"third");
+    }
+
+    #[test]
+    fn a_link_to_the_file_that_was_judged_is_another() {
+        let (dir, place) = place();
+        let id = write(&place, b"old");
+        let moved = dir.path().join("moved");
+        fs::rename(place.path(), &moved).unwrap();
+        symlink(&moved, place.path()).unwrap();
+        assert!(!remove(&place, id).unwrap());
+        assert_eq!(fs::read_link(place.path()).unwrap(), moved);
+    }
+
+    #[test]
+    fn only_names_that_a_replacer_gives_are_swept() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let is_swept = |name: &str| is_retired_name(name.as_bytes());
+        assert!(is_swept(&format!(".{id}.retired")));
+        for name in [
+            format!("{id}.retired"),
+            format!(".{id}"),
+            format!(".{id}0.retired"),
+            format!(".{}.retired", &id[1..]),
+            format!(".{}g.retired", &id[1..]),
+        ] {
+            assert!(!is_swept(&name), "{name}");
+        }
+    }
+
+    fn open(place: &Place) -> EventsRegion {
+        EventsRegion::open_path(place.path()).unwrap()
+    }
+
+    /// Replaces the region that now has the name; `before` comes between opening it and that.
+    fn replace_after(place: Place, before: impl FnOnce()) -> Outcome {
+        let options = OpenOptions::new().policy(CreatePolicy::CreateNew);
+        let old = place.open(&options).unwrap().unwrap();
+        before();
+        replace(&mut Opening::new(place, options), &old).unwrap()
+    }
+
+    #[test]
+    fn a_region_of_which_an_end_is_owned_is_in_use_only_while_it_has_the_name() {
+        let (dir, place) = place();
+        let mut region = open(&place);
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.claim().unwrap();
+        let again = || Place::of_path(place.path()).unwrap();
+        let (own, path) = (std::process::id(), place.path().to_owned());
+        assert!(matches!(replace_after(again(), || ()), Outcome::InUse { pid } if pid == own));
+        let moved = replace_after(again(), || {
+            fs::rename(&path, dir.path().join("moved")).unwrap();
+            EventsRegion::open_path(&path).unwrap();
+        });
+        assert!(matches!(moved, Outcome::StartOver), "{moved:?}");
+    }
+
+    #[test]
+    fn who_comes_before_the_lock_is_had_keeps_the_region() {
+        let (_dir, place) = place();
+        let (mut region, id) = (open(&place), fs::metadata(place.path()).unwrap().ino());
+        let path = place.path().to_owned();
+        let (keep, kept) = std::sync::mpsc::channel();
+        let _visit = visits::at("init-lock.before-lock", move || {
+            let (mut tx, _) = region.split_spsc().unwrap();
+            tx.claim().unwrap();
+            keep.send(tx).unwrap();
+        });
+        let replaced = replace_after(place, || ());
+        assert!(matches!(replaced, Outcome::InUse { .. }), "{replaced:?}");
+        assert_eq!(fs::metadata(path).unwrap().ino(), id);
+        drop(kept.recv().unwrap());
     }
 }
