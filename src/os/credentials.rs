@@ -74,6 +74,14 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let own = rustix::process::geteuid().as_raw();
         assert_eq!(peer_user(ours.as_fd()).unwrap(), own);
+        let group = rustix::process::getegid().as_raw();
+        assert!(peer_is_member(ours.as_fd(), group));
+        let groups = peer_groups(ours.as_fd()).unwrap();
+        let own: Vec<_> = rustix::process::getgroups().unwrap();
+        assert_eq!(groups, own.iter().map(|group| group.as_raw()).collect::<Vec<_>>());
+        let is_in = |id: u32| id == group || groups.contains(&id);
+        let others = (1..).find(|id| !is_in(*id)).unwrap();
+        assert!(!peer_is_member(ours.as_fd(), others));
     }
 
     #[test]

@@ -356,6 +356,15 @@ mod tests {
     }
 
     #[test]
+    fn places_are_used_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let before = places().count();
+        (0..500).for_each(|_| drop(Descriptor::shared(open(&file)).unwrap()));
+        let more = places().count() - before;
+        assert!(more < 500, "{more} places for one descriptor at a time");
+    }
+
+    #[test]
     fn a_child_has_no_share_in_what_is_private_and_has_one_in_all_else() {
         let (file, shared) =
             (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());

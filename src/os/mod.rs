@@ -15,6 +15,5 @@ pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod signals;
 pub(crate) mod socket;
-#[cfg(test)]
 pub(crate) mod staged;
 pub(crate) mod umask;

@@ -1,6 +1,7 @@
 //! What a kernel does seldom, or an older one always, for the unit tests: system calls that fail, and
 //! signals that interrupt.
 #![allow(unsafe_code)]
+#![cfg(test)]
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -106,6 +107,17 @@ const fn ends(verdict: u32) -> libc::sock_filter {
 pub(crate) fn usurp(number: RawFd, other: impl AsFd) {
     // SAFETY: the number belongs to what is under test, which is to bear that.
     assert_eq!(unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) }, number);
+}
+
+/// Has the next process that opens the file wait until this one lets go of it, which is told by a signal that
+/// is ignored. `false` if the kernel refuses.
+pub(crate) fn lease(file: impl AsFd) -> bool {
+    const F_SETSIG: libc::c_int = 10; // which `libc` lacks
+    let number = file.as_fd().as_raw_fd();
+    // SAFETY: sets which signal tells of it.
+    let is_set = unsafe { libc::fcntl(number, F_SETSIG, libc::SIGURG) } == 0;
+    // SAFETY: a lease belongs to the open file and ends with it.
+    is_set && unsafe { libc::fcntl(number, libc::F_SETLEASE, libc::F_WRLCK) } == 0
 }
 
 /// Signals that [`interrupted`] has sent and that were handled.

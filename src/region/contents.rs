@@ -141,3 +141,24 @@ pub(crate) fn set_mode(
     rustix::fs::fchmod(file, Mode::from_raw_mode(options.new_mode()))
         .map_err(|error| refusal::io("set the mode of", path, error))
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Rlimit, setrlimit};
+
+    use super::*;
+    use crate::os::staged;
+
+    #[test]
+    fn a_region_may_be_as_long_as_the_limit_and_no_longer() {
+        assert!(staged::in_child(|| {
+            let limit = Some(1 << 20);
+            setrlimit(Resource::Fsize, Rlimit { current: limit, maximum: limit }).unwrap();
+            let is_refused = |len| {
+                let refused = check_file_size_limit(len);
+                matches!(refused, Err(Error::FileSizeLimit { limit: 0x10_0000, .. }))
+            };
+            !is_refused((1 << 20) - 1) && !is_refused(1 << 20) && is_refused((1 << 20) + 1)
+        }));
+    }
+}

@@ -329,6 +329,23 @@ mod tests {
         });
     }
 
+    /// The kernel gives it 45 seconds.
+    #[test]
+    fn a_file_that_another_process_has_a_lease_on_is_not_waited_for() {
+        let (_dir, place) = place("name");
+        write(place.path(), 0o600);
+        let leased = fs::File::options().read(true).write(true).open(place.path()).unwrap();
+        if !staged::lease(&leased) {
+            return eprintln!("skipped: no leases here");
+        }
+        match place.open(&any_file_system()) {
+            Err(Error::Io { source, .. }) => {
+                assert_eq!(source.kind(), std::io::ErrorKind::WouldBlock);
+            }
+            opened => panic!("{opened:?}"),
+        }
+    }
+
     #[test]
     fn a_refusal_of_the_kernel_says_whose_the_file_is() {
         let (_dir, place) = place("name");
