@@ -54,7 +54,24 @@ fn parse_field(stat: &str, number: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
+    use crate::os::staged::{self, Call};
+
+    #[test]
+    fn a_pid_means_a_process_in_its_own_namespace_alone() {
+        let own = pid_namespace();
+        assert_eq!((pid_here(7, own), pid_here(7, own + 1), pid_here(7, 0)), (7, 0, 0));
+        let without_proc = Call::any(libc::SYS_statx);
+        let unknown = staged::refusing(without_proc, Errno::NOENT, || {
+            (pid_namespace() == 0).then(|| (pid_here(7, own), pid_here(7, 0)))
+        });
+        match unknown.flatten() {
+            Some(unknown) => assert_eq!(unknown, (0, 0)),
+            None => eprintln!("skipped: no filters, or another call"),
+        }
+    }
 
     #[test]
     fn fields_are_found_behind_any_command_name() {

@@ -100,6 +100,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_left_of_the_child() {
+        let dir = tempfile::TempDir::new().unwrap();
+        assert!(staged::in_child(|| {
+            let _ = mode_of_new_name(dir.path(), "name");
+            let options = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+            waitpid(None, options | WaitOptions::NOHANG).is_err_and(|error| error == Errno::CHILD)
+        }));
+    }
+
+    #[test]
     fn a_child_that_is_refused_costs_the_program_none_of_its_own() {
         let dir = tempfile::TempDir::new().unwrap();
         assert!(staged::in_child(|| {

@@ -354,3 +354,33 @@ pub(crate) fn set_state(mapping: &Mapping, state: RegionState) {
     word.store(state as u32, Ordering::Release);
     futex::wake_all(word);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::staged::{self, Call};
+    use crate::{EventsRegion, Prefault};
+
+    /// Opens a region, if the kernel says that when pages are to be faulted in.
+    fn open_with(errno: Errno) -> Option<Result<(), Error>> {
+        let advice = Some((2, libc::MADV_POPULATE_WRITE.cast_unsigned()));
+        let call = Call { number: libc::SYS_madvise, argument: advice };
+        let options = OpenOptions::new().prefault(Prefault::AtOpen);
+        let opened = staged::refusing(call, errno, || EventsRegion::anonymous(options).map(drop));
+        if opened.is_none() {
+            eprintln!("skipped: no filters");
+        }
+        opened
+    }
+
+    #[test]
+    fn a_kernel_that_faults_no_pages_in_ahead_does_so_at_first_use() {
+        assert!(open_with(Errno::INVAL).is_none_or(|opened| opened.is_ok()));
+    }
+
+    #[test]
+    fn pages_that_cannot_be_had_are_an_error_of_opening() {
+        let Some(opened) = open_with(Errno::NOMEM) else { return };
+        assert!(matches!(opened, Err(Error::Io { .. })), "{opened:?}");
+    }
+}
