@@ -289,7 +289,7 @@ mod tests {
             Processors::Several => Processors::One,
         };
         let now = Instant::now();
-        let mut counted = |asked| {
+        let counted = |asked| {
             let mut spin = Spin { asked: Some((asked, other)), ..on(other) };
             let processors = spin.processors(now);
             assert_eq!(spin.asked.map(|(_, processors)| processors), Some(processors));
