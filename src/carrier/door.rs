@@ -65,11 +65,10 @@ impl Door {
             (Self::Rendezvous, Some(rendezvous)) => rendezvous.take_out(),
             _ => Ok(None),
         };
-        // Closed behind our back: what waited there is gone.
-        if accepted.as_ref().is_err_and(|error| *error == Errno::NOTCONN) {
-            Ok(None)
-        } else {
-            accepted
+        match accepted {
+            // Closed behind our back, and perhaps another file's number: what waited there is gone.
+            Err(Errno::NOTCONN | Errno::BADF | Errno::NOTSOCK | Errno::INVAL) => Ok(None),
+            accepted => accepted,
         }
     }
 

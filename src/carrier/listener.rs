@@ -287,7 +287,9 @@ mod tests {
         if !geteuid().is_root() {
             return eprintln!("skipped: only root can be another user");
         }
-        let directory = tempfile::tempdir().unwrap(); // its owner's alone
+        let directory = tempfile::tempdir().unwrap();
+        let owners_alone = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(directory.path(), owners_alone).unwrap();
         let mut scene = Scene::new(directory.path());
         let look = || {
             let (user, group) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
