@@ -10,6 +10,10 @@ use crate::worker::{Ended, Worker};
 
 /// Tests that are run one by one, the quickest; the others are run together.
 const ALONE: usize = 12;
+/// No mutant's number.
+const NONE: &str = "0";
+/// How long tests may take when no mutant is on.
+const PATIENCE: Duration = Duration::from_secs(900);
 /// Seconds of tests that are run together.
 const TOGETHER: f64 = 20.0;
 
@@ -49,8 +53,8 @@ pub(crate) fn judge(
     for batch in batches(&reaching) {
         let binary = &binaries[batch.binary];
         let names: Vec<_> = batch.tests.iter().map(|test| test.name.as_str()).collect();
-        let patience = Duration::from_secs_f64(10.0 + 3.0 * batch.seconds);
-        let (ended, _) = worker.run(binary, &names, ("TOMBOLO_MUTANT", &number), patience)?;
+        let patience = patience(batch.seconds);
+        let ended = run(binary, &names, &number, patience, worker)?;
         let suspects = match ended {
             Ended::Well => continue,
             Ended::TimedOut => return Ok(killed(binary, &names, "timed out")),
@@ -62,14 +66,39 @@ pub(crate) fn judge(
         };
         // One that fails now and then by itself proves nothing.
         for suspect in suspects {
-            let on = ("TOMBOLO_MUTANT", &*number);
-            let (ended, _) = worker.run(binary, &[&suspect], on, patience)?;
+            let ended = run(binary, &[&suspect], &number, patience, worker)?;
             if ended != Ended::Well {
                 return Ok(killed(binary, &[&suspect], ""));
             }
         }
     }
     Ok(Verdict::Survived)
+}
+
+/// How long to wait for what takes so many seconds with no mutant on.
+fn patience(seconds: f64) -> Duration {
+    Duration::from_secs_f64(10.0 + 3.0 * seconds)
+}
+
+/// Runs tests with mutant `number` on. If that takes too long it may be the machine that is slow now: what it
+/// takes at present with no mutant on tells.
+fn run(
+    binary: &Binary,
+    names: &[&str],
+    number: &str,
+    patience_before: Duration,
+    worker: &Worker,
+) -> Result<Ended, Failure> {
+    let (ended, _) = worker.run(binary, names, ("TOMBOLO_MUTANT", number), patience_before)?;
+    if ended != Ended::TimedOut {
+        return Ok(ended);
+    }
+    let (_, seconds) = worker.run(binary, names, ("TOMBOLO_MUTANT", NONE), PATIENCE)?;
+    let patience = patience(2.0 * seconds);
+    if patience <= patience_before {
+        return Ok(ended);
+    }
+    Ok(worker.run(binary, names, ("TOMBOLO_MUTANT", number), patience)?.0)
 }
 
 fn killed(binary: &Binary, names: &[&str], how: &str) -> Verdict {

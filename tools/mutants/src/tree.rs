@@ -83,7 +83,7 @@ fn find(files: &[(String, String)]) -> Result<Vec<Mutant>, Failure> {
     let (mut mutants, mut uses) = (Vec::new(), Vec::new());
     for (file, (parsed, (path, source))) in parsed.iter().zip(files).enumerate() {
         let mut finder = Finder::new(file, path, source, &sets);
-        syn::visit::visit_file(&mut finder, parsed);
+        syn::visit::Visit::visit_file(&mut finder, parsed);
         mutants.append(&mut finder.mutants);
         uses.extend(finder.uses.into_iter().map(|(set, span)| (set, file, span)));
     }
