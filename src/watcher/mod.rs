@@ -305,9 +305,6 @@ impl Table {
 
 /// The watcher of this process, which is started where there is none.
 fn running() -> io::Result<Arc<Watcher>> {
-    if let Ok(watcher) = present() {
-        return Ok(watcher.clone());
-    }
     let _no_forks = fork::hold_off()?; // and one thread at a time
     match present() {
         Ok(watcher) => Ok(watcher.clone()),
@@ -360,6 +357,51 @@ mod tests {
         assert!(start.elapsed() > Duration::from_millis(1500), "it is done all the time");
         drop(upkeep);
         wait_while(&|| Arc::strong_count(&count) > 1);
+    }
+
+    #[test]
+    fn what_is_dropped_is_neither_watched_nor_done_nor_flagged_any_more() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let pulses = [Pulse::start(region, 0).unwrap(), Pulse::start(region, 1).unwrap()];
+        let own = LockWord { slot: 0, incarnation: 0 };
+        let kicks = running().unwrap().kick.load(Relaxed);
+        let watches = [(); 2].map(|()| Watch::start(region, own, 1..2, 0).unwrap());
+        assert!(running().unwrap().kick.load(Relaxed) >= kicks + 2, "it is not told to look");
+        let tasks = [(); 2].map(|()| Upkeep::start(region, || ()).unwrap());
+        let is_there = |id: u64| {
+            let watcher = running().unwrap();
+            let table = watcher.lock();
+            let lives = table.lives.iter().filter(|one| one.id == id).count();
+            let watched = table.watched.iter().filter(|one| one.id == id).count();
+            lives + watched + table.upkeep.iter().filter(|(one, _)| *one == id).count()
+        };
+        let ids = |one: usize| [pulses[one].id, watches[one].id, tasks[one].id];
+        let ((first, second), kicks) = ((ids(0), ids(1)), running().unwrap().kick.load(Relaxed));
+        assert_eq!(first.map(is_there), [1; 3]);
+        let ([pulse, _pulse], [watch, _watch], [task, _task]) = (pulses, watches, tasks);
+        drop((pulse, watch, task));
+        assert_eq!((first.map(is_there), second.map(is_there)), ([0; 3], [1; 3]));
+        assert!(running().unwrap().kick.load(Relaxed) > kicks, "its words are slept on still");
+    }
+
+    #[test]
+    fn only_a_region_that_no_other_user_has_is_on_the_robust_list_and_its_slots_say_so() {
+        if matches!(running().unwrap().lock().start, Start::Done(None)) {
+            return eprintln!("skipped: the kernel refuses robust lists");
+        }
+        for (mode, is_listed) in [(0o600, true), (0o660, false), (0o606, false)] {
+            let region = EventsRegion::anonymous(OpenOptions::new().mode(mode)).unwrap();
+            let region = region.shared();
+            let _pulse = Pulse::start(region, 1).unwrap();
+            let word = |offset| slot_u32(region, 1, offset).load(Relaxed);
+            assert_eq!(word(offset_of!(Slot, liveness)) != 0, is_listed, "{mode:o}");
+            let flags = word(offset_of!(Slot, flags));
+            assert_eq!(flags & slot_flags::ROBUST_LIVENESS != 0, is_listed, "{mode:o}");
+            let barriers = slot_flags::MEMBARRIER_OK | slot_flags::FENCES_ALWAYS;
+            assert_ne!(running().unwrap().lock().barrier_flag & barriers, 0);
+            assert_ne!(flags & barriers, 0);
+        }
     }
 
     #[test]

@@ -184,8 +184,271 @@ fn is_surely_free(is_free: impl Fn() -> bool, is_self_seen: impl Fn() -> bool) -
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::fs::File;
+    use std::mem::offset_of;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+    use rustix::thread::futex::OWNER_DIED;
+    use tombolo_abi::{LockWord, RingControl, Slot, SlotState};
 
     use super::*;
+    use crate::mem::RobustList;
+    use crate::os::{ofd, staged};
+    use crate::region::slot_table::{byte, slot_u32};
+    use crate::watcher::Upkeep;
+    use crate::watcher::peers::Peers;
+    use crate::{EventsRegion, OpenOptions};
+
+    /// What a liveness word holds while its owner lives.
+    const MARK: u32 = 0x8000_1234;
+    /// Slots: ours, and two peers'.
+    const OWN: u16 = 3;
+    const PEERS: Range<u16> = 4..6;
+    const FIRST: u16 = PEERS.start;
+
+    fn anonymous() -> EventsRegion {
+        EventsRegion::anonymous(OpenOptions::new()).unwrap()
+    }
+
+    fn word(region: &Region, slot: u16, offset: usize) -> &AtomicU32 {
+        slot_u32(region, slot, offset)
+    }
+
+    /// The owner of a slot, as the kernel and others see it.
+    struct Owner<'a>(&'a Region, u16, OwnedFd);
+
+    impl<'a> Owner<'a> {
+        fn of(region: &'a Region, slot: u16, liveness: u32) -> Self {
+            let file = region.reopen().unwrap();
+            let byte = byte(slot..slot + 1);
+            assert!(ofd::try_lock(file.as_fd(), byte, ofd::Mode::Exclusive).unwrap());
+            word(region, slot, offset_of!(Slot, incarnation)).fetch_add(1, Relaxed);
+            word(region, slot, offset_of!(Slot, liveness)).store(liveness, Relaxed);
+            word(region, slot, offset_of!(Slot, state)).store(SlotState::Attached as u32, Relaxed);
+            Self(region, slot, file)
+        }
+
+        /// Gives the byte back. Children of other tests have copies of the descriptor.
+        fn die(self) {
+            ofd::unlock(self.2.as_fd(), byte(self.1..self.1 + 1)).unwrap();
+        }
+
+        fn is_marked(&self) {
+            let liveness = word(self.0, self.1, offset_of!(Slot, liveness));
+            liveness.fetch_or(OWNER_DIED, Relaxed);
+        }
+    }
+
+    /// A table that watches the peers for our slot, and the count of departures that it tells.
+    fn table(region: &EventsRegion) -> (Table, Arc<AtomicU32>) {
+        let region = region.shared();
+        let departures = Arc::<AtomicU32>::default();
+        let wake = region.entries()[1].control_offset + offset_of!(RingControl, tx_wake) as u64;
+        let incarnation = word(region, OWN, offset_of!(Slot, incarnation)).load(Relaxed);
+        let mut table = Table::default();
+        table.watched.push(Watched {
+            id: 1,
+            region: Arc::downgrade(region),
+            own: LockWord { slot: OWN, incarnation },
+            peers: Peers::new(PEERS),
+            doorbell: wake,
+            departures: departures.clone(),
+        });
+        (table, departures)
+    }
+
+    const NEVER_EARLY: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_tick_is_due_first_of_all_and_then_as_soon_as_was_ever_said() {
+        let (mut tick, now) = (Tick::default(), Instant::now());
+        let ms = Duration::from_millis;
+        assert!(tick.is_due(now));
+        assert_eq!(tick.next(now, ms(1000)), now + ms(1000));
+        assert!(!tick.is_due(now + ms(999)));
+        assert_eq!(tick.next(now + ms(100), ms(250)), now + ms(350));
+        assert_eq!(tick.next(now + ms(200), ms(1000)), now + ms(350));
+        assert!(tick.is_due(now + ms(350)));
+        assert_eq!(tick.next(now + ms(350), ms(1000)), now + ms(1350));
+    }
+
+    #[test]
+    fn as_many_words_are_slept_on_as_the_kernel_takes_and_the_rest_is_asked_about() {
+        let now = Instant::now();
+        let (words, due) = (Vec::new(), Vec::new());
+        let mut found = Found { words, next: now, has_news: false, due, has_uncovered: false };
+        let word = AtomicU32::new(0);
+        (1..WORDS_MAX).for_each(|_| found.sleep_on(Sleeping::on(&word, 0)));
+        assert_eq!((found.words.len(), found.has_uncovered), (WORDS_MAX - 1, false));
+        found.sleep_on(Sleeping::on(&word, 0));
+        assert_eq!((found.words.len(), found.has_uncovered), (WORDS_MAX - 1, true));
+    }
+
+    #[test]
+    fn each_region_and_each_peer_alive_has_a_word_to_sleep_on() {
+        let region = anonymous();
+        let _ours = Owner::of(region.shared(), OWN, MARK);
+        let _peers = PEERS.map(|slot| Owner::of(region.shared(), slot, MARK)).collect::<Vec<_>>();
+        let (mut all, departures) = table(&region);
+        all.watched.append(&mut table(&region).0.watched);
+        let now = Instant::now();
+        let found = all.scan(now);
+        assert_eq!((found.words.len(), found.has_uncovered), (1 + 4, false));
+        assert_eq!(found.next, now + TICK);
+        assert_eq!((found.has_news, departures.load(Relaxed)), (false, 0));
+        let other = anonymous();
+        all.watched.append(&mut table(&other).0.watched);
+        assert_eq!(all.scan(now).words.len(), 2 + 4, "another region has a word of its own");
+    }
+
+    #[test]
+    fn peers_of_whom_no_word_tells_are_asked_about_more_often() {
+        let region = anonymous();
+        let _ours = Owner::of(region.shared(), OWN, MARK);
+        let _covered = Owner::of(region.shared(), FIRST, MARK);
+        let _uncovered = Owner::of(region.shared(), FIRST + 1, 0);
+        let now = Instant::now();
+        let found = table(&region).0.scan(now);
+        assert_eq!((found.words.len(), found.has_uncovered), (1 + 1, true));
+        assert_eq!(found.next, now + TICK_UNCOVERED);
+
+        let mut by_tick = Table { coverage: Coverage::ByTick, ..Table::default() };
+        assert_eq!(by_tick.scan(now).next, now + TICK_UNCOVERED);
+        assert_eq!(Table::default().scan(now).next, now + TICK);
+    }
+
+    #[test]
+    fn a_peer_that_is_marked_is_gone_once_its_byte_is_free() {
+        let region = anonymous();
+        let _ours = Owner::of(region.shared(), OWN, MARK);
+        let _living = Owner::of(region.shared(), FIRST + 1, MARK);
+        let dying = Owner::of(region.shared(), FIRST, MARK);
+        let (mut table, departures) = table(&region);
+        let now = Instant::now();
+        table.scan(now);
+        dying.is_marked();
+        let found = table.scan(now);
+        assert_eq!((found.has_news, departures.load(Relaxed)), (false, 0), "it has its byte");
+        let next = found.next;
+        assert!(next > now && next < now + NEVER_EARLY, "asked again in {:?}", next - now);
+        assert!(!table.scan(now).has_news);
+        dying.die();
+        assert!(!table.scan(now).has_news, "it is asked after before it is time");
+        let found = table.scan(next);
+        assert_eq!((found.has_news, departures.load(Relaxed)), (true, 1));
+        assert_eq!(found.words.len(), 1 + 1);
+        assert_eq!((table.scan(next).has_news, departures.load(Relaxed)), (false, 1));
+    }
+
+    #[test]
+    fn one_of_whom_no_word_tells_is_found_gone_by_the_long_tick_and_all_by_the_short_one() {
+        let region = anonymous();
+        let _ours = Owner::of(region.shared(), OWN, MARK);
+        let peers = PEERS.map(|slot| Owner::of(region.shared(), slot, 0)).collect::<Vec<_>>();
+        let [first, second] = <[_; 2]>::try_from(peers).ok().unwrap();
+        let (mut table, departures) = table(&region);
+        let now = Instant::now();
+        let mut look = |after: Duration| {
+            let has_news = table.scan(now + after).has_news;
+            (has_news, departures.load(Relaxed))
+        };
+        assert_eq!(look(Duration::ZERO), (false, 0));
+        first.die();
+        assert_eq!(look(TICK_UNCOVERED), (false, 0), "each is asked about by the long tick only");
+        assert_eq!(look(TICK), (true, 1));
+        assert_eq!(look(2 * TICK), (false, 1), "it is told once");
+        second.die();
+        assert_eq!(look(2 * TICK + NEVER_EARLY), (false, 1), "it isn't time");
+        assert_eq!(look(2 * TICK + TICK_UNCOVERED), (true, 2));
+        assert_eq!(look(3 * TICK), (false, 2));
+    }
+
+    #[test]
+    fn without_our_own_lock_no_peer_is_called_gone_and_we_are_told_each_second() {
+        let region = anonymous();
+        let ours = Owner::of(region.shared(), OWN, MARK);
+        let peer = Owner::of(region.shared(), FIRST, MARK);
+        let (mut table, departures) = table(&region);
+        let now = Instant::now();
+        table.scan(now);
+        peer.is_marked();
+        ours.die();
+        peer.die();
+        let found = table.scan(now + NEVER_EARLY);
+        assert_eq!((found.has_news, departures.load(Relaxed)), (false, 0));
+        let found = table.scan(now + TICK);
+        assert_eq!((found.has_news, departures.load(Relaxed)), (false, 1));
+        assert_eq!(table.scan(now + TICK + NEVER_EARLY).words.len(), 1);
+        assert_eq!(departures.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn tasks_are_due_with_the_long_tick() {
+        let mut table = Table::default();
+        table.upkeep.push((1, Task(Arc::new(|| ()))));
+        let now = Instant::now();
+        let mut due = |after| table.scan(now + after).due.len();
+        let found = [Duration::ZERO, TICK_UNCOVERED, TICK - NEVER_EARLY, TICK].map(&mut due);
+        assert_eq!(found, [1, 0, 0, 1]);
+    }
+
+    /// A region in a file, and the file.
+    fn in_file() -> (tempfile::TempDir, EventsRegion, File) {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("name");
+        let region = EventsRegion::open_path(&path).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        (dir, region, file)
+    }
+
+    #[test]
+    fn a_region_that_was_cut_short_is_left_alone() {
+        let (_dir, region, file) = in_file();
+        let _ours = Owner::of(region.shared(), OWN, MARK);
+        let _peer = Owner::of(region.shared(), FIRST, MARK);
+        let (mut table, departures) = table(&region);
+        let now = Instant::now();
+        assert_eq!(table.scan(now).words.len(), 2);
+        file.set_len(0).unwrap();
+        assert_eq!(region.shared().state(), 0); // which notices
+        assert!(region.shared().mapping().is_cut());
+        let found = table.scan(now + TICK);
+        assert_eq!((found.words.len(), found.has_news, departures.load(Relaxed)), (0, false, 0));
+    }
+
+    /// What is left of a region that was cut short must not end the kernel's walk through the others.
+    #[test]
+    fn the_kernel_marks_the_words_of_a_process_that_has_a_region_that_was_cut_short() {
+        let (dir, ours, _) = in_file();
+        let (_other_dir, cut, file) = in_file();
+        let paths = [&ours, &cut].map(|region| region.path().unwrap().to_owned());
+        drop(cut);
+        assert!(staged::in_child(|| {
+            let mut regions = paths.each_ref().map(|path| EventsRegion::open_path(path).unwrap());
+            let mut ends = regions.each_mut().map(|region| region.split_spsc().unwrap().0);
+            ends.iter_mut().for_each(|end| end.claim().unwrap());
+            file.set_len(0).unwrap();
+            assert!(ends[1].try_send(b"notice").is_err());
+            let count = Arc::<AtomicU32>::default();
+            let looks = count.clone();
+            let _upkeep = Upkeep::start(regions[0].shared(), move || {
+                looks.fetch_add(1, Relaxed);
+            });
+            while count.load(Acquire) < 2 {
+                std::thread::sleep(Duration::from_millis(10)); // a look that began after the cut
+            }
+            std::mem::forget(ends);
+            true // and the process ends here
+        }));
+        drop(dir);
+        if !staged::in_child(|| RobustList::install().is_ok()) {
+            return eprintln!("skipped: the kernel refuses robust lists");
+        }
+        let liveness = word(ours.shared(), 1, offset_of!(Slot, liveness)).load(Acquire);
+        assert_ne!(liveness & OWNER_DIED, 0, "{liveness:#x}");
+    }
 
     /// What is said of a peer, if the questions `elsewhere` are answered for another file, in which no
     /// process has a lock.

@@ -20,6 +20,25 @@ const FRUITLESS_MAX: u32 = 64;
 /// That rest.
 const REST: Duration = Duration::from_millis(1);
 
+/// Looks in a row that found nothing, though something woke the thread.
+#[derive(Debug, Default)]
+struct Wakes {
+    fruitless: u32,
+}
+
+impl Wakes {
+    /// Counts a look and the sleep after it; whether there were so many that a rest is due.
+    fn are_to_rest_after(&mut self, has_news: bool, woken: Woken) -> bool {
+        let is_fruitless = !has_news && woken != Woken::TimedOut;
+        self.fruitless = if is_fruitless { self.fruitless + 1 } else { 0 };
+        let is_rest_due = self.fruitless > FRUITLESS_MAX;
+        if is_rest_due {
+            self.fruitless = 0;
+        }
+        is_rest_due
+    }
+}
+
 /// Starts the thread and waits until it has its robust list. Called with forks held off, so with
 /// signals blocked, as they then are in the thread.
 pub(super) fn start() -> io::Result<Arc<Watcher>> {
@@ -49,18 +68,14 @@ impl Watcher {
         if self.lock().barrier_flag == 0 {
             self.register();
         }
-        let mut fruitless = 0;
+        let mut wakes = Wakes::default();
         loop {
             let kick = self.kick.load(Acquire);
             let mut found = self.lock().scan(Instant::now());
             found.due.drain(..).for_each(|Task(task)| task());
-            fruitless = if found.has_news { 0 } else { fruitless + 1 };
-            if self.sleep(kick, found) == Woken::TimedOut {
-                fruitless = 0;
-            }
-            if fruitless > FRUITLESS_MAX {
+            let has_news = found.has_news;
+            if wakes.are_to_rest_after(has_news, self.sleep(kick, found)) {
                 futex::wait(&self.kick, kick, Moment::after(REST));
-                fruitless = 0;
             }
         }
     }
@@ -93,5 +108,105 @@ impl Watcher {
         let mut table = self.lock();
         table.barrier_flag = flag;
         table.lives.iter().for_each(|life| life.flag(flag));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::os::staged::{self, Call};
+
+    #[test]
+    fn who_is_woken_for_nothing_all_the_time_rests_now_and_then() {
+        let mut wakes = Wakes::default();
+        let mut is_to_rest = |count: u32, has_news, woken| {
+            (0..count).any(|_| wakes.are_to_rest_after(has_news, woken))
+        };
+        for _ in 0..2 {
+            assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
+            assert!(is_to_rest(1, false, Woken::Perhaps));
+        }
+        assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
+        assert!(!is_to_rest(1, true, Woken::Perhaps));
+        assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
+        assert!(!is_to_rest(1, false, Woken::TimedOut));
+        assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
+        assert!(!is_to_rest(1000, true, Woken::Perhaps));
+        assert!(!is_to_rest(1000, false, Woken::TimedOut));
+    }
+
+    /// A watcher without a thread.
+    fn watcher() -> Watcher {
+        Watcher {
+            owner: fork::Owner::current().unwrap(),
+            table: Mutex::default(),
+            started: Condvar::new(),
+            kick: AtomicU32::new(7),
+            child: OnceLock::new(),
+        }
+    }
+
+    /// What ended a sleep on nothing but the watcher's own word, if that was `kick` before, and whether the
+    /// next look relies on words.
+    fn sleep(kick: u32, wait: Duration) -> (Woken, Coverage) {
+        let watcher = watcher();
+        let mut found = watcher.lock().scan(Instant::now());
+        found.next = Instant::now() + wait;
+        let woken = watcher.sleep(kick, found);
+        let coverage = watcher.lock().coverage;
+        (woken, coverage)
+    }
+
+    const SHORT: Duration = Duration::from_millis(10);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_change_of_the_table_before_the_sleep_is_not_slept_over() {
+        assert_eq!(sleep(6, LONG).0, Woken::Perhaps);
+        assert_eq!(sleep(7, SHORT).0, Woken::TimedOut);
+    }
+
+    #[test]
+    fn a_kernel_that_waits_for_one_word_only_leaves_the_rest_to_the_tick() {
+        let start = Instant::now();
+        for (errno, coverage) in [
+            (Errno::NOSYS, Coverage::ByTick),
+            (Errno::PERM, Coverage::ByTick),
+            (Errno::FAULT, Coverage::ByWords), // of a mapping that has just gone
+        ] {
+            let call = Call::any(libc::SYS_futex_waitv);
+            let slept = staged::refusing(call, errno, || [sleep(6, LONG), sleep(7, LONG)]);
+            let Some(slept) = slept else { return eprintln!("skipped: no filters") };
+            assert_eq!(slept, [(Woken::Perhaps, coverage), (Woken::TimedOut, coverage)]);
+        }
+        assert!(start.elapsed() < LONG / 2, "it slept for {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_process_of_one_thread_is_reached_by_barriers_from_the_start() {
+        assert!(staged::in_child(|| {
+            if process::thread_count() != Some(1) {
+                return true; // no /proc
+            }
+            let no_forks = fork::hold_off().unwrap();
+            let watcher = start().unwrap();
+            drop(no_forks);
+            let flag = watcher.lock().barrier_flag;
+            flag != 0
+        }));
+    }
+
+    #[test]
+    fn a_process_of_many_threads_is_reached_by_barriers_soon() {
+        let no_forks = fork::hold_off().unwrap();
+        let watcher = start().unwrap();
+        drop(no_forks);
+        let start = Instant::now();
+        while watcher.lock().barrier_flag == 0 {
+            assert!(start.elapsed() < LONG / 2);
+            std::thread::sleep(SHORT);
+        }
     }
 }
