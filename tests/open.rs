@@ -74,15 +74,17 @@ fn the_default_directory_is_private() {
     }
     let dir = format!("/dev/shm/tombolo-{euid}");
     let was_there = fs::exists(&dir).unwrap();
-    let status = again(INSIDE, "the_default_directory_is_private")
-        .env(INSIDE, &name)
-        .env_remove("TOMBOLO_DIR")
-        .status()
-        .unwrap();
-    assert!(status.success());
-    let meta = fs::metadata(&dir).unwrap();
-    assert_eq!((meta.uid(), meta.mode() & 0o022), (euid, 0));
-    fs::remove_file(format!("{dir}/{name}.tombolo")).unwrap();
+    for is_empty in [false, true] {
+        let mut inside = again(INSIDE, "the_default_directory_is_private");
+        inside.env(INSIDE, &name).env_remove("TOMBOLO_DIR");
+        if is_empty {
+            inside.env("TOMBOLO_DIR", "");
+        }
+        assert!(inside.status().unwrap().success());
+        let meta = fs::metadata(&dir).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o022), (euid, 0));
+        fs::remove_file(format!("{dir}/{name}.tombolo")).unwrap();
+    }
     if !was_there {
         let _ = fs::remove_dir(&dir); // somebody else may be using it by now
     }
@@ -205,6 +207,8 @@ fn options_that_no_region_can_have_are_refused_before_anything_is_made() {
             |error| matches!(error, Error::InvalidOption { option, .. } if *option == wanted),
         );
     }
+    let by_name = EventsRegion::open_with("refused", OpenOptions::new().producers(0));
+    assert!(matches!(by_name, Err(Error::InvalidOption { option: "producers", .. })));
     let edge = OpenOptions::new().spsc_capacity(4096).max_message(1008).producers(8189);
     EventsRegion::open_path_with(dir.file("a"), edge).unwrap();
 }

@@ -98,6 +98,38 @@ mod tests {
     }
 
     #[test]
+    fn the_default_directory_is_this_users_and_no_other_may_write_there() {
+        use rustix::fs::{Gid, Uid, chown, mkdir};
+        use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+
+        let user = Uid::from_raw(1_000_000 + std::process::id());
+        let path = format!("/dev/shm/tombolo-{}", user.as_raw());
+        let opened = |owner: Uid, mode| {
+            mkdir(&path, Mode::from_raw_mode(0o700)).unwrap();
+            rustix::fs::chmod(&path, Mode::from_raw_mode(mode)).unwrap();
+            let is_given = chown(&path, Some(owner), None).is_ok();
+            let opened = std::thread::scope(|scope| {
+                let other = scope.spawn(|| {
+                    let group = Gid::from_raw(user.as_raw());
+                    set_thread_res_gid(group, group, group).ok()?;
+                    set_thread_res_uid(user, user, user).ok()?;
+                    Some(default_dir().map(drop))
+                });
+                other.join().unwrap()
+            });
+            std::fs::remove_dir(&path).unwrap();
+            opened.filter(|_| is_given)
+        };
+        let Some(own) = opened(user, 0o700) else { return eprintln!("skipped: not root") };
+        own.unwrap();
+        assert!(opened(user, 0o755).unwrap().is_ok());
+        for (owner, mode) in [(user, 0o720), (user, 0o702), (Uid::ROOT, 0o755)] {
+            let opened = opened(owner, mode).unwrap();
+            assert!(matches!(opened, Err(Error::Permission { .. })), "{owner:?} {mode:o}");
+        }
+    }
+
+    #[test]
     fn names_are_plain_file_names() {
         for name in ["a", "A.b_c-9", &"x".repeat(128)] {
             assert!(check(name).is_ok(), "{name}");
