@@ -109,6 +109,35 @@ pub(crate) fn usurp(number: RawFd, other: impl AsFd) {
     assert_eq!(unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) }, number);
 }
 
+/// A child that has copies of everything, as no handler around `fork` ran: until this is dropped.
+pub(crate) struct Bystander(libc::pid_t);
+
+impl Bystander {
+    pub(crate) fn new() -> Self {
+        // SAFETY: no memory is shared with the child, which does nothing but wait.
+        let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+        if child == 0 {
+            // SAFETY: ends the child if nothing else does.
+            unsafe { libc::alarm(60) };
+            loop {
+                // SAFETY: sleeps until a signal comes.
+                unsafe { libc::pause() };
+            }
+        }
+        assert!(child > 0);
+        Self(child as libc::pid_t)
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        // SAFETY: a child of this process's that nothing has waited for.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+        // SAFETY: the status is not wanted.
+        unsafe { libc::waitpid(self.0, null_mut(), 0) };
+    }
+}
+
 /// Has the next process that opens the file wait until this one lets go of it, which is told by a signal that
 /// is ignored. `false` if the kernel refuses.
 pub(crate) fn lease(file: impl AsFd) -> bool {

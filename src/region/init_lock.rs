@@ -41,7 +41,6 @@ impl InitLock {
         let no_forks = fork::hold_off().map_err(io)?;
         let Some(file) = place.open_again(id)? else { return Ok(None) };
         let file = Descriptor::private(file, &no_forks).map_err(io)?;
-        drop(no_forks);
         test_point!("init-lock.before-lock");
         let locked = ofd::try_lock(file.as_fd(), bytes.clone(), ofd::Mode::Exclusive)
             .map_err(|error| refusal::io("lock", place.path(), error))?;
@@ -61,7 +60,6 @@ impl InitLock {
         let io = |error: Errno| region.io_error("lock", error.into());
         let no_forks = fork::hold_off().map_err(io)?;
         let file = Descriptor::private(region.reopen()?, &no_forks).map_err(io)?;
-        drop(no_forks);
         let locked = ofd::try_lock(file.as_fd(), INITIALIZING, ofd::Mode::Shared)
             .map_err(|error| region.io_error("lock", error))?;
         let lock = Self { file, bytes: INITIALIZING };
@@ -102,7 +100,7 @@ mod tests {
 
     use super::*;
     use crate::crash::visits;
-    use crate::os::staged::usurp;
+    use crate::os::staged::{Bystander, usurp};
     use crate::region::options::{FileSystemPolicy, OpenOptions};
 
     fn exchange(path: &Path) {
@@ -126,6 +124,32 @@ mod tests {
         let (_dir, path, place, candidate) = opened();
         let _visit = visits::at("init-lock.before-lock", move || body(path));
         InitLock::try_new(&place, candidate.id, REPLACING).unwrap()
+    }
+
+    #[test]
+    fn a_lock_that_is_dropped_is_free_at_once_whoever_has_copies() {
+        let (_dir, path, place, candidate) = opened();
+        let lock = InitLock::try_new(&place, &candidate, REPLACING).unwrap().unwrap();
+        let other = fs::File::options().write(true).open(path).unwrap();
+        let is_locked = || ofd::is_locked(other.as_fd(), REPLACING).unwrap();
+        let _bystander = Bystander::new();
+        assert!(is_locked());
+        drop(lock);
+        assert!(!is_locked());
+    }
+
+    #[test]
+    fn dropping_a_lock_whose_number_is_another_files_unlocks_nothing_there() {
+        let (_dir, path, place, candidate) = opened();
+        let lock = InitLock::try_new(&place, &candidate, REPLACING).unwrap().unwrap();
+        let successor = path.with_extension("other");
+        fs::write(&successor, b"another").unwrap();
+        let [theirs, asking] =
+            [(); 2].map(|()| fs::File::options().write(true).open(&successor).unwrap());
+        assert!(ofd::try_lock(theirs.as_fd(), REPLACING, ofd::Mode::Exclusive).unwrap());
+        usurp(lock.file.as_fd().as_raw_fd(), &theirs);
+        drop(lock);
+        assert!(ofd::is_locked(asking.as_fd(), REPLACING).unwrap());
     }
 
     /// Its holder would take the name of the successor away.
