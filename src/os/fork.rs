@@ -256,7 +256,10 @@ mod tests {
         // SAFETY: the child leaves at once by `_exit`.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let is_free = HOLDER.load(Ordering::Relaxed) == 0;
+            let is_free = || HOLDER.load(Ordering::Relaxed) == 0;
+            let was_free = is_free();
+            drop(hold_off());
+            let is_free = was_free && is_free();
             // SAFETY: ends the child without running the parent's exit handlers.
             unsafe { libc::_exit(i32::from(!is_free)) };
         }

@@ -46,9 +46,7 @@ fn in_child(bind: &mut Bind<'_>) {
     // thread from going on until the child has ended. `run` makes system calls and touches nothing but
     // `bind`, which is borrowed mutably until then.
     let child = unsafe { libc::clone(run, top, flags, place) };
-    if child > 0
-        && let Some(child) = Pid::from_raw(child)
-    {
+    if let Some(child) = Pid::from_raw(child.max(0)) {
         reap(child);
     }
 }

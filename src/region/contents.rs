@@ -144,10 +144,65 @@ pub(crate) fn set_mode(
 
 #[cfg(test)]
 mod tests {
+
+    use std::os::fd::AsFd;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use rustix::process::{Rlimit, setrlimit};
+    use tombolo_abi::{ENDIAN_TAG, Header, MAGIC, MAJOR, MINOR};
 
     use super::*;
+    use crate::EventsRegion;
+    use crate::os::file::read_at;
     use crate::os::staged;
+    use crate::region::MpscOrder;
+
+    fn header(file: BorrowedFd<'_>) -> Header {
+        let mut bytes = [0; size_of::<Header>()];
+        read_at(file, &mut bytes, 0).unwrap();
+        bytemuck::pod_read_unaligned(&bytes)
+    }
+
+    #[test]
+    fn a_region_says_when_and_by_which_boot_it_was_made_and_is_unlike_all_others() {
+        let unix_ns = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let before = unix_ns();
+        let regions = [(); 2].map(|()| EventsRegion::anonymous(OpenOptions::new()).unwrap());
+        let [one, other] = regions.each_ref().map(|region| *region.shared().header());
+        assert!((before..=unix_ns()).contains(&one.created_unix_ns));
+        assert_eq!(one.boot_id, boot::boot_id());
+        assert_ne!((one.region_uuid, one.key), (other.region_uuid, other.key));
+        assert!(one.region_uuid != other.region_uuid && one.key != other.key);
+    }
+
+    #[test]
+    fn a_region_that_is_being_made_says_of_which_version_it_will_be() {
+        let file = rustix::fs::memfd_create(c"m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let (name, path) = (OsStr::new("name"), Path::new("name"));
+        let contents = NewContents::new(&OpenOptions::new(), 1, name, path).unwrap();
+        contents.write_claim(file.as_fd(), path).unwrap();
+        let found = header(file.as_fd());
+        let initializing = RegionState::Initializing as u32;
+        assert_eq!((found.magic, found.endian), (MAGIC, ENDIAN_TAG));
+        assert_eq!((found.major, found.minor, found.state), (MAJOR, MINOR, initializing));
+        assert_eq!(found.total_len, 0);
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_size as u64, HEADER_PAGE_LEN);
+    }
+
+    #[test]
+    fn only_rings_whose_producers_share_that_say_how_far_they_are_zeroed() {
+        for order in [MpscOrder::Total, MpscOrder::PerProducer] {
+            let options = OpenOptions::new().mpsc_order(order).producers(2);
+            let region = EventsRegion::anonymous(options).unwrap();
+            let region = region.shared();
+            for entry in region.entries() {
+                let offset = entry.control_offset + offset_of!(RingControl, zeroed_to) as u64;
+                let found = region.mapping().word_u64(offset).load(Relaxed);
+                let is_lane = entry.ring_kind() == Some(RingKind::Lane);
+                assert_eq!(found, if is_lane { 0 } else { entry.capacity });
+            }
+        }
+    }
 
     #[test]
     fn a_region_may_be_as_long_as_the_limit_and_no_longer() {

@@ -417,13 +417,47 @@ mod tests {
         }
         (stat.st_uid, stat.st_gid) = (uid + 1, others);
         let groups = [Gid::from_raw(others + 1), Gid::from_raw(others)];
-        let found = thread::scope(|scope| {
-            let member = scope
-                .spawn(|| rustix::thread::set_thread_groups(&groups).ok().map(|()| allowed(&stat)));
-            member.join().unwrap()
-        });
-        let Some(found) = found else { return eprintln!("skipped: this user takes no groups") };
+        let allowed_in = |groups: &[Gid]| {
+            thread::scope(|scope| {
+                let member = scope.spawn(|| {
+                    rustix::thread::set_thread_groups(groups).ok().map(|()| allowed(&stat))
+                });
+                member.join().unwrap()
+            })
+        };
+        let Some(found) = allowed_in(&groups) else {
+            return eprintln!("skipped: this user takes no groups");
+        };
         assert_eq!(found, [false, true, true]);
+        assert_eq!(allowed_in(&groups[..1]), Some([false, false, true]));
+    }
+
+    #[test]
+    fn a_file_system_that_is_not_known_is_refused_when_its_file_is_opened() {
+        let path = format!("/proc/{}/comm", std::process::id());
+        let place = Place::of_path(Path::new(&path)).unwrap();
+        let opened = place.open(&OpenOptions::new());
+        assert!(
+            matches!(opened, Err(Error::UnsupportedFileSystem { name: "proc", .. })),
+            "{opened:?}"
+        );
+        assert!(place.open(&any_file_system()).unwrap().is_some());
+    }
+
+    #[test]
+    fn only_the_same_file_is_opened_again() {
+        let (_dir, place) = place("name");
+        write(place.path(), 0o600);
+        let id = place.open(&any_file_system()).unwrap().unwrap().id;
+        assert!(place.open_again(id).unwrap().is_some());
+        let moved = place.path().with_file_name("moved");
+        fs::rename(place.path(), &moved).unwrap();
+        assert!(place.open_again(id).unwrap().is_none());
+        symlink(&moved, place.path()).unwrap();
+        assert!(place.open_again(id).unwrap().is_none());
+        fs::remove_file(place.path()).unwrap();
+        write(place.path(), 0o600);
+        assert!(place.open_again(id).unwrap().is_none());
     }
 
     #[test]

@@ -137,3 +137,30 @@ fn rings(entries: &[RingEntry]) -> impl Iterator<Item = u32> {
     };
     (0..).zip(entries).filter(has_one).map(|(ring, _)| ring)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::{EventsRegion, OpenOptions};
+
+    #[test]
+    fn what_is_no_socket_of_packets_is_refused_wherever_it_stands() {
+        let region = EventsRegion::anonymous(OpenOptions::new().max_handles(1)).unwrap();
+        for place in 1..5 {
+            let mut fds = region.to_fds().unwrap();
+            assert_eq!(fds.len(), 5);
+            fds[place] = File::open("/proc/self/exe").unwrap().into();
+            let joined = EventsRegion::from_fds(fds, OpenOptions::new());
+            assert!(
+                matches!(
+                    joined,
+                    Err(Error::WrongDescriptor { index, found: "something else", .. })
+                        if index == place
+                ),
+                "{joined:?}"
+            );
+        }
+    }
+}
