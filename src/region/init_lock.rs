@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_dropped_is_free_at_once_whoever_has_copies() {
         let (_dir, path, place, candidate) = opened();
-        let lock = InitLock::try_new(&place, &candidate, REPLACING).unwrap().unwrap();
+        let lock = InitLock::try_new(&place, candidate.id, REPLACING).unwrap().unwrap();
         let other = fs::File::options().write(true).open(path).unwrap();
         let is_locked = || ofd::is_locked(other.as_fd(), REPLACING).unwrap();
         let _bystander = Bystander::new();
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn dropping_a_lock_whose_number_is_another_files_unlocks_nothing_there() {
         let (_dir, path, place, candidate) = opened();
-        let lock = InitLock::try_new(&place, &candidate, REPLACING).unwrap().unwrap();
+        let lock = InitLock::try_new(&place, candidate.id, REPLACING).unwrap().unwrap();
         let successor = path.with_extension("other");
         fs::write(&successor, b"another").unwrap();
         let [theirs, asking] =
