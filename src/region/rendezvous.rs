@@ -141,13 +141,108 @@ fn rings(entries: &[RingEntry]) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use rustix::process::{Resource, getrlimit, setrlimit};
 
     use super::*;
+    use crate::os::staged;
+    use crate::region::MpscOrder;
     use crate::{EventsRegion, OpenOptions};
+
+    fn nameless() -> EventsRegion {
+        EventsRegion::anonymous(OpenOptions::new().max_handles(1)).unwrap()
+    }
+
+    #[test]
+    fn each_ring_that_carries_handles_has_two_sockets_and_lanes_have_them_together() {
+        let count = |options| EventsRegion::anonymous(options).unwrap().to_fds().unwrap().len();
+        let lanes = || OpenOptions::new().mpsc_order(MpscOrder::PerProducer).producers(3);
+        assert_eq!(count(OpenOptions::new()), 1);
+        assert_eq!(count(OpenOptions::new().max_handles(1)), 1 + 2 * 2);
+        assert_eq!(count(lanes()), 1);
+        assert_eq!(count(lanes().max_handles(1)), 1 + 2 * 2);
+    }
+
+    #[test]
+    fn a_number_that_means_nothing_makes_no_ring_a_later_lane() {
+        let entry = |kind: RingKind, lane_index| RingEntry {
+            kind: kind as u32,
+            lane_index,
+            max_handles: 1,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let entries = [(RingKind::Spsc, 5), (RingKind::Lane, 1), (RingKind::Lane, 0)];
+        let entries = entries.map(|(kind, lane)| entry(kind, lane));
+        assert_eq!(rings(&entries).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn too_few_and_too_many_sockets_are_refused() {
+        let region = nameless();
+        let refused = |fds| match EventsRegion::from_fds(fds, OpenOptions::new()) {
+            Err(Error::WrongDescriptor { index, found, .. }) => (index, found),
+            joined => panic!("{joined:?}"),
+        };
+        let mut fds = region.to_fds().unwrap();
+        fds.pop();
+        assert_eq!(refused(fds), (4, "missing"));
+        let mut fds = region.to_fds().unwrap();
+        fds.push(region.to_fds().unwrap().pop().unwrap());
+        assert_eq!(refused(fds), (5, "one too many"));
+    }
+
+    /// Puts sockets in where one connection is to come in.
+    fn put_in(rendezvous: &Rendezvous, count: usize) {
+        let (one, other) = socket::pair().unwrap();
+        let both = [one.as_fd(), other.as_fd()];
+        socket::send(&rendezvous.entrance, &[0], &both[..count]).unwrap();
+    }
+
+    #[test]
+    fn one_socket_is_a_connection_and_more_are_none() {
+        let region = nameless();
+        let rendezvous = region.shared().rendezvous(0).unwrap();
+        put_in(rendezvous, 2);
+        assert!(rendezvous.take_out().unwrap().is_none());
+        put_in(rendezvous, 2);
+        put_in(rendezvous, 1);
+        assert!(rendezvous.take_out().unwrap().is_some());
+    }
+
+    fn lowest_free() -> u64 {
+        rustix::io::dup(std::io::stderr()).unwrap().as_raw_fd() as u64
+    }
+
+    /// Has this process take no descriptors from this number on.
+    fn limit(number: u64) {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = Some(number);
+        setrlimit(Resource::Nofile, limit).unwrap();
+    }
+
+    #[test]
+    fn at_the_limit_of_descriptors_a_connection_stays_and_no_part_is_taken_for_one() {
+        let region = nameless();
+        let rendezvous = region.shared().rendezvous(0).unwrap();
+        put_in(rendezvous, 2);
+        assert!(staged::in_child(|| {
+            limit(lowest_free() + 1);
+            rendezvous.take_out().unwrap().is_none()
+        }));
+        put_in(rendezvous, 1);
+        assert!(staged::in_child(|| {
+            let lowest = lowest_free();
+            limit(lowest);
+            let refused = rendezvous.take_out().err() == Some(Errno::MFILE);
+            limit(lowest + 1);
+            refused && rendezvous.take_out().unwrap().is_some()
+        }));
+    }
 
     #[test]
     fn what_is_no_socket_of_packets_is_refused_wherever_it_stands() {
-        let region = EventsRegion::anonymous(OpenOptions::new().max_handles(1)).unwrap();
+        let region = nameless();
         for place in 1..5 {
             let mut fds = region.to_fds().unwrap();
             assert_eq!(fds.len(), 5);

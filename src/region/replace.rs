@@ -168,7 +168,8 @@ fn sweep(place: &Place) {
     }
 }
 
-/// Removes the file `name` if it is empty, or a retired region that no process uses or is replacing.
+/// Removes the file `name` if it is empty, or a retired region that no process uses or is replacing. Its
+/// sockets went before its name.
 fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
     let dir = place.dir().try_clone_to_owned();
     let dir = dir.map_err(|error| refusal::io("open", place.path(), error))?;
@@ -177,10 +178,7 @@ fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
     let Some(_lock) = InitLock::try_new(&left, candidate.id, REPLACING)? else { return Ok(()) };
     match Contents::of(candidate.file.as_fd(), left.path())? {
         Contents::Nothing => {}
-        Contents::Region(RegionState::Retired) if owned_slot(&left, &candidate)?.is_none() => {
-            let description = Description::read(candidate.file.as_fd(), left.path())?;
-            remove_sockets(&left, &description, candidate.id);
-        }
+        Contents::Region(RegionState::Retired) if owned_slot(&left, &candidate)?.is_none() => {}
         Contents::Region(_) => return Ok(()),
     }
     unlinkat(left.dir(), left.file_name(), AtFlags::empty())
@@ -190,9 +188,6 @@ fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
 /// Removes what receivers of the region in the file `id` have left, which no process uses: the names at which
 /// they listened.
 fn remove_sockets(place: &Place, region: &Description, id: FileId) {
-    if region.entries.iter().all(|entry| entry.max_handles == 0) {
-        return;
-    }
     let Ok(dir) = Dir::read_from(place.dir()) else { return };
     let start = socket_name_start(&region.header, id);
     for entry in dir.flatten() {
@@ -214,7 +209,7 @@ fn slot_pid(old: &Candidate, description: &Description, slot: u64) -> u32 {
     let mut bytes = [0; size_of::<Slot>()];
     let known = slot < header.slot_count.into();
     match known.then(|| read_at(old.file.as_fd(), &mut bytes, offset)) {
-        Some(Ok(len)) if len == bytes.len() => {
+        Some(Ok(_)) => {
             let slot: Slot = bytemuck::pod_read_unaligned(&bytes);
             pid_here(slot.pid, slot.pid_namespace)
         }
@@ -228,10 +223,12 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     use tempfile::TempDir;
+    use tombolo_abi::{LOCK_INIT, LOCK_SLOTS};
 
     use super::*;
     use crate::EventsRegion;
     use crate::crash::visits;
+    use crate::os::ofd;
     use crate::region::CreatePolicy;
 
     /// A directory, and a place in it.
@@ -305,6 +302,82 @@ mod tests {
         ] {
             assert!(!is_swept(&name), "{name}");
         }
+    }
+
+    #[test]
+    fn only_names_of_the_regions_sockets_are_removed_and_only_stale_ones() {
+        let (dir, place) = place();
+        let region = open(&place);
+        let (description, id) = (region.shared().description(), region.shared().file_id());
+        let start = socket_name_start(&description.header, id);
+        let names = [
+            ("its own", format!("{start}1.2{SOCKET_SUFFIX}")),
+            ("another's", format!(".0123456789abcdef.1.2.1.2{SOCKET_SUFFIX}")),
+            ("with another end", format!("{start}1.2.backup")),
+            ("at which one listens", format!("{start}1.3{SOCKET_SUFFIX}")),
+        ];
+        let listeners = names
+            .each_ref()
+            .map(|(_, name)| socket::listen(place.dir(), name, rustix::fs::Mode::RWXU).unwrap());
+        let [own, others, with_another_end, _alive] = listeners;
+        [own, others, with_another_end].into_iter().for_each(socket::stop_listening);
+        remove_sockets(&place, description, id);
+        for (index, (which, name)) in names.iter().enumerate() {
+            assert_eq!(dir.path().join(name).exists(), index > 0, "the name {which}");
+        }
+    }
+
+    #[test]
+    fn the_retired_region_says_which_generation_succeeds_it() {
+        let (_dir, place) = place();
+        let old = open(&place);
+        let again = Place::of_path(place.path()).unwrap();
+        let Outcome::Replaced(new) = replace_after(again, || ()) else { panic!("not replaced") };
+        let offset = std::mem::offset_of!(SharedLayout, successor_generation) as u64;
+        let successor = old.shared().mapping().word_u64(offset).load(Ordering::Relaxed);
+        assert_eq!((old.generation(), successor, new.header().generation), (1, 2, 2));
+    }
+
+    fn lock(place: &Place, byte: u64, mode: ofd::Mode) -> fs::File {
+        let file = fs::File::options().read(true).write(true).open(place.path()).unwrap();
+        assert!(ofd::try_lock(file.as_fd(), byte..byte + 1, mode).unwrap());
+        file
+    }
+
+    #[test]
+    fn who_tries_to_attach_all_the_time_does_not_hide_that_a_region_is_in_use() {
+        let (_dir, place) = place();
+        open(&place);
+        let again = || Place::of_path(place.path()).unwrap();
+        let _attaching = lock(&place, LOCK_INIT, ofd::Mode::Shared);
+        assert!(matches!(replace_after(again(), || ()), Outcome::StartOver));
+        let _owner = lock(&place, LOCK_SLOTS + 1, ofd::Mode::Exclusive);
+        assert!(matches!(replace_after(again(), || ()), Outcome::InUse { .. }));
+    }
+
+    #[test]
+    fn nothing_outside_the_table_is_taken_for_an_owners_slot() {
+        let (_dir, place) = place();
+        let (mut region, header) = {
+            let region = open(&place);
+            let header = *region.shared().header();
+            (region, header)
+        };
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.claim().unwrap();
+        let slot_offset = |slot: u64| header.slot_offset + slot * u64::from(header.slot_len);
+        let mut slot = [0; size_of::<Slot>()];
+        let file = fs::File::options().read(true).write(true).open(place.path()).unwrap();
+        assert_eq!(read_at(file.as_fd(), &mut slot, slot_offset(1)), Ok(slot.len()));
+        drop(tx);
+        let data = region.shared().entries()[0].data_offset;
+        let outside = (data - header.slot_offset) / u64::from(header.slot_len);
+        assert_eq!(slot_offset(outside), data);
+        crate::os::file::write_at(file.as_fd(), &slot, data).unwrap();
+        let _owner = lock(&place, LOCK_SLOTS + outside, ofd::Mode::Exclusive);
+        let again = Place::of_path(place.path()).unwrap();
+        let found = replace_after(again, || ());
+        assert!(matches!(found, Outcome::InUse { pid: 0 }), "{found:?}");
     }
 
     fn open(place: &Place) -> EventsRegion {

@@ -91,3 +91,45 @@ pub(crate) fn slot_offset(region: &Region, slot: u16, offset: usize) -> u64 {
     let header = region.header();
     header.slot_offset + u64::from(slot) * u64::from(header.slot_len) + offset as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EventsRegion, OpenOptions};
+
+    #[test]
+    fn a_slot_tells_of_the_owner_that_it_has_and_of_no_other() {
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.claim().unwrap();
+        let region = region.shared().clone();
+        let incarnation = slot_u32(&region, 1, offset_of!(Slot, incarnation)).load(Relaxed);
+        let owner = LockWord { slot: 1, incarnation };
+        let earlier = LockWord { slot: 1, incarnation: incarnation - 1 };
+        let own = std::process::id();
+        assert_eq!([owner, earlier].map(|one| pid_of_owner(&region, one)), [own, 0]);
+        assert_eq!(pid_of(&region, 1), own);
+        let is_seen = |one| is_seen_as(&region, one).unwrap();
+        assert_eq!([owner, earlier].map(is_seen), [true, false]);
+        drop(tx);
+        assert_eq!((pid_of(&region, 1), is_seen(owner)), (0, false));
+    }
+
+    #[test]
+    fn owners_are_counted_among_the_slots_that_are_asked_about() {
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region_too = region.shared().clone();
+        let counts =
+            || [0..0, 0..1, 1..2, 0..2, 0..67, 2..67].map(|slots| count(&region_too, slots));
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        assert_eq!(counts(), [0, 0, 0, 0, 0, 0]);
+        tx.claim().unwrap();
+        assert_eq!(counts(), [0, 0, 1, 1, 1, 0]);
+        rx.claim().unwrap();
+        assert_eq!(counts(), [0, 1, 1, 2, 2, 0]);
+    }
+
+    fn count(region: &Region, slots: Range<u16>) -> usize {
+        count_held(region, slots).unwrap()
+    }
+}
