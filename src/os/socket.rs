@@ -301,8 +301,7 @@ mod tests {
         assert!(!is_one(AddressFamily::UNIX, SocketType::STREAM));
         assert!(!is_one(AddressFamily::INET, SocketType::STREAM));
         assert!(!is_one(AddressFamily::VSOCK, SocketType::SEQPACKET));
-        let option = Some((2, libc::SO_DOMAIN.cast_unsigned())); // of a kind that is not known
-        let unknown = Call { number: libc::SYS_getsockopt, argument: option };
+        let unknown = Call::with(libc::SYS_getsockopt, 2, libc::SO_DOMAIN); // of no kind that is known
         let unknown = staged::refusing(unknown, Errno::NOPROTOOPT, || {
             is_one(AddressFamily::UNIX, SocketType::SEQPACKET)
         });

@@ -15,16 +15,28 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::thread::{gettid, set_no_new_privs};
 
-/// A system call, and an argument by its place if only calls with that are meant.
+/// A system call, and what bits of which argument must be for it to be meant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
-    pub(crate) number: libc::c_long,
-    pub(crate) argument: Option<(u32, u32)>,
+    number: libc::c_long,
+    place: u32,
+    mask: u32,
+    value: u32,
 }
 
 impl Call {
     pub(crate) fn any(number: libc::c_long) -> Self {
-        Self { number, argument: None }
+        Self { number, place: 0, mask: 0, value: 0 }
+    }
+
+    /// Those whose argument at `place` is `value`.
+    pub(crate) fn with(number: libc::c_long, place: u32, value: i32) -> Self {
+        Self { number, place, mask: u32::MAX, value: value.cast_unsigned() }
+    }
+
+    /// Those whose argument at `place` has these flags.
+    pub(crate) fn with_flags(number: libc::c_long, place: u32, flags: u32) -> Self {
+        Self { number, place, mask: flags, value: flags }
     }
 }
 
@@ -71,19 +83,16 @@ pub(crate) fn answer(call: Call, errno: i32) -> bool {
     let load = |offset| one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0);
     let differs = |value, skip| one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skip);
     let refuse = ends(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs());
-    let (number, argument) = (call.number as u32, call.argument.unwrap_or_default());
     // The call's number lies at offset 0, its arguments from 16 on, each with the lower half first.
-    let mut program = match call.argument {
-        None => vec![load(0), differs(number, 1), refuse, ALLOW],
-        Some(_) => vec![
-            load(0),
-            differs(number, 3),
-            load(16 + 8 * argument.0),
-            differs(argument.1, 1),
-            refuse,
-            ALLOW,
-        ],
-    };
+    let mut program = [
+        load(0),
+        differs(call.number as u32, 4),
+        load(16 + 8 * call.place),
+        one(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, call.mask, 0),
+        differs(call.value, 1),
+        refuse,
+        ALLOW,
+    ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     if set_no_new_privs(true).is_err() {
         return false;

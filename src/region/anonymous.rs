@@ -16,6 +16,7 @@ use super::options::OpenOptions;
 use super::place::{check_file_system, check_owner};
 use super::refusal;
 use crate::Error;
+use crate::crash::test_point;
 use crate::os::file::{FileId, reopen, type_name};
 use crate::os::ofd;
 
@@ -53,9 +54,9 @@ pub(crate) fn join(file: OwnedFd, options: &OpenOptions) -> Result<Region, Error
     let id = FileId::of(&stat);
     let plain =
         reopen(file.as_fd(), id).map_err(|error| refusal::io("open again", &path, error))?;
-    drop(file);
     wait_until_ready(&path, &plain, options)?;
     check_boot(&path, &plain)?;
+    test_point!("passed.judged");
     let region = Region::map(plain, id, Origin { place: None, path, creator: false }, options)?;
     if region.state() == RegionState::Retired as u32 {
         return Err(Error::Replaced { path: region.path().to_owned() });
@@ -135,4 +136,23 @@ fn check_boot(path: &Path, plain: &OwnedFd) -> Result<(), Error> {
         return Err(Error::NotFound { path: path.to_owned() });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EventsRegion;
+    use crate::crash::visits;
+    use crate::region::joined::set_state;
+
+    #[test]
+    fn a_region_that_is_retired_while_it_is_joined_is_not_joined() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let fd = region.to_fd().unwrap();
+        let mapping = region.shared().mapping().clone();
+        let retire = move || set_state(&mapping, RegionState::Retired);
+        let _visit = visits::at("passed.judged", retire);
+        let joined = EventsRegion::from_fd(fd, OpenOptions::new());
+        assert!(matches!(joined, Err(Error::Replaced { .. })), "{joined:?}");
+    }
 }

@@ -174,3 +174,144 @@ impl Opening {
         Origin { creator: true, ..self.origin() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::EventsRegion;
+    use crate::crash::visits;
+    use crate::os::staged::{self, Call};
+
+    const TMPFILE: OFlags = OFlags::TMPFILE;
+    const EMPTY: OFlags = OFlags::CREATE.union(OFlags::EXCL);
+
+    /// Opening a file with these flags.
+    fn opening_with(flags: OFlags) -> Call {
+        Call::with_flags(libc::SYS_openat, 2, flags.bits())
+    }
+
+    /// Giving a name to what a link in `/proc` leads to.
+    fn linking() -> Call {
+        Call::with(libc::SYS_linkat, 4, libc::AT_SYMLINK_FOLLOW)
+    }
+
+    /// What opening a new region says if `call` fails with `errno`, and whether it is there then.
+    fn open_with(call: Call, errno: Errno) -> Option<(Result<EventsRegion, Error>, bool)> {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("name");
+        let opened = staged::refusing(call, errno, || EventsRegion::open_path(&path));
+        let Some(opened) = opened else {
+            eprintln!("skipped: no filters");
+            return None;
+        };
+        Some((opened, path.exists()))
+    }
+
+    #[test]
+    fn where_no_file_is_without_a_name_a_region_is_made_in_place() {
+        for errno in [Errno::OPNOTSUPP, Errno::ISDIR, Errno::INVAL] {
+            let Some((opened, is_there)) = open_with(opening_with(TMPFILE), errno) else { return };
+            assert!(opened.unwrap().is_creator() && is_there);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_takes_no_files_says_so() {
+        for errno in [Errno::ACCESS, Errno::PERM] {
+            let Some((opened, is_there)) = open_with(opening_with(TMPFILE), errno) else { return };
+            assert!(matches!(opened, Err(Error::Permission { .. })) && !is_there, "{opened:?}");
+        }
+        let (opened, is_there) = open_with(opening_with(TMPFILE), Errno::ROFS).unwrap();
+        assert!(matches!(opened, Err(Error::Io { .. })) && !is_there, "{opened:?}");
+    }
+
+    #[test]
+    fn without_proc_a_region_gets_its_name_in_another_way() {
+        let Some((opened, is_there)) = open_with(linking(), Errno::NOENT) else { return };
+        match opened {
+            Ok(region) => assert!(region.is_creator() && is_there),
+            Err(error) if rustix::process::geteuid().is_root() => panic!("{error}"),
+            Err(error) => eprintln!("skipped: this kernel keeps that for the privileged: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_directory_without_space_for_a_name_is_full() {
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            let Some((opened, is_there)) = open_with(linking(), errno) else { return };
+            assert!(matches!(opened, Err(Error::NoSpace { .. })) && !is_there, "{opened:?}");
+        }
+        let (opened, _) = open_with(linking(), Errno::PERM).unwrap();
+        assert!(matches!(opened, Err(Error::Io { .. })), "{opened:?}");
+    }
+
+    #[test]
+    fn a_region_that_gets_no_name_at_all_for_want_of_proc_is_made_in_place() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("name");
+        let opened = staged::refusing(Call::any(libc::SYS_linkat), Errno::NOENT, || {
+            let is_without_proc =
+                staged::answer(Call::any(libc::SYS_statx), Errno::NOENT.raw_os_error());
+            is_without_proc.then(|| EventsRegion::open_path(&path))
+        });
+        let Some(opened) = opened.flatten() else { return eprintln!("skipped: no filters") };
+        assert!(opened.unwrap().is_creator() && path.exists());
+    }
+
+    /// A place of its own, and its path.
+    fn place() -> (tempfile::TempDir, Place, PathBuf) {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("name");
+        (dir, Place::of_path(&path).unwrap(), path)
+    }
+
+    /// The flags of the descriptor that this process has on the file.
+    fn flags_of(path: &Path) -> u32 {
+        let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+        let is_it = |entry: &PathBuf| fs::read_link(entry).is_ok_and(|target| target == path);
+        let number = entries.into_iter().find(is_it).unwrap();
+        let info = Path::new("/proc/self/fdinfo").join(number.file_name().unwrap());
+        let info = fs::read_to_string(info).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        u32::from_str_radix(flags.trim(), 8).unwrap()
+    }
+
+    #[test]
+    fn an_empty_file_is_this_users_from_its_first_moment_and_goes_to_no_other_program() {
+        let (_dir, place, path) = place();
+        let at = path.clone();
+        let visit = visits::at("create.after-empty-file", move || {
+            let mode = fs::metadata(&at).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            assert_ne!(flags_of(&at) & OFlags::CLOEXEC.bits(), 0);
+        });
+        assert!(create_empty(&place).unwrap().is_some());
+        drop(visit);
+        fs::write(&path, b"another's").unwrap();
+        assert!(create_empty(&place).unwrap().is_none());
+        assert_eq!(fs::read(&path).unwrap(), b"another's");
+    }
+
+    #[test]
+    fn no_file_is_made_where_a_link_leads() {
+        let (dir, place, path) = place();
+        let target = dir.path().join("target");
+        symlink(&target, &path).unwrap();
+        assert!(create_empty(&place).unwrap().is_none());
+        assert!(!target.exists());
+    }
+
+    #[test]
+    fn a_file_system_that_is_full_takes_no_empty_file_either() {
+        let (_dir, place, path) = place();
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            let made = staged::refusing(opening_with(EMPTY), errno, || create_empty(&place));
+            let Some(made) = made else { return eprintln!("skipped: no filters") };
+            assert!(matches!(made, Err(Error::NoSpace { .. })) && !path.exists(), "{made:?}");
+        }
+    }
+}

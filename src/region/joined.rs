@@ -383,8 +383,7 @@ mod tests {
 
     /// What opening the file again says, if the kernel says `errno` of the way through `/proc`.
     fn reopen_with(errno: Errno, region: &EventsRegion) -> Option<Result<FileId, Error>> {
-        let at_cwd = Some((0, libc::AT_FDCWD.cast_unsigned()));
-        let call = Call { number: libc::SYS_openat, argument: at_cwd };
+        let call = Call::with(libc::SYS_openat, 0, libc::AT_FDCWD);
         let reopened = staged::refusing(call, errno, || region.shared().reopen());
         let id = |file: OwnedFd| FileId::of(&rustix::fs::fstat(file).unwrap());
         let reopened = reopened.map(|reopened| reopened.map(id));
@@ -528,8 +527,7 @@ mod tests {
 
     /// Opens a region, if the kernel says that when pages are to be faulted in.
     fn open_with(errno: Errno) -> Option<Result<(), Error>> {
-        let advice = Some((2, libc::MADV_POPULATE_WRITE.cast_unsigned()));
-        let call = Call { number: libc::SYS_madvise, argument: advice };
+        let call = Call::with(libc::SYS_madvise, 2, libc::MADV_POPULATE_WRITE);
         let options = OpenOptions::new().prefault(Prefault::AtOpen);
         let opened = staged::refusing(call, errno, || EventsRegion::anonymous(options).map(drop));
         if opened.is_none() {
