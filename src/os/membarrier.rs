@@ -50,6 +50,7 @@ mod tests {
             return eprintln!("skipped: no barriers");
         }
         assert!(is_registered());
+        assert_ne!(staged::is_reached_by_barriers(), Some(false));
         assert!(staged::in_child(|| !is_registered()));
         assert!(staged::in_child(|| fork::Owner::current().is_ok() && !is_registered()));
         let is_first_of_all = || {

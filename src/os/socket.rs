@@ -18,6 +18,7 @@ use rustix::net::{
 use super::descriptor::Descriptor;
 use super::file::FileId;
 use super::{fork, umask};
+use crate::crash::test_point;
 
 /// Connections that may wait to be accepted; the kernel's own limit may be lower.
 const BACKLOG: i32 = 4096;
@@ -123,6 +124,7 @@ pub(crate) fn remove_stale(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno>
 pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<Descriptor, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let found = retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))?;
+    test_point!("connect.found");
     let address = SocketAddrUnix::new(format!("/proc/thread-self/fd/{}", found.as_raw_fd()))?;
     let socket = private(new)?;
     retry_on_intr(|| rustix::net::connect(&socket, &address))?; // what is no socket refuses
@@ -215,7 +217,8 @@ pub(crate) fn drop_first(socket: &Descriptor) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::staged::{self, Call};
+    use crate::crash::visits;
+    use crate::os::staged::{self, Call, usurp};
 
     /// A connection by name: the sending end, the accepted one.
     fn pair() -> (Descriptor, Descriptor) {
@@ -278,6 +281,33 @@ mod tests {
         stop_listening(listener);
         assert_eq!(send(&waiting, b"four", &[]).unwrap_err(), Errno::PIPE);
         assert_eq!(connect(dir.as_fd(), "name").unwrap_err(), Errno::CONNREFUSED);
+    }
+
+    #[test]
+    fn no_connection_comes_from_what_another_has_under_the_listeners_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(directory.path()).unwrap();
+        let [listener, another] =
+            ["name", "another"].map(|name| listen(dir.as_fd(), name, Mode::RWXU).unwrap());
+        let _waiting = connect(dir.as_fd(), "another").unwrap();
+        usurp(listener.as_fd().as_raw_fd(), &another);
+        assert_eq!(accept(&listener).unwrap_err(), Errno::NOTCONN);
+        assert!(accept(&another).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_link_is_a_file_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(directory.path()).unwrap();
+        let _listener = listen(dir.as_fd(), "name", Mode::RWXU).unwrap();
+        std::os::unix::fs::symlink("name", directory.path().join("link")).unwrap();
+        let [name, link] = ["name", "link"].map(|name| file_at(dir.as_fd(), name).unwrap());
+        assert_ne!(name, link);
+        assert_eq!(connect(dir.as_fd(), "link").unwrap_err(), Errno::CONNREFUSED);
+        let path = directory.path().join("name");
+        let visit = visits::at("connect.found", move || assert!(staged::is_closed_by_exec(&path)));
+        connect(dir.as_fd(), "name").unwrap();
+        drop(visit);
     }
 
     #[test]

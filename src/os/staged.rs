@@ -3,8 +3,10 @@
 #![allow(unsafe_code)]
 #![cfg(test)]
 
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 use std::sync::Once;
 use std::sync::atomic::Ordering::Relaxed;
@@ -116,6 +118,26 @@ const fn ends(verdict: u32) -> libc::sock_filter {
 pub(crate) fn usurp(number: RawFd, other: impl AsFd) {
     // SAFETY: the number belongs to what is under test, which is to bear that.
     assert_eq!(unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) }, number);
+}
+
+/// Whether the descriptor that this process has on the file goes to no program that it starts.
+pub(crate) fn is_closed_by_exec(path: &Path) -> bool {
+    let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let is_it = |entry: &PathBuf| fs::read_link(entry).is_ok_and(|target| target == path);
+    let number = entries.into_iter().find(is_it).expect("a descriptor on the file");
+    let info = Path::new("/proc/self/fdinfo").join(number.file_name().unwrap());
+    let info = fs::read_to_string(info).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_CLOEXEC != 0
+}
+
+/// Whether barriers of all processes reach this one; `None` from kernels that don't tell.
+pub(crate) fn is_reached_by_barriers() -> Option<bool> {
+    const GET_REGISTRATIONS: libc::c_int = 1 << 9;
+    // SAFETY: asking takes two numbers and touches no memory.
+    let found = unsafe { libc::syscall(libc::SYS_membarrier, GET_REGISTRATIONS, 0) };
+    let flag = libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED;
+    (found >= 0).then_some(found & libc::c_long::from(flag) != 0)
 }
 
 /// A child that has copies of everything, as no handler around `fork` ran: until this is dropped.

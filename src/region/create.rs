@@ -179,7 +179,7 @@ impl Opening {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
     use crate::EventsRegion;
@@ -269,17 +269,6 @@ mod tests {
         (dir, Place::of_path(&path).unwrap(), path)
     }
 
-    /// The flags of the descriptor that this process has on the file.
-    fn flags_of(path: &Path) -> u32 {
-        let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-        let is_it = |entry: &PathBuf| fs::read_link(entry).is_ok_and(|target| target == path);
-        let number = entries.into_iter().find(is_it).unwrap();
-        let info = Path::new("/proc/self/fdinfo").join(number.file_name().unwrap());
-        let info = fs::read_to_string(info).unwrap();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
-        u32::from_str_radix(flags.trim(), 8).unwrap()
-    }
-
     #[test]
     fn an_empty_file_is_this_users_from_its_first_moment_and_goes_to_no_other_program() {
         let (_dir, place, path) = place();
@@ -287,7 +276,7 @@ mod tests {
         let visit = visits::at("create.after-empty-file", move || {
             let mode = fs::metadata(&at).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
-            assert_ne!(flags_of(&at) & OFlags::CLOEXEC.bits(), 0);
+            assert!(staged::is_closed_by_exec(&at));
         });
         assert!(create_empty(&place).unwrap().is_some());
         drop(visit);
