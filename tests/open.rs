@@ -2,6 +2,7 @@
 //! over. Rows C1, C14, C16 to C18, C26 and C27 of the fault table.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -210,6 +211,8 @@ fn options_that_no_region_can_have_are_refused_before_anything_is_made() {
     }
     let by_name = EventsRegion::open_with("refused", OpenOptions::new().producers(0));
     assert!(matches!(by_name, Err(Error::InvalidOption { option: "producers", .. })));
+    let in_memory = EventsRegion::anonymous(OpenOptions::new().producers(0));
+    assert!(matches!(in_memory, Err(Error::InvalidOption { option: "producers", .. })));
     let edge = OpenOptions::new().spsc_capacity(4096).max_message(1008).producers(8189);
     EventsRegion::open_path_with(dir.file("a"), edge).unwrap();
 }
@@ -660,6 +663,9 @@ fn inherited() -> Vec<PathBuf> {
     let mut command = std::process::Command::new("cat");
     let pipe = std::process::Stdio::piped;
     let mut program = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+    // Once it answers it is the other program, and all is closed that goes to none.
+    program.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+    program.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let entries = fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap();
     let entries = entries.map(|entry| entry.unwrap().path());
     let is_more = |path: &PathBuf| !["0", "1", "2"].iter().any(|standard| path.ends_with(standard));

@@ -73,11 +73,17 @@ impl Watcher {
             let kick = self.kick.load(Acquire);
             let mut found = self.lock().scan(Instant::now());
             found.due.drain(..).for_each(|Task(task)| task());
-            let has_news = found.has_news;
-            if wakes.are_to_rest_after(has_news, self.sleep(kick, found)) {
-                futex::wait(&self.kick, kick, Moment::after(REST));
-            }
+            wakes = self.rest(kick, found, wakes);
         }
+    }
+
+    /// Sleeps until something is to be looked at, and longer if that was for nothing too often.
+    fn rest(&self, kick: u32, found: Found, mut wakes: Wakes) -> Wakes {
+        let has_news = found.has_news;
+        if wakes.are_to_rest_after(has_news, self.sleep(kick, found)) {
+            futex::wait(&self.kick, kick, Moment::after(REST));
+        }
+        wakes
     }
 
     /// Sleeps until something is to be looked at.
@@ -135,6 +141,33 @@ mod tests {
         assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
         assert!(!is_to_rest(1000, true, Woken::Perhaps));
         assert!(!is_to_rest(1000, false, Woken::TimedOut));
+    }
+
+    #[test]
+    fn a_word_that_never_lets_it_sleep_makes_it_rest_now_and_then() {
+        const RESTS: u32 = 20;
+        let (watcher, word) = (watcher(), AtomicU32::new(0));
+        let start = Instant::now();
+        let mut wakes = Wakes::default();
+        for _ in 0..RESTS * (FRUITLESS_MAX + 1) {
+            let mut found = watcher.lock().scan(start);
+            found.words.push(Sleeping::on(&word, 1)); // which it is not
+            wakes = watcher.rest(7, found, wakes);
+        }
+        assert!(start.elapsed() >= RESTS * REST, "it rested {:?} in all", start.elapsed());
+    }
+
+    #[test]
+    fn a_process_with_nothing_to_look_after_sleeps() {
+        assert!(staged::in_child(|| {
+            let no_forks = fork::hold_off().unwrap();
+            let _watcher = start().unwrap();
+            drop(no_forks);
+            let span = Duration::from_millis(500);
+            std::thread::sleep(span);
+            let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            Duration::new(used.tv_sec as u64, used.tv_nsec as u32) < span / 2
+        }));
     }
 
     /// A watcher without a thread.
