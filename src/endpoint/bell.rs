@@ -312,6 +312,8 @@ fn is_reached(end: &Attached, holder: LockWord) -> bool {
 mod tests {
     use std::sync::atomic::Ordering::Release;
 
+    use tombolo_abi::wake;
+
     use super::*;
     use crate::endpoint::claimed::Claimed;
     use crate::endpoint::discipline::Discipline;
@@ -413,16 +415,16 @@ mod tests {
         assert!(!bell(&claimed(&mut rx).end).all_fence());
     }
 
+    fn is_armed(end: &Attached) -> bool {
+        end.ring.memory.load(Word::RxWake, Relaxed) as u32 & wake::ARMED_FUTEX != 0
+    }
+
     /// How it would sleep on an empty ring, if at all.
     fn armed(bell: &mut Bell, end: &Attached, head: u64) -> Option<Duration> {
-        let is_armed = || {
-            let word = end.ring.memory.load(Word::RxWake, Relaxed) as u32;
-            word & tombolo_abi::wake::ARMED_FUTEX != 0
-        };
         let sleep = bell.arm(end, &mut OneRing { head }).unwrap();
-        assert!(is_armed());
+        assert!(is_armed(end));
         bell.disarm(end);
-        assert!(!is_armed());
+        assert!(!is_armed(end));
         sleep.map(|sleep| sleep.limit)
     }
 
@@ -460,16 +462,27 @@ mod tests {
         assert_eq!(bell.armed_for_short, None);
     }
 
+    fn until(deadline: Deadline) -> Until<'static> {
+        static NONE: Interrupts = Interrupts::none();
+        Until { deadline, interrupts: &NONE }
+    }
+
+    /// Waits at the front of an empty ring.
+    fn wait(rx: &mut Receiver<Spsc>, deadline: Deadline) {
+        let Claimed { end, consumer, wakes, peer, bell, .. } = claimed(rx);
+        let head = consumer.head();
+        bell.wait(end, &mut OneRing { head }, wakes, peer.asked(), until(deadline)).unwrap();
+        assert!(!is_armed(end));
+    }
+
     #[test]
     fn a_wait_that_time_has_ended_has_lasted() {
-        static NONE: Interrupts = Interrupts::none();
         let mut rx = receiver();
         assert!(rx.try_recv().is_err()); // asks after the sender
-        let Claimed { end, wakes, peer, .. } = claimed(&mut rx);
-        let mut bell = refused(end);
-        let until = Until { deadline: Deadline::NEVER, interrupts: &NONE };
-        bell.wait(end, &mut OneRing { head: 0 }, wakes, peer.asked(), until).unwrap();
-        assert!(bell.all_fence());
+        let claimed = claimed(&mut rx);
+        claimed.bell = refused(&claimed.end);
+        wait(&mut rx, Deadline::NEVER);
+        assert!(rx.claimed.unwrap().bell.all_fence());
     }
 
     /// A ring whose lock is held by its producer.
@@ -508,12 +521,6 @@ mod tests {
         }
     }
 
-    impl Drop for Locked {
-        fn drop(&mut self) {
-            self.producer().ring.memory.store(Word::Lock, 0, Release);
-        }
-    }
-
     #[test]
     fn behind_a_living_holder_sleeps_are_short_at_first() {
         let mut scene = Locked::behind(0);
@@ -526,6 +533,19 @@ mod tests {
         let other = LockWord { incarnation: holder.incarnation.wrapping_add(1), ..holder };
         let before = Some(Behind { holder: other, sleeps: SHORT_SLEEPS });
         assert_eq!(scene.limit(holder, before), (Some(SHORT), 1), "another was there before");
+    }
+
+    #[test]
+    fn a_holder_that_is_no_producer_ends_the_wait() {
+        let mut scene = Locked::behind(0);
+        let Claimed { end, bell, wakes, .. } = claimed(&mut scene.rx);
+        let holder = LockWord { slot: u16::MAX, incarnation: 1 };
+        end.ring.memory.store(Word::Lock, holder.to_word(), Release);
+        bell.spin = Spin::new(Duration::ZERO);
+        let known = Some(end.counted());
+        let waited = bell.wait(end, &mut OneRing { head: 0 }, wakes, known, until(Deadline::NEVER));
+        let reason = Damage::LockOwner { slot: u16::MAX };
+        assert!(matches!(waited, Err(Error::Poisoned { reason: found, .. }) if found == reason));
     }
 
     #[test]
@@ -566,7 +586,8 @@ mod tests {
     fn a_lock_word_means_nothing_in_a_ring_without_a_lock() {
         let mut rx = receiver();
         let Claimed { end, bell, .. } = claimed(&mut rx);
-        end.ring.memory.store(Word::Lock, u64::MAX, Release);
+        let holder = LockWord { slot: u16::MAX, incarnation: 1 };
+        end.ring.memory.store(Word::Lock, holder.to_word(), Release);
         assert_eq!(armed(bell, end, 0), Some(SLEEP_MAX));
     }
 }

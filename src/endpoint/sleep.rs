@@ -146,12 +146,16 @@ impl Attached {
 mod tests {
     use super::*;
     use crate::endpoint::bell::OneRing;
+    use crate::endpoint::claimed::Claimed;
     use crate::endpoint::discipline::Discipline;
     use crate::endpoint::errors::NotSent;
     use crate::endpoint::interrupt::Interrupts;
     use crate::error::Damage;
+    use crate::os::futex;
     use crate::region::slot_table::slot_offset;
-    use crate::{Deadline, EventsRegion, MpscOrder, OpenOptions, Receiver, Sender, TryRecvError};
+    use crate::{
+        Deadline, EventsRegion, MpscOrder, OpenOptions, Receiver, Sender, Spsc, TryRecvError,
+    };
 
     /// A sleep that nothing ends, so short that a test which begins one by mistake is over soon.
     const LIMIT: Duration = Duration::from_millis(10);
@@ -171,8 +175,13 @@ mod tests {
 
     /// Sleeps that an endpoint has begun: how a tick is told from a sleep that never was.
     fn sleeps(end: &Attached) -> u64 {
+        counter(end, offset_of!(Slot, sleeps))
+    }
+
+    /// A counter in the slot of an endpoint.
+    fn counter(end: &Attached, offset: usize) -> u64 {
         let region = end.slot.region();
-        let offset = slot_offset(region, end.slot.identity().slot, offset_of!(Slot, sleeps));
+        let offset = slot_offset(region, end.slot.identity().slot, offset);
         region.mapping().word_u64(offset).load(Relaxed)
     }
 
@@ -263,5 +272,58 @@ mod tests {
         looks_after_arming(region(MpscOrder::Total).split_spsc().unwrap());
         looks_after_arming(region(MpscOrder::Total).split_mpsc().unwrap());
         looks_after_arming(region(MpscOrder::PerProducer).split_mpsc().unwrap());
+    }
+
+    fn claimed(rx: &mut Receiver<Spsc>) -> &mut Claimed {
+        rx.claimed_until(Deadline::PAST).unwrap()
+    }
+
+    /// Waits at the front of an empty ring.
+    fn wait(rx: &mut Receiver<Spsc>, deadline: Deadline) {
+        let Claimed { end, consumer, wakes, peer, bell, .. } = claimed(rx);
+        let mut front = OneRing { head: consumer.head() };
+        bell.wait(end, &mut front, wakes, peer.asked(), uninterrupted(deadline)).unwrap();
+    }
+
+    #[test]
+    fn before_a_sleep_it_is_stored_how_often_no_producer_had_to_be_notified() {
+        let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
+        for _ in 0..20 {
+            tx.send(&[0; 900]).unwrap();
+            rx.recv().unwrap();
+        }
+        assert!(rx.try_recv().is_err());
+        let stored =
+            |rx: &mut Receiver<Spsc>| counter(&claimed(rx).end, offset_of!(Slot, wakes_elided));
+        assert_eq!(stored(&mut rx), 0);
+        wait(&mut rx, Deadline::PAST);
+        assert!(stored(&mut rx) > 0);
+    }
+
+    #[test]
+    fn a_wake_up_that_finds_nothing_is_counted_and_one_by_time_is_not() {
+        let mut rx = region(MpscOrder::Total).split_spsc().unwrap().1;
+        assert!(rx.try_recv().is_err());
+        let spurious = |rx: &mut Receiver<Spsc>| {
+            let memory = &claimed(rx).end.ring.memory;
+            memory.group_u64(offset_of!(RingControl, spurious)).load(Relaxed)
+        };
+        wait(&mut rx, Deadline::PAST);
+        assert_eq!(spurious(&mut rx), 0);
+        let region = claimed(&mut rx).end.slot.region().clone();
+        let control = region.entries()[0].control_offset;
+        let word = region.mapping().word_u32(control + offset_of!(RingControl, rx_wake) as u64);
+        let mut rx = std::thread::scope(|scope| {
+            let waiting = scope.spawn(move || {
+                wait(&mut rx, Deadline::NEVER);
+                rx
+            });
+            while !waiting.is_finished() {
+                futex::wake_all(word);
+                std::thread::yield_now();
+            }
+            waiting.join().unwrap()
+        });
+        assert_eq!(spurious(&mut rx), 1);
     }
 }

@@ -271,6 +271,14 @@ mod tests {
         spin.until_trial = 0;
         assert!(!spin.until(Deadline::PAST, || false));
         assert_eq!(spin.trial_every, 2);
+        spin.budget = long;
+        let (mut looks, before) = (0, spin.began.take());
+        let mut at_last = || {
+            looks += 1;
+            looks > 2 * LOOKS_A_CLOCK
+        };
+        assert!(spin.until(Deadline::NEVER, &mut at_last), "given up before its time");
+        assert!(spin.began > before);
     }
 
     #[test]
