@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tombolo::inspect::Image;
 use tombolo::{
     CreatePolicy, Deadline, Discipline, Error, EventsRegion, FileSystemPolicy, MessagePacket,
-    MpscOrder, OpenOptions, OwnerPolicy, Prefault, Receiver, RecvTimeoutError, SendTimeoutError,
-    Sender, SpscReceiver, SpscSender, TryRecvError, wait_any,
+    MpscOrder, OpenOptions, OwnerPolicy, Prefault, Receiver, RecvError, RecvTimeoutError,
+    SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError, wait_any,
 };
 
 mod support;
@@ -91,6 +91,56 @@ fn spins<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
 #[test]
 fn however_long_a_wait_may_spin_it_ends_with_what_it_waited_for() {
     on_each_ring(spins, spins);
+}
+
+/// Does `deed` while this thread spins in `wait`.
+fn meanwhile<T>(deed: impl FnOnce() + Send, wait: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(SHORT);
+            deed();
+        });
+        wait()
+    })
+}
+
+/// Each wait is ended by an interrupt, and by the other side's leaving.
+fn spins_in_vain<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+    rx.set_spin_max(Duration::MAX);
+    tx.set_spin_max(Duration::MAX);
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    let interrupter = rx.interrupter();
+    let interrupt = || interrupter.interrupt();
+    assert!(matches!(meanwhile(interrupt, || rx.recv()), Err(RecvError::Interrupted)));
+    let wait = || wait_any(&mut [&mut rx], Deadline::NEVER);
+    assert!(matches!(meanwhile(interrupt, wait), Err(RecvTimeoutError::Interrupted)));
+    while tx.try_send(&[7; 900]).is_ok() {}
+    let interrupter = tx.interrupter();
+    let interrupt = || interrupter.interrupt();
+    assert!(matches!(meanwhile(interrupt, || tx.send(&[7; 900])), Err(SendError::Interrupted(()))));
+    let sent = meanwhile(|| drop(rx), || tx.send(&[7; 900]));
+    assert!(matches!(sent, Err(SendError::Disconnected(()))), "{sent:?}");
+}
+
+#[test]
+fn however_long_a_wait_may_spin_it_is_ended_by_an_interrupt_and_by_a_receiver_that_leaves() {
+    on_each_ring(spins_in_vain, spins_in_vain);
+}
+
+fn spins_behind_the_last<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+    rx.set_spin_max(Duration::MAX);
+    rx.claim().unwrap();
+    tx.claim().unwrap();
+    assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    let received = meanwhile(|| drop(tx), || rx.recv());
+    assert!(matches!(received, Err(RecvError::Disconnected)), "{received:?}");
+}
+
+#[test]
+fn however_long_a_wait_may_spin_it_is_ended_by_a_sender_that_leaves() {
+    on_each_ring(spins_behind_the_last, spins_behind_the_last);
 }
 
 /// Every call with a deadline: if there is what it asks for, and, if the deadline is near, if there is
