@@ -320,6 +320,8 @@ fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
     tx.send(b"before").unwrap();
     producer.send(b"before").unwrap();
     let record = rx.recv_ref().unwrap();
+    let (mut claiming, _receiving) = open(&dir.file("other")).split_spsc().unwrap();
+    let mut claim = claiming.claim_record(4).unwrap();
     // SAFETY: the child uses nothing that another thread of the parent may have held locked but
     // the allocator, which glibc makes usable after a fork, and leaves by `_exit`.
     let child = unsafe { libc::fork() };
@@ -338,7 +340,9 @@ fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
             matches!(tx.claim(), Err(Error::ForkedChild)),
             matches!(region.split_spsc(), Err(Error::ForkedChild)),
             matches!(region.is_current(), Err(Error::ForkedChild)),
+            matches!(claim.write_at(0, b"x"), Err(Error::ForkedChild)),
         ];
+        drop(claim);
         drop(record);
         drop((tx, rx, producer, region));
         let own = EventsRegion::open_path_with(&path, small()).map(|mut own| {
@@ -353,6 +357,7 @@ fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
     // SAFETY: `status` is a valid place for the child's status.
     unsafe { libc::waitpid(child, &mut status, 0) };
     assert_eq!(status, 0, "the child was not refused everywhere");
+    claim.commit().unwrap();
     drop(record);
     tx.send(b"after").unwrap();
     assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"after");

@@ -32,3 +32,25 @@ impl Backoff {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::endpoint::Deadline;
+    use crate::endpoint::interrupt::Interrupts;
+
+    #[test]
+    fn each_wait_is_a_sleep_and_longer_than_the_one_before_until_it_is_long() {
+        static NONE: Interrupts = Interrupts::none();
+        let mut backoff = Backoff::new();
+        for expected in [50, 100, 200, 400, 800, 1000, 1000].map(Duration::from_micros) {
+            assert_eq!(backoff.sleep, expected);
+            let start = Instant::now();
+            assert!(backoff.wait(Until { deadline: Deadline::NEVER, interrupts: &NONE }));
+            assert!(start.elapsed() >= expected);
+        }
+        assert!(!backoff.wait(Until { deadline: Deadline::PAST, interrupts: &NONE }));
+    }
+}

@@ -203,3 +203,107 @@ impl Drop for Claim<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::error::Damage;
+    use crate::region::slot_table::slot_offset;
+    use crate::{EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};
+
+    fn ends() -> (SpscSender, SpscReceiver) {
+        let options = OpenOptions::new().spsc_capacity(1 << 16);
+        EventsRegion::anonymous(options).unwrap().split_spsc().unwrap()
+    }
+
+    /// Reads as it is told, one after the other; then there is no more.
+    struct Source<F>(Vec<F>);
+
+    impl<F: FnMut(&mut [u8]) -> io::Result<usize>> Read for Source<F> {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            assert!(!room.is_empty(), "asked for nothing");
+            if self.0.is_empty() { Ok(0) } else { self.0.remove(0)(room) }
+        }
+    }
+
+    type Step = fn(&mut [u8]) -> io::Result<usize>;
+
+    const THREE: Step = |room| {
+        room[..3].fill(3);
+        Ok(3)
+    };
+    const INTERRUPTED: Step = |_| Err(io::ErrorKind::Interrupted.into());
+    const FAILING: Step = |_| Err(io::ErrorKind::BrokenPipe.into());
+    /// Fills all, and says that it was more.
+    const LYING: Step = |room| {
+        room.fill(9);
+        Ok(room.len() + 1)
+    };
+
+    fn fill(len: usize, steps: &[Step]) -> io::Result<usize> {
+        let (mut tx, _rx) = ends();
+        tx.claim_record(len).unwrap().fill_from(Source(steps.to_vec()))
+    }
+
+    #[test]
+    fn a_claim_is_filled_until_it_is_full_or_its_source_ends_or_fails() {
+        assert_eq!(fill(10, &[THREE, INTERRUPTED, THREE]).unwrap(), 6);
+        assert_eq!(fill(6, &[THREE, THREE, FAILING]).unwrap(), 6);
+        assert_eq!(fill(0, &[FAILING]).unwrap(), 0);
+        let error = fill(10, &[THREE, FAILING, THREE]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        let (mut tx, mut rx) = ends();
+        let mut claim = tx.claim_record(5000).unwrap();
+        assert_eq!(claim.fill_from(&[7; 9000][..]).unwrap(), 5000, "more than it takes");
+        claim.commit().unwrap();
+        assert_eq!(rx.recv().unwrap().data, [7; 5000]);
+    }
+
+    #[test]
+    fn a_source_that_says_it_has_read_more_than_was_asked_for_is_not_believed() {
+        assert_eq!(fill(10, &[LYING]).unwrap(), 10);
+        assert_eq!(fill(5000, &[LYING, LYING]).unwrap(), 5000);
+    }
+
+    #[test]
+    fn nothing_is_committed_to_a_ring_that_was_damaged_meanwhile() {
+        let (mut tx, mut rx) = ends();
+        rx.claim().unwrap();
+        let claim = tx.claim_record(4).unwrap();
+        let tail = rx.claimed.as_ref().unwrap().consumer.head();
+        let ring = &rx.claimed.as_ref().unwrap().end.ring;
+        ring.poison(Damage::Marked { code: 1 });
+        assert!(matches!(claim.commit(), Err(Error::Poisoned { .. })));
+        let look = ring::doorbell::look(ring, tail);
+        assert_eq!(look, ring::doorbell::Look::Nothing);
+    }
+
+    /// A counter in the sender's slot.
+    fn counter(tx: &SpscSender, offset: usize) -> u64 {
+        let slot = &tx.claimed_end().unwrap().slot;
+        let offset = slot_offset(slot.region(), slot.identity().slot, offset);
+        slot.region().mapping().word_u64(offset).load(Relaxed)
+    }
+
+    #[test]
+    fn claims_that_are_given_back_are_counted_and_those_that_are_committed_are_not() {
+        let (mut tx, _rx) = ends();
+        tx.claim_record(4).unwrap().commit().unwrap();
+        assert_eq!(counter(&tx, offset_of!(Slot, aborts)), 0);
+        drop(tx.claim_record(4).unwrap());
+        assert_eq!(counter(&tx, offset_of!(Slot, aborts)), 1);
+    }
+
+    #[test]
+    fn commits_store_now_and_then_how_often_the_receiver_did_not_sleep() {
+        let (mut tx, mut rx) = ends();
+        for _ in 0..2000 {
+            tx.claim_record(4).unwrap().commit().unwrap();
+            rx.recv().unwrap();
+        }
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        assert!(counter(&tx, offset_of!(Slot, wakes_elided)) > 0);
+    }
+}
