@@ -143,9 +143,7 @@ impl Attached {
             return cut; // the damage is ours alone
         }
         self.ring.poison(damage);
-        if self.group.of_lanes {
-            self.group.wake_producers(self.slot.region());
-        }
+        self.group.wake_producers(self.slot.region()); // those of other lanes, too
         Error::Poisoned { ring, position, reason: damage }
     }
 
@@ -194,4 +192,78 @@ fn is_empty(region: &Region, index: u32, first: u32) -> Result<bool, Error> {
     let ring = map_ring(region, index, first)?;
     let head = ring.memory.load(Word::Head, Acquire); // edge `free`
     Ok(look(&ring, head) == Look::Nothing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use tombolo_abi::wake;
+
+    use super::*;
+    use crate::{EventsRegion, MpscOrder, OpenOptions, TryRecvError};
+
+    const DAMAGE: Damage = Damage::Marked { code: 1 };
+
+    #[test]
+    fn damage_wakes_the_blocked_producers_of_all_lanes() {
+        let options = OpenOptions::new().mpsc_capacity(4096).producers(3);
+        let region = EventsRegion::anonymous(options.mpsc_order(MpscOrder::PerProducer));
+        let (mut tx, _) = region.unwrap().split_mpsc().unwrap();
+        tx.claim().unwrap();
+        let end = tx.claimed_end().unwrap();
+        let region = end.slot.region();
+        let lanes = end.group.rings.clone().map(|lane| map_ring(region, lane, end.index).unwrap());
+        let lanes: Vec<_> = lanes.collect();
+        assert_eq!(lanes.len(), 3);
+        for lane in &lanes {
+            lane.memory.store(Word::TxWake, wake::ARMED_FUTEX.into(), Relaxed);
+        }
+        let _ = end.damaged(DAMAGE);
+        for lane in &lanes {
+            assert_eq!(lane.memory.load(Word::TxWake, Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn an_error_says_the_position_that_is_wrong() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let (mut tx, _) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
+        tx.claim().unwrap();
+        let damage = Damage::Position { word: "head", found: 7, against: "tail", other: 5 };
+        let error = tx.claimed_end().unwrap().damaged(damage);
+        assert!(matches!(error, Error::Poisoned { position: 7, .. }), "{error:?}");
+    }
+
+    /// A receiver that found nothing, of a file whose data was cut off since.
+    fn of_a_cut_file(test: impl FnOnce(&mut crate::SpscReceiver)) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let options = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096).producers(1);
+        let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+        let (_tx, mut rx) = region.split_spsc().unwrap();
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+        let data = region.shared().entries()[0].data_offset;
+        std::fs::File::options().write(true).open(path).unwrap().set_len(data).unwrap();
+        test(&mut rx);
+    }
+
+    #[test]
+    fn an_empty_ring_whose_data_was_cut_off_is_not_said_to_be_empty_even_once() {
+        of_a_cut_file(|rx| {
+            let received = rx.try_recv();
+            let Err(TryRecvError::Failed { source }) = received else { panic!("{received:?}") };
+            assert!(matches!(source, Error::RegionTooSmall { .. }), "{source}");
+        });
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_that_was_cut_is_that_and_marks_no_damage() {
+        of_a_cut_file(|rx| {
+            let end = &rx.claimed.as_ref().unwrap().end;
+            end.ring.memory.load(Word::Data(0), Relaxed); // finds out
+            assert!(matches!(end.damaged(DAMAGE), Error::RegionTooSmall { .. }));
+            assert!(end.ring.is_open());
+        });
+    }
 }
