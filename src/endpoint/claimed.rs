@@ -149,7 +149,6 @@ impl Claimed {
     /// gives what there is, and whether the other side is disconnected. If there is nothing, the
     /// connections of the departed are closed.
     fn last_look(&mut self) -> Result<(Option<Front>, bool), Error> {
-        self.end.check_whole()?; // bytes that are missing look like an empty ring
         let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
         let departed = departed.unwrap_or_default();
         if let (Some(lanes), false) = (&mut self.lanes, departed.is_empty()) {
@@ -163,7 +162,7 @@ impl Claimed {
             }
             return Ok((Some(front), is_disconnected));
         }
-        self.end.check_whole()?;
+        self.end.check_whole()?; // bytes that are missing look like an empty ring
         if let Some(intake) = &mut self.intake {
             intake.forget(&departed);
         }
@@ -248,11 +247,17 @@ impl Drop for Claimed {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::mem::offset_of;
+    use std::sync::atomic::Ordering::Relaxed;
     use std::thread::yield_now;
     use std::time::{Duration, Instant};
 
+    use tombolo_abi::{Slot, wake};
+
     use super::*;
     use crate::carrier::HandOver;
+    use crate::region::slot_table::slot_offset;
+    use crate::ring::{Memory, Word};
     use crate::{
         Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, SpscReceiver,
         wait_any,
@@ -324,5 +329,92 @@ mod tests {
             yield_now();
         }
         assert_eq!(closing.join().unwrap(), 0);
+    }
+
+    fn pair() -> (crate::SpscSender, SpscReceiver) {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        EventsRegion::anonymous(options).unwrap().split_spsc().unwrap()
+    }
+
+    /// A counter in the slot of an endpoint, which may be gone.
+    fn counter(region: &Region, slot: u16, offset: usize) -> u64 {
+        region.mapping().word_u64(slot_offset(region, slot, offset)).load(Relaxed)
+    }
+
+    #[test]
+    fn what_a_receiver_has_counted_is_stored_before_it_sleeps_among_others_and_when_it_goes() {
+        for deed in ["sleeps", "goes"] {
+            let (mut tx, mut rx) = pair();
+            for _ in 0..20 {
+                tx.send(&[0; 900]).unwrap();
+                rx.recv().unwrap();
+            }
+            let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+            let (region, slot) =
+                (claimed.end.slot.region().clone(), claimed.end.slot.identity().slot);
+            let elided = || counter(&region, slot, offset_of!(Slot, wakes_elided));
+            assert_eq!(elided(), 0);
+            if deed == "sleeps" {
+                claimed.arm();
+                claimed.disarm();
+                let word = claimed.end.rx_wake().load(Relaxed);
+                assert_eq!(word & wake::ARMED_FUTEX, 0);
+            } else {
+                drop(rx);
+            }
+            assert!(elided() > 0, "{deed}");
+        }
+    }
+
+    #[test]
+    fn a_wake_up_of_a_sender_is_counted_at_the_next_message() {
+        let (mut tx, mut rx) = pair();
+        let _interrupter = rx.interrupter(); // from now on each call looks around
+        rx.claim().unwrap();
+        while tx.try_send(&[0; 400]).is_ok() {}
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        let (region, slot) = (claimed.end.slot.region().clone(), claimed.end.slot.identity().slot);
+        claimed.end.ring.memory.store(Word::TxWake, wake::ARMED_FUTEX.into(), Relaxed);
+        let sent = || counter(&region, slot, offset_of!(Slot, wakes_sent));
+        let is_armed = |rx: &mut SpscReceiver| {
+            let ring = &rx.claimed_until(Deadline::PAST).unwrap().end.ring;
+            ring.memory.load(Word::TxWake, Relaxed) != 0
+        };
+        while is_armed(&mut rx) {
+            rx.recv().unwrap();
+        }
+        assert_eq!(sent(), 0);
+        rx.recv().unwrap();
+        assert_eq!(sent(), 1);
+    }
+
+    #[test]
+    fn a_departure_that_ends_a_wait_for_several_is_counted() {
+        let (_tx, mut rx) = pair();
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        let (region, slot) = (claimed.end.slot.region().clone(), claimed.end.slot.identity().slot);
+        let counted = || counter(&region, slot, offset_of!(Slot, woken_by_death));
+        claimed.count_departure(); // nothing is known yet
+        assert_eq!(counted(), 1);
+        claimed.last_look().unwrap();
+        claimed.count_departure();
+        assert_eq!(counted(), 1);
+    }
+
+    #[test]
+    fn a_receiver_of_one_ring_lets_its_sender_go_on_without_fences() {
+        let (mut tx, mut rx) = pair();
+        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        claimed.arm();
+        claimed.disarm();
+        if !claimed.bell.all_fence() {
+            return eprintln!("skipped: the kernel refuses barriers");
+        }
+        std::thread::sleep(Duration::from_millis(20)); // since the barrier
+        for _ in 0..600 {
+            tx.send(b"one").unwrap();
+            rx.try_recv().unwrap();
+        }
+        assert!(!rx.claimed_until(Deadline::PAST).unwrap().bell.all_fence());
     }
 }
