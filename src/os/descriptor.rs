@@ -248,7 +248,6 @@ fn new_inert() -> Option<(OwnedFd, FileId)> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
     use std::os::fd::FromRawFd;
     use std::os::fd::IntoRawFd;
     use std::sync::atomic::AtomicBool;
@@ -259,51 +258,9 @@ mod tests {
     use super::*;
     use crate::crash::visits;
     use crate::os::ofd::{self, Mode};
-    use crate::os::staged::{self, Call, usurp};
+    use crate::os::staged::{self, Call, Forked, usurp};
 
     const BYTE: std::ops::Range<u64> = 0..1;
-
-    /// A child that has copies of everything, until this is dropped.
-    #[derive(Debug)]
-    struct Bystander {
-        child: libc::pid_t,
-        _leash: PipeWriter,
-    }
-
-    impl Bystander {
-        /// Forks; the child does `first` and stays, if that is true.
-        fn fork(first: impl FnOnce() -> bool) -> Self {
-            let (leash_end, leash) = pipe().unwrap();
-            let (mut news, told) = pipe().unwrap();
-            // SAFETY: the child does no more than is asked for below and leaves by `_exit`.
-            let child = unsafe { libc::fork() };
-            if child == 0 {
-                drop((leash, news));
-                stay(leash_end, told, first());
-            }
-            drop(told);
-            let mut said = [0];
-            news.read_exact(&mut said).unwrap();
-            assert_eq!(said, [1], "the child found something else");
-            Self { child, _leash: leash }
-        }
-    }
-
-    fn stay(mut leash: PipeReader, mut told: PipeWriter, found: bool) -> ! {
-        let _ = told.write(&[u8::from(found)]);
-        let _ = leash.read(&mut [0]);
-        // SAFETY: ends the child without running the parent's exit handlers.
-        unsafe { libc::_exit(0) }
-    }
-
-    impl Drop for Bystander {
-        fn drop(&mut self) {
-            // SAFETY: a child of this process's that nobody has waited for.
-            unsafe { libc::kill(self.child, libc::SIGKILL) };
-            // SAFETY: the status is not wanted.
-            unsafe { libc::waitpid(self.child, std::ptr::null_mut(), 0) };
-        }
-    }
 
     fn open(file: &tempfile::NamedTempFile) -> OwnedFd {
         file.reopen().unwrap().into()
@@ -372,7 +329,7 @@ mod tests {
         let everybodys = Descriptor::shared(open(&file)).unwrap();
         lock(&ours);
         lock(&plain);
-        let _bystander = Bystander::fork(|| !ours.is_ours() && everybodys.is_ours());
+        let _bystander = Forked::fork(|| !ours.is_ours() && everybodys.is_ours());
         assert!(ours.is_ours() && is_locked(&file), "the parent lost its own");
         drop((ours, plain));
         assert!(is_free_soon(&file), "the child holds the lock");
@@ -384,13 +341,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let (ours, other) = (private(&file), File::open("/proc/self/exe").unwrap());
         let number = ours.fd.as_raw_fd();
-        let _first = Bystander::fork(|| {
+        let _first = Forked::fork(|| {
             let was_taken = id_at(number).is_some();
             // SAFETY: the child never drops the other copy.
             drop(unsafe { std::ptr::read(&raw const ours) });
             was_taken && id_at(number).is_none()
         });
-        let _second = Bystander::fork(|| {
+        let _second = Forked::fork(|| {
             usurp(number, &other);
             // SAFETY: as before.
             drop(unsafe { std::ptr::read(&raw const ours) });
@@ -402,7 +359,7 @@ mod tests {
     #[test]
     fn a_child_at_its_limit_of_descriptors_has_no_share_either() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let _limited = Bystander::fork(|| {
+        let _limited = Forked::fork(|| {
             let all = [private(&file), private(&file), private(&file)];
             lock(&all[0]);
             let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -430,7 +387,7 @@ mod tests {
             let ours = private(&file);
             lock(&ours);
             let number = ours.fd.as_raw_fd();
-            let bystander = Bystander::fork(|| {
+            let bystander = Forked::fork(|| {
                 let was_closed = id_at(number).is_none();
                 let is_later = open_at(number, &file);
                 // SAFETY: the child never drops the other copy.
@@ -449,12 +406,12 @@ mod tests {
     #[test]
     fn the_first_number_of_all_is_private_as_well() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let _daemon = Bystander::fork(|| {
+        let _daemon = Forked::fork(|| {
             // SAFETY: nothing in this child reads from there.
             unsafe { libc::close(0) };
             let own = private(&file);
             let is_first = own.fd.as_raw_fd() == 0;
-            let _child = Bystander::fork(|| !own.is_ours());
+            let _child = Forked::fork(|| !own.is_ours());
             is_first
         });
     }
@@ -466,7 +423,7 @@ mod tests {
         let ours = private(&file);
         let number = ours.fd.as_raw_fd();
         usurp(number, &other); // behind our back
-        let _first = Bystander::fork(|| {
+        let _first = Forked::fork(|| {
             let is_kept = id_at(number) == id_at(other.as_raw_fd());
             usurp(number, file.as_file());
             // SAFETY: the child never drops the other copy.
@@ -476,7 +433,7 @@ mod tests {
         usurp(number, file.as_file()); // as if nothing had happened
         drop(ours);
         let _second = (0..1000).any(|_| open_at(number, &file)).then(|| {
-            let kept = Bystander::fork(|| id_at(number) == id_at(file.as_file().as_raw_fd()));
+            let kept = Forked::fork(|| id_at(number) == id_at(file.as_file().as_raw_fd()));
             close(number);
             kept
         });
@@ -489,12 +446,12 @@ mod tests {
         patience: Duration,
         before: impl FnOnce() + 'static,
         first: impl FnOnce() -> bool + Send + 'static,
-    ) -> Result<Bystander, Bystander> {
+    ) -> Result<Forked, Forked> {
         let (done, forked) = mpsc::channel();
         let (early, begun) = mpsc::channel();
         let visit = visits::at("descriptor.closed", move || {
             before();
-            thread::spawn(move || done.send(Bystander::fork(first)));
+            thread::spawn(move || done.send(Forked::fork(first)));
             early.send(forked.recv_timeout(patience).map_err(|_| forked)).unwrap();
         });
         drop(ours);
@@ -544,10 +501,10 @@ mod tests {
         let everybodys = Descriptor::shared(open(&file)).unwrap();
         lock(&ours);
         // The holder itself forks; its child makes one of its own, and forks.
-        let bystander = Bystander::fork(|| {
+        let bystander = Forked::fork(|| {
             let own = private(&file);
             disown_inherited(); // as if another handler of the fork had made it, before this one
-            let child = Bystander::fork(|| !own.is_ours() && !ours.is_ours());
+            let child = Forked::fork(|| !own.is_ours() && !ours.is_ours());
             let is_kept = own.is_ours() && everybodys.is_ours();
             drop(child);
             is_kept
@@ -608,7 +565,7 @@ mod tests {
         };
         thread::scope(|scope| {
             let workers: Vec<_> = (0..3).map(|_| scope.spawn(work)).collect();
-            let children: Vec<_> = (0..100).map(|_| Bystander::fork(|| true)).collect();
+            let children: Vec<_> = (0..100).map(|_| Forked::fork(|| true)).collect();
             is_over.store(true, Relaxed);
             workers.into_iter().for_each(|worker| worker.join().unwrap());
             drop(children);

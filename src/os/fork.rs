@@ -186,7 +186,7 @@ extern "C" fn reset() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::staged::{self, Call};
+    use crate::os::staged::{self, Call, Forked};
 
     #[test]
     fn an_owner_is_here_until_a_child_asks() {
@@ -271,32 +271,6 @@ mod tests {
         std::thread::spawn(|| drop(hold_off().unwrap())).join().unwrap();
     }
 
-    /// A child that does nothing but have what it got, until this is dropped.
-    struct Bystander(rustix::process::Pid);
-
-    impl Bystander {
-        fn fork() -> Self {
-            // SAFETY: the child only sleeps, and is ended by a signal.
-            let child = unsafe { libc::fork() };
-            if child == 0 {
-                // SAFETY: takes no memory; ends the child if nothing else does.
-                unsafe { libc::alarm(60) };
-                loop {
-                    // SAFETY: sleeps until a signal comes.
-                    unsafe { libc::pause() };
-                }
-            }
-            Self(rustix::process::Pid::from_raw(child).unwrap())
-        }
-    }
-
-    impl Drop for Bystander {
-        fn drop(&mut self) {
-            let _ = rustix::process::kill_process(self.0, rustix::process::Signal::KILL);
-            let _ = rustix::process::waitpid(Some(self.0), rustix::process::WaitOptions::empty());
-        }
-    }
-
     #[test]
     fn a_fork_waits_while_an_endpoint_is_claimed_so_that_the_child_has_no_share_in_its_lock() {
         let mut region = crate::EventsRegion::anonymous(crate::OpenOptions::new()).unwrap();
@@ -305,7 +279,7 @@ mod tests {
         let (done, forked) = std::sync::mpsc::channel();
         let (early, begun) = std::sync::mpsc::channel();
         let visit = crate::crash::visits::at("claim.locked", move || {
-            std::thread::spawn(move || done.send(Bystander::fork()));
+            std::thread::spawn(move || done.send(Forked::fork(|| true)));
             // Time enough for a fork that nothing holds off; else it comes when the claim is over.
             early
                 .send(forked.recv_timeout(Duration::from_millis(200)).map_err(|_| forked))

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 use std::fs;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -140,6 +141,53 @@ pub(crate) fn is_reached_by_barriers() -> Option<bool> {
     (found >= 0).then_some(found & libc::c_long::from(flag) != 0)
 }
 
+/// A forked child, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Forked {
+    child: libc::pid_t,
+    _leash: PipeWriter,
+}
+
+impl Forked {
+    /// Forks; the child does `first`, and stays. Fails if that is not true.
+    pub(crate) fn fork(first: impl FnOnce() -> bool) -> Self {
+        let (leash_end, leash) = pipe().unwrap();
+        let (mut news, told) = pipe().unwrap();
+        // SAFETY: the child does no more than is asked for below and leaves by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop((leash, news));
+            stay(leash_end, told, first());
+        }
+        drop(told);
+        let mut said = [0];
+        news.read_exact(&mut said).unwrap();
+        assert_eq!(said, [1], "the child found something else");
+        Self { child, _leash: leash }
+    }
+}
+
+fn stay(mut leash: PipeReader, mut told: PipeWriter, found: bool) -> ! {
+    let _ = told.write(&[u8::from(found)]);
+    let _ = leash.read(&mut [0]);
+    // SAFETY: ends the child without running the parent's exit handlers.
+    unsafe { libc::_exit(0) }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        end(self.child);
+    }
+}
+
+/// Ends a child that nothing has waited for.
+fn end(child: libc::pid_t) {
+    // SAFETY: a child of this process's.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    // SAFETY: the status is not wanted.
+    unsafe { libc::waitpid(child, null_mut(), 0) };
+}
+
 /// A child that has copies of everything, as no handler around `fork` ran: until this is dropped.
 pub(crate) struct Bystander(libc::pid_t);
 
@@ -162,10 +210,7 @@ impl Bystander {
 
 impl Drop for Bystander {
     fn drop(&mut self) {
-        // SAFETY: a child of this process's that nothing has waited for.
-        unsafe { libc::kill(self.0, libc::SIGKILL) };
-        // SAFETY: the status is not wanted.
-        unsafe { libc::waitpid(self.0, null_mut(), 0) };
+        end(self.0);
     }
 }
 
