@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(refused(fds), (5, "one too many"));
     }
 
-    /// Puts sockets in where one connection is to come in.
+    /// Puts sockets in at the door for connections.
     fn put_in(rendezvous: &Rendezvous, count: usize) {
         let (one, other) = socket::pair().unwrap();
         let both = [one.as_fd(), other.as_fd()];

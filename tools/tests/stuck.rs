@@ -202,7 +202,7 @@ fn is_not_stuck(path: &Path) {
     assert_eq!(look("dump", path, &[]).0, 0);
 }
 
-/// A stopped receiver is in nobody's way until something is unread, and as long as it runs.
+/// A stopped receiver is in no one's way until something is unread, and as long as it runs.
 fn a_stopped_receiver<K: Discipline>(part: &str, ring: u32, path: &Path, mut tx: Sender<K>) {
     let receiver = Peer::start(part, path);
     tx.claim().unwrap();

@@ -10,7 +10,7 @@ use crate::{Failure, Report, Run, Setting, scratch};
 /// No opener is refused for lack of space.
 pub(crate) const RUN: Run = Run {
     name: "space",
-    about: "2, 8 and 64 openers at once, 200 times each, where one region fits: none is refused",
+    about: "2, 8 and 64 openers at once, 200 times each, if one region fits: none is refused",
     body: run,
     roles: &[],
 };
