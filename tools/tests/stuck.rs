@@ -482,7 +482,8 @@ fn a_process_of_another_pid_namespace_has_no_pid_here_and_may_be_stopped_unseen(
 fn what_moves_is_not_called_stuck() {
     let dir = Dir::new();
     let path = dir.region();
-    let (mut tx, rx) = open(&path).split_spsc().unwrap();
+    let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
+    rx.claim().unwrap(); // before that, a sender that waits is stuck
     let interrupter = tx.interrupter();
     let receive = |mut rx: Receiver<tombolo::Spsc>| while rx.recv().is_ok() {};
     thread::scope(|scope| {
