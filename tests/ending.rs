@@ -346,6 +346,37 @@ fn a_peer_can_be_waited_for() {
     });
 }
 
+/// Waiting for one that is alive would never end: the only lane has its next owner once it is empty.
+#[test]
+fn a_sender_that_came_and_left_something_while_none_was_waited_for_is_one() {
+    let dir = Dir::new();
+    for order in [MpscOrder::Total, MpscOrder::PerProducer] {
+        let path = dir.file(&format!("{order:?}"));
+        let options = options().mpsc_order(order).producers(1);
+        let open =
+            || EventsRegion::open_path_with(&path, options.clone()).unwrap().split_mpsc().unwrap();
+        let (_, mut rx) = open();
+        rx.claim().unwrap();
+        for told_first in [true, false] {
+            open().0.claim().unwrap();
+            let told = rx.recv_timeout(SOON);
+            assert!(matches!(told, Err(RecvTimeoutError::Disconnected)), "{told:?}");
+            if told_first {
+                open().0.send(b"left").unwrap();
+                rx.wait_for_peer(SOON).unwrap();
+            } else {
+                thread::scope(|scope| {
+                    let waiting = scope.spawn(|| rx.wait_for_peer(SOON));
+                    thread::sleep(SHORT);
+                    open().0.send(b"left").unwrap();
+                    waiting.join().unwrap().unwrap();
+                });
+            }
+            assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"left");
+        }
+    }
+}
+
 /// A call that blocks, and whether it says *interrupted*.
 type Blocks<T> = fn(&mut T) -> bool;
 

@@ -121,13 +121,20 @@ impl From<Error> for NoPeer {
 }
 
 impl Attached {
-    /// Waits until a process owns an endpoint of the other side.
-    pub(super) fn wait_for_peer(&self, until: Until<'_>) -> Result<(), NoPeer> {
+    /// Waits until a process owns an endpoint of the other side, or one has owned it since `peer` was found
+    /// disconnected, or else since now: it may have left messages, and a lane has no next owner before
+    /// they are taken.
+    pub(super) fn wait_for_peer(&self, peer: &Peer, until: Until<'_>) -> Result<(), NoPeer> {
+        let came = || incarnations(self.slot.region(), self.meeting.slots.clone());
+        let before = match peer.found {
+            Found::Disconnected { incarnations } => incarnations,
+            Found::Nothing => came(),
+        };
         loop {
             self.check_usable()?;
             // Before the bytes are asked after: a peer that attaches after that changes it.
             let seen = self.slot.region().membership().load(Acquire);
-            if self.meeting.is_any_alive(&self.slot)? {
+            if self.meeting.is_any_alive(&self.slot)? || came() != before {
                 return Ok(());
             }
             if until.interrupts.take() {

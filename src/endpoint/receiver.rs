@@ -294,7 +294,8 @@ impl<K: Discipline> Receiver<K> {
         end.meeting.peers(&end.slot)
     }
 
-    /// Waits until a sender is alive. Attaches this end first.
+    /// Waits until a sender is alive, or one has come since this receiver was told *Disconnected*, or since this
+    /// call began: it may have left messages. Attaches this end first.
     ///
     /// # Errors
     /// [`RecvTimeoutError::Timeout`], [`RecvTimeoutError::Interrupted`]; [`RecvTimeoutError::Failed`] as
@@ -304,7 +305,7 @@ impl<K: Discipline> Receiver<K> {
         self.attach_until(deadline)?;
         let until = Until { deadline, interrupts: &self.interrupts };
         match &self.claimed {
-            Some(claimed) => Ok(claimed.end.wait_for_peer(until)?),
+            Some(claimed) => Ok(claimed.end.wait_for_peer(&claimed.peer, until)?),
             None => Err(Error::ForkedChild.into()), // never: just attached
         }
     }

@@ -246,7 +246,8 @@ impl<K: Discipline> Sender<K> {
         end.meeting.peers(&end.slot)
     }
 
-    /// Waits until a receiver is alive. Attaches this end first.
+    /// Waits until a receiver is alive, or one has come since this sender was told *Disconnected*, or since this
+    /// call began. Attaches this end first.
     ///
     /// # Errors
     /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Interrupted`]; [`SendTimeoutError::Failed`] as
@@ -269,7 +270,7 @@ impl<K: Discipline> Sender<K> {
         self.attach_until(deadline).map_err(|error| error.into_timeout_error((), index))?;
         let until = Until { deadline, interrupts: &self.interrupts };
         match &self.claimed {
-            Some(claimed) => Ok(claimed.end.wait_for_peer(until)?),
+            Some(claimed) => Ok(claimed.end.wait_for_peer(&claimed.peer, until)?),
             None => Err(NoPeer::Failed(Error::ForkedChild).into()), // never: just attached
         }
     }
