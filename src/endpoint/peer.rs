@@ -75,7 +75,7 @@ impl Meeting {
         }
     }
 
-    /// Whether a peer counts by `rule`. Ask after [`Self::is_any_alive`].
+    /// Whether a peer counts by `rule`. Ask after [`Self::look`].
     fn counts(&self, own: &OwnedSlot, rule: Disconnect) -> bool {
         match rule {
             Disconnect::Met => self.met.load(Relaxed),
@@ -84,15 +84,15 @@ impl Meeting {
         }
     }
 
-    /// Whether a peer is alive; one that is, or came and went, is met.
-    fn is_any_alive(&self, own: &OwnedSlot) -> Result<bool, Error> {
-        // In this order: a peer that comes in between is seen as held, not as gone.
-        let sum = incarnations(own.region(), self.slots.clone());
-        let held = own.is_any_held(self.slots.clone())?;
-        if held || sum != self.before {
+    /// Looks for a peer; one that is alive, or came and went, is met.
+    fn look(&self, own: &OwnedSlot) -> Result<Look, Error> {
+        // In this order: a peer that comes in between is seen as alive, not as gone.
+        let incarnations = incarnations(own.region(), self.slots.clone());
+        let is_any_alive = own.is_any_held(self.slots.clone())?;
+        if is_any_alive || incarnations != self.before {
             self.note();
         }
-        Ok(held)
+        Ok(Look { incarnations, is_any_alive })
     }
 
     fn ever(&self, own: &OwnedSlot) -> u64 {
@@ -100,10 +100,21 @@ impl Meeting {
     }
 
     pub(crate) fn peers(&self, own: &OwnedSlot) -> Result<Peers, Error> {
-        let is_any_alive = self.is_any_alive(own)?;
-        let alive = if is_any_alive { count_held(own.region(), self.slots.clone())? } else { 0 };
+        let alive = if self.look(own)?.is_any_alive {
+            count_held(own.region(), self.slots.clone())?
+        } else {
+            0
+        };
         Ok(Peers { alive, ever: self.ever(own), met: self.met.load(Relaxed) })
     }
+}
+
+/// What one look at the other side found.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// Their sum: another than before if a peer has come.
+    incarnations: u64,
+    is_any_alive: bool,
 }
 
 /// Why [`Attached::wait_for_peer`] gave up.
@@ -125,16 +136,16 @@ impl Attached {
     /// disconnected, or else since now: it may have left messages, and a lane has no next owner before
     /// they are taken.
     pub(super) fn wait_for_peer(&self, peer: &Peer, until: Until<'_>) -> Result<(), NoPeer> {
-        let came = || incarnations(self.slot.region(), self.meeting.slots.clone());
-        let before = match peer.found {
-            Found::Disconnected { incarnations } => incarnations,
-            Found::Nothing => came(),
+        let mut before = match peer.found {
+            Found::Disconnected { incarnations } => Some(incarnations),
+            Found::Nothing => None,
         };
         loop {
             self.check_usable()?;
             // Before the bytes are asked after: a peer that attaches after that changes it.
             let seen = self.slot.region().membership().load(Acquire);
-            if self.meeting.is_any_alive(&self.slot)? || came() != before {
+            let look = self.meeting.look(&self.slot)?;
+            if look.is_any_alive || *before.get_or_insert(look.incarnations) != look.incarnations {
                 return Ok(());
             }
             if until.interrupts.take() {
@@ -200,12 +211,10 @@ impl Peer {
 
     #[cold]
     fn ask(&mut self, end: &Attached, counted: u64) -> Result<(), Error> {
-        let sum = incarnations(end.slot.region(), end.meeting.slots.clone());
-        let is_over =
-            !end.meeting.is_any_alive(&end.slot)? && end.meeting.counts(&end.slot, self.rule);
+        let Look { incarnations, is_any_alive } = end.meeting.look(&end.slot)?;
+        let is_over = !is_any_alive && end.meeting.counts(&end.slot, self.rule);
         let before = self.found;
-        self.found =
-            if is_over { Found::Disconnected { incarnations: sum } } else { Found::Nothing };
+        self.found = if is_over { Found::Disconnected { incarnations } } else { Found::Nothing };
         self.disconnects += u64::from(is_over && self.found != before);
         self.asked = Some(counted);
         Ok(())
