@@ -1,16 +1,17 @@
 //! Regions without a name, and regions that come as a descriptor.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, MemfdFlags, SealFlags, Stat};
-use tombolo_abi::{LOCK_SLOTS, RegionState, SLOT_COUNT_MAX};
+use tombolo_abi::RegionState;
 
 use super::contents::{NewContents, set_mode};
 use super::description::{Contents, Description};
+use super::init_lock::owned_slot;
 use super::joined::{Origin, Region};
 use super::options::OpenOptions;
 use super::place::{check_file_system, check_owner};
@@ -18,7 +19,6 @@ use super::refusal;
 use crate::Error;
 use crate::crash::test_point;
 use crate::os::file::{FileId, reopen, type_name};
-use crate::os::ofd;
 
 /// What a region in memory must be sealed against: a file that shrinks kills whoever touches it.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -55,7 +55,7 @@ pub(crate) fn join(file: OwnedFd, options: &OpenOptions) -> Result<Region, Error
     let plain =
         reopen(file.as_fd(), id).map_err(|error| refusal::io("open again", &path, error))?;
     wait_until_ready(&path, &plain, options)?;
-    check_boot(&path, &plain)?;
+    check_boot(&path, plain.as_fd(), id)?;
     test_point!("passed.judged");
     let region = Region::map(plain, id, Origin { place: None, path, creator: false }, options)?;
     if region.state() == RegionState::Retired as u32 {
@@ -125,14 +125,9 @@ fn wait_until_ready(path: &Path, plain: &OwnedFd, options: &OpenOptions) -> Resu
 }
 
 /// A region of an earlier boot is as good as none.
-fn check_boot(path: &Path, plain: &OwnedFd) -> Result<(), Error> {
-    let is_owned = || {
-        let slots = LOCK_SLOTS..LOCK_SLOTS + u64::from(SLOT_COUNT_MAX);
-        ofd::is_locked(plain.as_fd(), slots)
-            .map_err(|error| refusal::io("look at the locks of", path, error))
-    };
-    let description = Description::read(plain.as_fd(), path)?;
-    if description.is_of_earlier_boot(plain.as_fd(), path, is_owned)? {
+fn check_boot(path: &Path, plain: BorrowedFd<'_>, id: FileId) -> Result<(), Error> {
+    let is_owned = || Ok(owned_slot(plain, id, path)?.is_some());
+    if Description::read(plain, path)?.is_of_earlier_boot(plain, path, is_owned)? {
         return Err(Error::NotFound { path: path.to_owned() });
     }
     Ok(())

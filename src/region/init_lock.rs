@@ -1,13 +1,14 @@
 //! The lock of whoever initializes or replaces a region.
 
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use rustix::io::Errno;
 use tombolo_abi::{LOCK_INIT, LOCK_RECOVERY, LOCK_SLOTS, SLOT_COUNT_MAX};
 
 use super::joined::Region;
-use super::place::{Candidate, Place};
+use super::place::Place;
 use super::refusal;
 use crate::Error;
 use crate::crash::test_point;
@@ -76,32 +77,36 @@ impl Drop for InitLock {
     }
 }
 
-/// The first slot whose lock byte is held, or `None` where no endpoint has an owner.
+/// The first slot whose lock byte is held, or `None` if no endpoint of the region in `file` has an owner.
 ///
-/// Says `None` only where the descriptor was the candidate's before and after asking.
-pub(crate) fn owned_slot(place: &Place, candidate: &Candidate) -> Result<Option<u64>, Error> {
-    let file = candidate.file.as_fd();
+/// Says `None` only if the descriptor stood for the file `id` before and after asking.
+pub(crate) fn owned_slot(
+    file: BorrowedFd<'_>,
+    id: FileId,
+    path: &Path,
+) -> Result<Option<u64>, Error> {
     let slots = LOCK_SLOTS..LOCK_SLOTS + u64::from(SLOT_COUNT_MAX);
-    let sane_before = candidate.id.is_file(file);
+    let sane_before = id.is_file(file);
     test_point!("owned-slot.before-look");
     let found = ofd::first_locked(file, slots)
-        .map_err(|error| refusal::io("look at the locks of", place.path(), error))?;
-    if sane_before && candidate.id.is_file(file) {
+        .map_err(|error| refusal::io("look at the locks of", path, error))?;
+    if sane_before && id.is_file(file) {
         return Ok(found.map(|byte| byte - LOCK_SLOTS));
     }
-    Err(refusal::io("look at the locks of", place.path(), Errno::STALE))
+    Err(refusal::io("look at the locks of", path, Errno::STALE))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::fd::AsRawFd;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
     use crate::crash::visits;
     use crate::os::staged::{Bystander, usurp};
     use crate::region::options::{FileSystemPolicy, OpenOptions};
+    use crate::region::place::Candidate;
 
     fn exchange(path: &Path) {
         fs::rename(path, path.with_extension("retired")).unwrap();
@@ -163,20 +168,21 @@ mod tests {
     /// A region that is in use would be replaced.
     #[test]
     fn no_endpoint_is_called_free_if_the_number_stood_for_another_file() {
-        let (_dir, path, place, candidate) = opened();
+        let (_dir, path, _place, candidate) = opened();
+        let owned_slot = || owned_slot(candidate.file.as_fd(), candidate.id, &path);
         let holder = fs::File::options().write(true).open(&path).unwrap();
         let byte = LOCK_SLOTS + 5..LOCK_SLOTS + 6;
         assert!(ofd::try_lock(holder.as_fd(), byte, ofd::Mode::Exclusive).unwrap());
-        assert_eq!(owned_slot(&place, &candidate).unwrap(), Some(5));
+        assert_eq!(owned_slot().unwrap(), Some(5));
         let (number, other) =
             (candidate.file.as_raw_fd(), fs::File::open("/proc/self/exe").unwrap());
         let again = candidate.file.try_clone().unwrap();
         let visit = visits::at("owned-slot.before-look", move || usurp(number, &other));
-        assert!(owned_slot(&place, &candidate).is_err(), "it was another's from the look on");
+        assert!(owned_slot().is_err(), "it was another's from the look on");
         drop(visit);
         let visit = visits::at("owned-slot.before-look", move || usurp(number, &again));
-        assert!(owned_slot(&place, &candidate).is_err(), "it was another's before the look");
+        assert!(owned_slot().is_err(), "it was another's before the look");
         drop(visit);
-        assert_eq!(owned_slot(&place, &candidate).unwrap(), Some(5));
+        assert_eq!(owned_slot().unwrap(), Some(5));
     }
 }

@@ -246,7 +246,7 @@ impl Opening {
             return Ok(false); // replaced whatever it is
         }
         let file = candidate.file.as_fd();
-        let is_owned = || owned_slot(&self.place, candidate).map(|slot| slot.is_some());
+        let is_owned = || Ok(owned_slot(file, candidate.id, self.path())?.is_some());
         found.is_of_earlier_boot(file, self.path(), is_owned)
     }
 

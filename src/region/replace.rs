@@ -97,7 +97,7 @@ fn new_beside(opening: &Opening) -> Result<Option<Unnamed>, Error> {
 
 /// What to say if an endpoint of the old region has an owner.
 fn owner(opening: &Opening, old: &Candidate) -> Result<Option<Outcome>, Error> {
-    let Some(slot) = owned_slot(opening.place(), old)? else { return Ok(None) };
+    let Some(slot) = owned_slot(old.file.as_fd(), old.id, opening.path())? else { return Ok(None) };
     let description = Description::read(old.file.as_fd(), opening.path())?;
     Ok(Some(Outcome::InUse { pid: slot_pid(old, &description, slot) }))
 }
@@ -178,7 +178,11 @@ fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
     let Some(_lock) = InitLock::try_new(&left, candidate.id, REPLACING)? else { return Ok(()) };
     match Contents::of(candidate.file.as_fd(), left.path())? {
         Contents::Nothing => {}
-        Contents::Region(RegionState::Retired) if owned_slot(&left, &candidate)?.is_none() => {}
+        Contents::Region(RegionState::Retired) => {
+            if owned_slot(candidate.file.as_fd(), candidate.id, left.path())?.is_some() {
+                return Ok(());
+            }
+        }
         Contents::Region(_) => return Ok(()),
     }
     unlinkat(left.dir(), left.file_name(), AtFlags::empty())
