@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use support::process::{command, report, role};
+use support::process::{behind, command, report, role};
 use support::*;
 use tombolo::{CreatePolicy, Error, EventsRegion, MpscOrder, OpenOptions, TryRecvError};
 
@@ -133,10 +133,7 @@ fn in_container(entry: &str, role: &str, path: &Path, more: &[&str]) -> Option<V
     fs::write(&id, "00010203-0405-0607-0809-0a0b0c0d0e0f\n").unwrap();
     let is_allowed = container(&id, more).arg("true").status().is_ok_and(|status| status.success());
     let own = command(entry, role, path);
-    let mut container = container(&id, more);
-    container.arg(own.get_program()).args(own.get_args());
-    container.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = container.stderr(Stdio::inherit()).output();
+    let output = behind(container(&id, more), &own).stderr(Stdio::inherit()).output();
     fs::remove_file(id).unwrap();
     if !is_allowed {
         eprintln!("skipped: no namespaces {more:?} and of mounts to be had");

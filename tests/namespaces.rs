@@ -2,52 +2,22 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use support::process::{command, report, role, wait_for_parent};
+use support::process::{Peer, behind, command, report, role, wait_for_parent};
 use support::*;
 use tombolo::{CreatePolicy, Error, EventsRegion};
 
 const ENTRY: &str = "a_pid_of_another_namespace_is_not_told";
 
-/// A process that owns both ends of both rings; ended when dropped.
-struct Owner(Child);
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// What starts a program in a PID namespace of its own.
+fn unshare() -> Command {
+    let mut unshare = Command::new("unshare");
+    if !is_root() {
+        unshare.args(["--user", "--map-root-user"]);
     }
-}
-
-impl Owner {
-    /// Starts it behind `wrapper`, the first of which is a program; `None` if that is not allowed.
-    fn start(path: &Path, wrapper: &[&str]) -> Option<Self> {
-        let own = command(ENTRY, "owner", path);
-        let mut started = match wrapper {
-            [] => Command::new(own.get_program()),
-            [program, arguments @ ..] => {
-                let mut started = Command::new(program);
-                started.args(arguments).arg(own.get_program());
-                started
-            }
-        };
-        started.args(own.get_args()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        started.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let mut child = started.spawn().ok()?;
-        let stdout = child.stdout.take().unwrap();
-        let owner = Self(child);
-        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        lines.any(|line| line == "peer: ready").then_some(owner)
-    }
-}
-
-fn is_allowed(wrapper: &[&str]) -> bool {
-    let [program, arguments @ ..] = wrapper else { return true };
-    let status = Command::new(program).args(arguments).arg("true").status();
-    status.is_ok_and(|status| status.success())
+    unshare.args(["--pid", "--fork", "--kill-child"]);
+    unshare
 }
 
 #[test]
@@ -64,21 +34,18 @@ fn a_pid_of_another_namespace_is_not_told() {
         return wait_for_parent();
     }
     let dir = Dir::new();
-    let unshare: &[&str] = if is_root() {
-        &["unshare", "--pid", "--fork", "--kill-child"]
-    } else {
-        &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
-    };
     let mut count = 0;
-    for (name, wrapper) in [("here", &[][..]), ("elsewhere", unshare)] {
-        if !is_allowed(wrapper) {
+    for is_here in [true, false] {
+        if !is_here && !unshare().arg("true").status().is_ok_and(|status| status.success()) {
             eprintln!("skipped: no PID namespace to be had");
             continue;
         }
-        let path = dir.file(name);
+        let path = dir.file(if is_here { "here" } else { "elsewhere" });
         let mut region = EventsRegion::open_path(&path).unwrap();
-        let owner = Owner::start(&path, wrapper).unwrap();
-        let wanted = if wrapper.is_empty() { owner.0.id() } else { 0 };
+        let own = command(ENTRY, "owner", &path);
+        let mut owner = Peer::spawn(if is_here { own } else { behind(unshare(), &own) });
+        assert_eq!(owner.next_report(), "ready");
+        let wanted = if is_here { owner.pid() } else { 0 };
         let (mut tx, mut rx) = region.split_spsc().unwrap();
         let (_, mut consumer) = region.split_mpsc().unwrap();
         let new = EventsRegion::open_path_with(&path, small().policy(CreatePolicy::CreateNew));

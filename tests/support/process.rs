@@ -42,6 +42,13 @@ pub(crate) fn command(entry: &str, role: &str, path: &Path) -> Command {
     command
 }
 
+/// `own`, started by the last of what `wrapper` runs.
+pub(crate) fn behind(mut wrapper: Command, own: &Command) -> Command {
+    wrapper.arg(own.get_program()).args(own.get_args());
+    wrapper.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    wrapper
+}
+
 impl Peer {
     /// Starts the test `entry` of this program as `role`, and waits until it has reported `ready`.
     pub(crate) fn start(entry: &str, role: &str, path: &Path) -> Self {
@@ -52,12 +59,12 @@ impl Peer {
 
     /// As [`Self::start`], of one that reports something else first.
     pub(crate) fn start_without_waiting(entry: &str, role: &str, path: &Path) -> Self {
-        let child = command(entry, role, path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self { child }
+        Self::spawn(command(entry, role, path))
+    }
+
+    /// Starts what [`command`] has made, without waiting.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        Self { child: command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap() }
     }
 
     pub(crate) fn pid(&self) -> u32 {
