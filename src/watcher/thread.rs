@@ -73,17 +73,16 @@ impl Watcher {
             let kick = self.kick.load(Acquire);
             let mut found = self.lock().scan(Instant::now());
             found.due.drain(..).for_each(|Task(task)| task());
-            wakes = self.rest(kick, found, wakes);
+            self.rest(kick, found, &mut wakes);
         }
     }
 
     /// Sleeps until something is to be looked at, and longer if that was for nothing too often.
-    fn rest(&self, kick: u32, found: Found, mut wakes: Wakes) -> Wakes {
+    fn rest(&self, kick: u32, found: Found, wakes: &mut Wakes) {
         let has_news = found.has_news;
         if wakes.are_to_rest_after(has_news, self.sleep(kick, found)) {
             futex::wait(&self.kick, kick, Moment::after(REST));
         }
-        wakes
     }
 
     /// Sleeps until something is to be looked at.
@@ -152,7 +151,7 @@ mod tests {
         for _ in 0..RESTS * (FRUITLESS_MAX + 1) {
             let mut found = watcher.lock().scan(start);
             found.words.push(Sleeping::on(&word, 1)); // which it is not
-            wakes = watcher.rest(7, found, wakes);
+            watcher.rest(7, found, &mut wakes);
         }
         assert!(start.elapsed() >= RESTS * REST, "it rested {:?} in all", start.elapsed());
     }
