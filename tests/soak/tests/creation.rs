@@ -1,4 +1,4 @@
-//! A hundredth of the runs in which creators are killed, or many open at once.
+//! A hundredth of the runs in which creators are killed, many open at once, or containers share a region.
 
 use tombolo_soak::{Setting, find};
 
@@ -29,4 +29,14 @@ fn a_creator_may_be_killed_at_any_moment() {
 #[test]
 fn of_sixty_four_openers_at_once_one_creates_and_the_others_join() {
     run("openers");
+}
+
+#[test]
+fn openers_at_once_get_the_one_region_that_fits() {
+    run("space");
+}
+
+#[test]
+fn containers_with_boot_ids_of_their_own_pass_messages_in_turns() {
+    run("boots");
 }
