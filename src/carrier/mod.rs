@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::os::socket;
 
-    const NOBODY: u32 = 65_534;
+    const STRANGER: u32 = 65_534;
 
     #[test]
     fn another_user_is_trusted_only_if_it_may_write_to_the_region() {
@@ -83,7 +83,7 @@ mod tests {
         let region = crate::EventsRegion::open_path(directory.path().join("r")).unwrap();
         let region = region.shared();
         let connect = || {
-            let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+            let (user, group) = (Uid::from_raw(STRANGER), Gid::from_raw(STRANGER));
             set_thread_groups(&[]).unwrap(); // of this thread
             set_thread_res_gid(group, group, group).unwrap();
             set_thread_res_uid(user, user, user).unwrap();
@@ -96,8 +96,8 @@ mod tests {
             (0, 0o604, false),
             (0, 0o606, true),
             (0, 0o660, false),
-            (NOBODY, 0o640, false),
-            (NOBODY, 0o660, true),
+            (STRANGER, 0o640, false),
+            (STRANGER, 0o660, true),
         ] {
             fchown(&file, None, Some(group)).unwrap();
             file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
     use crate::os::staged::{self, Call};
 
-    /// Descriptors in a row, with a gap in it: what is there, and where that is.
+    /// Descriptors in a row, with a gap in it, their numbers, and the one in the gap.
     fn with_gap(from: RawFd) -> (Vec<OwnedFd>, Vec<RawFd>, OwnedFd) {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let copy = |_| rustix::io::fcntl_dupfd_cloexec(&file, from).unwrap();

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_behind_what_is_no_socket() {
+    fn no_process_is_behind_what_is_no_socket() {
         let file = File::open("/proc/self/exe").unwrap();
         assert!(peer_user(file.as_fd()).is_err());
         let group = rustix::process::getegid().as_raw();

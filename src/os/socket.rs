@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_at_which_nobody_can_listen_is_given_back() {
+    fn a_name_at_which_no_process_can_listen_is_given_back() {
         let directory = tempfile::tempdir().unwrap();
         let dir = std::fs::File::open(directory.path()).unwrap();
         let refused = staged::refusing(Call::any(libc::SYS_listen), Errno::ACCESS, || {

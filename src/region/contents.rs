@@ -144,7 +144,6 @@ pub(crate) fn set_mode(
 
 #[cfg(test)]
 mod tests {
-
     use std::os::fd::AsFd;
     use std::sync::atomic::Ordering::Relaxed;
 

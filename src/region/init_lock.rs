@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_dropped_is_free_at_once_whoever_has_copies() {
+    fn a_lock_that_is_dropped_is_free_at_once_whatever_process_has_copies() {
         let (_dir, path, place, candidate) = opened();
         let lock = InitLock::try_new(&place, candidate.id, REPLACING).unwrap().unwrap();
         let other = fs::File::options().write(true).open(path).unwrap();

@@ -13,8 +13,8 @@
 //! | EMPTY or INITIALIZING, lock obtained   | its creator died: initialize in place              |
 //! | READY                                  | check, map, join                                   |
 //! | READY, in a copy of the region's file  | an error, unless it is to be replaced              |
-//! | READY, of an earlier boot or to be new | nobody owns an endpoint: replace                   |
-//! | READY, unclear of which boot, unread   | nobody owns an endpoint: an error                  |
+//! | READY, of an earlier boot or to be new | no endpoint has an owner: replace                  |
+//! | READY, unclear of which boot, unread   | no endpoint has an owner: an error                 |
 //! | RETIRED                                | its replacer may have died: take part              |
 //! | POISONED                               | an error                                           |
 //!

@@ -33,7 +33,7 @@ impl Dir {
         Self { dir: tempfile::tempdir_in(root.unwrap()).unwrap() }
     }
 
-    /// As [`Self::new`] where files outlive the machine's start; `None`, with the reason printed, if there is
+    /// As [`Self::new`], on a file system whose files outlive the machine's start; `None`, with the reason printed, if there is
     /// no such place.
     pub(crate) fn on_disk() -> Option<Self> {
         const TMPFS: u64 = 0x0102_1994;

@@ -60,7 +60,7 @@ pub(crate) fn write(image: &Image, out: &mut impl Write) -> io::Result<()> {
     table.write(out)
 }
 
-/// Whether the slot counts what its owner sends: only where a ring has several senders.
+/// Whether the slot counts what its owner sends: only if a ring has several senders.
 fn counts_sent(image: &Image, endpoint: &EndpointView) -> bool {
     let ring = image.rings().iter().find(|ring| ring.ring == endpoint.fields.ring);
     endpoint.role() == Some(Role::Sender)

@@ -383,7 +383,7 @@ fn a_stopped_holder_of_the_lock_while_others_live_and_no_dead_one() {
 }
 
 #[test]
-fn a_stopped_holder_of_the_lock_is_in_nobodys_way_if_no_other_lives() {
+fn a_stopped_holder_of_the_lock_is_in_no_ones_way_if_no_other_lives() {
     let dir = Dir::new();
     let path = dir.region();
     drop(open(&path));

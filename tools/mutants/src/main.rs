@@ -8,6 +8,8 @@
 //! mutants whose name contains a pattern, or all. Verdicts are kept in `target/mutants/verdicts.txt`, and those
 //! known are not sought again but with `--fresh`, or for survivors with `--again`.
 
+#![forbid(unsafe_code)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
