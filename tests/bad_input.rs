@@ -16,7 +16,10 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tombolo::{CreatePolicy, Error, EventsRegion, LayoutError, OpenOptions, OwnerPolicy};
+use tombolo::{
+    CreatePolicy, Error, EventsRegion, LayoutError, MpscOrder, OpenOptions, OwnerPolicy,
+};
+use tombolo_abi::RingKind;
 
 mod support;
 use support::*;
@@ -291,6 +294,35 @@ fn c7_c8_ranges_that_overlap_overflow_or_are_absurd_are_refused_although_the_che
     refused(&bytes);
     println!("forged regions refused: {count}");
     assert_eq!(count, 9 * 11 + 1);
+}
+
+#[test]
+fn a_ring_of_plain_memory_with_a_group_number_is_no_lane() {
+    let dir = Dir::new();
+    let options = on_disk().producers(3).mpsc_order(MpscOrder::PerProducer);
+    let sound = sound_bytes_with(&dir, options);
+    let path = dir.file("a");
+    let claim = |lane: usize| {
+        let mut bytes = sound.clone();
+        forge_entry(&mut bytes, lane, |entry| {
+            assert_eq!(entry.ring_kind(), Some(RingKind::Lane));
+            entry.kind = RingKind::Memory as u32;
+        });
+        write_private(&path, &bytes);
+        let mut region = EventsRegion::open_path_with(&path, OpenOptions::new())?;
+        region.split_mpsc()
+    };
+    // Lanes 0 and 2 around it don't follow each other, as lanes 0 and 1 before it do.
+    for lane in [1, 2] {
+        let producer = claim(lane).and_then(|(mut producer, _)| producer.claim());
+        assert!(matches!(producer, Err(Error::Layout { .. })), "lane {lane}: {producer:?}");
+    }
+    let (mut first, mut consumer) = claim(3).unwrap();
+    first.try_send(b"a").unwrap();
+    assert_eq!(consumer.try_recv().unwrap().data, b"a");
+    let (mut second, mut third) = (first.clone(), first.clone());
+    second.try_send(b"b").unwrap();
+    assert!(matches!(third.claim(), Err(Error::Busy { .. })));
 }
 
 #[test]

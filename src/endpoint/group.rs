@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicU32;
 
-use tombolo_abi::{LayoutError, NO_GROUP, RingControl, RingEntry, RingKind};
+use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind};
 
 use crate::Error;
 use crate::os::futex;
@@ -36,8 +36,9 @@ impl Group {
         if entry.ring_kind() != Some(RingKind::Lane) {
             return Ok(Self { rings: first..first + 1, tx_slots, of_lanes: false });
         }
-        let is_lane =
-            |(_, other): &(u32, &RingEntry)| other.group != NO_GROUP && other.group == entry.group;
+        let is_lane = |(_, other): &(u32, &RingEntry)| {
+            other.ring_kind() == Some(RingKind::Lane) && other.group == entry.group
+        };
         let mut end = first;
         for (ring, lane) in (0..).zip(entries).filter(is_lane) {
             let slot = entry.tx_slot_first.wrapping_add(lane.lane_index);

@@ -112,8 +112,13 @@ pub(crate) fn on_disk() -> OpenOptions {
 
 /// The bytes of a sound small region, as they may lie in any file.
 pub(crate) fn sound_bytes(dir: &Dir) -> Vec<u8> {
+    sound_bytes_with(dir, on_disk())
+}
+
+/// The bytes of a sound region with these options, as they may lie in any file.
+pub(crate) fn sound_bytes_with(dir: &Dir, options: OpenOptions) -> Vec<u8> {
     let path = dir.file("template");
-    drop(EventsRegion::open_path_with(&path, on_disk()).unwrap());
+    drop(EventsRegion::open_path_with(&path, options).unwrap());
     let mut bytes = fs::read(&path).unwrap();
     fs::remove_file(path).unwrap();
     forge(&mut bytes, |header| header.file_inode = 0);
