@@ -9,7 +9,7 @@ use super::Deadline;
 use super::discipline::Spsc;
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use super::sender::{self, Sender, unless_gone};
-use crate::Error;
+use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring;
 

@@ -13,7 +13,7 @@ use super::interrupt::Until;
 use super::lanes::{AllLanes, Lanes};
 use super::peer::Peer;
 use super::spin::Spin;
-use crate::Error;
+use crate::error::Error;
 use crate::region::Region;
 use crate::ring::{Consumer, Front, Nothing, Wakes};
 

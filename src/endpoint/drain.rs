@@ -11,7 +11,7 @@ use super::discipline::Discipline;
 use super::intake::Intake;
 use super::record_ref::LentWhile;
 use super::{Deadline, Receiver, RecordRef};
-use crate::Error;
+use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Run, Wakes};
 

@@ -1,8 +1,7 @@
 //! Why a message was not sent or not received, in the shapes of `std::sync::mpsc`.
 
 use super::peer::NoPeer;
-use crate::Error;
-use crate::error::by_pid;
+use crate::error::{Error, by_pid};
 use crate::handle::DispositionError;
 use crate::ring::NoRoom;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU32;
 
 use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind};
 
-use crate::Error;
+use crate::error::Error;
 use crate::os::futex;
 use crate::region::Region;
 

@@ -3,7 +3,7 @@
 use super::discipline::Discipline;
 use super::errors::RecvError;
 use super::{MessagePacket, Receiver};
-use crate::Error;
+use crate::error::Error;
 
 /// Messages as they come, see [`Receiver::iter`].
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use super::attached::Attached;
 use super::interrupt::Until;
 use super::slot::OwnedSlot;
-use crate::Error;
+use crate::error::Error;
 use crate::region::slot_table::{attaches, count_held, incarnations};
 
 /// Which peers count as having been there, when no peer is alive: set at each end, by

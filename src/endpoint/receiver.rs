@@ -13,7 +13,7 @@ use super::peer::{Disconnect, Peers};
 use super::record_ref::LentWhile;
 use super::spin::{SPIN_MAX, Spin};
 use super::{Deadline, Iter, MessagePacket, RecordRef};
-use crate::Error;
+use crate::error::Error;
 use crate::mem::Payload;
 use crate::region::Region;
 use crate::ring::doorbell::{Look, look};

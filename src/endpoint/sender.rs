@@ -17,7 +17,7 @@ use super::interrupt::{Interrupter, Interrupts, Until};
 use super::peer::{Disconnect, NoPeer, Peer, Peers};
 use super::slot::claim_until;
 use super::spin::{SPIN_MAX, Spin};
-use crate::Error;
+use crate::error::Error;
 use crate::region::Region;
 use crate::ring::doorbell::{has_come, is_comfortable};
 use crate::ring::{NoRoom, Wakes};

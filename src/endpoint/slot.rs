@@ -20,8 +20,8 @@ use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation
 
 use super::backoff::Backoff;
 use super::interrupt::{Interrupts, Until};
-use crate::Error;
 use crate::crash::{crash_point, test_point};
+use crate::error::Error;
 use crate::mem::LockMapping;
 use crate::os::descriptor::Descriptor;
 use crate::os::process::ProcessId;

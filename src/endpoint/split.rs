@@ -5,7 +5,8 @@ use tombolo_abi::RingEntry;
 use super::discipline::sealed::Sealed;
 use super::{Discipline, Mpsc, MpscConsumer, MpscProducer, Receiver, Sender, Spsc};
 use super::{SpscReceiver, SpscSender};
-use crate::{Error, EventsRegion};
+use crate::error::Error;
+use crate::region::EventsRegion;
 
 impl EventsRegion {
     /// Gives both ends of the region's first SPSC ring.

@@ -12,7 +12,7 @@ use super::errors::RecvTimeoutError;
 use super::interrupt::Interrupts;
 use super::sleep::SLEEP_MAX;
 use super::{Deadline, Receiver};
-use crate::Error;
+use crate::error::Error;
 use crate::os::futex::{self, Moment, Sleeping, WORDS_MAX, Woken};
 
 /// What [`wait_any`] waits for: a [`Receiver`] of either kind.

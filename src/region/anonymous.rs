@@ -16,8 +16,8 @@ use super::joined::{Origin, Region};
 use super::options::OpenOptions;
 use super::place::{check_file_system, check_owner};
 use super::refusal;
-use crate::Error;
 use crate::crash::test_point;
+use crate::error::Error;
 use crate::os::file::{FileId, reopen, type_name};
 
 /// What a region in memory must be sealed against: a file that shrinks kills whoever touches it.

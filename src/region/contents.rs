@@ -14,7 +14,7 @@ use tombolo_abi::{HEADER_PAGE_LEN, RegionState, RingControl, RingKind, SharedLay
 use super::options::OpenOptions;
 use super::plan::Plan;
 use super::{name, refusal};
-use crate::Error;
+use crate::error::Error;
 use crate::os::file::{reserve, write_at};
 use crate::os::process::ProcessId;
 use crate::os::random;

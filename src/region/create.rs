@@ -11,8 +11,8 @@ use super::joined::{Origin, Region};
 use super::open::Opening;
 use super::place::{Candidate, Place};
 use super::refusal;
-use crate::Error;
 use crate::crash::crash_point;
+use crate::error::Error;
 use crate::os::file::{FileId, OPEN_FLAGS};
 
 /// A complete region without a name. Dropping it leaves nothing behind.

@@ -13,7 +13,7 @@ use tombolo_abi::{
 
 use super::options::{Asked, MpscOrder};
 use super::refusal;
-use crate::Error;
+use crate::error::Error;
 use crate::os::boot::{self, MadeIn};
 use crate::os::file;
 

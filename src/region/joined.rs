@@ -17,7 +17,7 @@ use super::options::{OpenOptions, Prefault};
 use super::place::Place;
 use super::refusal;
 use super::rendezvous::Rendezvous;
-use crate::Error;
+use crate::error::Error;
 use crate::mem::Mapping;
 use crate::os::descriptor::Descriptor;
 use crate::os::file::{FileId, is_without_holes, reopen, written_parts};

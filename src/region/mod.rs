@@ -30,7 +30,7 @@ pub(crate) use self::init_lock::InitLock;
 pub(crate) use self::joined::Region;
 use self::open::Opening;
 pub(crate) use self::place::Place;
-use crate::Error;
+use crate::error::Error;
 
 /// One file with rings in it, mapped by all processes that talk through it.
 ///

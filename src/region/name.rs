@@ -10,7 +10,7 @@ use tombolo_abi::Header;
 
 use super::place::{Place, open_dir};
 use super::refusal;
-use crate::Error;
+use crate::error::Error;
 use crate::os::file::FileId;
 
 const NAME_LEN_MAX: usize = 128;

@@ -39,8 +39,8 @@ use super::place::{Candidate, Place, check_file_system};
 use super::plan::Plan;
 use super::refusal;
 use super::replace::{self, Outcome};
-use crate::Error;
 use crate::crash::crash_point;
+use crate::error::Error;
 use crate::os::file::FileId;
 
 const PAUSE_MIN: Duration = Duration::from_micros(200);

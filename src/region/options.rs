@@ -7,7 +7,7 @@ use tombolo_abi::{
     RECORD_HEADER_LEN, SLOT_COUNT_MAX, caps,
 };
 
-use crate::Error;
+use crate::error::Error;
 
 /// What to do where there is a region already, or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

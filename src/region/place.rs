@@ -36,8 +36,8 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::options::{FileSystemPolicy, OpenOptions, OwnerPolicy};
 use super::refusal;
-use crate::Error;
 use crate::crash::test_point;
+use crate::error::Error;
 use crate::os::descriptor::Descriptor;
 use crate::os::file::{FileId, OPEN_FLAGS, type_name};
 use crate::os::file_system;

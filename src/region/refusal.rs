@@ -7,7 +7,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 use tombolo_abi::LayoutError;
 
-use crate::Error;
+use crate::error::Error;
 
 /// The kernel refused `action` on `path`.
 pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Error {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use tombolo_abi::{RingEntry, RingKind};
 
 use super::refusal;
-use crate::Error;
+use crate::error::Error;
 use crate::os::descriptor::Descriptor;
 use crate::os::{fork, socket};
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use tombolo_abi::{LOCK_SLOTS, LockWord, Slot, SlotState};
 
 use super::Region;
-use crate::Error;
+use crate::error::Error;
 use crate::os::ofd;
 use crate::os::process::pid_here;
 

@@ -38,7 +38,7 @@ use tombolo_abi::{LockWord, Slot, slot_flags};
 
 use self::peers::Peers;
 use self::scan::Tick;
-use crate::Error;
+use crate::error::Error;
 use crate::mem::RobustList;
 use crate::os::{fork, futex};
 use crate::region::Region;
