@@ -7,7 +7,7 @@ stored! {
     pub struct RingControl [1024] {
         0x000 lock: u64, "MPSC, atomic: 0 free, else bit 63 LOCKED, bits 32 to 62 the holder's incarnation, bits 16 to 31 zero, bits 0 to 15 its slot";
         0x008 tail: u64, "producer: position after the last record; may lag by one record, or by one batch";
-        0x010 zeroed_to: u64, "MPSC producers, under the lock: every word of the data area from tail + 8 to here is zero";
+        0x010 reserved_010: u64, "zero";
         0x018 head_cache: u64, "MPSC producers, under the lock: head as last seen";
         0x020 sent_msgs: u64, "producer: messages published";
         0x028 sent_bytes: u64, "producer: payload bytes published";

@@ -17,7 +17,7 @@ stored! {
         24 capacity: u64, "bytes of the data area: a power of two from 4096 to 2^40; MEMORY: any multiple of the page size";
         32 max_message: u32, "longest payload in bytes; at most 2^28 - 8, and round_up(16 + max_message) at most a quarter of the capacity; 0 for MEMORY";
         36 align_shift: u8, "records start at multiples of 1 << align_shift, 3 to 12; 0 for MEMORY";
-        37 prezero_lines: u8, "cache lines that the producer zeroes ahead, at most 64; 0 for MEMORY";
+        37 reserved_37: u8, "zero";
         38 max_handles: u16, "most handles of a message, at most 64; above 0 needs the HANDLES capability";
         40 peer_ring: u32, "ring that carries the replies, or 0xffffffff";
         44 rx_slot: u16, "the consumer's slot; lanes of a group share it";

@@ -8,7 +8,7 @@ pub const ENDIAN_TAG: u32 = 0x0A0B_0C0D;
 /// The major version. A reader opens no other.
 pub const MAJOR: u16 = 1;
 /// The minor version. A newer minor version only adds what an older reader may ignore.
-pub const MINOR: u16 = 3;
+pub const MINOR: u16 = 4;
 
 /// Bytes of the header page, and the alignment that a mapping's base must have.
 pub const HEADER_PAGE_LEN: u64 = 4096;
@@ -50,8 +50,6 @@ pub const HANDLE_COUNT_MAX: u16 = 64;
 pub const ALIGN_SHIFT_MIN: u8 = 3;
 /// The largest record alignment, as a power of two.
 pub const ALIGN_SHIFT_MAX: u8 = 12;
-/// The widest window of lines zeroed ahead.
-pub const PREZERO_LINES_MAX: u8 = 64;
 /// The most lanes of one group: the bits of the eight summary words.
 pub const LANE_COUNT_MAX: u16 = 512;
 

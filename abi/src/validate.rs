@@ -177,7 +177,6 @@ fn check_record_rules(
 ) -> Result<(), LayoutError> {
     check.range("max_message", entry.max_message, 0..=MESSAGE_LEN_MAX)?;
     check.range("align_shift", entry.align_shift, ALIGN_SHIFT_MIN..=ALIGN_SHIFT_MAX)?;
-    check.range("prezero_lines", entry.prezero_lines, 0..=PREZERO_LINES_MAX)?;
     check.range("max_handles", entry.max_handles, 0..=HANDLE_COUNT_MAX)?;
     if entry.max_handles > 0 && header.caps_required & caps::HANDLES == 0 {
         return check.fail(

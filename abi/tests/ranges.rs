@@ -93,7 +93,6 @@ entry_rule!(a_control_block_off_128, control_offset = 0x53c0u64, "a multiple of"
 entry_rule!(messages_beyond_the_limit, max_message = (1u32 << 28) - 7, "at most", (1 << 28) - 8);
 entry_rule!(records_finer_than_8, align_shift = 2u8, "at least", 3);
 entry_rule!(records_coarser_than_4096, align_shift = 13u8, "at most", 12);
-entry_rule!(more_than_64_lines_ahead, prezero_lines = 65u8, "at most", 64);
 entry_rule!(more_than_64_handles, max_handles = 65u16, "at most", 64);
 entry_rule!(handles_without_cap, max_handles = 1u16, "without the HANDLES capability", 0);
 entry_rule!(a_consumer_slot_beyond_the_table, rx_slot = 67u16, "at most", 66);

@@ -135,39 +135,6 @@ fn copy_out_between(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) {
     copy_out(&words[usize::from(skip > 0)..], rest);
 }
 
-/// Words of a cache line.
-const LINE_WORDS: usize = 8;
-
-/// Stores zeros to the words of a line.
-///
-/// # Panics
-/// Where there are fewer.
-#[inline(always)]
-pub(crate) fn zero_line(words: &[AtomicU64]) {
-    let line = &words[..LINE_WORDS];
-    #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
-    line.iter().for_each(|word| word.store(0, Relaxed));
-    // SAFETY:
-    // - the instructions write exactly the 64 bytes of `line`, which are words that others may write at
-    //   the same time and that are accessed by nobody of this program but atomically;
-    // - no alignment is asked for, and nobody depends on what others see of it meanwhile, as in
-    //   `move_words`;
-    // - the one register changed is declared; there is no stack, and no flag is changed.
-    #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
-    unsafe {
-        std::arch::asm!(
-            "xorps {zero}, {zero}",
-            "movups [{to}], {zero}",
-            "movups [{to} + 16], {zero}",
-            "movups [{to} + 32], {zero}",
-            "movups [{to} + 48], {zero}",
-            to = in(reg) line.as_ptr(),
-            zero = out(xmm_reg) _,
-            options(nostack, preserves_flags)
-        );
-    }
-}
-
 #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
 fn write_whole(words: &[AtomicU64], bytes: &[[u8; 8]]) {
     for (word, chunk) in words.iter().zip(bytes) {
@@ -401,15 +368,6 @@ mod tests {
             lengths += 1;
         }
         println!("{lengths} lengths");
-    }
-
-    #[test]
-    fn a_line_is_zeroed_and_nothing_else() {
-        let words: Vec<_> = (0..10).map(|_| AtomicU64::new(u64::MAX)).collect();
-        zero_line(&words[1..]);
-        let zeros: Vec<_> = words.iter().map(|word| word.load(Relaxed) == 0).collect();
-        let wanted: Vec<_> = (0..10).map(|index| (1..9).contains(&index)).collect();
-        assert_eq!(zeros, wanted);
     }
 
     #[test]

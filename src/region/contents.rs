@@ -1,7 +1,6 @@
 //! What a creator writes.
 
 use std::ffi::OsStr;
-use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
-use tombolo_abi::{HEADER_PAGE_LEN, RegionState, RingControl, RingKind, SharedLayout};
+use tombolo_abi::{HEADER_PAGE_LEN, RegionState, SharedLayout};
 
 use super::options::OpenOptions;
 use super::plan::Plan;
@@ -92,13 +91,6 @@ impl NewContents {
         self.plan.header.file_inode = inode.map_err(|error| refusal::io("stat", path, error))?;
         self.plan.seal();
         write(self.plan.directory(), self.plan.header.directory_offset)?;
-        for entry in &self.plan.entries {
-            if !matches!(entry.ring_kind(), Some(RingKind::Memory | RingKind::Lane)) {
-                // The data area is all zeros. A lane's producer keeps that to itself.
-                let offset = entry.control_offset + offset_of!(RingControl, zeroed_to) as u64;
-                write(&entry.capacity.to_le_bytes(), offset)?;
-            }
-        }
         write(&self.page(state), 0)
     }
 
@@ -145,7 +137,6 @@ pub(crate) fn set_mode(
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-    use std::sync::atomic::Ordering::Relaxed;
 
     use rustix::process::{Rlimit, setrlimit};
     use tombolo_abi::{ENDIAN_TAG, Header, MAGIC, MAJOR, MINOR};
@@ -154,7 +145,6 @@ mod tests {
     use crate::EventsRegion;
     use crate::os::file::read_at;
     use crate::os::staged;
-    use crate::region::MpscOrder;
 
     fn header(file: BorrowedFd<'_>) -> Header {
         let mut bytes = [0; size_of::<Header>()];
@@ -186,21 +176,6 @@ mod tests {
         assert_eq!((found.major, found.minor, found.state), (MAJOR, MINOR, initializing));
         assert_eq!(found.total_len, 0);
         assert_eq!(rustix::fs::fstat(&file).unwrap().st_size as u64, HEADER_PAGE_LEN);
-    }
-
-    #[test]
-    fn only_rings_whose_producers_share_that_say_how_far_they_are_zeroed() {
-        for order in [MpscOrder::Total, MpscOrder::PerProducer] {
-            let options = OpenOptions::new().mpsc_order(order).producers(2);
-            let region = EventsRegion::anonymous(options).unwrap();
-            let region = region.shared();
-            for entry in region.entries() {
-                let offset = entry.control_offset + offset_of!(RingControl, zeroed_to) as u64;
-                let found = region.mapping().word_u64(offset).load(Relaxed);
-                let is_lane = entry.ring_kind() == Some(RingKind::Lane);
-                assert_eq!(found, if is_lane { 0 } else { entry.capacity });
-            }
-        }
     }
 
     #[test]

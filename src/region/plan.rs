@@ -40,10 +40,6 @@ pub(crate) struct Plan {
     pub(crate) entries: Vec<RingEntry>,
 }
 
-/// Cache lines that a producer zeroes ahead: none, as the one word that it must zero behind each record
-/// costs less than lines in advance do.
-const PREZERO_LINES: u8 = 0;
-
 impl Plan {
     /// The region that `open` makes: ring 0 SPSC, ring 1 MPSC, or lanes from ring 1 on. The options
     /// have been checked.
@@ -148,7 +144,7 @@ fn entry(
         capacity: ring.capacity,
         max_message: ring.max_message,
         align_shift: ring.align_shift,
-        prezero_lines: PREZERO_LINES,
+        reserved_37: 0,
         max_handles: ring.max_handles,
         peer_ring: NO_RING,
         rx_slot,

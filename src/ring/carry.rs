@@ -1,10 +1,10 @@
 //! Records with handles: what they carry is handed over before they are published.
 //!
 //! ```text
-//! find room, prepare, hand over, write, publish
+//! find room, hand over, write, publish
 //! ```
 //!
-//! The usual failure, that nothing can be handed over, has then touched nothing but zeros. A process that
+//! The usual failure, that nothing can be handed over, has then touched nothing. A process that
 //! dies between handing over and publishing leaves what it handed over behind, without a record.
 //!
 //! **How many are under way** is the difference of two counters, one on each side. A producer counts
@@ -98,9 +98,9 @@ impl Window {
         let record = Record::with_handles(payload.len() as u32, handle_count);
         let sent = self.check_under_way(ring, handle_count, recount)?;
         let place = Self::place_at(ring, self.tail, &record);
-        let Some(zeroed_end) = self.prepare(ring, place.end)? else {
+        if !self.has_room(ring, place.end)? {
             return Err(self.no_room(ring, place.end).into());
-        };
+        }
         crash_point!("carry.before-hand-over");
         let spot = Spot { tail: self.tail, position: place.record };
         hand_over(spot).map_err(NotCarried::NotHandedOver)?;
@@ -109,7 +109,7 @@ impl Window {
         ring.memory.store(Word::Data(ext_position), ext.to_word(), Relaxed);
         // Counted before it is published, see above. Ours, or edge `lock`.
         ring.memory.store(Word::HandlesSent, sent.wrapping_add(handle_count.into()), Relaxed);
-        self.write(ring, place, &record, payload, zeroed_end);
+        self.write(ring, place, &record, payload);
         Ok(())
     }
 

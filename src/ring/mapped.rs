@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use tombolo_abi::LINE_LEN;
-
 use super::memory::{Location, Memory, Sleepers, Word};
 use crate::mem::{RingSpan, copy};
 use crate::os::{futex, membarrier};
@@ -86,25 +84,6 @@ impl Memory for RingSpan {
             Location::Control32(offset) => futex::disarm_and_wake(self.control_u32(offset), count),
             Location::Group32(offset) => futex::disarm_and_wake(self.group_u32(offset), count),
             Location::Control64(_) | Location::Group64(_) | Location::Data(_) => {}
-        }
-    }
-
-    #[inline]
-    fn zero(&self, from: u64, to: u64) {
-        let mut at = from;
-        let zero_word = |at: &mut u64| {
-            self.data_word(*at).store(0, Ordering::Relaxed);
-            *at = at.wrapping_add(8);
-        };
-        while !at.is_multiple_of(LINE_LEN) && to.wrapping_sub(at) >= 8 {
-            zero_word(&mut at);
-        }
-        while to.wrapping_sub(at) >= LINE_LEN {
-            copy::zero_line(self.words(at, LINE_LEN as usize));
-            at = at.wrapping_add(LINE_LEN);
-        }
-        while to.wrapping_sub(at) >= 8 {
-            zero_word(&mut at);
         }
     }
 

@@ -14,8 +14,6 @@ pub(crate) enum Word {
     Lock,
     /// `tail`: the producer's.
     Tail,
-    /// `zeroed_to`: of an MPSC ring, under the lock.
-    ZeroedTo,
     /// `head_cache`: of an MPSC ring, under the lock.
     HeadCache,
     /// `sent_msgs`: the producer's.
@@ -76,7 +74,6 @@ impl Word {
         match self {
             Self::Lock => Location::Control64(offset_of!(RingControl, lock)),
             Self::Tail => Location::Control64(offset_of!(RingControl, tail)),
-            Self::ZeroedTo => Location::Control64(offset_of!(RingControl, zeroed_to)),
             Self::HeadCache => Location::Control64(offset_of!(RingControl, head_cache)),
             Self::SentMsgs => Location::Control64(offset_of!(RingControl, sent_msgs)),
             Self::SentBytes => Location::Control64(offset_of!(RingControl, sent_bytes)),
@@ -142,15 +139,6 @@ pub(crate) trait Memory {
     /// Clears `ARMED_FUTEX` in a wake word and wakes who sleeps on it, in one step that cannot be
     /// cut in two.
     fn notify(&self, word: Word, sleepers: Sleepers);
-
-    /// Stores zeros, Relaxed, to every word of `[from, to)`, positions of at most one lap. The range
-    /// may wrap.
-    #[inline]
-    fn zero(&self, from: u64, to: u64) {
-        for offset in (0..to.wrapping_sub(from)).step_by(8) {
-            self.store(Word::Data(from.wrapping_add(offset)), 0, Ordering::Relaxed);
-        }
-    }
 
     /// Copies `bytes` to `position`, a multiple of 8, and zeros to the end of the last word. The
     /// range does not wrap.

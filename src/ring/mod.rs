@@ -1,9 +1,9 @@
 //! The ring algorithms, written once.
 //!
 //! ```text
-//!            head                                  tail          zeroed_to
-//!             v                                     v                v
-//!   ..freed..|hdr payload|hdr payload|hdr payload  |0  0  0  0  0  0 |..old bytes..
+//!            head                                  tail
+//!             v                                     v
+//!   ..freed..|hdr payload|hdr payload|hdr payload  |0  ..old bytes..
 //!             consumer looks here                   and then here
 //! ```
 //!
@@ -15,19 +15,18 @@
 //! cache line changes hands for a small message.
 //!
 //! Invariants:
-//! - the header word at `tail` is 0 whenever nobody is sending;
-//! - every word in `[tail + 8, zeroed_to)` is 0 whenever nobody is sending, and `zeroed_to` is at
-//!   most `head + capacity`: no zero is ever stored over a record that was not freed;
-//! - *rule Z*: before the first store into `[tail + 8, ..)` the working `zeroed_to` falls to
-//!   `tail + 8`, and only publishing raises it again. So whoever gives up half way, by whatever
-//!   exit, leaves nothing to clean up.
+//! - the header word at `tail` is 0 whenever nobody is sending: whoever publishes a record has stored a
+//!   zero behind it before;
+//! - nothing else is believed of the words behind it. So whoever gives up half way, by whatever exit,
+//!   leaves nothing to clean up;
+//! - no byte is stored over a record that was not freed.
 //!
 //! | edge | release side | acquire side | carries |
 //! |---|---|---|---|
 //! | `commit` | producer stores the record header | consumer loads the record header | payload, header fields, the zero word behind |
 //! | `free` | consumer stores `head` | producer loads `head` | the right to overwrite |
 //! | `poison` | finder stores `state` | everybody loads `state` | `reason` |
-//! | `lock` | holder stores 0 to `lock`, or dies | next holder's compare-exchange | `tail`, `zeroed_to`, `head_cache` |
+//! | `lock` | holder stores 0 to `lock`, or dies | next holder's compare-exchange | `tail`, `head_cache` |
 //! | `wake`, `room` | | | who sleeps is notified, see `doorbell` |
 //! | `summary` | | | which lanes to look at, see `summary` |
 //!
@@ -63,7 +62,7 @@ pub(crate) use window::{NoRoom, Place, Refusal, Window};
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use tombolo_abi::{LINE_LEN, RecordRules, RingEntry, RingState};
+use tombolo_abi::{RecordRules, RingEntry, RingState};
 
 use crate::error::Damage;
 
@@ -75,14 +74,11 @@ pub(crate) struct Ring<M> {
     pub(crate) memory: M,
     /// What records may be.
     pub(crate) rules: RecordRules,
-    /// How many bytes ahead of the tail the producer zeroes.
-    pub(crate) prezero_len: u64,
 }
 
 impl<M: Memory> Ring<M> {
     pub(crate) fn new(memory: M, entry: &RingEntry, key: u64) -> Self {
-        let rules = RecordRules::of(entry, key);
-        Self { memory, rules, prezero_len: u64::from(entry.prezero_lines) * LINE_LEN }
+        Self { memory, rules: RecordRules::of(entry, key) }
     }
 
     /// Whether nobody has marked the ring as poisoned. One load of a line that nobody writes.

@@ -6,8 +6,7 @@
 //!
 //! A dead holder's lock is transferred: from its name to the next one's, never through 0, so that
 //! nobody comes in between. What the dead had published is passed over, what it had not is
-//! overwritten, and of its zeros only the one at the tail is believed. Whoever dies in the middle of
-//! that is followed in the same way.
+//! overwritten. Whoever dies in the middle of that is followed in the same way.
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -136,7 +135,6 @@ impl<M: Memory> Locked<'_, M> {
         self.news = News::Some;
         self.add(Word::SentMsgs, count as u64);
         self.add(Word::SentBytes, payload_len as u64);
-        self.window.look_ahead(self.ring);
     }
 
     #[cold]

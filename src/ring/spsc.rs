@@ -19,8 +19,6 @@ pub struct SpscProducer {
     full_events: u64,
     /// Whether the consumer can make this process fence, so that it need not for each message.
     relies_on_barriers: bool,
-    /// Up to where all is zero behind the room that was lent last.
-    lent_zeroed_end: u64,
     /// When to add up the handles under way.
     pub(super) recount: Recount,
 }
@@ -56,7 +54,6 @@ impl SpscProducer {
             window,
             full_events: counter(Word::FullEvents),
             relies_on_barriers: ring.memory.is_reached_by_barriers(),
-            lent_zeroed_end: 0,
             recount: Recount::default(),
         })
     }
@@ -119,9 +116,8 @@ impl SpscProducer {
         payload_len: u32,
     ) -> Option<Claimed> {
         let claimed = Claimed { payload_len: payload_len.into() };
-        self.lent_zeroed_end =
-            self.window.prepare(ring, self.place_of(ring, claimed).end).ok()??;
-        Some(claimed)
+        let has_room = self.window.has_room(ring, self.place_of(ring, claimed).end).ok()?;
+        has_room.then_some(claimed)
     }
 
     /// Where the room lies.
@@ -148,12 +144,11 @@ impl SpscProducer {
     ) -> Result<Claimed, Refusal> {
         let claimed = Claimed { payload_len: payload_len.into() };
         let end = self.place_of(ring, claimed).end;
-        let Some(zeroed_end) = self.window.prepare(ring, end)? else {
+        if !self.window.has_room(ring, end)? {
             let refusal = self.window.no_room(ring, end);
             self.note(ring, &refusal);
             return Err(refusal);
-        };
-        self.lent_zeroed_end = zeroed_end;
+        }
         Ok(claimed)
     }
 
@@ -167,16 +162,11 @@ impl SpscProducer {
         payload_len: usize,
         wakes: &Wakes,
     ) {
-        let (mut place, mut zeroed_end) = (self.place_of(ring, claimed), self.lent_zeroed_end);
+        let place = self.place_of(ring, claimed);
         let record = Record::data(payload_len.min(claimed.payload_len()) as u32);
         let end = place.record.wrapping_add(ring.rules.record_len(&record));
-        if end != place.end {
-            // The bytes there are the caller's, not zeros, and so is all up to the claimed end.
-            ring.memory.store(Word::Data(end), 0, Relaxed);
-            (place.end, zeroed_end) = (end, end.wrapping_add(RECORD_HEADER_LEN));
-        }
         let header = ring.rules.encode(&record, place.record);
-        self.window.publish(ring, place, header, zeroed_end);
+        self.window.publish(ring, Place { end, ..place }, header);
         self.finish(ring, 1, record.payload_len as usize, wakes);
     }
 
@@ -196,7 +186,6 @@ impl SpscProducer {
             let before = ring.memory.load(word, Relaxed); // ours: nobody else writes it
             ring.memory.store(word, before.wrapping_add(amount as u64), Relaxed);
         }
-        self.window.look_ahead(ring);
     }
 
     #[cold]

@@ -1,14 +1,12 @@
-//! A producer's working positions, and the steps of sending: find room, prepare, write, publish,
-//! look ahead.
+//! A producer's working positions, and the steps of sending: find room, write, publish.
 //!
 //! The SPSC producer keeps them privately; those of an MPSC ring lie in the control block and are
 //! loaded and stored under its lock. The steps are the same.
 
-use std::mem::replace;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::compiler_fence;
 
-use tombolo_abi::{LINE_LEN, RECORD_HEADER_LEN, Record};
+use tombolo_abi::{RECORD_HEADER_LEN, Record};
 
 use super::{Memory, Ring, Word};
 use crate::crash::crash_point;
@@ -21,8 +19,6 @@ pub(crate) struct Window {
     pub(crate) tail: u64,
     /// The consumer's position as last seen: at most its true one.
     pub(crate) head: u64,
-    /// All words from `tail + 8` to here are zero.
-    pub(crate) zeroed_to: u64,
 }
 
 /// Room for one record, or for several in a row.
@@ -60,12 +56,6 @@ pub struct NoRoom {
     pub(crate) needed: u64,
     /// Free bytes worth being woken for: at least an eighth of the ring.
     pub(crate) comfortable: u64,
-}
-
-/// How far `position` lies after `from`; negative where it lies before it.
-#[inline]
-fn ahead(position: u64, from: u64) -> i64 {
-    position.wrapping_sub(from) as i64
 }
 
 impl Window {
@@ -111,41 +101,11 @@ impl Window {
         Ok(())
     }
 
-    /// Makes `[tail + 8, end)` ready to be written and the word at `end` zero, or gives `None` where
-    /// there is no room up to `end`. Gives the position up to which all is zero behind `end`, for
-    /// `publish`.
-    ///
-    /// # Errors
-    /// Where the consumer's position is impossible.
-    #[inline(always)]
-    pub(crate) fn prepare<M: Memory>(
-        &mut self,
-        ring: &Ring<M>,
-        end: u64,
-    ) -> Result<Option<u64>, Damage> {
-        // No zero lies beyond the room.
-        if ahead(self.zeroed_to, end) <= 0 && !self.has_room(ring, end)? {
-            return Ok(None);
-        }
-        let zeroed_end = zero_behind(ring, end, self.zeroed_to);
-        let rule_z = self.tail.wrapping_add(RECORD_HEADER_LEN);
-        if self.zeroed_to != rule_z {
-            self.zeroed_to = rule_z; // mostly it is already, and each store takes a place on its way
-        }
-        Ok(Some(zeroed_end))
-    }
-
     /// Publishes what was written at `place`: one store makes the record, its padding and all
-    /// records behind it visible at once. `header` is the (first) record's header word and
-    /// `zeroed_end` what `prepare` gave.
+    /// records behind it visible at once. `header` is the (first) record's header word.
     #[inline(always)]
-    pub(crate) fn publish<M: Memory>(
-        &mut self,
-        ring: &Ring<M>,
-        place: Place,
-        header: u64,
-        zeroed_end: u64,
-    ) {
+    pub(crate) fn publish<M: Memory>(&mut self, ring: &Ring<M>, place: Place, header: u64) {
+        ring.memory.store(Word::Data(place.end), 0, Relaxed); // the header word of the next record
         if place.record == place.start {
             ring.memory.store(Word::Data(place.start), header, Release); // edge `commit`
         } else {
@@ -154,10 +114,10 @@ impl Window {
             ring.memory.store(Word::Data(place.record), header, Relaxed);
             ring.memory.store(Word::Data(place.start), padding, Release); // edge `commit`
         }
-        (self.tail, self.zeroed_to) = (place.end, zeroed_end);
+        self.tail = place.end;
     }
 
-    /// Sends one record: find room, prepare, write, publish.
+    /// Sends one record: find room, write, publish.
     ///
     /// # Errors
     /// [`Refusal`]; nothing was stored.
@@ -168,10 +128,10 @@ impl Window {
         payload: &[u8],
     ) -> Result<(), Refusal> {
         let place = Self::place_at(ring, self.tail, record);
-        let Some(zeroed_end) = self.prepare(ring, place.end)? else {
+        if !self.has_room(ring, place.end)? {
             return Err(self.no_room(ring, place.end));
-        };
-        self.write(ring, place, record, payload, zeroed_end);
+        }
+        self.write(ring, place, record, payload);
         Ok(())
     }
 
@@ -186,12 +146,14 @@ impl Window {
             return false;
         }
         let place = Place { start, record: start, end: start.wrapping_add(len) };
-        let Ok(Some(zeroed_end)) = self.prepare(ring, place.end) else { return false };
-        self.write(ring, place, &record, payload, zeroed_end);
-        true
+        let has_room = matches!(self.has_room(ring, place.end), Ok(true));
+        if has_room {
+            self.write(ring, place, &record, payload);
+        }
+        has_room
     }
 
-    /// Writes and publishes a record at `place`, which is prepared.
+    /// Writes and publishes a record at `place`, which is free.
     #[inline(always)]
     pub(super) fn write<M: Memory>(
         &mut self,
@@ -199,12 +161,11 @@ impl Window {
         place: Place,
         record: &Record,
         payload: &[u8],
-        zeroed_end: u64,
     ) {
         crash_point!("send.before-payload");
         ring.memory.copy_in(place.record.wrapping_add(record.payload_offset()), payload);
         crash_point!("send.before-commit");
-        self.publish(ring, place, ring.rules.encode(record, place.record), zeroed_end);
+        self.publish(ring, place, ring.rules.encode(record, place.record));
         crash_point!("send.after-commit");
     }
 
@@ -224,8 +185,6 @@ impl Window {
         if !self.has_room(ring, place.end)? {
             return Err(self.no_room(ring, place.end));
         }
-        let rule_z = self.tail.wrapping_add(RECORD_HEADER_LEN);
-        let zeroed_to = replace(&mut self.zeroed_to, rule_z);
         let (mut count, mut payload_len, mut end) = (1, first.len(), place.end);
         let (rules, mut left) = (ring.rules, self.left_behind(ring, end));
         for payload in others {
@@ -244,11 +203,10 @@ impl Window {
             (end, left) = (end.wrapping_add(len), left - len);
             (count, payload_len) = (count + 1, payload_len + payload.len());
         }
-        let zeroed_end = zero_behind(ring, end, zeroed_to);
         ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), first);
         let header = ring.rules.encode(&record, place.record);
         crash_point!("batch.before-commit");
-        self.publish(ring, Place { end, ..place }, header, zeroed_end);
+        self.publish(ring, Place { end, ..place }, header);
         Ok((count, payload_len))
     }
 
@@ -260,29 +218,8 @@ impl Window {
         room.min(ring.rules.len_to_end(start))
     }
 
-    /// Zeroes the words that the next records will need, off the path of the one just published.
-    #[inline(always)]
-    pub(crate) fn look_ahead<M: Memory>(&mut self, ring: &Ring<M>) {
-        if ahead(self.zeroed_to, self.tail.wrapping_add(ring.prezero_len / 2)) >= 0 {
-            return;
-        }
-        let goal = self.tail.wrapping_add(ring.prezero_len) & !(LINE_LEN - 1);
-        let goal = self.bounded(ring, goal);
-        if ahead(goal, self.zeroed_to) > 0 {
-            ring.memory.zero(self.zeroed_to, goal);
-            self.zeroed_to = goal;
-        }
-    }
-
-    /// `position`, but never beyond what the consumer has freed.
-    #[inline(always)]
-    fn bounded<M>(&self, ring: &Ring<M>, position: u64) -> u64 {
-        let limit = self.head.wrapping_add(ring.rules.capacity);
-        if ahead(position, limit) > 0 { limit } else { position }
-    }
-
     /// The window of a producer that takes an endpoint over: behind every record that anybody
-    /// published, and trusting no zeros but the one at the tail.
+    /// published.
     ///
     /// Published records are those whose header word is there, also where their producer died
     /// before it stored `tail`. Walking over them only reads; then their end is stored.
@@ -314,7 +251,7 @@ impl Window {
             ring.memory.store(Word::Tail, tail, Release);
             compiler_fence(SeqCst);
         }
-        Ok(Self { tail, head, zeroed_to: tail.wrapping_add(RECORD_HEADER_LEN) })
+        Ok(Self { tail, head })
     }
 
     /// The window stored in the control block, for whoever holds the lock.
@@ -323,24 +260,13 @@ impl Window {
     /// Where the positions contradict each other: no loop may run on them then.
     #[inline]
     pub(crate) fn load<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
-        let window = Self {
-            tail: ring.memory.load(Word::Tail, Relaxed), // edge `lock`, as the next two
-            head: ring.memory.load(Word::HeadCache, Relaxed),
-            zeroed_to: ring.memory.load(Word::ZeroedTo, Relaxed),
-        };
-        let Self { tail, head, zeroed_to } = window;
-        let capacity = ring.rules.capacity;
+        let tail = ring.memory.load(Word::Tail, Relaxed); // edge `lock`, as the next
+        let head = ring.memory.load(Word::HeadCache, Relaxed);
         let is_aligned = ring.is_aligned(tail) && ring.is_aligned(head);
-        if tail.wrapping_sub(head) > capacity || !is_aligned {
+        if tail.wrapping_sub(head) > ring.rules.capacity || !is_aligned {
             return Err(position_damage("tail", tail, "head_cache", head));
         }
-        // Within what was freed: `prepare` takes zeros for room.
-        let zeroed = zeroed_to.wrapping_sub(tail);
-        let legal = RECORD_HEADER_LEN..=capacity - tail.wrapping_sub(head);
-        if !legal.contains(&zeroed) || !zeroed.is_multiple_of(8) {
-            return Err(position_damage("zeroed_to", zeroed_to, "tail", tail));
-        }
-        Ok(window)
+        Ok(Self { tail, head })
     }
 
     /// Stores the window into the control block, for whoever holds the lock.
@@ -349,19 +275,7 @@ impl Window {
         // Whoever follows a dead holder goes on from there: not before what it published is.
         ring.memory.store(Word::Tail, self.tail, Release);
         ring.memory.store(Word::HeadCache, self.head, Relaxed);
-        ring.memory.store(Word::ZeroedTo, self.zeroed_to, Relaxed);
     }
-}
-
-/// Makes the word at `end` zero where zeros up to `zeroed_to` don't reach it, and gives up to where all
-/// is zero behind it.
-#[inline(always)]
-fn zero_behind<M: Memory>(ring: &Ring<M>, end: u64, zeroed_to: u64) -> u64 {
-    if ahead(zeroed_to, end) > 0 {
-        return zeroed_to;
-    }
-    ring.memory.store(Word::Data(end), 0, Relaxed);
-    end.wrapping_add(RECORD_HEADER_LEN)
 }
 
 /// Writes the padding of a record of a batch, behind one that is not published yet.

@@ -85,7 +85,7 @@ struct State {
 
 fn model<'a>(memory: &'a Replay<'a>) -> Ring<&'a Replay<'a>> {
     let ring = ring(memory, CAPACITY, 3, 24);
-    Ring { rules: RecordRules { max_handles: 64, ..ring.rules }, prezero_len: 0, ..ring }
+    Ring { rules: RecordRules { max_handles: 64, ..ring.rules }, ..ring }
 }
 
 fn attach(ring: &Ring<&Replay<'_>>, setup: Setup) -> Result<Sending, String> {
@@ -144,8 +144,7 @@ fn receive(ring: &Ring<&Replay<'_>>, consumer: &mut Consumer) -> Result<bool, St
 impl Setup {
     fn start(self) -> State {
         let positions = [Word::Tail, Word::Head, Word::HeadCache].map(|word| (word, BASE));
-        let zeroed_to = (Word::ZeroedTo, BASE.wrapping_add(CAPACITY));
-        let others = [zeroed_to, (Word::HandlesSent, self.apart)];
+        let others = [(Word::HandlesSent, self.apart)];
         State {
             words: positions.into_iter().chain(others).collect(),
             producer: Thread::new(1),

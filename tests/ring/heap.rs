@@ -31,7 +31,6 @@ impl Heap {
         for word in [Word::Tail, Word::Head, Word::HeadCache] {
             heap.word(word).store(base, Relaxed);
         }
-        heap.word(Word::ZeroedTo).store(base.wrapping_add(capacity), Relaxed);
         heap
     }
 

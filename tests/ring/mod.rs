@@ -5,7 +5,6 @@ mod counting;
 mod exhaustive;
 mod heap;
 mod hostile;
-mod lines;
 mod processes;
 mod property;
 mod recording;
@@ -21,5 +20,5 @@ use super::Ring;
 fn ring<M>(memory: M, capacity: u64, align_shift: u8, max_message: u32) -> Ring<M> {
     let align = 1 << align_shift;
     let rules = RecordRules { capacity, align, max_message, max_handles: 0, key: 0x5eed };
-    Ring { memory, rules, prezero_len: 64 }
+    Ring { memory, rules }
 }

@@ -79,7 +79,6 @@ fn lock<'a>(ring: &'a Ring<&'a Heap>, me: LockWord, wakes: &'a Wakes) -> Locked<
 impl<'a> Pair<'a> {
     fn new(flavour: Flavour, heap: &'a Heap, shape: Shape) -> Self {
         let ring = ring(heap, shape.capacity, shape.align_shift, shape.max_message());
-        let ring = Ring { prezero_len: shape.prezero_len, ..ring };
         Self {
             flavour,
             producer: SpscProducer::attach(&ring).unwrap(),
@@ -278,7 +277,7 @@ impl<'a> Pair<'a> {
         self.check_invariants();
     }
 
-    /// The word at the tail is 0, and so are all that the window says are.
+    /// The word at the tail is 0.
     fn check_invariants(&self) {
         use std::sync::atomic::Ordering::Relaxed;
         let window = match self.flavour {
@@ -288,11 +287,6 @@ impl<'a> Pair<'a> {
         };
         let word = |position| self.ring.memory.load(Word::Data(position), Relaxed);
         assert_eq!(word(window.tail), 0, "the word at the tail");
-        let zeroed = window.zeroed_to.wrapping_sub(window.tail);
-        assert!((8..=self.ring.rules.capacity).contains(&zeroed));
-        for offset in (8..zeroed).step_by(8) {
-            assert_eq!(word(window.tail.wrapping_add(offset)), 0, "{offset} behind the tail");
-        }
     }
 }
 
@@ -301,7 +295,6 @@ impl<'a> Pair<'a> {
 struct Shape {
     capacity: u64,
     align_shift: u8,
-    prezero_len: u64,
     base: u64,
 }
 
@@ -322,11 +315,10 @@ fn shapes() -> impl Strategy<Value = Shape> {
         Just(u64::MAX - 8191),
         any::<u64>()
     ];
-    let windows = prop_oneof![Just(0u64), Just(64), Just(192)];
-    (sizes, aligns, windows, bases).prop_map(|(capacity, align_shift, prezero_len, base)| {
+    (sizes, aligns, bases).prop_map(|(capacity, align_shift, base)| {
         let align_shift = if capacity < 256 { 3 } else { align_shift };
         let base = base & !((1 << align_shift) - 1);
-        Shape { capacity, align_shift, prezero_len, base }
+        Shape { capacity, align_shift, base }
     })
 }
 
@@ -410,8 +402,7 @@ fn every_length_at_every_place_wraps_and_pads_right() {
         for (capacity, align_shift) in [(128, 3), (256, 3), (256, 4), (512, 5)] {
             for offset in (0..capacity).step_by(1 << align_shift) {
                 for base in [offset, 0u64.wrapping_sub(capacity).wrapping_add(offset)] {
-                    let shape =
-                        Shape { capacity, align_shift, prezero_len: offset / 8 % 2 * 64, base };
+                    let shape = Shape { capacity, align_shift, base };
                     for len in 0..=shape.max_message() {
                         let fill = Step::Send(len);
                         let seen = run(

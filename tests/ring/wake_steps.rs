@@ -61,8 +61,8 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         load Head Acquire
         load FullEvents Relaxed
         ask whether barriers reach this process
-        store data 16 zero Relaxed
         store data 8 payload Relaxed
+        store data 16 zero Relaxed
         store data 0 header Release
         load RxWake Acquire
         fence SeqCst
@@ -74,12 +74,8 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         store SentMsgs Relaxed
         load SentBytes Relaxed
         store SentBytes Relaxed
-        store data 24 zero Relaxed
-        store data 32 zero Relaxed
-        store data 40 zero Relaxed
-        store data 48 zero Relaxed
-        store data 56 zero Relaxed
         store data 24 payload Relaxed
+        store data 32 zero Relaxed
         store data 16 header Release
         load RxWake Acquire
         fence SeqCst
@@ -101,8 +97,8 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         load Head Acquire
         load FullEvents Relaxed
         ask whether barriers reach this process
-        store data 16 zero Relaxed
         store data 8 payload Relaxed
+        store data 16 zero Relaxed
         store data 0 header Release
         load RxWake Acquire
         fence SeqCst
@@ -114,14 +110,10 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         store SentMsgs Relaxed
         load SentBytes Relaxed
         store SentBytes Relaxed
-        store data 24 zero Relaxed
-        store data 32 zero Relaxed
-        store data 40 zero Relaxed
-        store data 48 zero Relaxed
-        store data 56 zero Relaxed
         load Summary(0) Relaxed
         set 0x20 in Summary(0)
         store data 24 payload Relaxed
+        store data 32 zero Relaxed
         store data 16 header Release
         load RxWake Acquire
         fence SeqCst
@@ -150,8 +142,8 @@ fn a_producer_notifies_after_it_gave_the_lock_back() {
     let protocol = "compare-exchange Lock SeqCst
         load Tail Relaxed
         load HeadCache Relaxed
-        load ZeroedTo Relaxed
         store data 8 payload Relaxed
+        store data 16 zero Relaxed
         store data 0 header Release
         load SentMsgs Relaxed
         store SentMsgs Relaxed
@@ -159,7 +151,6 @@ fn a_producer_notifies_after_it_gave_the_lock_back() {
         store SentBytes Relaxed
         store Tail Release
         store HeadCache Relaxed
-        store ZeroedTo Relaxed
         store Lock Release
         load RxWake SeqCst
         notify RxWake One";
@@ -180,7 +171,6 @@ fn a_transfer_rolls_stores_the_tail_unlocks_and_notifies() {
         store LockBreaks Relaxed
         store Tail Release
         store HeadCache Relaxed
-        store ZeroedTo Relaxed
         store Lock Release
         load RxWake SeqCst
         notify RxWake One";

@@ -62,7 +62,6 @@ pub(crate) fn ring(kind: RingKind, control: u64, data: u64, slots: (u16, u16, u1
         capacity: 1 << 20,
         max_message: 1 << 16,
         align_shift: if kind == RingKind::Mpsc { 6 } else { 3 },
-        prezero_lines: 3,
         peer_ring: NO_RING,
         rx_slot: slots.0,
         tx_slot_first: slots.1,

@@ -13,8 +13,6 @@ pub(super) enum Mutant {
     NoZeroing,
     /// The header is published by a plain store.
     NoRelease,
-    /// A claim that is given up leaves `zeroed_to` where it was before.
-    AbortKeepsZeroedTo,
     /// A successor goes on behind what was published, but does not store where that is.
     TakeoverKeepsTail,
     /// The consumer frees a message before it copies it.
@@ -51,10 +49,9 @@ pub(super) fn work(
     ring: &Ring<&Replay<'_>>,
     job: Job,
     part: usize,
-    mutant: Mutant,
 ) -> Result<Option<usize>, String> {
     let fill = |number: u8, len: u32| vec![number; len as usize];
-    let (before, wakes) = (producer.window.zeroed_to, &Wakes::default());
+    let wakes = &Wakes::default();
     let sent = match job {
         Job::Send(number, len) => producer.try_send(ring, &fill(number, len), wakes).map(|()| 1),
         Job::Batch(first, second, len) => producer.try_send_batch(
@@ -68,9 +65,6 @@ pub(super) fn work(
             if let Job::Shorten(_, _, commit) = job {
                 producer.commit(ring, claimed, commit as usize, wakes);
                 return 1;
-            }
-            if mutant == Mutant::AbortKeepsZeroedTo {
-                producer.window.zeroed_to = before;
             }
             0
         }),
@@ -103,7 +97,7 @@ pub(super) fn run_consumer(
     mutant: Mutant,
 ) -> Reached<Result<(Kept, Did), String>> {
     replay(&thread.log, |memory| {
-        let (ring, wakes) = (model(memory, 0), Wakes::default());
+        let (ring, wakes) = (model(memory), Wakes::default());
         let Some((consumer, run)) = &thread.kept else {
             let attached = Consumer::attach(&ring).map_err(|damage| damage.to_string())?;
             let run = attached.run();
@@ -159,6 +153,6 @@ fn next_front(
     Ok(front.map(|front| (front.payload_offset(), front.payload_len() as u32)))
 }
 
-pub(super) fn model<'a>(memory: &'a Replay<'a>, prezero_len: u64) -> Ring<&'a Replay<'a>> {
-    Ring { prezero_len, ..ring(memory, CAPACITY, 3, 24) }
+pub(super) fn model<'a>(memory: &'a Replay<'a>) -> Ring<&'a Replay<'a>> {
+    ring(memory, CAPACITY, 3, 24)
 }

@@ -42,13 +42,10 @@ fn search(mutant: Mutant, kills: u8) -> Result<Covered, String> {
 
 #[test]
 fn no_interleaving_and_no_kill_loses_tears_or_repeats_a_message() {
-    for prezero_len in [0, 64] {
-        let search = Search::new(Mutant::None, jobs(), 2).zeroing_ahead(prezero_len);
-        let covered = search.run().unwrap();
-        println!("{prezero_len} bytes zeroed ahead: {covered:?}");
-        assert!(covered.states > 10_000 && covered.ends > 0);
-        assert!(covered.kills > 0 && covered.redelivered > 0);
-    }
+    let covered = Search::new(Mutant::None, jobs(), 2).run().unwrap();
+    println!("{covered:?}");
+    assert!(covered.states > 10_000 && covered.ends > 0);
+    assert!(covered.kills > 0 && covered.redelivered > 0);
 }
 
 /// A killed consumer's successor gets all that was gone over and not freed once more, in order.
@@ -69,7 +66,7 @@ fn assert_caught(found: Result<Covered, String>, problem: &str) {
 }
 
 #[test]
-fn without_zeroing_ahead_the_search_finds_stale_bytes_taken_for_a_header() {
+fn without_the_zero_behind_a_record_the_search_finds_stale_bytes_taken_for_a_header() {
     let sends = (1..10).map(|number| Job::Send(number, 8 * u32::from(number % 3) + 8));
     let found = Search::new(Mutant::NoZeroing, vec![sends.collect()], 0).run();
     assert_caught(found, "record of unknown kind 0");
@@ -82,18 +79,13 @@ fn without_the_release_the_search_finds_a_header_before_its_payload() {
 }
 
 #[test]
-fn with_an_abort_that_keeps_zeroed_to_the_search_finds_stale_payload() {
-    assert_caught(search(Mutant::AbortKeepsZeroedTo, 0), "record tag 0xeeee");
-}
-
-#[test]
 fn with_a_takeover_that_keeps_the_tail_the_search_finds_a_sound_ring_called_damaged() {
     assert_caught(search(Mutant::TakeoverKeepsTail, 2), "while tail is");
 }
 
 #[test]
 fn with_room_freed_before_it_is_read_the_search_finds_torn_messages() {
-    let sends = (1..8).map(|number| Job::Send(number, 16)).collect();
+    let sends = (1..8).map(|number| Job::Send(number, 8 * u32::from(number % 3) + 8)).collect();
     let found = Search::new(Mutant::FreesBeforeCopy, vec![sends], 0).freeing(2).run();
     assert_caught(found, "torn");
 }

@@ -15,7 +15,6 @@ pub(super) struct Search {
     pub(super) jobs: Vec<Vec<Job>>,
     pub(super) kills: u8,
     /// Bytes that producers zero ahead.
-    prezero_len: u64,
     /// Messages that the consumer goes over before it frees them.
     run_max: usize,
     visited: HashSet<u128>,
@@ -41,16 +40,12 @@ type Worked = Result<(SpscProducer, Option<usize>), String>;
 impl Search {
     pub(super) fn new(mutant: Mutant, jobs: Vec<Vec<Job>>, kills: u8) -> Self {
         let visited = HashSet::new();
-        let (prezero_len, run_max, ends) = (64, 1, 0);
+        let (run_max, ends) = (1, 0);
         let (kills_hit, redelivered) = (0, 0);
-        Self { mutant, jobs, kills, prezero_len, run_max, visited, ends, kills_hit, redelivered }
+        Self { mutant, jobs, kills, run_max, visited, ends, kills_hit, redelivered }
     }
 
     /// The same, where producers zero so many bytes ahead.
-    pub(super) fn zeroing_ahead(self, prezero_len: u64) -> Self {
-        Self { prezero_len, ..self }
-    }
-
     /// The same, where the consumer goes over so many messages before it frees them.
     pub(super) fn freeing(self, run_max: usize) -> Self {
         Self { run_max, ..self }
@@ -167,16 +162,16 @@ impl Search {
         let thread = &state.producer;
         let Some(kept) = &thread.kept else {
             return Some(replay(&thread.log, |memory| {
-                let producer = SpscProducer::attach(&model(memory, self.prezero_len));
+                let producer = SpscProducer::attach(&model(memory));
                 producer.map(|producer| (producer, Some(0))).map_err(|damage| damage.to_string())
             }));
         };
         let job = *self.jobs_of(state).get(thread.job)?;
-        let (mutant, part, prezero_len) = (self.mutant, thread.part, self.prezero_len);
+        let part = thread.part;
         Some(replay(&thread.log, |memory| {
             let mut producer = kept.clone();
-            let ring = model(memory, prezero_len);
-            work(&mut producer, &ring, job, part, mutant).map(|sent| (producer, sent))
+            let ring = model(memory);
+            work(&mut producer, &ring, job, part).map(|sent| (producer, sent))
         }))
     }
 

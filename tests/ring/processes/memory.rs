@@ -32,7 +32,7 @@ pub(super) fn cell(word: Word, capacity: u64) -> Option<Cell> {
         }
         Word::Lock => 0,
         Word::Tail => 1,
-        Word::ZeroedTo => 2,
+        Word::Skipped => 2, // the tail of lane 1, see below
         Word::HeadCache => 3,
         Word::Head => 4,
         Word::RxWake => 5,
@@ -49,7 +49,7 @@ pub(super) fn lane_word(lane: u8, word: Word) -> Word {
     match (lane, word) {
         (0, _) => word,
         (_, Word::Data(position)) => Word::Data(lane_position(lane, position)),
-        (_, Word::Tail) => Word::ZeroedTo,
+        (_, Word::Tail) => Word::Skipped,
         (_, Word::Head) => Word::HeadCache,
         (_, Word::TxWake) => Word::LockBreaks,
         _ => word,

@@ -4,7 +4,7 @@ use tombolo_abi::wake;
 
 use super::super::super::Word;
 use super::super::recording::{Access, Order};
-use super::actor::{Actor, Job};
+use super::actor::Actor;
 use super::call::Call;
 use super::locked::Stage;
 use super::memory::cell;
@@ -23,9 +23,7 @@ pub(super) enum Altered {
 /// What `index` does where the code does `access`.
 pub(super) fn alter(setup: &Setup, state: &mut State, index: usize, access: Access) -> Altered {
     match &state.threads[index].actor.clone() {
-        Actor::Locked(locked) => {
-            alter_locked(setup, state, index, (locked.stage, locked.jobs), access)
-        }
+        Actor::Locked(locked) => alter_locked(setup, state, index, locked.stage, access),
         Actor::Single(_) => match (setup.mutant, access) {
             (Mutant::NoProducerFence, Access::Fence(_)) => Altered::Answer(0),
             (Mutant::NoZeroing, Access::Store(Word::Data(_), 0, _)) => Altered::Answer(0),
@@ -58,7 +56,7 @@ fn alter_locked(
     setup: &Setup,
     state: &mut State,
     index: usize,
-    (stage, jobs): (Stage, &[Job]),
+    stage: Stage,
     access: Access,
 ) -> Altered {
     let is_transfer = matches!(stage, Stage::Judge(_));
@@ -67,18 +65,6 @@ fn alter_locked(
         (Mutant::NoZeroing, Access::Store(Word::Data(_), 0, _)) => Altered::Answer(0),
         (Mutant::PlainUnlock, Access::Store(Word::Lock, value, _)) => {
             Altered::Access(Access::Store(Word::Lock, value, Order::Relaxed))
-        }
-        (Mutant::TransferKeepsZeros, Access::Store(Word::ZeroedTo, value, order))
-            if is_transfer =>
-        {
-            let before = cell(Word::ZeroedTo, setup.capacity).expect("a cell");
-            let value = value.max(state.read(index, before));
-            Altered::Access(Access::Store(Word::ZeroedTo, value, order))
-        }
-        (Mutant::AbortKeepsZeros, Access::Store(Word::ZeroedTo, ..))
-            if matches!(jobs[0], Job::Abort(_)) =>
-        {
-            Altered::Answer(0)
         }
         (Mutant::SilentTransfer, Access::Load(Word::RxWake, _)) if is_transfer => {
             Altered::Answer(0)

@@ -7,24 +7,21 @@ use super::receiver::{Idles, Receiver};
 use super::setup::{Mutant, Setup};
 use super::{assert_caught, assert_order_is_sound, assert_sound};
 
-/// Producers with these jobs in a ring of 64 bytes, which they lap and zero ahead, and its consumer.
+/// Producers with these jobs in a ring of 64 bytes, which they lap, and its consumer.
 fn crew(jobs: &[&'static [Job]], then: AfterTransfer) -> Setup {
     let producer = |(slot, jobs): (u16, &&'static [Job])| {
         Actor::Locked(Locked { after_transfer: then, ..Locked::new(id(slot, 1), jobs) })
     };
     let mut actors: Vec<_> = (0..).zip(jobs).map(producer).collect();
     actors.push(Actor::Receiver(Receiver::new(Idles::Polls)));
-    Setup { is_watched: false, prezero_len: 64, ..Setup::new(64, actors) }
+    Setup { is_watched: false, ..Setup::new(64, actors) }
 }
 
 #[test]
 fn nothing_published_is_lost_when_a_holder_is_killed_anywhere() {
     let jobs: [&[_]; 2] = [&[Job::Send(16), Job::Send(8)], &[Job::Send(8), Job::Batch(8)]];
-    for prezero_len in [0, 64] {
-        let crew = crew(&jobs, AfterTransfer::Either).kill(1, &[0, 1]);
-        let seen = assert_sound(&Setup { prezero_len, ..crew });
-        assert!(seen.kills > 0 && seen.transfers > 0 && seen.refused > 0 && seen.paddings > 0);
-    }
+    let seen = assert_sound(&crew(&jobs, AfterTransfer::Either).kill(1, &[0, 1]));
+    assert!(seen.kills > 0 && seen.transfers > 0 && seen.refused > 0 && seen.paddings > 0);
 }
 
 #[test]
@@ -59,7 +56,7 @@ fn without_the_roll_the_search_finds_records_ahead_of_the_tail() {
 }
 
 #[test]
-fn without_zeroing_ahead_the_search_finds_stale_bytes_taken_for_a_header() {
+fn without_the_zero_behind_a_record_the_search_finds_stale_bytes_taken_for_a_header() {
     let jobs: [&[_]; 2] = [&[Job::Send(16), Job::Send(8), Job::Send(8)], &[Job::Send(8)]];
     let setup = crew(&jobs, AfterTransfer::Sends);
     assert_caught(&setup.mutant(Mutant::NoZeroing), "record tag");
@@ -70,20 +67,6 @@ fn without_the_release_the_search_finds_a_lock_that_is_free_too_early() {
     let jobs: [&[_]; 2] = [&[Job::Send(8)], &[Job::Send(8)]];
     let setup = crew(&jobs, AfterTransfer::Sends);
     assert_caught(&setup.mutant(Mutant::PlainUnlock), "published and is not there");
-}
-
-#[test]
-fn with_a_transfer_that_keeps_zeroed_to_the_search_finds_stale_payload() {
-    let jobs: [&[_]; 2] = [&[Job::Send(24)], &[Job::Send(8)]];
-    let setup = crew(&jobs, AfterTransfer::LetsGo).kill(1, &[0]);
-    assert_caught(&setup.mutant(Mutant::TransferKeepsZeros), "record tag 0x1414");
-}
-
-#[test]
-fn with_an_unwinding_that_keeps_zeroed_to_the_search_finds_stale_payload() {
-    let jobs: [&[_]; 1] = [&[Job::Abort(24), Job::Send(8)]];
-    let setup = crew(&jobs, AfterTransfer::Sends);
-    assert_caught(&setup.mutant(Mutant::AbortKeepsZeros), "record tag 0x1414");
 }
 
 #[test]

@@ -17,10 +17,6 @@ pub(super) enum Mutant {
     NoZeroing,
     /// The lock is given back by a plain store.
     PlainUnlock,
-    /// A transfer believes the zeros of the dead holder.
-    TransferKeepsZeros,
-    /// Unwinding out of a send believes zeros that were written over.
-    AbortKeepsZeros,
     /// What a dead holder published is not told of.
     SilentTransfer,
     /// An attacher recovers in the name of the slot's dead owner.
@@ -81,7 +77,6 @@ pub(super) enum Killed {
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     pub(super) capacity: u64,
-    pub(super) prezero_len: u64,
     pub(super) actors: Vec<Actor>,
     /// Which of them may be killed, and how many all in all.
     pub(super) killable: &'static [usize],
@@ -113,7 +108,6 @@ impl Setup {
     pub(super) fn new(capacity: u64, actors: Vec<Actor>) -> Self {
         Self {
             capacity,
-            prezero_len: 0,
             actors,
             killable: &[],
             kills: 0,
@@ -148,10 +142,6 @@ impl Setup {
 
     /// A lane, over the words that `replay` answers for.
     pub(super) fn lane<'a>(&self, replay: &'a Replay<'a>, lane: u8) -> Ring<Words<'a>> {
-        Ring {
-            memory: Words::new(replay, lane),
-            rules: self.rules(),
-            prezero_len: self.prezero_len,
-        }
+        Ring { memory: Words::new(replay, lane), rules: self.rules() }
     }
 }

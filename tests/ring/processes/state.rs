@@ -2,12 +2,11 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::super::super::Word;
 use super::super::recording::Access;
 use super::super::replay::{Reached, replay};
 use super::actor::{Actor, Event};
 use super::call::Ends;
-use super::memory::{CELLS, Cell, SLOTS, Shared, Store, cell, incarnation, split_position};
+use super::memory::{CELLS, Cell, SLOTS, Shared, Store, incarnation, split_position};
 use super::setup::Setup;
 
 /// A process.
@@ -118,9 +117,6 @@ impl State {
             to_count: 0,
             to_wake: 0,
         };
-        if !setup.actors.iter().any(|actor| matches!(actor, Actor::Lane(_))) {
-            state.shared.set(cell(Word::ZeroedTo, setup.capacity).expect("a cell"), setup.capacity);
-        }
         for (index, actor) in setup.actors.iter().enumerate() {
             if let Some(slot) = actor.held_from_start() {
                 state.bytes[usize::from(slot)] = Some(index as u8);

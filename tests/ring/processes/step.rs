@@ -378,11 +378,11 @@ fn arrive_own(state: &mut State, index: usize, cell: Cell) {
 fn is_private(actor: &Actor, word: Word) -> bool {
     match actor {
         Actor::Locked(_) => {
-            matches!(word, Word::Tail | Word::ZeroedTo | Word::HeadCache | Word::Data(_))
+            matches!(word, Word::Tail | Word::HeadCache | Word::Data(_))
         }
         Actor::Single(_) => matches!(word, Word::Tail | Word::Data(_)),
         Actor::Receiver(_) => matches!(word, Word::Head),
-        Actor::Lane(_) => matches!(word, Word::Tail | Word::ZeroedTo | Word::Data(_)),
+        Actor::Lane(_) => matches!(word, Word::Tail | Word::Skipped | Word::Data(_)),
         Actor::Lanes(_) => matches!(word, Word::Head | Word::HeadCache),
         Actor::Done => false,
     }

@@ -17,7 +17,7 @@ const ONE: &[Job] = &[Job::Send(8)];
 fn lanes(jobs: &[&'static [Job]], receiver: Lanes) -> Setup {
     let producers = (0..).zip(jobs).map(|(lane, jobs)| Actor::Lane(Lane::new(lane, jobs)));
     let actors = producers.chain([Actor::Lanes(Box::new(receiver))]).collect();
-    Setup { prezero_len: 0, ..Setup::new(64, actors) }
+    Setup::new(64, actors)
 }
 
 fn polling(jobs: &[&'static [Job]]) -> Setup {

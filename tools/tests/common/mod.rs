@@ -159,7 +159,6 @@ fn entry(ring: u64) -> RingEntry {
         capacity: CAPACITY,
         max_message: 1000,
         align_shift,
-        prezero_lines: 3,
         max_handles: 64,
         peer_ring: NO_RING,
         rx_slot,

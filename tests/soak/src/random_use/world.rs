@@ -207,13 +207,11 @@ fn set_positions(path: &Path, rng: &mut Rng) -> Result<Vec<(RingEntry, u64)>, Fa
         let start = (rng.below(entry.capacity / 8) * 8).wrapping_neg();
         let control = |offset: usize| entry.control_offset + offset as u64;
         let is_shared = entry.ring_kind() == Some(RingKind::Mpsc);
-        let zeroed_to = if is_shared { start.wrapping_add(8) } else { 0 };
         let head_cache = if is_shared { start } else { 0 };
         for (offset, word) in [
             (std::mem::offset_of!(RingControl, head), start),
             (std::mem::offset_of!(RingControl, tail), start),
             (std::mem::offset_of!(RingControl, head_cache), head_cache),
-            (std::mem::offset_of!(RingControl, zeroed_to), zeroed_to),
         ] {
             file.write_all_at(&word.to_le_bytes(), control(offset))?;
         }
