@@ -39,7 +39,7 @@ enum Greeted {
 
 /// Why handles were not handed over; the caller still has them.
 #[derive(Debug)]
-pub enum Unsent {
+pub(crate) enum Unsent {
     /// Nobody listens, or too many wait to be accepted, or who had accepted is gone.
     NoReceiver,
     /// The kernel has no room for them now: the queue is full, or this user has too many under way.

@@ -21,7 +21,7 @@ use crate::watcher::Watch;
 
 /// An owned slot and the ring that it belongs to.
 #[derive(Debug)]
-pub struct Attached {
+pub(crate) struct Attached {
     /// The slot.
     pub(crate) slot: OwnedSlot,
     /// As what.

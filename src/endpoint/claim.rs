@@ -1,5 +1,6 @@
 //! Building a message where it will lie.
 
+use std::convert::Infallible;
 use std::io::{self, Read};
 use std::mem::offset_of;
 
@@ -8,10 +9,10 @@ use tombolo_abi::Slot;
 use super::Deadline;
 use super::discipline::Spsc;
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use super::sender::{self, Sender, unless_gone};
+use super::sender::{self, Sender};
 use crate::error::Error;
 use crate::mem::Payload;
-use crate::ring;
+use crate::ring::Reserved;
 
 /// Room in the ring, lent for building one message in place.
 ///
@@ -23,7 +24,7 @@ use crate::ring;
 #[derive(Debug)]
 pub struct Claim<'a> {
     claimed: &'a mut sender::Claimed<Spsc>,
-    room: Option<ring::Claimed>,
+    room: Option<Reserved>,
 }
 
 impl Sender<Spsc> {
@@ -70,7 +71,7 @@ impl Sender<Spsc> {
     /// As [`Self::try_send`].
     #[inline]
     pub fn try_claim_record(&mut self, len: usize) -> Result<Claim<'_>, TrySendError> {
-        let room = match self.claim_at_once(len) {
+        let room = match self.reserve_fast(len) {
             Some(room) => room,
             None => self.attempt_claim(len).map_err(|error| error.into_try_error(()))?,
         };
@@ -79,23 +80,24 @@ impl Sender<Spsc> {
 
     /// Claims room where nothing stands in the way.
     #[inline(always)]
-    fn claim_at_once(&mut self, len: usize) -> Option<ring::Claimed> {
+    fn reserve_fast(&mut self, len: usize) -> Option<Reserved> {
         let sender::Claimed { end, producer, .. } = self.claimed()?;
         let may_be = end.is_sound() && len <= end.entry.max_message as usize;
-        may_be.then(|| producer.claim_at_once(&end.ring, len as u32)).flatten()
+        may_be.then(|| producer.window.reserve_fast(&end.ring, len as u32)).flatten()
     }
 
     #[cold]
-    fn attempt_claim(&mut self, len: usize) -> Result<ring::Claimed, NotSent> {
+    fn attempt_claim(&mut self, len: usize) -> Result<Reserved, NotSent> {
         let claimed = self.usable()?;
         claimed.check_len(len)?;
-        let sender::Claimed { end, producer, peer, .. } = claimed;
-        let claim = |room: Result<_, _>| room.map_err(|refusal| end.refused(refusal));
-        unless_gone(end, peer, || claim(producer.claim(&end.ring, len as u32)))
+        claimed.attempt(|sender::Claimed { end, producer, .. }| {
+            let room = producer.window.reserve(&end.ring, len as u32);
+            room.map_err(|refusal| end.refused(refusal))
+        })
     }
 
     #[inline(always)]
-    fn lend(&mut self, room: ring::Claimed) -> Result<Claim<'_>, NotSent> {
+    fn lend(&mut self, room: Reserved) -> Result<Claim<'_>, NotSent> {
         match self.claimed() {
             Some(claimed) => Ok(Claim { claimed, room: Some(room) }),
             None => Err(Error::ForkedChild.into()), // never: the room came from there
@@ -108,7 +110,7 @@ impl Claim<'_> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.room.map_or(0, ring::Claimed::payload_len)
+        self.room.map_or(0, Reserved::payload_len)
     }
 
     /// Whether no bytes were claimed, which is legal.
@@ -180,7 +182,9 @@ impl Claim<'_> {
         let sender::Claimed { end, producer, wakes, .. } = &mut *self.claimed;
         end.check_usable()?;
         if let Some(room) = self.room.take() {
-            producer.commit(&end.ring, room, len, wakes);
+            let Ok(_) = producer.produce(&end.ring, wakes, |window, ring| {
+                Ok::<_, Infallible>(window.commit(ring, room, len))
+            });
             end.settle_now_and_then(wakes);
         }
         end.check_whole()
@@ -189,7 +193,8 @@ impl Claim<'_> {
     #[inline]
     fn payload(&self) -> Payload<'_> {
         let sender::Claimed { end, producer, .. } = &*self.claimed;
-        let position = self.room.map_or(0, |room| producer.payload_position(&end.ring, room));
+        let position =
+            self.room.map_or(0, |room| producer.window.payload_position(&end.ring, room));
         Payload::new(&end.ring.memory, position, self.len())
     }
 }
@@ -211,6 +216,7 @@ mod tests {
     use super::*;
     use crate::error::Damage;
     use crate::region::slot_table::slot_offset;
+    use crate::ring::doorbell::{Look, look};
     use crate::{EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};
 
     fn ends() -> (SpscSender, SpscReceiver) {
@@ -276,8 +282,8 @@ mod tests {
         let ring = &rx.claimed.as_ref().unwrap().end.ring;
         ring.poison(Damage::Marked { code: 1 });
         assert!(matches!(claim.commit(), Err(Error::Poisoned { .. })));
-        let look = ring::doorbell::look(ring, tail);
-        assert_eq!(look, ring::doorbell::Look::Nothing);
+        let look = look(ring, tail);
+        assert_eq!(look, Look::Nothing);
     }
 
     /// A counter in the sender's slot.

@@ -9,14 +9,12 @@ use tombolo_abi::{LockWord, RingKind, Slot};
 
 use super::attached::Attached;
 use super::errors::NotSent;
-use super::packets::CarryError;
-use crate::carrier::Unsent;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::slot_table::pid_of_owner;
-use crate::ring::carry::{Carried, Recount, Spot};
 use crate::ring::{
-    Held, LaneProducer, Locked, Memory, SpscProducer, Wakes, Word, transfer, try_lock,
+    Held, LaneProducer, Locked, Memory, Ring, Sent, SpscProducer, Wakes, Window, Word, transfer,
+    try_lock,
 };
 
 /// Marks the ends of a ring with one producer.
@@ -29,6 +27,7 @@ pub enum Spsc {}
 pub enum Mpsc {}
 
 /// How senders share a ring: [`Spsc`] or [`Mpsc`].
+#[expect(private_bounds, reason = "sealed: what senders need of it is nobody else's business")]
 pub trait Discipline: sealed::Sealed {}
 
 impl Discipline for Spsc {}
@@ -36,10 +35,10 @@ impl Discipline for Mpsc {}
 
 /// Closes [`Discipline`] and hides what it takes.
 pub(crate) mod sealed {
-    use super::{Attached, Carried, CarryError, Error, HandOver, NotSent, RingKind, Wakes};
+    use super::{Attached, Error, NotSent, Ring, RingKind, RingSpan, Sent, Wakes, Window};
 
     /// What the two disciplines do each in their own way.
-    pub trait Sealed: Sized + 'static {
+    pub(crate) trait Sealed: Sized + 'static {
         /// The kind of ring in the directory.
         const KIND: RingKind;
         /// Whether it may also be a group of lanes.
@@ -58,54 +57,29 @@ pub(crate) mod sealed {
         /// Where the ring is damaged.
         fn attach(end: &Attached) -> Result<Self::Producer, Error>;
 
-        /// Sends one message where nothing stands in the way, and gives whether it did. Where it
-        /// didn't, nothing was sent, and [`Self::try_send`] tells why.
-        fn send_at_once(
+        /// Fast path: sends `payload` if nothing stands in the way. Returns `false`, having sent nothing,
+        /// if [`Self::produce`] must decide.
+        fn send_fast(
             end: &Attached,
             producer: &mut Self::Producer,
             wakes: &Wakes,
             payload: &[u8],
         ) -> bool;
 
-        /// Attempts to send one message.
+        /// Runs `step`, a verb of the window that sends from `payloads`, and gives how many messages it
+        /// published.
         ///
         /// # Errors
-        /// Why it was not sent.
-        fn try_send(
-            end: &Attached,
-            producer: &mut Self::Producer,
-            wakes: &Wakes,
-            payload: &[u8],
-        ) -> Result<(), NotSent>;
-
-        /// Attempts to send several messages at once, and gives how many, at least one.
-        ///
-        /// # Errors
-        /// Why none was sent.
-        fn try_send_batch(
+        /// Those of `step`, and who does not let go of the ring's lock.
+        fn produce(
             end: &Attached,
             producer: &mut Self::Producer,
             wakes: &Wakes,
             payloads: &[&[u8]],
+            step: impl FnOnce(&mut Window, &Ring<RingSpan>) -> Result<Sent, NotSent>,
         ) -> Result<usize, NotSent>;
-
-        /// Attempts to send one message with handles, which `hand_over` takes care of just before it
-        /// is published.
-        ///
-        /// # Errors
-        /// Why it was not sent.
-        fn try_send_carried(
-            end: &Attached,
-            producer: &mut Self::Producer,
-            wakes: &Wakes,
-            carried: &Carried<'_>,
-            hand_over: HandOver<'_>,
-        ) -> Result<(), CarryError>;
     }
 }
-
-/// Hands the handles of a message over for the record at the spot given.
-type HandOver<'a> = &'a mut dyn FnMut(Spot) -> Result<(), Unsent>;
 
 impl sealed::Sealed for Spsc {
     const KIND: RingKind = RingKind::Spsc;
@@ -116,50 +90,33 @@ impl sealed::Sealed for Spsc {
     }
 
     #[inline(always)]
-    fn send_at_once(
+    fn send_fast(
         end: &Attached,
         producer: &mut SpscProducer,
         wakes: &Wakes,
         payload: &[u8],
     ) -> bool {
-        producer.send_at_once(&end.ring, payload, wakes)
+        producer
+            .produce(&end.ring, wakes, |window, ring| window.send_fast(ring, payload).ok_or(()))
+            .is_ok()
     }
 
-    fn try_send(
+    fn produce(
         end: &Attached,
         producer: &mut SpscProducer,
         wakes: &Wakes,
-        payload: &[u8],
-    ) -> Result<(), NotSent> {
-        producer.try_send(&end.ring, payload, wakes).map_err(|refusal| end.refused(refusal))
-    }
-
-    fn try_send_batch(
-        end: &Attached,
-        producer: &mut SpscProducer,
-        wakes: &Wakes,
-        payloads: &[&[u8]],
+        _payloads: &[&[u8]],
+        step: impl FnOnce(&mut Window, &Ring<RingSpan>) -> Result<Sent, NotSent>,
     ) -> Result<usize, NotSent> {
-        producer.try_send_batch(&end.ring, payloads, wakes).map_err(|refusal| end.refused(refusal))
-    }
-
-    fn try_send_carried(
-        end: &Attached,
-        producer: &mut SpscProducer,
-        wakes: &Wakes,
-        carried: &Carried<'_>,
-        hand_over: HandOver<'_>,
-    ) -> Result<(), CarryError> {
-        let sent = producer.try_send_carried(&end.ring, carried, hand_over, wakes);
-        sent.map_err(|error| CarryError::of(end, error))
+        producer.produce(&end.ring, wakes, step)
     }
 }
 
 /// How an [`Mpsc`] producer sends.
 #[derive(Debug)]
-pub enum Producing {
-    /// On the ring of all, under its lock; and when to add up the handles under way.
-    Shared(Recount),
+pub(crate) enum Producing {
+    /// On the ring of all, under its lock.
+    Shared,
     /// On a lane of its own.
     Lane(LaneProducer),
 }
@@ -171,85 +128,40 @@ impl sealed::Sealed for Mpsc {
 
     fn attach(end: &Attached) -> Result<Producing, Error> {
         if !end.is_lane() {
-            return Ok(Producing::Shared(Recount::default()));
+            return Ok(Producing::Shared);
         }
         let producer = LaneProducer::attach(&end.ring, end.entry.lane_index);
         producer.map(Producing::Lane).map_err(|damage| end.damaged(damage))
     }
 
     #[inline(always)]
-    fn send_at_once(
-        end: &Attached,
-        producer: &mut Producing,
-        wakes: &Wakes,
-        payload: &[u8],
-    ) -> bool {
+    fn send_fast(end: &Attached, producer: &mut Producing, wakes: &Wakes, payload: &[u8]) -> bool {
         if let Producing::Lane(producer) = producer {
-            return producer.send_at_once(&end.ring, payload, wakes);
+            return producer
+                .produce(&end.ring, wakes, |window, ring| window.send_fast(ring, payload).ok_or(()))
+                .is_ok();
         }
         touch(payload);
         let Ok(mut locked) = try_lock(&end.ring, end.slot.identity(), wakes) else { return false };
-        let sent = locked.send_at_once(payload);
-        if sent {
-            end.slot.count_sent(1, payload.len());
-        }
-        sent
+        let sent = locked.produce(|window, ring| window.send_fast(ring, payload).ok_or(()));
+        sent.map(|sent| end.slot.count_sent(sent)).is_ok()
     }
 
-    fn try_send(
-        end: &Attached,
-        producer: &mut Producing,
-        wakes: &Wakes,
-        payload: &[u8],
-    ) -> Result<(), NotSent> {
-        if let Producing::Lane(producer) = producer {
-            let sent = producer.try_send(&end.ring, payload, wakes);
-            return sent.map_err(|refusal| end.refused(refusal));
-        }
-        touch(payload);
-        let mut locked = lock(end, wakes)?;
-        locked.try_send(payload).map_err(|refusal| end.refused(refusal))?;
-        end.slot.count_sent(1, payload.len());
-        Ok(())
-    }
-
-    fn try_send_batch(
+    fn produce(
         end: &Attached,
         producer: &mut Producing,
         wakes: &Wakes,
         payloads: &[&[u8]],
+        step: impl FnOnce(&mut Window, &Ring<RingSpan>) -> Result<Sent, NotSent>,
     ) -> Result<usize, NotSent> {
         if let Producing::Lane(producer) = producer {
-            let sent = producer.try_send_batch(&end.ring, payloads, wakes);
-            return sent.map_err(|refusal| end.refused(refusal));
+            return producer.produce(&end.ring, wakes, step);
         }
         payloads.iter().for_each(|payload| touch(payload));
         let mut locked = lock(end, wakes)?;
-        let count = locked.try_send_batch(payloads).map_err(|refusal| end.refused(refusal))?;
-        end.slot.count_sent(count, payloads[..count].iter().map(|payload| payload.len()).sum());
-        Ok(count)
-    }
-
-    fn try_send_carried(
-        end: &Attached,
-        producer: &mut Producing,
-        wakes: &Wakes,
-        carried: &Carried<'_>,
-        hand_over: HandOver<'_>,
-    ) -> Result<(), CarryError> {
-        let recount = match producer {
-            Producing::Shared(recount) => recount,
-            Producing::Lane(producer) => {
-                let sent = producer.try_send_carried(&end.ring, carried, hand_over, wakes);
-                return sent.map_err(|error| CarryError::of(end, error));
-            }
-        };
-        touch(carried.payload);
-        let mut locked = lock(end, wakes).map_err(CarryError::Ring)?;
-        let sent = locked.try_send_carried(carried, hand_over, recount);
-        sent.map_err(|error| CarryError::of(end, error))?;
-        end.slot.count_sent(1, carried.payload.len());
-        Ok(())
+        let sent = locked.produce(step)?;
+        end.slot.count_sent(sent);
+        Ok(sent.count)
     }
 }
 

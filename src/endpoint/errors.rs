@@ -181,7 +181,7 @@ pub enum TryRecvError {
 /// Why sending stopped, without the message: what the shared code gives, for the public errors to
 /// be made from.
 #[derive(Debug)]
-pub enum NotSent {
+pub(crate) enum NotSent {
     /// No room.
     Full(NoRoom),
     /// No room, and the receiver is gone.

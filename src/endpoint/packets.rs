@@ -11,13 +11,12 @@ use super::attached::Attached;
 use super::discipline::Discipline;
 use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use super::interrupt::Until;
-use super::sender::{Claimed, Sender, unless_gone};
+use super::sender::{Claimed, Sender};
 use super::{Deadline, MessagePacket};
 use crate::carrier::{HandOver, Unsent};
 use crate::error::Error;
 use crate::handle::{Handle, Through, check_moved};
 use crate::region::slot_table::byte_is_held;
-use crate::ring::Wakes;
 use crate::ring::carry::{Carried, NotCarried, Spot};
 
 /// The longest sleep of an end whose peer is not there: a death changes no count.
@@ -169,80 +168,50 @@ impl<K: Discipline> Sender<K> {
     fn carry(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
         let claimed = self.usable()?;
         claimed.check_len(packet.data.len())?;
-        let Claimed { end, producer, wakes, peer, .. } = claimed;
         // Before connecting is tried: who begins to listen after that changes it.
-        let seen = end.slot.region().membership().load(Acquire);
-        unless_gone(end, peer, || carry_reconnecting::<K>(end, producer, wakes, packet, seen))?;
-        end.slot.add(offset_of!(Slot, handles), packet.handles.len() as u64);
-        end.settle_now_and_then(wakes);
-        Ok(end.check_whole()?)
+        let seen = claimed.end.slot.region().membership().load(Acquire);
+        claimed.attempt(|claimed| claimed.carry_reconnecting(packet, seen))?;
+        claimed.end.slot.add(offset_of!(Slot, handles), packet.handles.len() as u64);
+        Ok(())
     }
 }
 
-/// Sends over the connection that there is, and over a new one where that is broken.
-fn carry_reconnecting<K: Discipline>(
-    end: &Attached,
-    producer: &mut K::Producer,
-    wakes: &Wakes,
-    packet: &MessagePacket,
-    seen: u32,
-) -> Result<(), NotSent> {
-    let was_connected = end.outgoing().is_connected();
-    match carry_once::<K>(end, producer, wakes, packet, seen) {
-        Err(NotSent::NoReceiver { .. }) if was_connected => {
-            carry_once::<K>(end, producer, wakes, packet, seen)
+impl<K: Discipline> Claimed<K> {
+    /// Sends over the connection that there is, and over a new one where that is broken.
+    fn carry_reconnecting(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
+        let was_connected = self.end.outgoing().is_connected();
+        match self.carry_once(packet, seen) {
+            Err(NotSent::NoReceiver { .. }) if was_connected => self.carry_once(packet, seen),
+            sent => sent,
         }
-        sent => sent,
     }
-}
 
-fn carry_once<K: Discipline>(
-    end: &Attached,
-    producer: &mut K::Producer,
-    wakes: &Wakes,
-    packet: &MessagePacket,
-    seen: u32,
-) -> Result<(), NotSent> {
-    let (region, ring) = (&**end.slot.region(), end.index);
-    let sender = end.slot.identity();
-    let mut outgoing = end.outgoing(); // clones send one after the other, before they take the lock
-    if !outgoing.is_connected() {
-        end.check_receiver().map_err(|unsent| not_sent(unsent, seen))?;
-    }
-    outgoing.connect(region, end.group.rings.start).map_err(|unsent| not_sent(unsent, seen))?;
-    end.slot.flag(slot_flags::HAS_SOCKET);
-    let LockWord { slot, incarnation } = sender;
-    let ext = RecordExt { txid: 0, slot, incarnation_low: incarnation as u16 };
-    let handle_count = packet.handles.len() as u8; // 64 at the most
-    let carried = Carried { payload: &packet.data, handle_count, ext };
-    let mut hand_over = |Spot { tail, position }| {
-        end.check_receiver()?;
-        let handles = &packet.handles[..];
-        outgoing.hand_over(&HandOver { region, ring, sender, tail, position, handles })
-    };
-    K::try_send_carried(end, producer, wakes, &carried, &mut hand_over).map_err(|error| match error
-    {
-        CarryError::Ring(error) => error,
-        CarryError::HandOver(unsent) => not_sent(unsent, seen),
-    })
-}
-
-/// Why a discipline did not send a message with handles.
-#[derive(Debug)]
-pub enum CarryError {
-    /// The ring, or its lock.
-    Ring(NotSent),
-    /// The connection.
-    HandOver(Unsent),
-}
-
-impl CarryError {
-    /// What to say of a refusal of the ring at `end`.
-    pub(super) fn of(end: &Attached, error: NotCarried<Unsent>) -> Self {
-        match error {
-            NotCarried::Refused(refusal) => Self::Ring(end.refused(refusal)),
-            NotCarried::NotHandedOver(unsent) => Self::HandOver(unsent),
+    fn carry_once(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
+        let Self { end, producer, wakes, recount, .. } = self;
+        let (region, ring, sender) = (&**end.slot.region(), end.index, end.slot.identity());
+        let not_sent = |unsent| not_sent(unsent, seen);
+        let mut outgoing = end.outgoing(); // clones send one after the other, before they take the lock
+        if !outgoing.is_connected() {
+            end.check_receiver().map_err(not_sent)?;
         }
+        outgoing.connect(region, end.group.rings.start).map_err(not_sent)?;
+        end.slot.flag(slot_flags::HAS_SOCKET);
+        let LockWord { slot, incarnation } = sender;
+        let ext = RecordExt { txid: 0, slot, incarnation_low: incarnation as u16 };
+        let handle_count = packet.handles.len() as u8; // 64 at the most
+        let carried = Carried { payload: &packet.data, handle_count, ext };
+        let hand_over = |Spot { tail, position }| {
+            end.check_receiver()?;
+            let handles = &packet.handles[..];
+            outgoing.hand_over(&HandOver { region, ring, sender, tail, position, handles })
+        };
+        K::produce(end, producer, wakes, &[&packet.data], |window, ring| {
+            window.send_carried(ring, &carried, recount, hand_over).map_err(|error| match error {
+                NotCarried::Refused(refusal) => end.refused(refusal),
+                NotCarried::NotHandedOver(unsent) => not_sent(unsent),
+            })
+        })?;
+        Ok(())
     }
 }
 

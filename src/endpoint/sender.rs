@@ -18,9 +18,11 @@ use super::peer::{Disconnect, NoPeer, Peer, Peers};
 use super::slot::claim_until;
 use super::spin::{SPIN_MAX, Spin};
 use crate::error::Error;
+use crate::mem::RingSpan;
 use crate::region::Region;
+use crate::ring::carry::Recount;
 use crate::ring::doorbell::{has_come, is_comfortable};
-use crate::ring::{NoRoom, Wakes};
+use crate::ring::{NoRoom, Refusal, Ring, Sent, Wakes, Window};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).
@@ -59,6 +61,8 @@ pub(super) struct Claimed<K: Discipline> {
     pub(super) producer: K::Producer,
     pub(super) wakes: Wakes,
     pub(super) peer: Peer,
+    /// When to add up the handles under way.
+    pub(super) recount: Recount,
     spin: Spin,
 }
 
@@ -115,7 +119,7 @@ impl<K: Discipline> Sender<K> {
     /// ```
     #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        if self.send_at_once(message) {
+        if self.send_fast(message) {
             return Ok(());
         }
         Ok(self.send_waiting(message, Deadline::NEVER)?)
@@ -143,7 +147,7 @@ impl<K: Discipline> Sender<K> {
         message: &[u8],
         deadline: impl Into<Deadline>,
     ) -> Result<(), SendTimeoutError> {
-        if self.send_at_once(message) {
+        if self.send_fast(message) {
             return Ok(());
         }
         self.send_waiting(message, deadline.into())
@@ -164,7 +168,7 @@ impl<K: Discipline> Sender<K> {
     /// stopped while it was sending.
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        if self.send_at_once(message) {
+        if self.send_fast(message) {
             return Ok(());
         }
         self.attempt(message).map_err(|error| error.into_try_error(()))
@@ -322,15 +326,15 @@ impl<K: Discipline> Sender<K> {
         self.claimed.as_ref().map_or(self.index, |claimed| claimed.end.index)
     }
 
-    /// Sends `message` where nothing stands in the way, and gives whether it did. Where it didn't,
-    /// nothing was sent, and [`Self::attempt`] tells why; but a region that was cut short meanwhile
-    /// may have taken it, and then takes no more.
+    /// Fast path: sends `message` if nothing stands in the way. Returns `false`, having sent nothing, if
+    /// [`Self::attempt`] must decide; but a region that was cut short meanwhile may have taken the message,
+    /// and then takes no more.
     #[inline(always)]
-    fn send_at_once(&mut self, message: &[u8]) -> bool {
+    fn send_fast(&mut self, message: &[u8]) -> bool {
         let Some(Claimed { end, producer, wakes, .. }) = &mut self.claimed else { return false };
         let sent = end.is_sound()
             && message.len() <= end.entry.max_message as usize
-            && K::send_at_once(end, producer, wakes, message);
+            && K::send_fast(end, producer, wakes, message);
         if sent {
             end.settle_now_and_then(wakes);
         }
@@ -340,25 +344,11 @@ impl<K: Discipline> Sender<K> {
     #[cold]
     pub(super) fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
         let claimed = self.usable()?;
-        claimed.check_len(message.len())?;
-        let Claimed { end, producer, wakes, peer, .. } = claimed;
-        unless_gone(end, peer, || K::try_send(end, producer, wakes, message))?;
-        end.settle_now_and_then(wakes);
-        Ok(end.check_whole()?)
+        claimed.produce(&[message], |window, ring| window.send(ring, message)).map(drop)
     }
 
     fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
-        let claimed = self.usable()?;
-        // No message is longer than the bits of all together.
-        let bits = messages.iter().fold(0, |bits, message| bits | message.len());
-        if claimed.check_len(bits).is_err() {
-            messages.iter().try_for_each(|message| claimed.check_len(message.len()))?;
-        }
-        let Claimed { end, producer, wakes, peer, .. } = claimed;
-        let sent = unless_gone(end, peer, || K::try_send_batch(end, producer, wakes, messages))?;
-        end.settle_now_and_then(wakes);
-        end.check_whole()?;
-        Ok(sent)
+        self.usable()?.produce(messages, |window, ring| window.send_batch(ring, messages))
     }
 
     /// The endpoint, where it has been claimed.
@@ -424,7 +414,7 @@ impl<K: Discipline> Sender<K> {
             end.slot.note_interrupter();
         }
         let spin = Spin::new(self.spin_max);
-        Ok(Claimed { end, producer, wakes, peer, spin })
+        Ok(Claimed { end, producer, wakes, peer, recount: Recount::default(), spin })
     }
 
     /// The endpoint that clones share, while no other thread is claiming it.
@@ -513,6 +503,50 @@ impl<K: Discipline> Claimed<K> {
         }
     }
 
+    /// Sends by `step`, a verb of the window, from `payloads`, and gives how many messages it sent.
+    fn produce(
+        &mut self,
+        payloads: &[&[u8]],
+        mut step: impl FnMut(&mut Window, &Ring<RingSpan>) -> Result<Sent, Refusal>,
+    ) -> Result<usize, NotSent> {
+        // No message is longer than the bits of all together.
+        let bits = payloads.iter().fold(0, |bits, payload| bits | payload.len());
+        if self.check_len(bits).is_err() {
+            payloads.iter().try_for_each(|payload| self.check_len(payload.len()))?;
+        }
+        self.attempt(|Self { end, producer, wakes, .. }| {
+            K::produce(end, producer, wakes, payloads, |window, ring| {
+                step(window, ring).map_err(|refusal| end.refused(refusal))
+            })
+        })
+    }
+
+    /// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* if the receiver
+    /// is: no process would end that. What the departed freed at last is space for one attempt more.
+    #[inline]
+    pub(super) fn attempt<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
+    ) -> Result<T, NotSent> {
+        let is_to_wait = |result: &Result<T, NotSent>| {
+            matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. } | NotSent::Crowded))
+        };
+        let mut result = attempt(self);
+        if is_to_wait(&result) {
+            self.end.check_whole()?; // bytes that are missing may look like a full ring
+            if self.peer.is_disconnected(&self.end)? {
+                result = attempt(self);
+                if is_to_wait(&result) {
+                    return Err(NotSent::Disconnected);
+                }
+            }
+        }
+        let done = result?;
+        self.end.settle_now_and_then(&self.wakes);
+        self.end.check_whole()?;
+        Ok(done)
+    }
+
     #[inline]
     pub(super) fn check_len(&self, found: usize) -> Result<(), Error> {
         let (ring, limit) = (self.end.index, self.end.entry.max_message);
@@ -528,29 +562,6 @@ impl<K: Discipline> Drop for Claimed<K> {
     fn drop(&mut self) {
         self.end.settle(&self.wakes);
     }
-}
-
-/// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* if the receiver
-/// is: no process would end that. What the departed freed at last is space for one attempt more.
-#[inline]
-pub(super) fn unless_gone<T>(
-    end: &Attached,
-    peer: &mut Peer,
-    mut attempt: impl FnMut() -> Result<T, NotSent>,
-) -> Result<T, NotSent> {
-    let is_to_wait = |result: &Result<T, NotSent>| {
-        matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. } | NotSent::Crowded))
-    };
-    let result = attempt();
-    if !is_to_wait(&result) {
-        return result;
-    }
-    end.check_whole()?; // bytes that are missing may look like a full ring
-    if !peer.is_disconnected(end)? {
-        return result;
-    }
-    let again = attempt();
-    if is_to_wait(&again) { Err(NotSent::Disconnected) } else { again }
 }
 
 /// Clones share the endpoint, and so the slot: several threads of a process are one producer to

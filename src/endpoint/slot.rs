@@ -28,6 +28,7 @@ use crate::os::process::ProcessId;
 use crate::os::{fork, ofd};
 use crate::region::slot_table::{byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32};
 use crate::region::{InitLock, Region};
+use crate::ring::Sent;
 use crate::watcher::Pulse;
 
 /// How long a claim keeps trying for a byte that is held, at the least: a holder that was reaped
@@ -276,8 +277,9 @@ impl OwnedSlot {
 
     /// Counts messages sent, for whoever holds the ring's lock: clones don't come at once.
     #[inline]
-    pub(crate) fn count_sent(&self, count: usize, bytes: usize) {
-        for (offset, amount) in [(offset_of!(Slot, msgs), count), (offset_of!(Slot, bytes), bytes)]
+    pub(crate) fn count_sent(&self, Sent { count, payload_len }: Sent) {
+        for (offset, amount) in
+            [(offset_of!(Slot, msgs), count), (offset_of!(Slot, bytes), payload_len)]
         {
             let word = self.word_u64(offset);
             word.store(word.load(Relaxed).wrapping_add(amount as u64), Relaxed);

@@ -18,9 +18,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tombolo_abi::{HANDLE_COUNT_MAX, RECORD_HEADER_LEN, Record, RecordExt};
 
-use super::doorbell::Wakes;
 use super::window::position_damage;
-use super::{LaneProducer, Locked, Memory, NoRoom, Refusal, Ring, SpscProducer, Window, Word};
+use super::{Memory, NoRoom, Refusal, Ring, Sent, Window, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
@@ -30,7 +29,7 @@ pub(crate) const IN_FLIGHT_MAX: u64 = 256;
 
 /// A message with handles, as far as the ring is concerned.
 #[derive(Clone, Copy, Debug)]
-pub struct Carried<'a> {
+pub(crate) struct Carried<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) handle_count: u8,
     pub(crate) ext: RecordExt,
@@ -38,7 +37,7 @@ pub struct Carried<'a> {
 
 /// Where a record will be.
 #[derive(Clone, Copy, Debug)]
-pub struct Spot {
+pub(crate) struct Spot {
     /// The ring's tail.
     pub(crate) tail: u64,
     /// The record's position.
@@ -69,7 +68,7 @@ impl<E> From<Damage> for NotCarried<E> {
 /// From which position of the consumer on a producer may add up again what is under way. At once if it
 /// never has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Recount {
+pub(crate) struct Recount {
     pub(super) from: Option<u64>,
 }
 
@@ -87,13 +86,13 @@ impl Window {
     /// # Errors
     /// [`NotCarried`]; nothing was published.
     #[cold]
-    fn send_carried<M: Memory, E>(
+    pub(crate) fn send_carried<M: Memory, E>(
         &mut self,
         ring: &Ring<M>,
         carried: &Carried<'_>,
-        hand_over: impl FnOnce(Spot) -> Result<(), E>,
         recount: &mut Recount,
-    ) -> Result<(), NotCarried<E>> {
+        hand_over: impl FnOnce(Spot) -> Result<(), E>,
+    ) -> Result<Sent, NotCarried<E>> {
         let Carried { payload, handle_count, ext } = *carried;
         let record = Record::with_handles(payload.len() as u32, handle_count);
         let sent = self.check_under_way(ring, handle_count, recount)?;
@@ -109,8 +108,7 @@ impl Window {
         ring.memory.store(Word::Data(ext_position), ext.to_word(), Relaxed);
         // Counted before it is published, see above. Ours, or edge `lock`.
         ring.memory.store(Word::HandlesSent, sent.wrapping_add(handle_count.into()), Relaxed);
-        self.write(ring, place, &record, payload);
-        Ok(())
+        Ok(self.write(ring, place, &record, payload))
     }
 
     /// Refuses if too many handles are under way; gives the count of those sent so far.
@@ -142,7 +140,7 @@ impl Window {
         }
         let free = ring.rules.capacity - self.tail.wrapping_sub(self.head);
         let needed = free.saturating_add(recount.distance(self.head)).min(ring.rules.capacity);
-        Err(Refusal::Full(NoRoom { tail: self.tail, needed, comfortable: needed }))
+        Err(ring.full(NoRoom { tail: self.tail, needed, comfortable: needed }))
     }
 
     /// Handles of all records from `head` to `tail`. Nothing changes them: their space is the producer's
@@ -162,68 +160,5 @@ impl Window {
             position = position.wrapping_add(len);
         }
         Ok(count)
-    }
-}
-
-impl SpscProducer {
-    /// Sends one record with handles, as [`Window::send_carried`].
-    ///
-    /// # Errors
-    /// [`NotCarried`].
-    pub(crate) fn try_send_carried<M: Memory, E>(
-        &mut self,
-        ring: &Ring<M>,
-        carried: &Carried<'_>,
-        hand_over: impl FnOnce(Spot) -> Result<(), E>,
-        wakes: &Wakes,
-    ) -> Result<(), NotCarried<E>> {
-        let sent = self.window.send_carried(ring, carried, hand_over, &mut self.recount);
-        sent.inspect_err(|error| {
-            if let NotCarried::Refused(refusal) = error {
-                self.note(ring, refusal);
-            }
-        })?;
-        self.finish(ring, 1, carried.payload.len(), wakes);
-        Ok(())
-    }
-}
-
-impl LaneProducer {
-    /// Sends one record with handles, as [`Window::send_carried`].
-    ///
-    /// # Errors
-    /// [`NotCarried`].
-    pub(crate) fn try_send_carried<M: Memory, E>(
-        &mut self,
-        ring: &Ring<M>,
-        carried: &Carried<'_>,
-        hand_over: impl FnOnce(Spot) -> Result<(), E>,
-        wakes: &Wakes,
-    ) -> Result<(), NotCarried<E>> {
-        self.producer.try_send_carried(ring, carried, hand_over, wakes)?;
-        self.bit.tell(ring);
-        Ok(())
-    }
-}
-
-impl<M: Memory> Locked<'_, M> {
-    /// Sends one record with handles, as [`Window::send_carried`].
-    ///
-    /// # Errors
-    /// [`NotCarried`].
-    pub(crate) fn try_send_carried<E>(
-        &mut self,
-        carried: &Carried<'_>,
-        hand_over: impl FnOnce(Spot) -> Result<(), E>,
-        recount: &mut Recount,
-    ) -> Result<(), NotCarried<E>> {
-        let sent = self.window.send_carried(self.ring, carried, hand_over, recount);
-        sent.inspect_err(|error| {
-            if let NotCarried::Refused(refusal) = error {
-                self.note(refusal);
-            }
-        })?;
-        self.finish(1, carried.payload.len());
-        Ok(())
     }
 }

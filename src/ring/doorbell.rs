@@ -41,7 +41,7 @@ const COUNT: u32 = !(wake::COUNT_ONE - 1);
 
 /// How often one end of a ring looked whether the other sleeps. Private, and stored from time to time.
 #[derive(Debug, Default)]
-pub struct Wakes {
+pub(crate) struct Wakes {
     /// Somebody slept and was notified.
     sent: AtomicU32,
     /// Nobody slept; [`URGENT`] where somebody did.

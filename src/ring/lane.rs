@@ -1,11 +1,11 @@
 //! The producer of a lane: that of an SPSC ring, which also tells the group's consumer where to look.
 
-use super::{Memory, Refusal, Ring, SpscProducer, SummaryBit, Wakes};
+use super::{Memory, Ring, Sent, SpscProducer, SummaryBit, Wakes, Window};
 use crate::error::Damage;
 
 /// The one producer of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LaneProducer {
+pub(crate) struct LaneProducer {
     pub(super) producer: SpscProducer,
     pub(super) bit: SummaryBit,
 }
@@ -19,47 +19,18 @@ impl LaneProducer {
         Ok(Self { producer: SpscProducer::attach(ring)?, bit: SummaryBit::of(index) })
     }
 
-    /// Sends one record where nothing stands in the way, as [`SpscProducer::send_at_once`].
+    /// Runs `step`, as [`SpscProducer::produce`], and says in the summary that there is something.
+    ///
+    /// # Errors
+    /// Those of `step`.
     #[inline(always)]
-    pub(crate) fn send_at_once<M: Memory>(
+    pub(crate) fn produce<M: Memory, E>(
         &mut self,
         ring: &Ring<M>,
-        payload: &[u8],
         wakes: &Wakes,
-    ) -> bool {
-        let sent = self.producer.send_at_once(ring, payload, wakes);
-        if sent {
-            self.bit.tell(ring);
-        }
-        sent
-    }
-
-    /// Sends one record.
-    ///
-    /// # Errors
-    /// [`Refusal`].
-    pub(crate) fn try_send<M: Memory>(
-        &mut self,
-        ring: &Ring<M>,
-        payload: &[u8],
-        wakes: &Wakes,
-    ) -> Result<(), Refusal> {
-        self.producer.try_send(ring, payload, wakes)?;
-        self.bit.tell(ring);
-        Ok(())
-    }
-
-    /// Sends as many of `payloads` as there is room for, visible all at once. Gives how many.
-    ///
-    /// # Errors
-    /// [`Refusal`], where there is no room for the first.
-    pub(crate) fn try_send_batch<M: Memory>(
-        &mut self,
-        ring: &Ring<M>,
-        payloads: &[&[u8]],
-        wakes: &Wakes,
-    ) -> Result<usize, Refusal> {
-        let count = self.producer.try_send_batch(ring, payloads, wakes)?;
+        step: impl FnOnce(&mut Window, &Ring<M>) -> Result<Sent, E>,
+    ) -> Result<usize, E> {
+        let count = self.producer.produce(ring, wakes, step)?;
         self.bit.tell(ring);
         Ok(count)
     }

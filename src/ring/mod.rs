@@ -56,9 +56,9 @@ pub(crate) use doorbell::Wakes;
 pub(crate) use lane::LaneProducer;
 pub(crate) use memory::{Memory, Sleepers, Word};
 pub(crate) use mpsc::{Held, Locked, transfer, try_lock};
-pub(crate) use spsc::{Claimed, SpscProducer};
+pub(crate) use spsc::SpscProducer;
 pub(crate) use summary::{Attention, SummaryBit};
-pub(crate) use window::{NoRoom, Place, Refusal, Window};
+pub(crate) use window::{NoRoom, Refusal, Reserved, Sent, Window};
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
@@ -110,6 +110,20 @@ impl<M: Memory> Ring<M> {
                 self.memory.notify(doorbell, Sleepers::All);
             }
         }
+    }
+
+    /// Adds to a counter of the calling side: its own, or under the lock (edge `lock`).
+    #[inline]
+    fn add(&self, counter: Word, amount: u64) {
+        let before = self.memory.load(counter, Relaxed);
+        self.memory.store(counter, before.wrapping_add(amount), Relaxed);
+    }
+
+    /// Refuses for lack of room, and counts that.
+    #[cold]
+    fn full(&self, wanted: NoRoom) -> Refusal {
+        self.add(Word::FullEvents, 1);
+        Refusal::Full(wanted)
     }
 
     /// How much is freed between two looks after blocked producers.

@@ -8,12 +8,12 @@
 //! nobody comes in between. What the dead had published is passed over, what it had not is
 //! overwritten. Whoever dies in the middle of that is followed in the same way.
 
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Release;
 
-use tombolo_abi::{LockWord, Record};
+use tombolo_abi::LockWord;
 
 use super::doorbell::{Wakes, notify_consumer_unlocked};
-use super::{Memory, Refusal, Ring, Window, Word};
+use super::{Memory, Ring, Sent, Window, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
@@ -83,7 +83,7 @@ pub(crate) fn transfer<'a, M: Memory>(
     let window = Window::take_over(ring).map_err(|damage| give_back(ring, damage))?;
     crash_point!("transfer.after-roll");
     let locked = Locked { ring, window, wakes, news: News::Some };
-    locked.add(Word::LockBreaks, 1);
+    ring.add(Word::LockBreaks, 1);
     Ok(Some(locked))
 }
 
@@ -94,60 +94,21 @@ fn give_back<M: Memory>(ring: &Ring<M>, damage: Damage) -> Damage {
 }
 
 impl<M: Memory> Locked<'_, M> {
-    /// Sends one record where nothing stands in the way, as [`Window::send_at_once`].
-    #[inline(always)]
-    pub(crate) fn send_at_once(&mut self, payload: &[u8]) -> bool {
-        let sent = self.window.send_at_once(self.ring, payload);
-        if sent {
-            self.finish(1, payload.len());
-        }
-        sent
-    }
-
-    /// Sends one record.
+    /// Runs `step`, a verb of the window, and gives what it published. All of it stays under the lock:
+    /// the window is everybody's.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub(crate) fn try_send(&mut self, payload: &[u8]) -> Result<(), Refusal> {
-        if self.send_at_once(payload) {
-            return Ok(());
-        }
-        let sent = self.window.send(self.ring, &Record::data(payload.len() as u32), payload);
-        sent.inspect_err(|refusal| self.note(refusal))?;
-        self.finish(1, payload.len());
-        Ok(())
-    }
-
-    /// Sends as many of `payloads` as there is room for, visible all at once. Gives how many.
-    ///
-    /// # Errors
-    /// [`Refusal`], where there is no room for the first.
-    pub(crate) fn try_send_batch(&mut self, payloads: &[&[u8]]) -> Result<usize, Refusal> {
-        let sent = self.window.send_batch(self.ring, payloads);
-        let (count, payload_len) = sent.inspect_err(|refusal| self.note(refusal))?;
-        self.finish(count, payload_len);
-        Ok(count)
-    }
-
-    /// What follows publishing. It stays under the lock: the window is everybody's.
+    /// Those of `step`.
     #[inline(always)]
-    pub(super) fn finish(&mut self, count: usize, payload_len: usize) {
+    pub(crate) fn produce<E>(
+        &mut self,
+        step: impl FnOnce(&mut Window, &Ring<M>) -> Result<Sent, E>,
+    ) -> Result<Sent, E> {
+        let sent = step(&mut self.window, self.ring)?;
         self.news = News::Some;
-        self.add(Word::SentMsgs, count as u64);
-        self.add(Word::SentBytes, payload_len as u64);
-    }
-
-    #[cold]
-    pub(super) fn note(&self, refusal: &Refusal) {
-        if matches!(refusal, Refusal::Full(_)) {
-            self.add(Word::FullEvents, 1);
-        }
-    }
-
-    #[inline]
-    fn add(&self, counter: Word, amount: u64) {
-        let before = self.ring.memory.load(counter, Relaxed); // edge `lock`
-        self.ring.memory.store(counter, before.wrapping_add(amount), Relaxed);
+        self.ring.add(Word::SentMsgs, sent.count as u64);
+        self.ring.add(Word::SentBytes, sent.payload_len as u64);
+        Ok(sent)
     }
 }
 

@@ -1,7 +1,8 @@
-//! A producer's working positions, and the steps of sending: find room, write, publish.
+//! A producer's working positions, and the verbs of sending: find room, write, publish.
 //!
-//! The SPSC producer keeps them privately; those of an MPSC ring lie in the control block and are
-//! loaded and stored under its lock. The steps are the same.
+//! A send is a step on the window that each producer runs in its own way: the SPSC producer keeps its
+//! window privately; that of an MPSC ring lies in the control block, and is loaded and stored under its
+//! lock. The verbs are the same, and stand here once.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::compiler_fence;
@@ -32,6 +33,31 @@ pub(crate) struct Place {
     pub(crate) end: u64,
 }
 
+/// What a step published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Messages.
+    pub(crate) count: usize,
+    /// Bytes of their payloads.
+    pub(crate) payload_len: usize,
+}
+
+/// Room reserved for building a record in place: a single word, as of [`super::Front`]. Where it lies
+/// follows from where the producer is, which does not move before the record is published. Giving it up
+/// takes nothing more than forgetting it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserved {
+    payload_len: u64,
+}
+
+impl Reserved {
+    /// Bytes of payload that were reserved.
+    #[inline]
+    pub(crate) fn payload_len(self) -> usize {
+        self.payload_len as usize
+    }
+}
+
 /// Why nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -49,7 +75,7 @@ impl From<Damage> for Refusal {
 
 /// What a message that found no room waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NoRoom {
+pub(crate) struct NoRoom {
     /// Where it would have gone.
     pub(crate) tail: u64,
     /// Free bytes that it takes, padding and the zero word behind it included.
@@ -87,7 +113,7 @@ impl Window {
     pub(crate) fn no_room<M: Memory>(&self, ring: &Ring<M>, end: u64) -> Refusal {
         let needed = end.wrapping_sub(self.tail).wrapping_add(RECORD_HEADER_LEN);
         let comfortable = needed.max(ring.freed_step());
-        Refusal::Full(NoRoom { tail: self.tail, needed, comfortable })
+        ring.full(NoRoom { tail: self.tail, needed, comfortable })
     }
 
     #[cold]
@@ -124,33 +150,29 @@ impl Window {
     pub(crate) fn send<M: Memory>(
         &mut self,
         ring: &Ring<M>,
-        record: &Record,
         payload: &[u8],
-    ) -> Result<(), Refusal> {
-        let place = Self::place_at(ring, self.tail, record);
+    ) -> Result<Sent, Refusal> {
+        let record = Record::data(payload.len() as u32);
+        let place = Self::place_at(ring, self.tail, &record);
         if !self.has_room(ring, place.end)? {
             return Err(self.no_room(ring, place.end));
         }
-        self.write(ring, place, record, payload);
-        Ok(())
+        Ok(self.write(ring, place, &record, payload))
     }
 
-    /// Sends one plain record where nothing stands in the way: no padding, no lack of room, no
-    /// damage. Gives whether it did; nothing was stored where it didn't, and [`Self::send`] tells why.
+    /// Fast path of [`Self::send`]: sends one record if it needs no padding and there is room. `None`,
+    /// having stored nothing, if the slow path must decide.
     #[inline(always)]
-    pub(crate) fn send_at_once<M: Memory>(&mut self, ring: &Ring<M>, payload: &[u8]) -> bool {
+    pub(crate) fn send_fast<M: Memory>(&mut self, ring: &Ring<M>, payload: &[u8]) -> Option<Sent> {
         let (rules, start) = (ring.rules, self.tail);
         let record = Record::data(payload.len() as u32);
         let len = rules.record_len(&record);
         if len > rules.len_to_end(start) {
-            return false;
+            return None;
         }
         let place = Place { start, record: start, end: start.wrapping_add(len) };
         let has_room = matches!(self.has_room(ring, place.end), Ok(true));
-        if has_room {
-            self.write(ring, place, &record, payload);
-        }
-        has_room
+        has_room.then(|| self.write(ring, place, &record, payload))
     }
 
     /// Writes and publishes a record at `place`, which is free.
@@ -161,16 +183,17 @@ impl Window {
         place: Place,
         record: &Record,
         payload: &[u8],
-    ) {
+    ) -> Sent {
         crash_point!("send.before-payload");
         ring.memory.copy_in(place.record.wrapping_add(record.payload_offset()), payload);
         crash_point!("send.before-commit");
         self.publish(ring, place, ring.rules.encode(record, place.record));
         crash_point!("send.after-commit");
+        Sent { count: 1, payload_len: payload.len() }
     }
 
     /// Sends as many of `payloads` as there is room for, in one piece: the consumer sees all of
-    /// them or none. Gives how many, none of none, and their bytes.
+    /// them or none.
     ///
     /// # Errors
     /// [`Refusal`], where there is no room for the first; nothing was published.
@@ -178,8 +201,10 @@ impl Window {
         &mut self,
         ring: &Ring<M>,
         payloads: &[&[u8]],
-    ) -> Result<(usize, usize), Refusal> {
-        let Some((first, others)) = payloads.split_first() else { return Ok((0, 0)) };
+    ) -> Result<Sent, Refusal> {
+        let Some((first, others)) = payloads.split_first() else {
+            return Ok(Sent { count: 0, payload_len: 0 });
+        };
         let record = Record::data(first.len() as u32);
         let place = Self::place_at(ring, self.tail, &record);
         if !self.has_room(ring, place.end)? {
@@ -207,7 +232,62 @@ impl Window {
         let header = ring.rules.encode(&record, place.record);
         crash_point!("batch.before-commit");
         self.publish(ring, Place { end, ..place }, header);
-        Ok((count, payload_len))
+        Ok(Sent { count, payload_len })
+    }
+
+    /// Reserves room for a record with a payload of `payload_len` bytes, which [`Self::commit`] publishes.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) fn reserve<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payload_len: u32,
+    ) -> Result<Reserved, Refusal> {
+        let reserved = Reserved { payload_len: payload_len.into() };
+        let end = self.place_of(ring, reserved).end;
+        if self.has_room(ring, end)? { Ok(reserved) } else { Err(self.no_room(ring, end)) }
+    }
+
+    /// Fast path of [`Self::reserve`]. `None` if the slow path must decide.
+    #[inline(always)]
+    pub(crate) fn reserve_fast<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payload_len: u32,
+    ) -> Option<Reserved> {
+        let reserved = Reserved { payload_len: payload_len.into() };
+        let has_room = self.has_room(ring, self.place_of(ring, reserved).end).ok()?;
+        has_room.then_some(reserved)
+    }
+
+    /// Where the reserved room lies.
+    #[inline(always)]
+    fn place_of<M>(&self, ring: &Ring<M>, reserved: Reserved) -> Place {
+        Self::place_at(ring, self.tail, &Record::data(reserved.payload_len as u32))
+    }
+
+    /// Where the payload of the reserved room starts.
+    #[inline]
+    pub(crate) fn payload_position<M>(&self, ring: &Ring<M>, reserved: Reserved) -> u64 {
+        self.place_of(ring, reserved).record.wrapping_add(RECORD_HEADER_LEN)
+    }
+
+    /// Publishes the first `payload_len` bytes of what was built in the reserved room, at most what was
+    /// reserved.
+    #[inline(always)]
+    pub(crate) fn commit<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        reserved: Reserved,
+        payload_len: usize,
+    ) -> Sent {
+        let place = self.place_of(ring, reserved);
+        let payload_len = payload_len.min(reserved.payload_len());
+        let record = Record::data(payload_len as u32);
+        let end = place.record.wrapping_add(ring.rules.record_len(&record));
+        self.publish(ring, Place { end, ..place }, ring.rules.encode(&record, place.record));
+        Sent { count: 1, payload_len }
     }
 
     /// Bytes that records may take from `start` on, up to which there is room, without a look at anything:

@@ -9,9 +9,11 @@ use proptest::prelude::*;
 use tombolo_abi::{LockWord, RecordExt, RecordRules};
 
 use super::super::carry::{Carried, IN_FLIGHT_MAX, NotCarried, Recount, Spot};
-use super::super::{Consumer, Memory, Refusal, Ring, SpscProducer, Wakes, Word, try_lock};
+use super::super::{
+    Consumer, Memory, Refusal, Ring, Sent, SpscProducer, Wakes, Window, Word, try_lock,
+};
 use super::heap::Heap;
-use super::ring;
+use super::{ring, send_step};
 
 const CAPACITY: u64 = 4096;
 const ME: LockWord = LockWord { slot: 3, incarnation: 0x1_0001 };
@@ -61,6 +63,19 @@ impl Sending {
     }
 }
 
+/// Runs `step` on either flavour.
+fn produce<'a, E>(
+    ring: &Ring<&'a Heap>,
+    spsc: &mut Option<SpscProducer>,
+    step: impl FnOnce(&mut Window, &Ring<&'a Heap>) -> Result<Sent, E>,
+) -> Result<(), E> {
+    let wakes = Wakes::default();
+    match spsc {
+        Some(producer) => producer.produce(ring, &wakes, step).map(drop),
+        None => try_lock(ring, ME, &wakes).ok().unwrap().produce(step).map(drop),
+    }
+}
+
 /// Sends on either flavour; gives where the handles were handed over, if they were.
 fn carry(
     ring: &Ring<&Heap>,
@@ -71,22 +86,13 @@ fn carry(
 ) -> Result<Spot, NotCarried<()>> {
     let ext = RecordExt { txid: 0, slot: ME.slot, incarnation_low: ME.incarnation as u16 };
     let carried = Carried { payload, handle_count, ext };
-    let wakes = Wakes::default();
     let mut at = None;
     let hand_over = |spot: Spot| {
         assert_eq!(ring.memory.load(Word::Data(spot.tail), Relaxed), 0, "visible too early");
         at = Some(spot);
         if is_taken { Ok(()) } else { Err(()) }
     };
-    match spsc {
-        Some(producer) => producer.try_send_carried(ring, &carried, hand_over, &wakes)?,
-        None => {
-            let locked = try_lock(ring, ME, &wakes);
-            locked
-                .unwrap_or_else(|held| panic!("{held:?}"))
-                .try_send_carried(&carried, hand_over, recount)?;
-        }
-    }
+    produce(ring, spsc, |window, ring| window.send_carried(ring, &carried, recount, hand_over))?;
     Ok(at.expect("published, so handed over"))
 }
 
@@ -101,11 +107,7 @@ fn run(is_spsc: bool, base: u64, steps: &[Step]) {
         match step {
             Step::Send(len) => {
                 let payload = vec![number | 1; *len];
-                let sent = match &mut sending.spsc {
-                    Some(producer) => producer.try_send(&ring, &payload, &wakes),
-                    None => try_lock(&ring, ME, &wakes).ok().unwrap().try_send(&payload),
-                };
-                if sent.is_ok() {
+                if produce(&ring, &mut sending.spsc, send_step(&payload)).is_ok() {
                     model.push_back((payload, 0, 0));
                 }
             }
@@ -224,11 +226,7 @@ fn refused_in_a_row(
         assert!(under_way.iter().map(|count| u64::from(*count)).sum::<u64>() <= IN_FLIGHT_MAX);
         if under_way.len() < 3 {
             let payload = [0; 20]; // bytes alone keep it from being empty
-            let sent = match &mut sending.spsc {
-                Some(producer) => producer.try_send(&ring, &payload, &wakes),
-                None => try_lock(&ring, ME, &wakes).ok().unwrap().try_send(&payload),
-            };
-            sent.unwrap();
+            produce(&ring, &mut sending.spsc, send_step(&payload)).unwrap();
             under_way.push_back(0);
         }
         if round > 2 {

@@ -11,7 +11,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use tombolo_abi::{LockWord, RecordExt, RecordRules};
 
 use super::super::carry::{Carried, IN_FLIGHT_MAX, NotCarried, Recount};
-use super::super::{Consumer, Held, Refusal, Ring, SpscProducer, Wakes, Word, transfer, try_lock};
+use super::super::{
+    Consumer, Held, Refusal, Ring, SpscProducer, Wakes, Window, Word, transfer, try_lock,
+};
 use super::recording::Access;
 use super::replay::{Reached, Replay, replay};
 use super::ring;
@@ -42,7 +44,7 @@ struct Setup {
     apart: u64,
 }
 
-/// What a producer keeps between two sends. The `recount` is that of an MPSC ring's.
+/// What a producer keeps between two sends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Sending {
     spsc: Option<SpscProducer>,
@@ -93,9 +95,7 @@ fn attach(ring: &Ring<&Replay<'_>>, setup: Setup) -> Result<Sending, String> {
     let from = (setup.mutant == Mutant::NeverRecounts).then_some(1 << 62);
     let recount = Recount { from };
     let spsc = setup.is_spsc.then(|| SpscProducer::attach(ring)).transpose();
-    let mut spsc = spsc.map_err(|damage| damage.to_string())?;
-    spsc.iter_mut().for_each(|producer| producer.recount = recount.clone());
-    Ok(Sending { spsc, recount })
+    Ok(Sending { spsc: spsc.map_err(|damage| damage.to_string())?, recount })
 }
 
 /// Sends a message; `false` if it was refused.
@@ -103,9 +103,12 @@ fn send(ring: &Ring<&Replay<'_>>, sending: &mut Sending, life: u32) -> Result<bo
     let (wakes, me) = (Wakes::default(), LockWord { slot: 1, incarnation: life });
     let ext = RecordExt { txid: 0, slot: 1, incarnation_low: life as u16 };
     let carried = Carried { payload: b"", handle_count: HANDLES, ext };
-    let (hand_over, before) = (|_| Ok::<_, ()>(()), sending.clone());
-    let sent = match &mut sending.spsc {
-        Some(producer) => producer.try_send_carried(ring, &carried, hand_over, &wakes),
+    let Sending { spsc, recount } = sending;
+    let step = |window: &mut Window, ring: &Ring<_>| {
+        window.send_carried(ring, &carried, recount, |_| Ok::<_, ()>(()))
+    };
+    let sent = match spsc {
+        Some(producer) => producer.produce(ring, &wakes, step),
         None => {
             let mut locked = match try_lock(ring, me, &wakes) {
                 Ok(locked) => locked,
@@ -115,19 +118,12 @@ fn send(ring: &Ring<&Replay<'_>>, sending: &mut Sending, life: u32) -> Result<bo
                 }
                 Err(held) => return Err(format!("{held:?}")),
             };
-            locked.try_send_carried(&carried, hand_over, &mut sending.recount)
+            locked.produce(step).map(|sent| sent.count)
         }
     };
     match sent {
-        Ok(()) => Ok(true),
-        Err(NotCarried::Refused(Refusal::Full(_))) => {
-            // Nothing but a counter may tell one refusal from the next.
-            if let (Some(now), Some(mut before)) = (&mut sending.spsc, before.spsc) {
-                (before.window, before.recount) = (now.window, now.recount.clone());
-                *now = before;
-            }
-            Ok(false)
-        }
+        Ok(_) => Ok(true),
+        Err(NotCarried::Refused(Refusal::Full(_))) => Ok(false),
         Err(error) => Err(format!("{error:?}")),
     }
 }

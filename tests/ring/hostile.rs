@@ -6,7 +6,7 @@ use tombolo_abi::{LockWord, Record, RecordKind};
 
 use super::super::{Consumer, Held, Memory, Refusal, SpscProducer, Wakes, Word, try_lock};
 use super::heap::Heap;
-use super::ring;
+use super::{ring, send_step};
 use crate::error::Damage;
 
 const CAPACITY: u64 = 256;
@@ -40,12 +40,13 @@ fn a_batch_that_meets_an_impossible_head_leaves_no_header_behind_that_is_believe
     let (heap, wakes) = (Heap::new(CAPACITY, 0), Wakes::default());
     let ring = ring(&heap, CAPACITY, 3, 48);
     let mut producer = SpscProducer::attach(&ring).unwrap();
-    producer.try_send(&ring, &[1; 8], &wakes).unwrap();
+    producer.produce(&ring, &wakes, send_step(&[1; 8])).unwrap();
     ring.memory.store(Word::Head, producer.window.tail + 8, Relaxed);
-    let refused = producer.try_send_batch(&ring, &[&[2; 8][..]; 20], &wakes);
+    let batch = [&[2; 8][..]; 20];
+    let refused = producer.produce(&ring, &wakes, |window, ring| window.send_batch(ring, &batch));
     assert!(matches!(refused, Err(Refusal::Damaged(Damage::Position { word: "head", .. }))));
     ring.memory.store(Word::Head, 0, Relaxed);
-    producer.try_send(&ring, &[3; 8], &wakes).unwrap();
+    producer.produce(&ring, &wakes, send_step(&[3; 8])).unwrap();
 
     let mut consumer = Consumer::attach(&ring).unwrap();
     for expected in [1, 3] {

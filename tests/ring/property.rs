@@ -13,7 +13,7 @@ use super::super::{
 };
 use super::super::{transfer, try_lock};
 use super::heap::Heap;
-use super::ring;
+use super::{ring, send_step};
 
 /// What can be done to a ring.
 #[derive(Clone, Debug)]
@@ -123,13 +123,14 @@ impl<'a> Pair<'a> {
         let expected = self.fits(lens);
         let start = self.consumer.head().wrapping_add(self.used());
         let Self { ring, producer, lane, wakes, .. } = self;
-        let sent = match (self.flavour, &slices[..]) {
-            (Flavour::Spsc, [one]) => producer.try_send(ring, one, wakes).map(|()| 1),
-            (Flavour::Spsc, _) => producer.try_send_batch(ring, &slices, wakes),
-            (Flavour::Lane, [one]) => lane.try_send(ring, one, wakes).map(|()| 1),
-            (Flavour::Lane, _) => lane.try_send_batch(ring, &slices, wakes),
-            (Flavour::Mpsc, [one]) => lock(ring, ME, wakes).try_send(one).map(|()| 1),
-            (Flavour::Mpsc, _) => lock(ring, ME, wakes).try_send_batch(&slices),
+        let step = |window: &mut Window, ring: &Ring<_>| match &slices[..] {
+            [one] => send_step(one)(window, ring),
+            _ => window.send_batch(ring, &slices),
+        };
+        let sent = match self.flavour {
+            Flavour::Spsc => producer.produce(ring, wakes, step),
+            Flavour::Lane => lane.produce(ring, wakes, step),
+            Flavour::Mpsc => lock(ring, ME, wakes).produce(step).map(|sent| sent.count),
         };
         let sent = match sent {
             Err(Refusal::Full(_)) => 0,
@@ -147,14 +148,18 @@ impl<'a> Pair<'a> {
     /// Claims, writes payload all over the claim, and commits `commit` bytes of it, if any.
     fn claim(&mut self, len: u32, commit: Option<u32>) {
         let payload = self.payload(len);
-        let claimed = match self.producer.claim(&self.ring, len) {
+        let window = &mut self.producer.window;
+        let reserved = match window.reserve(&self.ring, len) {
             Err(Refusal::Full(_)) => return assert_eq!(self.fits(&[len]), 0),
-            claimed => claimed.unwrap(),
+            reserved => reserved.unwrap(),
         };
-        let position = self.producer.payload_position(&self.ring, claimed);
+        let position = window.payload_position(&self.ring, reserved);
         self.ring.memory.copy_in(position, &payload);
         if let Some(commit) = commit {
-            self.producer.commit(&self.ring, claimed, commit as usize, &self.wakes);
+            let step = |window: &mut Window, ring: &Ring<_>| {
+                Ok::<_, Refusal>(window.commit(ring, reserved, commit as usize))
+            };
+            assert_eq!(self.producer.produce(&self.ring, &self.wakes, step), Ok(1));
             self.model.push_back(payload[..commit.min(len) as usize].to_vec());
             self.seen.sent += 1;
         }
@@ -222,8 +227,9 @@ impl<'a> Pair<'a> {
             Flavour::Lane => {
                 if let Some(len) = half_written {
                     let payload = self.payload(len);
-                    if let Ok(claimed) = self.lane.producer.claim(&self.ring, len) {
-                        let position = self.lane.producer.payload_position(&self.ring, claimed);
+                    let window = &mut self.lane.producer.window;
+                    if let Ok(reserved) = window.reserve(&self.ring, len) {
+                        let position = window.payload_position(&self.ring, reserved);
                         self.ring.memory.copy_in(position, &payload);
                     }
                 }

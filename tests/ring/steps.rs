@@ -12,7 +12,7 @@ use super::super::{transfer, try_lock};
 use super::heap::Heap;
 use super::recording::{Access, Order, Recording};
 use super::replay::{Reached, replay};
-use super::ring;
+use super::{ring, send_step};
 
 const CAPACITY: u64 = 256;
 const ME: LockWord = LockWord { slot: 3, incarnation: 9 };
@@ -54,11 +54,13 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
         Scenario::Send | Scenario::SendTwo => {
             let mut producer = SpscProducer::attach(ring).unwrap();
             let times = if matches!(scenario, Scenario::Send) { 1 } else { 2 };
-            (0..times).filter(|_| producer.try_send(ring, message, wakes).is_ok()).count()
+            (0..times).filter(|_| producer.produce(ring, wakes, send_step(message)).is_ok()).count()
         }
         Scenario::SendUntilFull => {
             let mut producer = SpscProducer::attach(ring).unwrap();
-            (0..).take_while(|_| producer.try_send(ring, &[b'a'; 48], wakes).is_ok()).count()
+            (0..)
+                .take_while(|_| producer.produce(ring, wakes, send_step(&[b'a'; 48])).is_ok())
+                .count()
         }
         Scenario::Receive => {
             let mut consumer = Consumer::attach(ring).unwrap();
@@ -74,11 +76,11 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
         }
         Scenario::SendLocked => {
             let mut locked = try_lock(ring, ME, wakes).ok().unwrap();
-            usize::from(locked.try_send(message).is_ok())
+            usize::from(locked.produce(send_step(message)).is_ok())
         }
         Scenario::DieLocked => {
             let mut locked = try_lock(ring, DEAD, wakes).ok().unwrap();
-            locked.try_send(message).unwrap();
+            locked.produce(send_step(message)).unwrap();
             std::mem::forget(locked);
             1
         }
@@ -90,7 +92,7 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
         }
         Scenario::SendTwoOnLane => {
             let mut producer = LaneProducer::attach(ring, 5).unwrap();
-            (0..2).filter(|_| producer.try_send(ring, message, wakes).is_ok()).count()
+            (0..2).filter(|_| producer.produce(ring, wakes, send_step(message)).is_ok()).count()
         }
         Scenario::ClearLane => {
             let mut attention = Attention::new(6);
@@ -240,7 +242,6 @@ fn a_send_stores_payload_then_the_zero_behind_it_then_the_header() {
     let attach = "load Tail Acquire
         load data 0 Acquire
         load Head Acquire
-        load FullEvents Relaxed
         ask whether barriers reach this process";
     let first = "store data 8 payload Relaxed
         store data 16 zero Relaxed
@@ -285,7 +286,6 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
     let protocol = "load Tail Acquire
         load data 248 Acquire
         load Head Acquire
-        load FullEvents Relaxed
         ask whether barriers reach this process
         store data 264 payload Relaxed
         store data 272 zero Relaxed

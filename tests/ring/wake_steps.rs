@@ -59,7 +59,6 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
     let protocol = "load Tail Acquire
         load data 0 Acquire
         load Head Acquire
-        load FullEvents Relaxed
         ask whether barriers reach this process
         store data 8 payload Relaxed
         store data 16 zero Relaxed
@@ -95,7 +94,6 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
     let protocol = "load Tail Acquire
         load data 0 Acquire
         load Head Acquire
-        load FullEvents Relaxed
         ask whether barriers reach this process
         store data 8 payload Relaxed
         store data 16 zero Relaxed

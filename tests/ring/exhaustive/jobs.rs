@@ -2,7 +2,7 @@
 
 use super::super::super::{Consumer, Memory, Refusal, Ring, Run, SpscProducer, Wakes};
 use super::super::replay::{Reached, Replay, replay};
-use super::super::ring;
+use super::super::{ring, send_step};
 use super::state::{CAPACITY, Thread};
 
 /// What is broken on purpose.
@@ -53,21 +53,22 @@ pub(super) fn work(
     let fill = |number: u8, len: u32| vec![number; len as usize];
     let wakes = &Wakes::default();
     let sent = match job {
-        Job::Send(number, len) => producer.try_send(ring, &fill(number, len), wakes).map(|()| 1),
-        Job::Batch(first, second, len) => producer.try_send_batch(
-            ring,
-            &[&fill(first, len)[..], &fill(second, len)][part..],
-            wakes,
-        ),
-        Job::Abort(len) | Job::Shorten(_, len, _) => producer.claim(ring, len).map(|claimed| {
-            let number = job.numbers().first().copied().unwrap_or(0xee);
-            ring.memory.copy_in(producer.payload_position(ring, claimed), &fill(number, len));
-            if let Job::Shorten(_, _, commit) = job {
-                producer.commit(ring, claimed, commit as usize, wakes);
-                return 1;
-            }
-            0
+        Job::Send(number, len) => producer.produce(ring, wakes, send_step(&fill(number, len))),
+        Job::Batch(first, second, len) => producer.produce(ring, wakes, |window, ring| {
+            window.send_batch(ring, &[&fill(first, len)[..], &fill(second, len)][part..])
         }),
+        Job::Abort(len) | Job::Shorten(_, len, _) => {
+            let reserved = producer.window.reserve(ring, len);
+            let number = job.numbers().first().copied().unwrap_or(0xee);
+            reserved.and_then(|reserved| {
+                let position = producer.window.payload_position(ring, reserved);
+                ring.memory.copy_in(position, &fill(number, len));
+                let Job::Shorten(_, _, commit) = job else { return Ok(0) };
+                producer.produce(ring, wakes, |window, ring| {
+                    Ok(window.commit(ring, reserved, commit as usize))
+                })
+            })
+        }
     };
     match sent {
         Ok(count) => Ok(Some(count)),

@@ -2,6 +2,7 @@
 
 use super::super::super::{LaneProducer, Refusal, Wakes};
 use super::super::replay::Replay;
+use super::super::send_step;
 use super::actor::{Actor, Event, Job, Ran, fill};
 use super::setup::Setup;
 
@@ -30,10 +31,10 @@ impl Lane {
         };
         let (number, wakes) = (self.sent + 1, &Wakes::default());
         let sent = match self.jobs[0] {
-            Job::Send(len) => producer.try_send(ring, &fill(number, len), wakes).map(|()| 1),
+            Job::Send(len) => producer.produce(ring, wakes, send_step(&fill(number, len))),
             Job::Batch(len) => {
                 let both = [&fill(number, len)[..], &fill(number + 1, len)];
-                producer.try_send_batch(ring, &both, wakes)
+                producer.produce(ring, wakes, |window, ring| window.send_batch(ring, &both))
             }
             Job::Abort(_) => Ok(0),
         };

@@ -7,7 +7,7 @@ use tombolo_abi::{LockWord, next_incarnation};
 
 use super::super::super::doorbell::{arm_for_room, has_come};
 use super::super::super::{self as ring, Held, Memory, NoRoom, Refusal, Ring, Wakes, Word};
-use super::super::{super::transfer, super::try_lock, replay::Replay};
+use super::super::{super::transfer, super::try_lock, replay::Replay, send_step};
 use super::actor::{Actor, Event, Job, Ran, WhenFull, fill};
 use super::call::{Call, Ends, TIMED_OUT};
 use super::setup::{Mutant, Setup};
@@ -145,20 +145,20 @@ impl Locked {
         let job = self.jobs[0];
         let number = self.numbers_from + self.sent;
         let sent = match job {
-            Job::Send(len) => locked.try_send(&fill(number, len)).map(|()| 1),
+            Job::Send(len) => locked.produce(send_step(&fill(number, len))),
             Job::Batch(len) => {
                 let both = [&fill(number, len)[..], &fill(number + 1, len)];
-                locked.try_send_batch(&both[..2 - self.part])
+                locked.produce(|window, ring| window.send_batch(ring, &both[..2 - self.part]))
             }
             Job::Abort(len) => {
                 ring.memory.is_faulty.set(true);
                 return self.unwound(catch_unwind(AssertUnwindSafe(move || {
-                    locked.try_send(&fill(number, len)).map(|()| 1)
+                    locked.produce(send_step(&fill(number, len))).map(|sent| sent.count)
                 })));
             }
         };
         drop(locked);
-        self.worked(job, sent)
+        self.worked(job, sent.map(|sent| sent.count))
     }
 
     fn unwound(&self, ended: std::thread::Result<Sent>) -> Ran {

@@ -3,6 +3,7 @@
 use super::super::super::doorbell::arm_for_room;
 use super::super::super::{NoRoom, Refusal, Ring, SpscProducer, Wakes};
 use super::super::replay::Replay;
+use super::super::send_step;
 use super::actor::{Actor, Event, Job, Ran, WhenFull, fill};
 use super::call::Call;
 use super::locked::{Slept, sleep_for_room};
@@ -70,12 +71,12 @@ impl Single {
     fn send(&self, ring: &Ring<Words<'_>>, mut producer: SpscProducer) -> Ran {
         let (number, wakes) = (self.numbers_from + self.sent, &Wakes::default());
         let sent = match self.jobs[0] {
-            Job::Send(len) => producer.try_send(ring, &fill(number, len), wakes).map(|()| 1),
+            Job::Send(len) => producer.produce(ring, wakes, send_step(&fill(number, len))),
             Job::Batch(len) => {
                 let both = [&fill(number, len)[..], &fill(number + 1, len)];
-                producer.try_send_batch(ring, &both, wakes)
+                producer.produce(ring, wakes, |window, ring| window.send_batch(ring, &both))
             }
-            Job::Abort(len) => producer.claim(ring, len).map(|_| 0),
+            Job::Abort(len) => producer.window.reserve(ring, len).map(|_| 0),
         };
         match sent {
             Ok(count) => {
@@ -89,10 +90,7 @@ impl Single {
                 Ok((next, Event::Sent(sent)))
             }
             Err(Refusal::Full(wanted)) => {
-                // Nothing but a counter may tell one refusal from the next.
-                let mut kept = self.kept.clone();
-                kept.as_mut().expect("attached").window = producer.window;
-                let stage = Stage::Full(wanted);
+                let (kept, stage) = (Some(producer), Stage::Full(wanted));
                 Ok((Actor::Single(Self { kept, stage, ..self.clone() }), Event::Refused))
             }
             Err(Refusal::Damaged(damage)) => Err(damage.to_string()),
