@@ -1,6 +1,5 @@
 //! What differs between sending to a ring with one producer and to one with many.
 
-use std::hint;
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::Acquire;
 
@@ -13,8 +12,8 @@ use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::slot_table::pid_of_owner;
 use crate::ring::{
-    Held, LaneProducer, Locked, Memory, Ring, Sent, SpscProducer, Wakes, Window, Word, transfer,
-    try_lock,
+    Held, LaneProducer, Locked, Memory, Ring, SendFast, Sent, SharedProducer, SpscProducer, Wakes,
+    Window, Word, touch, transfer, try_lock,
 };
 
 /// Marks the ends of a ring with one producer.
@@ -35,7 +34,9 @@ impl Discipline for Mpsc {}
 
 /// Closes [`Discipline`] and hides what it takes.
 pub(crate) mod sealed {
-    use super::{Attached, Error, NotSent, Ring, RingKind, RingSpan, Sent, Wakes, Window};
+    use super::{
+        Attached, Error, NotSent, Ring, RingKind, RingSpan, SendFast, Sent, Wakes, Window,
+    };
 
     /// What the two disciplines do each in their own way.
     pub(crate) trait Sealed: Sized + 'static {
@@ -44,7 +45,7 @@ pub(crate) mod sealed {
         /// Whether it may also be a group of lanes.
         const MAY_HAVE_LANES: bool = false;
         /// What a claimed sender keeps beside its endpoint.
-        type Producer: Send + std::fmt::Debug;
+        type Producer: SendFast<RingSpan> + Send + std::fmt::Debug;
 
         /// Whether rings of `kind` are used by it.
         fn takes(kind: RingKind) -> bool {
@@ -56,15 +57,6 @@ pub(crate) mod sealed {
         /// # Errors
         /// Where the ring is damaged.
         fn attach(end: &Attached) -> Result<Self::Producer, Error>;
-
-        /// Fast path: sends `payload` if nothing stands in the way. Returns `false`, having sent nothing,
-        /// if [`Self::produce`] must decide.
-        fn send_fast(
-            end: &Attached,
-            producer: &mut Self::Producer,
-            wakes: &Wakes,
-            payload: &[u8],
-        ) -> bool;
 
         /// Runs `step`, a verb of the window that sends from `payloads`, and gives how many messages it
         /// published.
@@ -89,18 +81,6 @@ impl sealed::Sealed for Spsc {
         SpscProducer::attach(&end.ring).map_err(|damage| end.damaged(damage))
     }
 
-    #[inline(always)]
-    fn send_fast(
-        end: &Attached,
-        producer: &mut SpscProducer,
-        wakes: &Wakes,
-        payload: &[u8],
-    ) -> bool {
-        producer
-            .produce(&end.ring, wakes, |window, ring| window.send_fast(ring, payload).ok_or(()))
-            .is_ok()
-    }
-
     fn produce(
         end: &Attached,
         producer: &mut SpscProducer,
@@ -116,9 +96,25 @@ impl sealed::Sealed for Spsc {
 #[derive(Debug)]
 pub(crate) enum Producing {
     /// On the ring of all, under its lock.
-    Shared,
+    Shared(SharedProducer),
     /// On a lane of its own.
     Lane(LaneProducer),
+}
+
+impl SendFast<RingSpan> for Producing {
+    #[inline(always)]
+    fn send_fast(
+        &mut self,
+        ring: &Ring<RingSpan>,
+        wakes: &Wakes,
+        payload: &[u8],
+        count: impl FnOnce(Sent),
+    ) -> bool {
+        match self {
+            Self::Shared(producer) => producer.send_fast(ring, wakes, payload, count),
+            Self::Lane(producer) => producer.send_fast(ring, wakes, payload, count),
+        }
+    }
 }
 
 impl sealed::Sealed for Mpsc {
@@ -128,23 +124,10 @@ impl sealed::Sealed for Mpsc {
 
     fn attach(end: &Attached) -> Result<Producing, Error> {
         if !end.is_lane() {
-            return Ok(Producing::Shared);
+            return Ok(Producing::Shared(SharedProducer { me: end.slot.identity() }));
         }
         let producer = LaneProducer::attach(&end.ring, end.entry.lane_index);
         producer.map(Producing::Lane).map_err(|damage| end.damaged(damage))
-    }
-
-    #[inline(always)]
-    fn send_fast(end: &Attached, producer: &mut Producing, wakes: &Wakes, payload: &[u8]) -> bool {
-        if let Producing::Lane(producer) = producer {
-            return producer
-                .produce(&end.ring, wakes, |window, ring| window.send_fast(ring, payload).ok_or(()))
-                .is_ok();
-        }
-        touch(payload);
-        let Ok(mut locked) = try_lock(&end.ring, end.slot.identity(), wakes) else { return false };
-        let sent = locked.produce(|window, ring| window.send_fast(ring, payload).ok_or(()));
-        sent.map(|sent| end.slot.count_sent(sent)).is_ok()
     }
 
     fn produce(
@@ -162,20 +145,6 @@ impl sealed::Sealed for Mpsc {
         let sent = locked.produce(step)?;
         end.slot.count_sent(sent);
         Ok(sent.count)
-    }
-}
-
-/// From how many bytes on a payload may lie on pages that are not there yet.
-const TOUCH_MIN: usize = 4096;
-
-/// Reads a byte of each page of a long payload, so that a page fault happens before the lock is
-/// taken and stalls nobody else.
-#[inline]
-fn touch(payload: &[u8]) {
-    if payload.len() > TOUCH_MIN {
-        payload.iter().step_by(TOUCH_MIN).chain(payload.last()).for_each(|byte| {
-            hint::black_box(*byte);
-        });
     }
 }
 

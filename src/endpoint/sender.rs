@@ -22,7 +22,7 @@ use crate::mem::RingSpan;
 use crate::region::Region;
 use crate::ring::carry::Recount;
 use crate::ring::doorbell::{has_come, is_comfortable};
-use crate::ring::{NoRoom, Refusal, Ring, Sent, Wakes, Window};
+use crate::ring::{NoRoom, Refusal, Ring, SendFast, Sent, Wakes, Window};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).
@@ -332,9 +332,9 @@ impl<K: Discipline> Sender<K> {
     #[inline(always)]
     fn send_fast(&mut self, message: &[u8]) -> bool {
         let Some(Claimed { end, producer, wakes, .. }) = &mut self.claimed else { return false };
-        let sent = end.is_sound()
+        let sent = end.may_send_fast()
             && message.len() <= end.entry.max_message as usize
-            && K::send_fast(end, producer, wakes, message);
+            && producer.send_fast(&end.ring, wakes, message, |sent| end.slot.count_sent(sent));
         if sent {
             end.settle_now_and_then(wakes);
         }

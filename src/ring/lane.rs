@@ -1,6 +1,6 @@
 //! The producer of a lane: that of an SPSC ring, which also tells the group's consumer where to look.
 
-use super::{Memory, Ring, Sent, SpscProducer, SummaryBit, Wakes, Window};
+use super::{Memory, Ring, SendFast, Sent, SpscProducer, SummaryBit, Wakes, Window};
 use crate::error::Damage;
 
 /// The one producer of a lane.
@@ -33,5 +33,22 @@ impl LaneProducer {
         let count = self.producer.produce(ring, wakes, step)?;
         self.bit.tell(ring);
         Ok(count)
+    }
+}
+
+impl<M: Memory> SendFast<M> for LaneProducer {
+    #[inline(always)]
+    fn send_fast(
+        &mut self,
+        ring: &Ring<M>,
+        wakes: &Wakes,
+        payload: &[u8],
+        count: impl FnOnce(Sent),
+    ) -> bool {
+        let sent = self.producer.send_fast(ring, wakes, payload, count);
+        if sent {
+            self.bit.tell(ring);
+        }
+        sent
     }
 }

@@ -1,8 +1,15 @@
-//! The one trait between the algorithms and the words that they share.
+//! The words of a ring: which there are, where they lie, and the one trait between them and the
+//! algorithms.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use tombolo_abi::RingControl;
+use tombolo_abi::{RecordRules, RingControl, RingEntry, RingState};
+
+use super::{NoRoom, Refusal};
+use crate::error::Damage;
+use crate::mem::{RingSpan, copy};
+use crate::os::{futex, membarrier};
 
 /// Words of a group's summary.
 const SUMMARY_WORDS: usize = 8;
@@ -158,5 +165,179 @@ pub(crate) trait Memory {
             let word = self.load(Word::Data(position), Ordering::Relaxed).to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
+    }
+}
+
+impl Memory for RingSpan {
+    #[inline]
+    fn load(&self, word: Word, order: Ordering) -> u64 {
+        match word.location() {
+            Location::Control64(offset) => self.control_u64(offset).load(order),
+            Location::Control32(offset) => self.control_u32(offset).load(order).into(),
+            Location::Group64(offset) => self.group_u64(offset).load(order),
+            Location::Group32(offset) => self.group_u32(offset).load(order).into(),
+            Location::Data(position) => self.data_word(position).load(order),
+        }
+    }
+
+    #[inline]
+    fn store(&self, word: Word, value: u64, order: Ordering) {
+        match word.location() {
+            Location::Control64(offset) => self.control_u64(offset).store(value, order),
+            Location::Control32(offset) => self.control_u32(offset).store(value as u32, order),
+            Location::Group64(offset) => self.group_u64(offset).store(value, order),
+            Location::Group32(offset) => self.group_u32(offset).store(value as u32, order),
+            Location::Data(position) => self.data_word(position).store(value, order),
+        }
+    }
+
+    #[inline]
+    fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64> {
+        let (success, failure) = (Ordering::SeqCst, Ordering::Relaxed);
+        let long = |word: &AtomicU64| word.compare_exchange(current, new, success, failure);
+        let short = |word: &AtomicU32| {
+            word.compare_exchange(current as u32, new as u32, success, failure)
+                .map(u64::from)
+                .map_err(u64::from)
+        };
+        match word.location() {
+            Location::Control64(offset) => long(self.control_u64(offset)),
+            Location::Control32(offset) => short(self.control_u32(offset)),
+            Location::Group64(offset) => long(self.group_u64(offset)),
+            Location::Group32(offset) => short(self.group_u32(offset)),
+            Location::Data(position) => long(self.data_word(position)),
+        }
+    }
+
+    #[inline]
+    fn fetch_or(&self, word: Word, bits: u64) {
+        if let Some(word) = long(self, word) {
+            word.fetch_or(bits, Ordering::SeqCst);
+        }
+    }
+
+    #[inline]
+    fn fetch_and(&self, word: Word, bits: u64) {
+        if let Some(word) = long(self, word) {
+            word.fetch_and(bits, Ordering::SeqCst);
+        }
+    }
+
+    #[inline]
+    fn fence(&self, order: Ordering) {
+        fence(order);
+    }
+
+    fn barrier(&self) -> bool {
+        membarrier::everywhere()
+    }
+
+    fn is_reached_by_barriers(&self) -> bool {
+        membarrier::is_registered()
+    }
+
+    #[cold]
+    fn notify(&self, word: Word, sleepers: Sleepers) {
+        let count = match sleepers {
+            Sleepers::One => 1,
+            Sleepers::All => i32::MAX as u32,
+        };
+        match word.location() {
+            Location::Control32(offset) => futex::disarm_and_wake(self.control_u32(offset), count),
+            Location::Group32(offset) => futex::disarm_and_wake(self.group_u32(offset), count),
+            Location::Control64(_) | Location::Group64(_) | Location::Data(_) => {}
+        }
+    }
+
+    #[inline(always)]
+    fn copy_in(&self, position: u64, bytes: &[u8]) {
+        copy::copy_in(self.words(position, bytes.len()), bytes);
+    }
+
+    #[inline(always)]
+    fn copy_out(&self, position: u64, bytes: &mut [u8]) {
+        copy::copy_out(self.words(position, bytes.len()), bytes);
+    }
+}
+
+/// A word of 64 bits; `None` for one of 32.
+#[inline]
+fn long(span: &RingSpan, word: Word) -> Option<&AtomicU64> {
+    match word.location() {
+        Location::Control64(offset) => Some(span.control_u64(offset)),
+        Location::Group64(offset) => Some(span.group_u64(offset)),
+        Location::Data(position) => Some(span.data_word(position)),
+        Location::Control32(_) | Location::Group32(_) => None,
+    }
+}
+
+/// A ring: its memory, and the part of its directory entry that the algorithms need, from the
+/// private copy made at attach.
+#[derive(Clone, Debug)]
+pub(crate) struct Ring<M> {
+    /// The shared words.
+    pub(crate) memory: M,
+    /// What records may be.
+    pub(crate) rules: RecordRules,
+}
+
+impl<M: Memory> Ring<M> {
+    pub(crate) fn new(memory: M, entry: &RingEntry, key: u64) -> Self {
+        Self { memory, rules: RecordRules::of(entry, key) }
+    }
+
+    /// Whether nobody has marked the ring as poisoned. One load of a line that nobody writes.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.memory.load(Word::State, Acquire) != RingState::Poisoned as u64
+    }
+
+    /// An error where somebody has marked the ring as poisoned.
+    pub(crate) fn check_open(&self) -> Result<(), Damage> {
+        if self.is_open() { Ok(()) } else { Err(self.marked()) }
+    }
+
+    #[cold]
+    fn marked(&self) -> Damage {
+        let code = self.memory.load(Word::Reason, Relaxed);
+        Damage::Marked { code: code as u32 }
+    }
+
+    /// Marks the ring as poisoned for everybody, keeping an earlier mark's reason, and wakes who
+    /// sleeps.
+    #[cold]
+    pub(crate) fn poison(&self, damage: Damage) {
+        if self.check_open().is_ok() {
+            self.memory.store(Word::Reason, damage.code().into(), Relaxed);
+            self.memory.store(Word::State, RingState::Poisoned as u64, Release);
+            self.memory.fence(SeqCst); // the mark, and the wake words of who looks after arming
+            for doorbell in [Word::RxWake, Word::TxWake] {
+                self.memory.notify(doorbell, Sleepers::All);
+            }
+        }
+    }
+
+    /// Adds to a counter of the calling side: its own, or under the lock (edge `lock`).
+    #[inline]
+    pub(super) fn add(&self, counter: Word, amount: u64) {
+        let before = self.memory.load(counter, Relaxed);
+        self.memory.store(counter, before.wrapping_add(amount), Relaxed);
+    }
+
+    /// Refuses for lack of room, and counts that.
+    #[cold]
+    pub(super) fn full(&self, wanted: NoRoom) -> Refusal {
+        self.add(Word::FullEvents, 1);
+        Refusal::Full(wanted)
+    }
+
+    /// How much is freed between two looks after blocked producers.
+    #[inline]
+    pub(crate) fn freed_step(&self) -> u64 {
+        self.rules.capacity / 8
+    }
+
+    pub(super) fn is_aligned(&self, position: u64) -> bool {
+        position & (self.rules.align - 1) == 0
     }
 }

@@ -44,7 +44,6 @@ pub(crate) mod carry;
 mod consumer;
 pub(crate) mod doorbell;
 mod lane;
-mod mapped;
 mod memory;
 mod mpsc;
 mod spsc;
@@ -54,88 +53,11 @@ mod window;
 pub(crate) use consumer::{Consumer, Front, Nothing, Run};
 pub(crate) use doorbell::Wakes;
 pub(crate) use lane::LaneProducer;
-pub(crate) use memory::{Memory, Sleepers, Word};
-pub(crate) use mpsc::{Held, Locked, transfer, try_lock};
+pub(crate) use memory::{Memory, Ring, Word};
+pub(crate) use mpsc::{Held, Locked, SharedProducer, touch, transfer, try_lock};
 pub(crate) use spsc::SpscProducer;
 pub(crate) use summary::{Attention, SummaryBit};
-pub(crate) use window::{NoRoom, Refusal, Reserved, Sent, Window};
-
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-
-use tombolo_abi::{RecordRules, RingEntry, RingState};
-
-use crate::error::Damage;
-
-/// A ring: its memory, and the part of its directory entry that the algorithms need, from the
-/// private copy made at attach.
-#[derive(Clone, Debug)]
-pub(crate) struct Ring<M> {
-    /// The shared words.
-    pub(crate) memory: M,
-    /// What records may be.
-    pub(crate) rules: RecordRules,
-}
-
-impl<M: Memory> Ring<M> {
-    pub(crate) fn new(memory: M, entry: &RingEntry, key: u64) -> Self {
-        Self { memory, rules: RecordRules::of(entry, key) }
-    }
-
-    /// Whether nobody has marked the ring as poisoned. One load of a line that nobody writes.
-    #[inline]
-    pub(crate) fn is_open(&self) -> bool {
-        self.memory.load(Word::State, Acquire) != RingState::Poisoned as u64
-    }
-
-    /// An error where somebody has marked the ring as poisoned.
-    pub(crate) fn check_open(&self) -> Result<(), Damage> {
-        if self.is_open() { Ok(()) } else { Err(self.marked()) }
-    }
-
-    #[cold]
-    fn marked(&self) -> Damage {
-        let code = self.memory.load(Word::Reason, Relaxed);
-        Damage::Marked { code: code as u32 }
-    }
-
-    /// Marks the ring as poisoned for everybody, keeping an earlier mark's reason, and wakes who
-    /// sleeps.
-    #[cold]
-    pub(crate) fn poison(&self, damage: Damage) {
-        if self.check_open().is_ok() {
-            self.memory.store(Word::Reason, damage.code().into(), Relaxed);
-            self.memory.store(Word::State, RingState::Poisoned as u64, Release);
-            self.memory.fence(SeqCst); // the mark, and the wake words of who looks after arming
-            for doorbell in [Word::RxWake, Word::TxWake] {
-                self.memory.notify(doorbell, Sleepers::All);
-            }
-        }
-    }
-
-    /// Adds to a counter of the calling side: its own, or under the lock (edge `lock`).
-    #[inline]
-    fn add(&self, counter: Word, amount: u64) {
-        let before = self.memory.load(counter, Relaxed);
-        self.memory.store(counter, before.wrapping_add(amount), Relaxed);
-    }
-
-    /// Refuses for lack of room, and counts that.
-    #[cold]
-    fn full(&self, wanted: NoRoom) -> Refusal {
-        self.add(Word::FullEvents, 1);
-        Refusal::Full(wanted)
-    }
-
-    /// How much is freed between two looks after blocked producers.
-    #[inline]
-    pub(crate) fn freed_step(&self) -> u64 {
-        self.rules.capacity / 8
-    }
-
-    fn is_aligned(&self, position: u64) -> bool {
-        position & (self.rules.align - 1) == 0
-    }
-}
+pub(crate) use window::{NoRoom, Refusal, Reserved, SendFast, Sent, Window};
 
 #[cfg(test)]
 #[path = "../../tests/ring/mod.rs"]

@@ -8,12 +8,13 @@
 //! nobody comes in between. What the dead had published is passed over, what it had not is
 //! overwritten. Whoever dies in the middle of that is followed in the same way.
 
+use std::hint;
 use std::sync::atomic::Ordering::Release;
 
 use tombolo_abi::LockWord;
 
 use super::doorbell::{Wakes, notify_consumer_unlocked};
-use super::{Memory, Ring, Sent, Window, Word};
+use super::{Memory, Ring, SendFast, Sent, Window, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
@@ -41,6 +42,44 @@ enum News {
     None,
     /// Published under this lock, or perhaps by a dead holder who did not come to telling.
     Some,
+}
+
+/// One of the producers, by the name under which it takes the lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedProducer {
+    pub(crate) me: LockWord,
+}
+
+impl<M: Memory> SendFast<M> for SharedProducer {
+    #[inline(always)]
+    fn send_fast(
+        &mut self,
+        ring: &Ring<M>,
+        wakes: &Wakes,
+        payload: &[u8],
+        count: impl FnOnce(Sent),
+    ) -> bool {
+        touch(payload);
+        let Ok(mut locked) = try_lock(ring, self.me, wakes) else { return false };
+        let Some(sent) = locked.window.send_fast(ring, payload) else { return false };
+        locked.finish(sent);
+        count(sent);
+        true
+    }
+}
+
+/// From how many bytes on a payload may lie on pages that are not there yet.
+const TOUCH_MIN: usize = 4096;
+
+/// Reads a byte of each page of a long payload, so that a page fault happens before the lock is
+/// taken and stalls nobody else.
+#[inline]
+pub(crate) fn touch(payload: &[u8]) {
+    if payload.len() > TOUCH_MIN {
+        payload.iter().step_by(TOUCH_MIN).chain(payload.last()).for_each(|byte| {
+            hint::black_box(*byte);
+        });
+    }
 }
 
 /// Takes the lock for `me` if nobody holds it.
@@ -105,10 +144,16 @@ impl<M: Memory> Locked<'_, M> {
         step: impl FnOnce(&mut Window, &Ring<M>) -> Result<Sent, E>,
     ) -> Result<Sent, E> {
         let sent = step(&mut self.window, self.ring)?;
+        self.finish(sent);
+        Ok(sent)
+    }
+
+    /// What follows publishing.
+    #[inline(always)]
+    fn finish(&mut self, sent: Sent) {
         self.news = News::Some;
         self.ring.add(Word::SentMsgs, sent.count as u64);
         self.ring.add(Word::SentBytes, sent.payload_len as u64);
-        Ok(sent)
     }
 }
 

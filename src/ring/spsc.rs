@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Release, SeqCst};
 use std::sync::atomic::compiler_fence;
 
 use super::doorbell::{Wakes, notify_consumer};
-use super::{Memory, Ring, Sent, Window, Word};
+use super::{Memory, Ring, SendFast, Sent, Window, Word};
 use crate::error::Damage;
 
 /// The one producer of a ring.
@@ -38,12 +38,33 @@ impl SpscProducer {
         step: impl FnOnce(&mut Window, &Ring<M>) -> Result<Sent, E>,
     ) -> Result<usize, E> {
         let sent = step(&mut self.window, ring)?;
+        self.finish(ring, wakes, sent);
+        Ok(sent.count)
+    }
+
+    /// What follows publishing: the consumer is notified, and then the control block learns of it, for tools
+    /// and successors.
+    #[inline(always)]
+    fn finish<M: Memory>(&mut self, ring: &Ring<M>, wakes: &Wakes, sent: Sent) {
         notify_consumer(ring, &mut self.relies_on_barriers, wakes);
-        // Off the path of the message just sent, for tools and successors.
         ring.memory.store(Word::Tail, self.window.tail, Release);
         compiler_fence(SeqCst); // before anything else is written, see `Window::take_over`
         ring.add(Word::SentMsgs, sent.count as u64);
         ring.add(Word::SentBytes, sent.payload_len as u64);
-        Ok(sent.count)
+    }
+}
+
+impl<M: Memory> SendFast<M> for SpscProducer {
+    #[inline(always)]
+    fn send_fast(
+        &mut self,
+        ring: &Ring<M>,
+        wakes: &Wakes,
+        payload: &[u8],
+        _count: impl FnOnce(Sent),
+    ) -> bool {
+        let Some(sent) = self.window.send_fast(ring, payload) else { return false };
+        self.finish(ring, wakes, sent);
+        true
     }
 }
