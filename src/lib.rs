@@ -93,10 +93,13 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod backoff;
 mod carrier;
 #[doc(hidden)]
 pub mod crash;
+mod deadline;
 mod endpoint;
+mod ends;
 mod error;
 mod handle;
 pub mod inspect;
@@ -105,13 +108,14 @@ pub mod object;
 mod os;
 mod region;
 mod ring;
-mod watcher;
+mod wait;
 
-pub use endpoint::{
-    Claim, Deadline, Discipline, Disconnect, DrainFlow, Interrupter, Iter, MessagePacket, Mpsc,
-    MpscConsumer, MpscProducer, Peers, Receiver, RecordRef, RecvError, RecvTimeoutError, SendError,
-    SendTimeoutError, Sender, Spsc, SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable,
-    wait_any,
+pub use deadline::Deadline;
+pub use endpoint::{Disconnect, Interrupter, Peers};
+pub use ends::{
+    Claim, Discipline, DrainFlow, Iter, MessagePacket, Mpsc, MpscConsumer, MpscProducer, Receiver,
+    RecordRef, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, Spsc,
+    SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
 };
 pub use error::{Damage, Error};
 pub use handle::{

@@ -8,10 +8,10 @@ use rustix::io::Errno;
 use tombolo_abi::{LockWord, Slot, slot_flags};
 
 use super::listener::{Listener, Said, said};
+use crate::endpoint::slot_table::slot_u32;
 use crate::os::descriptor::Descriptor;
 use crate::os::socket;
 use crate::region::Region;
-use crate::region::slot_table::slot_u32;
 
 /// More connections than a rendezvous holds. Others may put them in as fast as they are taken out.
 const WAITING_MAX: u32 = 4096;

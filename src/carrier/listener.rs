@@ -21,10 +21,10 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use tombolo_abi::{LockWord, Slot};
 
+use crate::endpoint::slot_table::{is_seen_as, slot_offset};
 use crate::os::descriptor::Descriptor;
 use crate::os::file::FileId;
 use crate::os::{random, socket};
-use crate::region::slot_table::{is_seen_as, slot_offset};
 use crate::region::{Place, Region};
 
 /// Names that are tried before the directory is taken to be full of them.
@@ -216,7 +216,7 @@ mod tests {
             let slot = region.shared().entries()[0].rx_slot;
             let incarnation = offset_of!(Slot, incarnation);
             let incarnation =
-                crate::region::slot_table::slot_u32(region.shared(), slot, incarnation);
+                crate::endpoint::slot_table::slot_u32(region.shared(), slot, incarnation);
             let owner = LockWord { slot, incarnation: incarnation.load(Acquire) };
             let shared = region.shared();
             let listener = Listener::open(shared, shared.place().unwrap(), 0, owner);

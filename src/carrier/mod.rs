@@ -26,6 +26,7 @@
 mod connection;
 mod door;
 mod incoming;
+pub(crate) mod intake;
 mod listener;
 mod outgoing;
 

@@ -216,7 +216,7 @@ mod tests {
 
     use super::super::connection::tests::region;
     use super::*;
-    use crate::region::slot_table::slot_u32;
+    use crate::endpoint::slot_table::slot_u32;
     use crate::{EventsRegion, MpscConsumer, MpscOrder};
 
     /// A region whose ring 1 has a consumer, and no senders but those of the test.

@@ -1,23 +1,22 @@
 //! An endpoint that was claimed, with its ring.
 
 use std::mem::offset_of;
-use std::sync::atomic::Ordering::Acquire;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use tombolo_abi::{RingControl, RingEntry, RingKind, Role};
+use tombolo_abi::{RingControl, RingEntry, RingKind, Role, Slot};
 
-use super::errors::NotSent;
-use super::group::Group;
-use super::interrupt::Until;
-use super::peer::Meeting;
-use super::slot::{OwnedSlot, Wanted};
-use crate::carrier::Outgoing;
+use crate::endpoint::group::Group;
+use crate::endpoint::interrupt::Until;
+use crate::endpoint::meeting::Meeting;
+use crate::endpoint::slot::{OwnedSlot, Wanted};
+use crate::endpoint::watcher::Watch;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;
 use crate::ring::doorbell::{Look, look};
-use crate::ring::{Memory, Refusal, Ring, Word};
-use crate::watcher::Watch;
+use crate::ring::{Memory, Ring, Wakes, Word};
 
 /// An owned slot and the ring that it belongs to.
 #[derive(Debug)]
@@ -33,13 +32,11 @@ pub(crate) struct Attached {
     /// Its directory entry, from the private copy; a receiver's of lanes is that of the first.
     pub(crate) entry: RingEntry,
     /// The rings that share the consumer.
-    pub(super) group: Group,
+    pub(crate) group: Group,
     /// Whom it has met on the other side.
     pub(crate) meeting: Meeting,
     /// Tells when somebody there is gone.
     pub(crate) watch: Watch,
-    /// A sender's connection for handles. To be locked before the ring's lock is taken.
-    outgoing: Mutex<Outgoing>,
 }
 
 impl Attached {
@@ -76,19 +73,13 @@ impl Attached {
         let doorbell = entry.control_offset + doorbell as u64;
         let watch = Watch::start(region, slot.identity(), others, doorbell)?;
         let ring = map_ring(region, index, group.rings.start)?;
-        let outgoing = Mutex::default();
-        let end = Self { slot, role, ring, index, entry, group, meeting, watch, outgoing };
+        let end = Self { slot, role, ring, index, entry, group, meeting, watch };
         end.check_usable()?;
         Ok(end)
     }
 
-    /// The connection for handles, which clones of a sender use one after the other.
-    pub(super) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
-        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether this is an end of a lane.
-    pub(super) fn is_lane(&self) -> bool {
+    pub(crate) fn is_lane(&self) -> bool {
         self.entry.ring_kind() == Some(RingKind::Lane)
     }
 
@@ -101,13 +92,13 @@ impl Attached {
 
     /// Whether there is nothing wrong: four loads of words that don't change.
     #[inline]
-    pub(super) fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.is_whole() && self.may_send_fast()
     }
 
     /// As [`Self::is_sound`], but for [`Self::is_whole`], which is asked behind each message.
     #[inline]
-    pub(super) fn may_send_fast(&self) -> bool {
+    pub(crate) fn may_send_fast(&self) -> bool {
         self.ring.memory.is_ours() && self.slot.is_surely_kept() && self.ring.is_open()
     }
 
@@ -131,7 +122,7 @@ impl Attached {
 
     /// As [`Self::check_whole`].
     #[inline]
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         !self.ring.memory.is_cut()
     }
 
@@ -143,7 +134,7 @@ impl Attached {
 
     /// As [`Self::damaged_at`], of any ring of the group.
     #[cold]
-    pub(super) fn damaged_in(&self, ring: u32, damage: Damage, position: u64) -> Error {
+    pub(crate) fn damaged_in(&self, ring: u32, damage: Damage, position: u64) -> Error {
         if let Err(cut) = self.check_whole() {
             return cut; // the damage is ours alone
         }
@@ -158,18 +149,81 @@ impl Attached {
         self.damaged_at(damage, position_of(damage))
     }
 
-    /// What to say of a refusal; damage is marked.
-    #[cold]
-    pub(crate) fn refused(&self, refusal: Refusal) -> NotSent {
-        match refusal {
-            Refusal::Full(wanted) => NotSent::Full(wanted),
-            Refusal::Damaged(damage) => self.damaged(damage).into(),
+    /// Departures that the watcher has counted, in the lower half, and slots of the region that changed
+    /// hands, in the upper: whatever happens to a peer, one of them counts it.
+    #[inline]
+    pub(crate) fn counted(&self) -> u64 {
+        let changes = self.slot.region().membership().load(Acquire); // edge `handover`
+        u64::from(changes) << 32 | u64::from(self.watch.departures())
+    }
+
+    /// Whether anything was counted since `known`.
+    #[inline]
+    pub(crate) fn has_news(&self, known: Option<u64>) -> bool {
+        Some(self.counted()) != known
+    }
+
+    /// Whether there were departures since `known` was counted. To be asked behind the fence of arming:
+    /// edge `departure`. A slot that changed hands wakes the watcher, which counts what follows from it.
+    pub(crate) fn has_departures(&self, known: Option<u64>) -> bool {
+        Some(self.watch.departures()) != known.map(|known| known as u32)
+    }
+
+    /// Counts a sleep that is about to begin.
+    pub(crate) fn count_sleep(&self) {
+        if self.role == Role::Receiver {
+            self.count_control(offset_of!(RingControl, sleeps));
         }
+        self.slot.count(offset_of!(Slot, sleeps));
+    }
+
+    /// Counts it if a sleep was ended by a departure since `known` was counted, and says so.
+    pub(crate) fn count_departure(&self, known: Option<u64>) -> bool {
+        let by_departure = self.has_departures(known);
+        if by_departure {
+            self.slot.count(offset_of!(Slot, woken_by_death));
+        }
+        by_departure
+    }
+
+    /// Counts a wake-up of the consumer that found nothing.
+    pub(crate) fn count_spurious(&self) {
+        self.count_control(offset_of!(RingControl, spurious));
+    }
+
+    /// Stores what `wakes` has counted, now and then.
+    #[inline]
+    pub(crate) fn settle_now_and_then(&self, wakes: &Wakes) {
+        if wakes.is_due() {
+            self.settle(wakes);
+        }
+    }
+
+    /// Stores what `wakes` has counted.
+    #[cold]
+    pub(crate) fn settle(&self, wakes: &Wakes) {
+        if self.ring.memory.is_ours() && self.slot.check_kept().is_ok() {
+            let (sent, elided) = wakes.take();
+            self.slot.add(offset_of!(Slot, wakes_sent), sent.into());
+            self.slot.add(offset_of!(Slot, wakes_elided), elided.into());
+        }
+    }
+
+    fn count_control(&self, offset: usize) {
+        self.ring.memory.group_u64(offset).fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn rx_wake(&self) -> &AtomicU32 {
+        self.ring.memory.group_u32(offset_of!(RingControl, rx_wake))
+    }
+
+    pub(crate) fn tx_wake(&self) -> &AtomicU32 {
+        self.ring.memory.control_u32(offset_of!(RingControl, tx_wake))
     }
 }
 
 /// The position that `damage` itself tells, else 0.
-pub(super) fn position_of(damage: Damage) -> u64 {
+pub(crate) fn position_of(damage: Damage) -> u64 {
     match damage {
         Damage::Position { found, .. } => found,
         _ => 0,
@@ -183,7 +237,7 @@ pub(crate) fn entry(region: &Region, index: u32) -> Result<RingEntry, Error> {
 }
 
 /// Ring `index`, mapped, in the group whose first ring is `first`.
-pub(super) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<RingSpan>, Error> {
+pub(crate) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<RingSpan>, Error> {
     let (entry, first) = (entry(region, index)?, entry(region, first)?);
     let RingEntry { control_offset, data_offset, capacity, .. } = entry;
     let controls = (control_offset, first.control_offset);

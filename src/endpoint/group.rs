@@ -12,13 +12,13 @@ use crate::region::Region;
 /// The rings that share a consumer. Lanes lie one after the other in the directory, and so do their
 /// producers' slots.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// The rings. The first one lends the words that they share.
-    pub(super) rings: Range<u32>,
+    pub(crate) rings: Range<u32>,
     /// The producers' slots.
-    pub(super) tx_slots: Range<u16>,
+    pub(crate) tx_slots: Range<u16>,
     /// Whether each of them has a ring of its own.
-    pub(super) of_lanes: bool,
+    pub(crate) of_lanes: bool,
 }
 
 impl Group {
@@ -27,7 +27,7 @@ impl Group {
     /// # Errors
     /// [`Error::Layout`] where the lanes of the group don't follow each other: such a region may be
     /// sound, but this version cannot use it.
-    pub(super) fn of(region: &Region, first: u32) -> Result<Self, Error> {
+    pub(crate) fn of(region: &Region, first: u32) -> Result<Self, Error> {
         let entries = region.entries();
         let Some(entry) = entries.get(first as usize) else {
             return Err(Error::NoSuchRing { kind: "such" });
@@ -51,7 +51,7 @@ impl Group {
     }
 
     /// The ring of the producer that has `slot`.
-    pub(super) fn ring_of(&self, slot: u16) -> u32 {
+    pub(crate) fn ring_of(&self, slot: u16) -> u32 {
         if !self.of_lanes {
             return self.rings.start;
         }
@@ -60,7 +60,7 @@ impl Group {
 
     /// Wakes whoever waits for room in any of the rings.
     #[cold]
-    pub(super) fn wake_producers(&self, region: &Region) {
+    pub(crate) fn wake_producers(&self, region: &Region) {
         for entry in &region.entries()[self.rings.start as usize..self.rings.end as usize] {
             futex::disarm_and_wake(tx_wake(region, entry), i32::MAX as u32);
         }

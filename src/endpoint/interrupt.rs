@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use super::Deadline;
+use crate::deadline::Deadline;
 use crate::os::futex::{self, Moment, Sleeping, Woken};
 
 /// How late an interrupt is noticed if the kernel cannot sleep on two words.
@@ -57,43 +57,43 @@ impl Interrupter {
 
 /// A handle's side of its interrupters. Costs nothing as long as there are none.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupts(Option<Arc<AtomicU32>>);
+pub(crate) struct Interrupts(Option<Arc<AtomicU32>>);
 
 impl Interrupts {
     /// Those of a call that nothing interrupts.
-    pub(super) const fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self(None)
     }
 
     /// An interrupter of this handle.
-    pub(super) fn interrupter(&mut self) -> Interrupter {
+    pub(crate) fn interrupter(&mut self) -> Interrupter {
         Interrupter { word: self.0.get_or_insert_default().clone() }
     }
 
     /// Whether there are interrupters.
-    pub(super) fn are_possible(&self) -> bool {
+    pub(crate) fn are_possible(&self) -> bool {
         self.0.is_some()
     }
 
     /// Whether a call is to end.
     #[inline]
-    pub(super) fn is_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         self.0.as_ref().is_some_and(|word| word.load(Relaxed) != 0)
     }
 
     /// As [`Self::is_pending`]; the call that asks is the one that ends.
     #[inline]
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.is_pending() && self.0.as_ref().is_some_and(|word| word.swap(0, Acquire) != 0)
     }
 
     /// What to sleep on beside the ring's word.
-    pub(super) fn sleeping(&self) -> Option<Sleeping> {
+    pub(crate) fn sleeping(&self) -> Option<Sleeping> {
         self.0.as_ref().map(|word| Sleeping::on_own(word, 0))
     }
 
     /// Sleeps while `word` is `expected` and no interrupt comes.
-    pub(super) fn sleep(&self, word: &AtomicU32, expected: u32, until: Option<Moment>) -> Woken {
+    pub(crate) fn sleep(&self, word: &AtomicU32, expected: u32, until: Option<Moment>) -> Woken {
         let Some(interrupt) = self.sleeping() else { return futex::wait(word, expected, until) };
         match futex::wait_any(&[Sleeping::on(word, expected), interrupt], until) {
             Ok(woken) => woken,
@@ -119,13 +119,13 @@ impl Interrupts {
 /// How long a call may wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Until<'a> {
-    pub(super) deadline: Deadline,
-    pub(super) interrupts: &'a Interrupts,
+    pub(crate) deadline: Deadline,
+    pub(crate) interrupts: &'a Interrupts,
 }
 
 impl Until<'_> {
     /// Whether to wait no longer.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.interrupts.is_pending() || self.deadline.has_passed()
     }
 }

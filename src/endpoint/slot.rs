@@ -18,18 +18,18 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
 
-use super::backoff::Backoff;
-use super::interrupt::{Interrupts, Until};
+use crate::backoff::Backoff;
 use crate::crash::{crash_point, test_point};
+use crate::endpoint::interrupt::{Interrupts, Until};
+use crate::endpoint::slot_table::{byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32};
+use crate::endpoint::watcher::Pulse;
 use crate::error::Error;
 use crate::mem::LockMapping;
 use crate::os::descriptor::Descriptor;
 use crate::os::process::ProcessId;
 use crate::os::{fork, ofd};
-use crate::region::slot_table::{byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32};
 use crate::region::{InitLock, Region};
 use crate::ring::Sent;
-use crate::watcher::Pulse;
 
 /// How long a claim keeps trying for a byte that is held, at the least: a holder that was reaped
 /// may hold it still for a moment.
@@ -122,7 +122,7 @@ impl OwnedSlot {
             }
             let is_replaced = attaching.is_none();
             drop(attaching); // who only waits is in no replacer's way
-            if !backoff.wait(until) {
+            if until.is_over() || !backoff.wait(until.deadline) {
                 return Err(if is_replaced { region.replacing() } else { busy(region, wanted) });
             }
         }

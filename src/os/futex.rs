@@ -15,6 +15,8 @@ use rustix::thread::futex::{WakeOp, WakeOpCmp};
 use rustix::time::{ClockId, clock_gettime};
 use tombolo_abi::wake;
 
+use crate::deadline::Deadline;
+
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
@@ -39,6 +41,11 @@ impl Moment {
         let then = now.checked_add(duration)?;
         let tv_sec = then.as_secs().try_into().ok()?;
         Some(Self(Timespec { tv_sec, tv_nsec: then.subsec_nanos().into() }))
+    }
+
+    /// When `deadline` has passed, or `limit` from now if that is sooner.
+    pub(crate) fn within(deadline: Deadline, limit: Duration) -> Option<Self> {
+        Self::after(deadline.remaining().map_or(limit, |remaining| remaining.min(limit)))
     }
 }
 

@@ -14,7 +14,6 @@ mod plan;
 mod refusal;
 mod rendezvous;
 mod replace;
-pub(crate) mod slot_table;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

@@ -140,7 +140,7 @@ impl Window {
         }
         let free = ring.rules.capacity - self.tail.wrapping_sub(self.head);
         let needed = free.saturating_add(recount.distance(self.head)).min(ring.rules.capacity);
-        Err(ring.full(NoRoom { tail: self.tail, needed, comfortable: needed }))
+        Err(Refusal::full(ring, NoRoom { tail: self.tail, needed, comfortable: needed }))
     }
 
     /// Handles of all records from `head` to `tail`. Nothing changes them: their space is the producer's

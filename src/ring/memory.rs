@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use tombolo_abi::{RecordRules, RingControl, RingEntry, RingState};
 
-use super::{NoRoom, Refusal};
 use crate::error::Damage;
 use crate::mem::{RingSpan, copy};
 use crate::os::{futex, membarrier};
@@ -322,13 +321,6 @@ impl<M: Memory> Ring<M> {
     pub(super) fn add(&self, counter: Word, amount: u64) {
         let before = self.memory.load(counter, Relaxed);
         self.memory.store(counter, before.wrapping_add(amount), Relaxed);
-    }
-
-    /// Refuses for lack of room, and counts that.
-    #[cold]
-    pub(super) fn full(&self, wanted: NoRoom) -> Refusal {
-        self.add(Word::FullEvents, 1);
-        Refusal::Full(wanted)
     }
 
     /// How much is freed between two looks after blocked producers.

@@ -80,6 +80,15 @@ pub(crate) enum Refusal {
     Damaged(Damage),
 }
 
+impl Refusal {
+    /// For lack of room, which is counted.
+    #[cold]
+    pub(super) fn full<M: Memory>(ring: &Ring<M>, wanted: NoRoom) -> Self {
+        ring.add(Word::FullEvents, 1);
+        Self::Full(wanted)
+    }
+}
+
 impl From<Damage> for Refusal {
     fn from(damage: Damage) -> Self {
         Self::Damaged(damage)
@@ -126,7 +135,7 @@ impl Window {
     pub(crate) fn no_room<M: Memory>(&self, ring: &Ring<M>, end: u64) -> Refusal {
         let needed = end.wrapping_sub(self.tail).wrapping_add(RECORD_HEADER_LEN);
         let comfortable = needed.max(ring.freed_step());
-        ring.full(NoRoom { tail: self.tail, needed, comfortable })
+        Refusal::full(ring, NoRoom { tail: self.tail, needed, comfortable })
     }
 
     #[cold]

@@ -1,25 +1,26 @@
 //! Sleeping of both sides: on which word, and what is counted.
 
-use std::mem::offset_of;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
-use tombolo_abi::{RingControl, Role, Slot};
-
-use super::attached::Attached;
-use super::bell::Sleep;
-use super::interrupt::Until;
-use crate::os::futex::Woken;
+use crate::endpoint::attached::Attached;
+use crate::endpoint::interrupt::Until;
+use crate::endpoint::peer::Peer;
+use crate::error::Error;
+use crate::os::futex::{Moment, Woken};
+use crate::ring::NoRoom;
 use crate::ring::doorbell::arm_for_room;
-use crate::ring::{NoRoom, Wakes};
 
 /// The longest sleep: under all that wakes a sleeper, it looks by itself now and then.
-pub(super) const SLEEP_MAX: Duration = Duration::from_secs(1);
+pub(crate) const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// The longest sleep of an end whose peer is not there: a death changes no count.
+const PEER_SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// Somebody on the other side is gone.
     ByDeparture,
     /// Something else may have happened.
@@ -28,131 +29,118 @@ pub(super) enum Ended {
     TimedOut,
 }
 
-impl Attached {
-    /// Sleeps as a consumer that has armed, unless there were departures since `known` was counted.
-    pub(super) fn sleep_for_record(
-        &self,
-        Sleep { word, limit }: Sleep,
-        known: Option<u64>,
-        until: Until<'_>,
-    ) -> Ended {
-        self.sleep_on((self.rx_wake(), word), known, until, limit)
-    }
+/// What to sleep on, and for how long at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sleep {
+    pub(crate) word: u32,
+    pub(crate) limit: Duration,
+}
 
-    /// Sleeps as a producer until there is space for `wanted`, if there is none yet and there were no
-    /// departures since `known` was counted.
-    pub(crate) fn sleep_for_room(&self, wanted: &NoRoom, known: Option<u64>, until: Until<'_>) {
-        // An arming that is not slept on stays: it costs the consumer one system call.
-        if let Some(word) = arm_for_room(&self.ring, wanted) {
-            self.sleep_on((self.tx_wake(), word), known, until, SLEEP_MAX);
+/// Why a wait ended with nothing to do.
+#[derive(Debug)]
+pub(crate) enum GaveUp {
+    Timeout,
+    Interrupted,
+    Failed(Error),
+}
+
+impl From<Error> for GaveUp {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Sleeps as a consumer that has armed, unless there were departures since `known` was counted.
+pub(crate) fn sleep_for_record(
+    end: &Attached,
+    Sleep { word, limit }: Sleep,
+    known: Option<u64>,
+    until: Until<'_>,
+) -> Ended {
+    sleep_on(end, (end.rx_wake(), word), known, until, limit)
+}
+
+/// Sleeps as a producer until there is space for `wanted`, if there is none yet and there were no
+/// departures since `known` was counted.
+pub(crate) fn sleep_for_room(
+    end: &Attached,
+    wanted: &NoRoom,
+    known: Option<u64>,
+    until: Until<'_>,
+) {
+    // An arming that is not slept on stays: it costs the consumer one system call.
+    if let Some(word) = arm_for_room(&end.ring, wanted) {
+        sleep_on(end, (end.tx_wake(), word), known, until, SLEEP_MAX);
+    }
+}
+
+fn sleep_on(
+    end: &Attached,
+    (doorbell, word): (&AtomicU32, u32),
+    known: Option<u64>,
+    until: Until<'_>,
+    limit: Duration,
+) -> Ended {
+    if end.has_departures(known) {
+        return Ended::ByDeparture;
+    }
+    if !end.ring.is_open() {
+        return Ended::Perhaps; // edge `poison`: marked before the arming, told by the next look
+    }
+    end.count_sleep();
+    match until.interrupts.sleep(doorbell, word, Moment::within(until.deadline, limit)) {
+        _ if end.count_departure(known) => Ended::ByDeparture,
+        Woken::Perhaps => Ended::Perhaps,
+        Woken::TimedOut => Ended::TimedOut,
+    }
+}
+
+/// Sleeps until an endpoint of the region changes hands, if none has since the count was `seen`.
+pub(crate) fn sleep_for_peer(end: &Attached, seen: u32, until: Until<'_>) {
+    let moment = Moment::within(until.deadline, PEER_SLEEP_MAX);
+    until.interrupts.sleep(end.slot.region().membership(), seen, moment);
+}
+
+/// Waits until a process owns an endpoint of the other side, or one has owned it since `peer` was found
+/// disconnected, or else since now: it may have left messages, and a lane has no next owner before
+/// they are taken.
+pub(crate) fn wait_for_peer(end: &Attached, peer: &Peer, until: Until<'_>) -> Result<(), GaveUp> {
+    let mut before = peer.disconnected_at();
+    loop {
+        end.check_usable()?;
+        // Before the bytes are asked after: a peer that attaches after that changes it.
+        let seen = end.slot.region().membership().load(Acquire);
+        let look = end.meeting.look(&end.slot)?;
+        if look.is_any_alive || *before.get_or_insert(look.incarnations) != look.incarnations {
+            return Ok(());
         }
-    }
-
-    fn sleep_on(
-        &self,
-        (doorbell, word): (&AtomicU32, u32),
-        known: Option<u64>,
-        until: Until<'_>,
-        limit: Duration,
-    ) -> Ended {
-        if self.has_departures(known) {
-            return Ended::ByDeparture;
+        if until.interrupts.take() {
+            return Err(GaveUp::Interrupted);
         }
-        if !self.ring.is_open() {
-            return Ended::Perhaps; // edge `poison`: marked before the arming, told by the next look
+        if until.deadline.has_passed() {
+            return Err(GaveUp::Timeout);
         }
-        self.count_sleep();
-        match until.interrupts.sleep(doorbell, word, until.deadline.moment_within(limit)) {
-            _ if self.count_departure(known) => Ended::ByDeparture,
-            Woken::Perhaps => Ended::Perhaps,
-            Woken::TimedOut => Ended::TimedOut,
-        }
-    }
-
-    /// Departures that the watcher has counted, in the lower half, and slots of the region that changed
-    /// hands, in the upper: whatever happens to a peer, one of them counts it.
-    #[inline]
-    pub(crate) fn counted(&self) -> u64 {
-        let changes = self.slot.region().membership().load(Acquire); // edge `handover`
-        u64::from(changes) << 32 | u64::from(self.watch.departures())
-    }
-
-    /// Whether anything was counted since `known`.
-    #[inline]
-    pub(crate) fn has_news(&self, known: Option<u64>) -> bool {
-        Some(self.counted()) != known
-    }
-
-    /// Whether there were departures since `known` was counted. To be asked behind the fence of arming:
-    /// edge `departure`. A slot that changed hands wakes the watcher, which counts what follows from it.
-    pub(crate) fn has_departures(&self, known: Option<u64>) -> bool {
-        Some(self.watch.departures()) != known.map(|known| known as u32)
-    }
-
-    /// Counts a sleep that is about to begin.
-    pub(crate) fn count_sleep(&self) {
-        if self.role == Role::Receiver {
-            self.count_control(offset_of!(RingControl, sleeps));
-        }
-        self.slot.count(offset_of!(Slot, sleeps));
-    }
-
-    /// Counts it if a sleep was ended by a departure since `known` was counted, and says so.
-    pub(crate) fn count_departure(&self, known: Option<u64>) -> bool {
-        let by_departure = self.has_departures(known);
-        if by_departure {
-            self.slot.count(offset_of!(Slot, woken_by_death));
-        }
-        by_departure
-    }
-
-    /// Counts a wake-up of the consumer that found nothing.
-    pub(crate) fn count_spurious(&self) {
-        self.count_control(offset_of!(RingControl, spurious));
-    }
-
-    /// Stores what `wakes` has counted, now and then.
-    #[inline]
-    pub(crate) fn settle_now_and_then(&self, wakes: &Wakes) {
-        if wakes.is_due() {
-            self.settle(wakes);
-        }
-    }
-
-    /// Stores what `wakes` has counted.
-    #[cold]
-    pub(crate) fn settle(&self, wakes: &Wakes) {
-        if self.ring.memory.is_ours() && self.slot.check_kept().is_ok() {
-            let (sent, elided) = wakes.take();
-            self.slot.add(offset_of!(Slot, wakes_sent), sent.into());
-            self.slot.add(offset_of!(Slot, wakes_elided), elided.into());
-        }
-    }
-
-    fn count_control(&self, offset: usize) {
-        self.ring.memory.group_u64(offset).fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn rx_wake(&self) -> &AtomicU32 {
-        self.ring.memory.group_u32(offset_of!(RingControl, rx_wake))
-    }
-
-    fn tx_wake(&self) -> &AtomicU32 {
-        self.ring.memory.control_u32(offset_of!(RingControl, tx_wake))
+        sleep_for_peer(end, seen, until);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use tombolo_abi::{RingControl, Slot};
+
     use super::*;
-    use crate::endpoint::bell::OneRing;
-    use crate::endpoint::claimed::Claimed;
-    use crate::endpoint::discipline::Discipline;
-    use crate::endpoint::errors::NotSent;
     use crate::endpoint::interrupt::Interrupts;
+    use crate::endpoint::slot_table::slot_offset;
+    use crate::ends::claimed::Claimed;
+    use crate::ends::errors::NotSent;
+    use crate::ends::topology::Discipline;
     use crate::error::Damage;
     use crate::os::futex;
-    use crate::region::slot_table::slot_offset;
+    use crate::wait::any::Waited;
+    use crate::wait::bell::OneRing;
     use crate::{
         Deadline, EventsRegion, MpscOrder, OpenOptions, Receiver, Sender, Spsc, TryRecvError,
     };
@@ -197,7 +185,7 @@ mod tests {
         let armed = claimed.bell.arm(end, &mut OneRing { head }).unwrap().unwrap();
         let (before, known) = (sleeps(end), known(end.counted()));
         let sleep = Sleep { limit: LIMIT, ..armed };
-        let ended = end.sleep_for_record(sleep, Some(known), uninterrupted(Deadline::NEVER));
+        let ended = sleep_for_record(end, sleep, Some(known), uninterrupted(Deadline::NEVER));
         (ended, sleeps(end) - before)
     }
 
@@ -229,7 +217,7 @@ mod tests {
         let end = tx.claimed_end().unwrap();
         meanwhile(end, &mut rx);
         let (before, known) = (sleeps(end), known(end.counted()));
-        end.sleep_for_room(&wanted, Some(known), uninterrupted(LIMIT.into()));
+        sleep_for_room(end, &wanted, Some(known), uninterrupted(LIMIT.into()));
         sleeps(end) - before
     }
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::thread::futex::OWNER_DIED;
 use tombolo_abi::{Slot, SlotState};
 
+use crate::endpoint::slot_table::slot_u32;
 use crate::os::futex;
 use crate::region::Region;
-use crate::region::slot_table::slot_u32;
 
 /// Times that the byte of somebody who seems to be gone is asked after, before that is left to the
 /// tick: a core dump may take minutes, and a word may lie.

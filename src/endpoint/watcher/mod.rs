@@ -38,11 +38,11 @@ use tombolo_abi::{LockWord, Slot, slot_flags};
 
 use self::peers::Peers;
 use self::scan::Tick;
+use crate::endpoint::slot_table::{slot_offset, slot_u32};
 use crate::error::Error;
 use crate::mem::RobustList;
 use crate::os::{fork, futex};
 use crate::region::Region;
-use crate::region::slot_table::{slot_offset, slot_u32};
 
 /// A process's watcher.
 #[derive(Debug)]

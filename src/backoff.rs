@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::interrupt::Until;
+use crate::deadline::Deadline;
 
 /// The first sleep.
 const SLEEP_MIN: Duration = Duration::from_micros(50);
@@ -22,11 +22,11 @@ impl Backoff {
     }
 
     /// Sleeps a moment; `false`, without sleeping, if the wait is over.
-    pub(crate) fn wait(&mut self, until: Until<'_>) -> bool {
-        if until.is_over() {
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> bool {
+        if deadline.has_passed() {
             return false;
         }
-        let remaining = until.deadline.remaining();
+        let remaining = deadline.remaining();
         thread::sleep(remaining.map_or(self.sleep, |remaining| remaining.min(self.sleep)));
         self.sleep = (self.sleep * 2).min(SLEEP_MAX);
         true
@@ -38,19 +38,16 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::endpoint::Deadline;
-    use crate::endpoint::interrupt::Interrupts;
 
     #[test]
     fn each_wait_is_a_sleep_and_longer_than_the_one_before_until_it_is_long() {
-        static NONE: Interrupts = Interrupts::none();
         let mut backoff = Backoff::new();
         for expected in [50, 100, 200, 400, 800, 1000, 1000].map(Duration::from_micros) {
             assert_eq!(backoff.sleep, expected);
             let start = Instant::now();
-            assert!(backoff.wait(Until { deadline: Deadline::NEVER, interrupts: &NONE }));
+            assert!(backoff.wait(Deadline::NEVER));
             assert!(start.elapsed() >= expected);
         }
-        assert!(!backoff.wait(Until { deadline: Deadline::PAST, interrupts: &NONE }));
+        assert!(!backoff.wait(Deadline::PAST));
     }
 }

@@ -4,16 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tombolo_abi::LockWord;
 
-use super::attached::Attached;
-use super::group::Group;
-use crate::carrier::{Incoming, NotFetched, Wanted};
+use super::{Incoming, NotFetched, Wanted};
+use crate::endpoint::attached::Attached;
+use crate::endpoint::group::Group;
+use crate::endpoint::watcher::Upkeep;
 use crate::error::Error;
 use crate::handle::Handle;
-use crate::watcher::Upkeep;
 
 /// Where the handles of a ring come in.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub(crate) struct Intake {
     incoming: Arc<Mutex<Incoming>>,
     /// The watcher's count of departures up to which connections of the departed were closed.
     known: Option<u32>,
@@ -23,7 +23,7 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Listens, if messages of the ring may carry handles.
-    pub(super) fn open(end: &Attached) -> Result<Option<Self>, Error> {
+    pub(crate) fn open(end: &Attached) -> Result<Option<Self>, Error> {
         let region = end.slot.region();
         let Group { rings, tx_slots, .. } = &end.group;
         let entries = &region.entries()[rings.start as usize..rings.end as usize];
@@ -52,7 +52,7 @@ impl Intake {
     ///
     /// # Errors
     /// [`Error::TooManyFiles`], [`Error::HandlesLost`] without the bytes, [`Error::ProtocolViolation`].
-    pub(super) fn fetch(&self, wanted: &Wanted) -> Result<Vec<Handle>, Error> {
+    pub(crate) fn fetch(&self, wanted: &Wanted) -> Result<Vec<Handle>, Error> {
         let Wanted { ring, ext, position, count } = *wanted;
         lock(&self.incoming).fetch(wanted).map_err(|error| match error {
             NotFetched::TooManyFiles(source) => Error::TooManyFiles { ring, source },
@@ -66,13 +66,13 @@ impl Intake {
     }
 
     /// Closes what belongs to a record that was freed.
-    pub(super) fn take(&self, wanted: &Wanted) {
+    pub(crate) fn take(&self, wanted: &Wanted) {
         lock(&self.incoming).take(wanted);
     }
 
     /// Senders who are gone and have a connection still. Once the ring was seen empty after that,
     /// [`Self::forget`] them.
-    pub(super) fn departed(&mut self, end: &Attached) -> Vec<LockWord> {
+    pub(crate) fn departed(&mut self, end: &Attached) -> Vec<LockWord> {
         let count = end.watch.departures();
         if self.known == Some(count) {
             return Vec::new();
@@ -92,14 +92,14 @@ impl Intake {
 
     /// Closes the connections of these senders, with what is left in them: handles of messages that
     /// never came to be.
-    pub(super) fn forget(&mut self, departed: &[LockWord]) {
+    pub(crate) fn forget(&mut self, departed: &[LockWord]) {
         if !departed.is_empty() {
             lock(&self.incoming).forget(departed);
         }
     }
 
     /// Stops listening.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         lock(&self.incoming).close();
     }
 }

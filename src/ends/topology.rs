@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering::Acquire;
 use crossbeam_utils::Backoff;
 use tombolo_abi::{LockWord, RingKind, Slot};
 
-use super::attached::Attached;
-use super::errors::NotSent;
+use crate::endpoint::attached::Attached;
+use crate::endpoint::slot_table::pid_of_owner;
+use crate::ends::errors::NotSent;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
-use crate::region::slot_table::pid_of_owner;
 use crate::ring::{
     Held, LaneProducer, Locked, Memory, Ring, SendFast, Sent, SharedProducer, SpscProducer, Wakes,
     Window, Word, touch, transfer, try_lock,

@@ -1,42 +1,46 @@
 //! What a receiver has once it owns its endpoint, and which message is next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tombolo_abi::Role;
 
-use super::attached::Attached;
-use super::bell::{Bell, OneRing, Sleep};
-use super::discipline::Discipline;
-use super::errors::TryRecvError;
-use super::intake::Intake;
-use super::interrupt::Until;
-use super::lanes::{AllLanes, Lanes};
-use super::peer::Peer;
-use super::spin::Spin;
+use crate::carrier::intake::Intake;
+use crate::endpoint::attached::Attached;
+use crate::endpoint::interrupt::Until;
+use crate::endpoint::peer::Peer;
+use crate::ends::errors::TryRecvError;
+use crate::ends::lanes::{AllLanes, Lanes};
+use crate::ends::topology::Discipline;
 use crate::error::Error;
+use crate::os::futex::Sleeping;
 use crate::region::Region;
 use crate::ring::{Consumer, Front, Nothing, Wakes};
+use crate::wait::any::{Turn, Waited};
+use crate::wait::bell::{Bell, OneRing};
+use crate::wait::sleep::Sleep;
+use crate::wait::spin::Spin;
 
 /// What a receiver has once it owns its endpoint.
 #[derive(Debug)]
-pub struct Claimed {
-    pub(super) end: Attached,
-    pub(super) consumer: Consumer,
+pub(crate) struct Claimed {
+    pub(crate) end: Attached,
+    pub(crate) consumer: Consumer,
     /// `None` where the ring's messages carry no handles.
-    pub(super) intake: Option<Intake>,
-    pub(super) wakes: Wakes,
-    pub(super) peer: Peer,
-    pub(super) bell: Bell,
+    pub(crate) intake: Option<Intake>,
+    pub(crate) wakes: Wakes,
+    pub(crate) peer: Peer,
+    pub(crate) bell: Bell,
     /// Where it is of a group of lanes: `end` and `consumer` are those of the current one.
-    pub(super) lanes: Option<Box<Lanes>>,
-    /// When [`wait_any`](super::wait_any) last named this receiver, as a count of all it named.
-    pub(super) named: u64,
+    pub(crate) lanes: Option<Box<Lanes>>,
+    /// When `wait_any` last named this receiver, as a count of all it named.
+    pub(crate) named: u64,
 }
 
 impl Claimed {
     /// Claims the receiving endpoint of ring `index`.
     #[cold]
-    pub(super) fn claim(
+    pub(crate) fn claim(
         region: &Arc<Region>,
         index: u32,
         spin: Spin,
@@ -57,7 +61,7 @@ impl Claimed {
 
     /// The next message where nothing stands in the way, as `Receiver::take_at_once`.
     #[inline(always)]
-    pub(super) fn front_at_once<K: Discipline>(&mut self) -> Result<Option<Front>, Nothing> {
+    pub(crate) fn front_at_once<K: Discipline>(&mut self) -> Result<Option<Front>, Nothing> {
         let Self { end, consumer, peer, bell, lanes, .. } = self;
         if !end.is_sound() {
             return Ok(None);
@@ -70,7 +74,7 @@ impl Claimed {
         }
     }
 
-    pub(super) fn front(&mut self) -> Result<Option<Front>, Error> {
+    pub(crate) fn front(&mut self) -> Result<Option<Front>, Error> {
         if self.lanes.is_some() {
             return self.front_of_lanes();
         }
@@ -137,7 +141,7 @@ impl Claimed {
     }
 
     /// What to say of an empty ring.
-    pub(super) fn empty(&mut self) -> Result<Front, TryRecvError> {
+    pub(crate) fn empty(&mut self) -> Result<Front, TryRecvError> {
         match self.last_look()? {
             (Some(front), _) => Ok(front),
             (None, true) => Err(TryRecvError::Disconnected),
@@ -170,7 +174,7 @@ impl Claimed {
     }
 
     /// As [`Self::last_look`], if there may be handles that no process comes for any more.
-    pub(super) fn front_behind_departed(&mut self) -> Result<Option<Front>, Error> {
+    pub(crate) fn front_behind_departed(&mut self) -> Result<Option<Front>, Error> {
         match self.intake {
             Some(_) => self.last_look().map(|(front, _)| front),
             None => Ok(None),
@@ -178,7 +182,7 @@ impl Claimed {
     }
 
     /// Waits until there may be something to do.
-    pub(super) fn wait(&mut self, until: Until<'_>) -> Result<(), Error> {
+    pub(crate) fn wait(&mut self, until: Until<'_>) -> Result<(), Error> {
         let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
         let (head, known) = (consumer.head(), peer.asked());
         match lanes {
@@ -186,10 +190,10 @@ impl Claimed {
             Some(lanes) => bell.wait(end, &mut AllLanes { lanes, head }, wakes, known, until),
         }
     }
+}
 
-    /// Whether [`wait_any`](super::wait_any()) is to name this receiver: there is a message or an error, or
-    /// the other side became disconnected.
-    pub(super) fn is_ready(&mut self) -> bool {
+impl Waited for Claimed {
+    fn is_ready(&mut self) -> bool {
         let usable = self.end.check_usable().and_then(|()| self.front());
         match usable
             .and_then(|front| front.map_or_else(|| self.last_look(), |it| Ok((Some(it), false))))
@@ -199,18 +203,7 @@ impl Claimed {
         }
     }
 
-    /// Notes that `wait_any` has named this receiver, as the `count`th of all. One that has a message was
-    /// named for that: that the other side is disconnected is still to be said.
-    pub(super) fn note_named(&mut self, count: u64) {
-        self.named = count;
-        if matches!(self.front(), Ok(None)) {
-            self.peer.note_named();
-        }
-    }
-
-    /// Arms for a sleep on several receivers; `None` where this one is no reason to sleep. Disarm
-    /// afterwards, either way.
-    pub(super) fn arm(&mut self) -> Option<Sleep> {
+    fn arm(&mut self) -> Option<(Sleeping, Duration)> {
         let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
         end.settle(wakes);
         let head = consumer.head();
@@ -218,18 +211,37 @@ impl Claimed {
             None => bell.arm(end, &mut OneRing { head }),
             Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
         };
-        let sleep = sleep.ok()?; // an error is told by the next receive
-        sleep.filter(|_| !end.has_departures(peer.asked()) && end.ring.is_open())
+        let Sleep { word, limit } = sleep.ok()??; // an error is told by the next receive
+        let may_sleep = !end.has_departures(peer.asked()) && end.ring.is_open();
+        may_sleep.then(|| (Sleeping::on(end.rx_wake(), word), limit))
     }
 
-    /// Disarms after a sleep, or after none.
-    pub(super) fn disarm(&mut self) {
+    fn disarm(&mut self) {
         self.bell.disarm(&self.end);
     }
 
-    /// Counts it where the sleep was ended by a departure.
-    pub(super) fn count_departure(&self) {
+    fn count_sleep(&self) {
+        self.end.count_sleep();
+    }
+
+    fn count_departure(&self) {
         self.end.count_departure(self.peer.asked());
+    }
+
+    fn note_timeout(&mut self) {
+        self.bell.note_time_out();
+    }
+
+    /// One that has a message was named for that: that the other side is disconnected is still to be said.
+    fn note_named(&mut self, count: u64) {
+        self.named = count;
+        if matches!(self.front(), Ok(None)) {
+            self.peer.note_named();
+        }
+    }
+
+    fn turn(&mut self) -> Turn<'_> {
+        Turn { named: self.named, spin: &mut self.bell.spin }
     }
 }
 
@@ -256,7 +268,7 @@ mod tests {
 
     use super::*;
     use crate::carrier::HandOver;
-    use crate::region::slot_table::slot_offset;
+    use crate::endpoint::slot_table::slot_offset;
     use crate::ring::{Memory, Word};
     use crate::{
         Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, SpscReceiver,
@@ -273,7 +285,7 @@ mod tests {
         tx.claim().unwrap();
         let end = tx.claimed_end().unwrap();
         let (region, ring) = (&**end.slot.region(), end.index);
-        let mut outgoing = end.outgoing();
+        let mut outgoing = tx.usable_claimed().unwrap().outgoing();
         outgoing.connect(region, ring).unwrap();
         let (sender, handles) = (end.slot.identity(), &[handle][..]);
         outgoing

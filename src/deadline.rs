@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::os::futex::Moment;
-
 /// A moment at which waiting ends.
 ///
 /// # Examples
@@ -44,11 +42,6 @@ impl Deadline {
             When::At(instant) => Some(instant.saturating_duration_since(Instant::now())),
             When::Never => None,
         }
-    }
-
-    /// When it has passed, or `limit` from now where that is sooner.
-    pub(crate) fn moment_within(self, limit: Duration) -> Option<Moment> {
-        Moment::after(self.remaining().map_or(limit, |remaining| remaining.min(limit)))
     }
 }
 

@@ -5,10 +5,10 @@ use std::thread::panicking;
 
 use tombolo_abi::Slot;
 
-use super::MessagePacket;
-use super::attached::Attached;
-use super::intake::Intake;
 use crate::carrier::Wanted;
+use crate::carrier::intake::Intake;
+use crate::endpoint::attached::Attached;
+use crate::ends::message::MessagePacket;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::mem::Payload;
@@ -49,7 +49,7 @@ pub struct RecordRef<'a> {
 /// each record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub(super) enum LentWhile {
+pub(crate) enum LentWhile {
     /// Nothing unwound.
     Calm,
     /// A panic unwound already: it did not begin while the message was looked at.
@@ -58,7 +58,7 @@ pub(super) enum LentWhile {
 
 impl LentWhile {
     #[inline(always)]
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         if panicking() { Self::Unwinding } else { Self::Calm }
     }
 }
@@ -66,7 +66,7 @@ impl LentWhile {
 impl<'a> RecordRef<'a> {
     /// Lends `front` of the ring at `end`, which has `payload`.
     #[inline(always)]
-    pub(super) fn new(
+    pub(crate) fn new(
         end: &'a Attached,
         consumer: &'a mut Consumer,
         wakes: &'a Wakes,
@@ -159,12 +159,12 @@ impl<'a> RecordRef<'a> {
 
     /// The same, which dropping leaves where it is.
     #[inline(always)]
-    pub(super) fn held(self) -> ManuallyDrop<Self> {
+    pub(crate) fn held(self) -> ManuallyDrop<Self> {
         ManuallyDrop::new(self) // it owns nothing
     }
 
     /// Takes the message into a buffer of its own.
-    pub(super) fn take(self) -> Result<MessagePacket, Error> {
+    pub(crate) fn take(self) -> Result<MessagePacket, Error> {
         let mut this = self.held();
         let mut data = vec![0; this.front.payload_len()];
         this.consumer.copy_out(&this.end.ring, this.front, &mut data);
@@ -185,7 +185,7 @@ impl<'a> RecordRef<'a> {
     }
 
     /// Takes the message into `room`, or leaves it where that is too small.
-    pub(super) fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
+    pub(crate) fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
         let mut this = self.held();
         if this.handle_count() > 0 {
             return Err(this.too_small(room.len(), 0));
@@ -202,7 +202,7 @@ impl<'a> RecordRef<'a> {
 
     /// Takes the message into `room` and its handles into the first places of `handle_room`, or
     /// leaves it where either is too small.
-    pub(super) fn take_parts(
+    pub(crate) fn take_parts(
         self,
         room: &mut [u8],
         handle_room: &mut [Option<Handle>],
@@ -211,7 +211,7 @@ impl<'a> RecordRef<'a> {
     }
 
     /// As [`Self::take_parts`], but a message that does not fit is taken with its handles, unseen.
-    pub(super) fn take_parts_or_discard(
+    pub(crate) fn take_parts_or_discard(
         self,
         room: &mut [u8],
         handle_room: &mut [Option<Handle>],
@@ -249,7 +249,7 @@ impl<'a> RecordRef<'a> {
 
     /// Frees the space, but leaves alone what is another's by now, the mapping or the endpoint.
     #[inline]
-    pub(super) fn free(&mut self) {
+    pub(crate) fn free(&mut self) {
         let Self { end, consumer, wakes, front, .. } = self;
         if end.ring.memory.is_ours() && (end.slot.is_surely_kept() || is_kept(end)) {
             if front.handle_count() > 0 {

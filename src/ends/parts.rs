@@ -1,8 +1,9 @@
 //! Receiving bytes and handles into rooms of one's own.
 
-use super::discipline::Discipline;
-use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
-use super::{Deadline, Receiver};
+use crate::deadline::Deadline;
+use crate::ends::errors::{RecvError, RecvTimeoutError, TryRecvError};
+use crate::ends::receiver::Receiver;
+use crate::ends::topology::Discipline;
 use crate::handle::Handle;
 
 impl<K: Discipline> Receiver<K> {

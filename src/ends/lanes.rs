@@ -11,12 +11,12 @@
 use std::mem::swap;
 use std::time::{Duration, Instant};
 
-use super::attached::{Attached, map_ring, position_of};
-use super::bell::Incoming;
+use crate::endpoint::attached::{Attached, map_ring, position_of};
 use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Attention, Consumer, Memory, Ring, Wakes};
+use crate::wait::bell::Incoming;
 
 /// Looks in a row that find a lane empty before its bit in the summary is cleared: so many that a
 /// lane in use is not cleared and set for each message.
@@ -31,7 +31,7 @@ const POPULATED_MAX: u64 = 1 << 20;
 
 /// All lanes of a receiver's group.
 #[derive(Debug)]
-pub(super) struct Lanes {
+pub(crate) struct Lanes {
     /// All of them. In the place of the current one lies something of no meaning.
     lanes: Vec<Lane>,
     current: usize,
@@ -67,7 +67,7 @@ impl Lanes {
     ///
     /// # Errors
     /// Where one of them is damaged.
-    pub(super) fn attach(
+    pub(crate) fn attach(
         end: &Attached,
         consumer: &mut Consumer,
         wakes: &Wakes,
@@ -100,24 +100,24 @@ impl Lanes {
     }
 
     /// How many there are.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.lanes.len()
     }
 
     /// Whether anything was freed in a lane that is not the current one.
-    pub(super) fn has_taken(&self) -> bool {
+    pub(crate) fn has_taken(&self) -> bool {
         self.has_taken
     }
 
     /// To be told of every departure: the departed may have left something that the summary doesn't
     /// tell of.
-    pub(super) fn scan_soon(&mut self) {
+    pub(crate) fn scan_soon(&mut self) {
         self.is_scan_due = true;
     }
 
     /// Looks whether anybody has departed since it last did. To be asked at the end of each turn, so that
     /// it doesn't take an empty lane to find what the departed left.
-    pub(super) fn note_departures(&mut self, end: &Attached) {
+    pub(crate) fn note_departures(&mut self, end: &Attached) {
         let departures = end.watch.departures();
         if std::mem::replace(&mut self.departures, departures) != departures {
             self.scan_soon();
@@ -126,18 +126,18 @@ impl Lanes {
 
     /// Notes that the current lane is left with a record at its head, which brings the consumer back:
     /// it may have been forgotten, and its producer not have come to setting its bit.
-    pub(super) fn note_left(&mut self) {
+    pub(crate) fn note_left(&mut self) {
         self.attention.note_found(self.current);
     }
 
     /// Whether a look at all lanes is still to come.
-    pub(super) fn is_scan_due(&self) -> bool {
+    pub(crate) fn is_scan_due(&self) -> bool {
         self.is_scan_due
     }
 
     /// The next lane behind the current one in which there is something, or the current one again.
     /// `None` where none is known to have anything.
-    pub(super) fn next(&mut self, end: &Attached, head: u64, all_fence: bool) -> Option<usize> {
+    pub(crate) fn next(&mut self, end: &Attached, head: u64, all_fence: bool) -> Option<usize> {
         self.all_fence = all_fence;
         self.attention.merge(&end.ring);
         if std::mem::take(&mut self.is_scan_due) {
@@ -153,7 +153,7 @@ impl Lanes {
     }
 
     /// Makes `lane` the current one.
-    pub(super) fn turn_to(&mut self, lane: usize, end: &mut Attached, consumer: &mut Consumer) {
+    pub(crate) fn turn_to(&mut self, lane: usize, end: &mut Attached, consumer: &mut Consumer) {
         if lane != self.current {
             self.has_taken |= consumer.has_taken();
             self.exchange(self.current, end, consumer);
@@ -256,9 +256,9 @@ impl Lane {
 }
 
 /// Lanes that are waited for, with the position in the current one.
-pub(super) struct AllLanes<'a> {
-    pub(super) lanes: &'a mut Lanes,
-    pub(super) head: u64,
+pub(crate) struct AllLanes<'a> {
+    pub(crate) lanes: &'a mut Lanes,
+    pub(crate) head: u64,
 }
 
 impl Incoming for AllLanes<'_> {
@@ -284,7 +284,8 @@ impl Incoming for AllLanes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::{Deadline, MpscConsumer};
+    use crate::deadline::Deadline;
+    use crate::ends::MpscConsumer;
     use crate::{EventsRegion, MpscOrder, OpenOptions};
 
     /// Looks at empty lanes, more often than it takes to clear their bits; no barrier is due.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::peers::Step;
 use super::{Coverage, Start, Table, Task, Watched};
+use crate::endpoint::slot_table::{byte_is_held, is_seen_as};
 use crate::os::futex::{Sleeping, WORDS_MAX};
 use crate::region::Region;
-use crate::region::slot_table::{byte_is_held, is_seen_as};
 
 /// How long at the most until the next look, where a liveness word covers every peer.
 const TICK: Duration = Duration::from_secs(1);
@@ -194,11 +194,11 @@ mod tests {
     use tombolo_abi::{LockWord, RingControl, Slot, SlotState};
 
     use super::*;
+    use crate::endpoint::slot_table::{byte, slot_u32};
+    use crate::endpoint::watcher::Upkeep;
+    use crate::endpoint::watcher::peers::Peers;
     use crate::mem::RobustList;
     use crate::os::{ofd, staged};
-    use crate::region::slot_table::{byte, slot_u32};
-    use crate::watcher::Upkeep;
-    use crate::watcher::peers::Peers;
     use crate::{EventsRegion, OpenOptions};
 
     /// What a liveness word holds while its owner lives.

@@ -5,12 +5,14 @@ use std::ops::ControlFlow;
 
 use tombolo_abi::RECORD_HEADER_LEN;
 
-use super::attached::Attached;
-use super::claimed::Claimed;
-use super::discipline::Discipline;
-use super::intake::Intake;
-use super::record_ref::LentWhile;
-use super::{Deadline, Receiver, RecordRef};
+use crate::carrier::intake::Intake;
+use crate::deadline::Deadline;
+use crate::endpoint::attached::Attached;
+use crate::ends::claimed::Claimed;
+use crate::ends::receiver::Receiver;
+use crate::ends::record_ref::LentWhile;
+use crate::ends::record_ref::RecordRef;
+use crate::ends::topology::Discipline;
 use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Run, Wakes};

@@ -1,9 +1,10 @@
 //! Why a message was not sent or not received, in the shapes of `std::sync::mpsc`.
 
-use super::peer::NoPeer;
+use crate::endpoint::attached::Attached;
 use crate::error::{Error, by_pid};
 use crate::handle::DispositionError;
-use crate::ring::NoRoom;
+use crate::ring::{NoRoom, Refusal};
+use crate::wait::sleep::GaveUp;
 
 /// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message where it was handed over,
 /// or how many messages of a batch were sent.
@@ -207,6 +208,15 @@ impl From<Error> for NotSent {
 }
 
 impl NotSent {
+    /// What to say of a refusal of the ring at `end`; damage is marked.
+    #[cold]
+    pub(crate) fn of(end: &Attached, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full(wanted) => Self::Full(wanted),
+            Refusal::Damaged(damage) => end.damaged(damage).into(),
+        }
+    }
+
     pub(crate) fn into_try_error<T>(self, message: T) -> TrySendError<T> {
         match self {
             Self::Full(_) | Self::Crowded | Self::Interrupted => TrySendError::Full(message),
@@ -235,7 +245,7 @@ impl NotSent {
 
 impl<T> SendTimeoutError<T> {
     /// The same with another message.
-    pub(super) fn map<U>(self, other: impl FnOnce(T) -> U) -> SendTimeoutError<U> {
+    pub(crate) fn map<U>(self, other: impl FnOnce(T) -> U) -> SendTimeoutError<U> {
         use SendTimeoutError::{Disconnected, Failed, Handles, Interrupted, NoReceiver, Timeout};
         match self {
             Timeout(message) => Timeout(other(message)),
@@ -262,22 +272,22 @@ impl<T> From<SendTimeoutError<T>> for SendError<T> {
     }
 }
 
-impl From<NoPeer> for RecvTimeoutError {
-    fn from(error: NoPeer) -> Self {
+impl From<GaveUp> for RecvTimeoutError {
+    fn from(error: GaveUp) -> Self {
         match error {
-            NoPeer::Timeout => Self::Timeout,
-            NoPeer::Interrupted => Self::Interrupted,
-            NoPeer::Failed(source) => Self::Failed { source },
+            GaveUp::Timeout => Self::Timeout,
+            GaveUp::Interrupted => Self::Interrupted,
+            GaveUp::Failed(source) => Self::Failed { source },
         }
     }
 }
 
-impl From<NoPeer> for SendTimeoutError {
-    fn from(error: NoPeer) -> Self {
+impl From<GaveUp> for SendTimeoutError {
+    fn from(error: GaveUp) -> Self {
         match error {
-            NoPeer::Timeout => Self::Timeout(()),
-            NoPeer::Interrupted => Self::Interrupted(()),
-            NoPeer::Failed(source) => Self::Failed { message: (), source },
+            GaveUp::Timeout => Self::Timeout(()),
+            GaveUp::Interrupted => Self::Interrupted(()),
+            GaveUp::Failed(source) => Self::Failed { message: (), source },
         }
     }
 }

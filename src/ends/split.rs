@@ -2,9 +2,9 @@
 
 use tombolo_abi::RingEntry;
 
-use super::discipline::sealed::Sealed;
 use super::{Discipline, Mpsc, MpscConsumer, MpscProducer, Receiver, Sender, Spsc};
 use super::{SpscReceiver, SpscSender};
+use crate::ends::topology::sealed::Sealed;
 use crate::error::Error;
 use crate::region::EventsRegion;
 

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, RingKind, Slot, slot_flags};
 
-use super::attached::Attached;
-use super::interrupt::Until;
-use super::sleep::{Ended, SLEEP_MAX};
-use super::spin::Spin;
+use crate::endpoint::attached::Attached;
+use crate::endpoint::interrupt::Until;
+use crate::endpoint::slot_table::slot_u32;
 use crate::error::{Damage, Error};
 use crate::os::random;
-use crate::region::slot_table::slot_u32;
 use crate::ring::Wakes;
 use crate::ring::doorbell::{
     Armed, Fences, Look, RxDoorbell, Trust, look, look_locked, look_past_holder,
 };
+use crate::wait::sleep::{Ended, SLEEP_MAX, Sleep, sleep_for_record};
+use crate::wait::spin::Spin;
 
 /// Records taken without a sleep before producers may go on without fences.
 const RECORDS: u32 = 256;
@@ -38,7 +38,7 @@ const SHORT_SLEEPS: u32 = 10;
 const DOUBLINGS: u32 = 4;
 
 /// What a receiver waits for.
-pub(super) trait Incoming {
+pub(crate) trait Incoming {
     /// Whether there is a record, for whoever spins. `all_fence` tells whether all producers fence for
     /// each message.
     fn has_come(&mut self, end: &Attached, all_fence: bool) -> bool;
@@ -54,8 +54,8 @@ pub(super) trait Incoming {
 }
 
 /// A record of the receiver's one ring, at its position.
-pub(super) struct OneRing {
-    pub(super) head: u64,
+pub(crate) struct OneRing {
+    pub(crate) head: u64,
 }
 
 impl Incoming for OneRing {
@@ -80,9 +80,9 @@ impl Incoming for OneRing {
 
 /// A receiver's doorbell, with what decides about its use.
 #[derive(Debug)]
-pub(super) struct Bell {
+pub(crate) struct Bell {
     doorbell: RxDoorbell,
-    pub(super) spin: Spin,
+    pub(crate) spin: Spin,
     behind: Option<Behind>,
     /// Records of this turn, counted from `records_from`, so that it is over sooner where other lanes
     /// have theirs.
@@ -103,15 +103,8 @@ struct Behind {
     sleeps: u32,
 }
 
-/// What to sleep on, and for how long at most.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sleep {
-    pub(super) word: u32,
-    pub(super) limit: Duration,
-}
-
 impl Bell {
-    pub(super) fn attach(end: &Attached, spin: Spin) -> Result<Self, Error> {
+    pub(crate) fn attach(end: &Attached, spin: Spin) -> Result<Self, Error> {
         let random = random::bytes()
             .map_err(|error| end.slot.region().io_error("draw a number for", error))?;
         let count = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
@@ -132,25 +125,25 @@ impl Bell {
 
     /// Counts a record; whether the turn is over.
     #[inline(always)]
-    pub(super) fn is_time_to_look_around(&mut self) -> bool {
+    pub(crate) fn is_time_to_look_around(&mut self) -> bool {
         self.records += 1;
         self.records >= RECORDS
     }
 
     /// How many records may be taken before the turn is over.
     #[inline]
-    pub(super) fn records_left(&self) -> u32 {
+    pub(crate) fn records_left(&self) -> u32 {
         (RECORDS - 1).saturating_sub(self.records)
     }
 
     /// Counts so many records, no more than were left.
     #[inline]
-    pub(super) fn note_records(&mut self, count: u32) {
+    pub(crate) fn note_records(&mut self, count: u32) {
         self.records += count;
     }
 
     /// Counts a record too, and begins a new turn where it is time. Gives whether it was.
-    pub(super) fn look_around(&mut self, end: &Attached) -> bool {
+    pub(crate) fn look_around(&mut self, end: &Attached) -> bool {
         let is_time = self.is_time_to_look_around();
         if is_time {
             self.begin_turn(end);
@@ -160,7 +153,7 @@ impl Bell {
 
     /// Counts the records of a turn from the start. Lets producers go on without fences where many came
     /// without a sleep, in however many turns.
-    pub(super) fn begin_turn(&mut self, end: &Attached) {
+    pub(crate) fn begin_turn(&mut self, end: &Attached) {
         self.records_before += self.records - self.records_from;
         self.records = self.records_from;
         if self.records_before < RECORDS {
@@ -176,7 +169,7 @@ impl Bell {
     }
 
     /// Waits until there may be what is `incoming`, or something was counted since `known`.
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &mut self,
         end: &Attached,
         incoming: &mut impl Incoming,
@@ -196,7 +189,7 @@ impl Bell {
         end.settle(wakes);
         let armed = self.arm(end, incoming);
         if let Ok(Some(sleep)) = armed {
-            let ended = end.sleep_for_record(sleep, known, until);
+            let ended = sleep_for_record(end, sleep, known, until);
             if ended == Ended::TimedOut {
                 self.note_time_out();
             }
@@ -212,7 +205,7 @@ impl Bell {
 
     /// Arms and looks once more: how to sleep, or `None` where there is something to do. Disarm
     /// afterwards, either way.
-    pub(super) fn arm(
+    pub(crate) fn arm(
         &mut self,
         end: &Attached,
         incoming: &mut impl Incoming,
@@ -234,19 +227,19 @@ impl Bell {
     }
 
     /// Whether all producers fence for each message.
-    pub(super) fn all_fence(&self) -> bool {
+    pub(crate) fn all_fence(&self) -> bool {
         self.doorbell.all_fence()
     }
 
     /// To be told after a sleep that was ended by time alone.
-    pub(super) fn note_time_out(&mut self) {
+    pub(crate) fn note_time_out(&mut self) {
         // The caller's deadline may have come before a short sleep's end.
         if self.armed_for_short.is_some_and(|armed| armed.elapsed() >= SHORT) {
             self.doorbell.slept_out();
         }
     }
 
-    pub(super) fn disarm(&mut self, end: &Attached) {
+    pub(crate) fn disarm(&mut self, end: &Attached) {
         self.doorbell.disarm(&end.ring);
         (self.records, self.records_before) = (self.records_from, 0);
         self.last_sleep = Instant::now();
@@ -315,9 +308,9 @@ mod tests {
     use tombolo_abi::wake;
 
     use super::*;
-    use crate::endpoint::claimed::Claimed;
-    use crate::endpoint::discipline::Discipline;
     use crate::endpoint::interrupt::Interrupts;
+    use crate::ends::claimed::Claimed;
+    use crate::ends::topology::Discipline;
     use crate::ring::{Memory, Word};
     use crate::{Deadline, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions};
     use crate::{Receiver, Spsc};

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use tombolo_abi::{LOCK_SLOTS, LockWord, Slot, SlotState};
 
-use super::Region;
 use crate::error::Error;
 use crate::os::ofd;
 use crate::os::process::pid_here;
+use crate::region::Region;
 
 /// As [`pid_of`], 0 also if the slot has moved on from `owner`.
 pub(crate) fn pid_of_owner(region: &Region, owner: LockWord) -> u32 {

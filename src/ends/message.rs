@@ -33,7 +33,7 @@ impl MessagePacket {
     }
 
     /// Its bytes; the handles are closed.
-    pub(super) fn without_handles(mut self) -> Self {
+    pub(crate) fn without_handles(mut self) -> Self {
         self.handles.clear();
         self
     }

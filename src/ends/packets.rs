@@ -1,26 +1,22 @@
 //! Sending messages with handles.
 
 use std::sync::atomic::Ordering::Acquire;
-use std::time::Duration;
 
 use std::mem::offset_of;
 
 use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
 
-use super::attached::Attached;
-use super::discipline::Discipline;
-use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use super::interrupt::Until;
-use super::sender::{Claimed, Sender};
-use super::{Deadline, MessagePacket};
 use crate::carrier::{HandOver, Unsent};
+use crate::deadline::Deadline;
+use crate::endpoint::attached::Attached;
+use crate::endpoint::slot_table::byte_is_held;
+use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
+use crate::ends::message::MessagePacket;
+use crate::ends::sender::{Claimed, Sender, lock};
+use crate::ends::topology::Discipline;
 use crate::error::Error;
 use crate::handle::{Handle, Through, check_moved};
-use crate::region::slot_table::byte_is_held;
 use crate::ring::carry::{Carried, NotCarried, Spot};
-
-/// The longest sleep of an end whose peer is not there: a death changes no count.
-const PEER_SLEEP_MAX: Duration = Duration::from_millis(100);
 
 impl<K: Discipline> Sender<K> {
     /// Sends `packet`, waiting while there is no room, or, where it has handles, nobody to take them.
@@ -148,7 +144,7 @@ impl<K: Discipline> Sender<K> {
             let reason = "the region was made without them; see OpenOptions::max_handles";
             return Err(Error::HandlesNotCarried { ring, reason }.into());
         }
-        let outgoing = self.claimed_end().map(Attached::outgoing);
+        let outgoing = self.usable_claimed().map(Claimed::outgoing);
         let judged = match outgoing.as_ref().and_then(|outgoing| outgoing.through()) {
             Some(through) => check_moved(&packet.handles, limit, through),
             None => {
@@ -179,7 +175,7 @@ impl<K: Discipline> Sender<K> {
 impl<K: Discipline> Claimed<K> {
     /// Sends over the connection that there is, and over a new one where that is broken.
     fn carry_reconnecting(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
-        let was_connected = self.end.outgoing().is_connected();
+        let was_connected = self.outgoing().is_connected();
         match self.carry_once(packet, seen) {
             Err(NotSent::NoReceiver { .. }) if was_connected => self.carry_once(packet, seen),
             sent => sent,
@@ -187,12 +183,12 @@ impl<K: Discipline> Claimed<K> {
     }
 
     fn carry_once(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
-        let Self { end, producer, wakes, recount, .. } = self;
+        let Self { end, outgoing, producer, wakes, recount, .. } = self;
         let (region, ring, sender) = (&**end.slot.region(), end.index, end.slot.identity());
         let not_sent = |unsent| not_sent(unsent, seen);
-        let mut outgoing = end.outgoing(); // clones send one after the other, before they take the lock
+        let mut outgoing = lock(outgoing); // clones send one after the other, before they take the lock
         if !outgoing.is_connected() {
-            end.check_receiver().map_err(not_sent)?;
+            check_receiver(end).map_err(not_sent)?;
         }
         outgoing.connect(region, end.group.rings.start).map_err(not_sent)?;
         end.slot.flag(slot_flags::HAS_SOCKET);
@@ -201,13 +197,13 @@ impl<K: Discipline> Claimed<K> {
         let handle_count = packet.handles.len() as u8; // 64 at the most
         let carried = Carried { payload: &packet.data, handle_count, ext };
         let hand_over = |Spot { tail, position }| {
-            end.check_receiver()?;
+            check_receiver(end)?;
             let handles = &packet.handles[..];
             outgoing.hand_over(&HandOver { region, ring, sender, tail, position, handles })
         };
         K::produce(end, producer, wakes, &[&packet.data], |window, ring| {
             window.send_carried(ring, &carried, recount, hand_over).map_err(|error| match error {
-                NotCarried::Refused(refusal) => end.refused(refusal),
+                NotCarried::Refused(refusal) => NotSent::of(end, refusal),
                 NotCarried::NotHandedOver(unsent) => not_sent(unsent),
             })
         })?;
@@ -223,26 +219,18 @@ fn not_sent(unsent: Unsent, seen: u32) -> NotSent {
     }
 }
 
-impl Attached {
-    /// An error if no process owns the receiving endpoint. Its sockets tell nothing: a forked child of
-    /// the one that was killed may have them still, and would keep what is sent to them.
-    fn check_receiver(&self) -> Result<(), Unsent> {
-        let region = self.slot.region();
-        let slot = region.entries()[self.group.rings.start as usize].rx_slot;
-        let is_held = match byte_is_held(region, slot..slot + 1) {
-            Ok(false) => self.slot.is_any_held(slot..slot + 1), // believed only when asked with care
-            found => found,
-        };
-        match is_held {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Unsent::NoReceiver),
-            Err(error) => Err(Unsent::Failed(error)),
-        }
-    }
-
-    /// Sleeps until an endpoint of the region changes hands, if none has since the count was `seen`.
-    pub(super) fn sleep_for_peer(&self, seen: u32, until: Until<'_>) {
-        let moment = until.deadline.moment_within(PEER_SLEEP_MAX);
-        until.interrupts.sleep(self.slot.region().membership(), seen, moment);
+/// An error if no process owns the receiving endpoint. Its sockets tell nothing: a forked child of
+/// the one that was killed may have them still, and would keep what is sent to them.
+fn check_receiver(end: &Attached) -> Result<(), Unsent> {
+    let region = end.slot.region();
+    let slot = region.entries()[end.group.rings.start as usize].rx_slot;
+    let is_held = match byte_is_held(region, slot..slot + 1) {
+        Ok(false) => end.slot.is_any_held(slot..slot + 1), // believed only when asked with care
+        found => found,
+    };
+    match is_held {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Unsent::NoReceiver),
+        Err(error) => Err(Unsent::Failed(error)),
     }
 }

@@ -5,19 +5,23 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claimed::Claimed;
-use super::discipline::Discipline;
-use super::errors::{RecvError, RecvTimeoutError, TryRecvError};
-use super::interrupt::{Interrupter, Interrupts, Until};
-use super::peer::{Disconnect, Peers};
-use super::record_ref::LentWhile;
-use super::spin::{SPIN_MAX, Spin};
-use super::{Deadline, Iter, MessagePacket, RecordRef};
+use crate::deadline::Deadline;
+use crate::endpoint::interrupt::{Interrupter, Interrupts, Until};
+use crate::endpoint::meeting::{Disconnect, Peers};
+use crate::ends::claimed::Claimed;
+use crate::ends::errors::{RecvError, RecvTimeoutError, TryRecvError};
+use crate::ends::iter::Iter;
+use crate::ends::message::MessagePacket;
+use crate::ends::record_ref::LentWhile;
+use crate::ends::record_ref::RecordRef;
+use crate::ends::topology::Discipline;
 use crate::error::Error;
 use crate::mem::Payload;
 use crate::region::Region;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Front, Nothing};
+use crate::wait::sleep::wait_for_peer;
+use crate::wait::spin::{SPIN_MAX, Spin};
 
 /// The receiving end of a ring: [`SpscReceiver`](crate::SpscReceiver) or
 /// [`MpscConsumer`](crate::MpscConsumer).
@@ -35,10 +39,10 @@ use crate::ring::{Front, Nothing};
 pub struct Receiver<K: Discipline> {
     region: Arc<Region>,
     index: u32,
-    pub(super) claimed: Option<Claimed>,
+    pub(crate) claimed: Option<Claimed>,
     spin_max: Duration,
     disconnect: Disconnect,
-    pub(super) interrupts: Interrupts,
+    pub(crate) interrupts: Interrupts,
     discipline: PhantomData<fn() -> K>,
     /// An end has one user at a time: it may be sent, not shared.
     not_shared: PhantomData<Cell<()>>,
@@ -229,7 +233,7 @@ impl<K: Discipline> Receiver<K> {
 
     /// The next message if there is one now; of departures nothing is said.
     #[cold]
-    pub(super) fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
+    pub(crate) fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
         let claimed = self.claimed_until(Deadline::PAST)?;
         claimed.end.check_usable()?;
         match claimed.front()? {
@@ -305,7 +309,7 @@ impl<K: Discipline> Receiver<K> {
         self.attach_until(deadline)?;
         let until = Until { deadline, interrupts: &self.interrupts };
         match &self.claimed {
-            Some(claimed) => Ok(claimed.end.wait_for_peer(&claimed.peer, until)?),
+            Some(claimed) => Ok(wait_for_peer(&claimed.end, &claimed.peer, until)?),
             None => Err(Error::ForkedChild.into()), // never: just attached
         }
     }
@@ -400,7 +404,7 @@ impl<K: Discipline> Receiver<K> {
 
     /// Lends `front`, which was found just now.
     #[inline(always)]
-    pub(super) fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
+    pub(crate) fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         let lent = LentWhile::now();
         match &mut self.claimed {
             Some(Claimed { end, consumer, wakes, intake, .. }) => {
@@ -459,7 +463,7 @@ impl<K: Discipline> Receiver<K> {
     }
 
     #[inline]
-    pub(super) fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error> {
+    pub(crate) fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error> {
         if self.claimed.is_none() {
             let spin = Spin::new(self.spin_max);
             let until = Until { deadline, interrupts: &self.interrupts };

@@ -6,10 +6,10 @@ use std::mem::offset_of;
 
 use tombolo_abi::Slot;
 
-use super::Deadline;
-use super::discipline::Spsc;
-use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use super::sender::{self, Sender};
+use crate::deadline::Deadline;
+use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
+use crate::ends::sender::{self, Sender};
+use crate::ends::topology::Spsc;
 use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring::Reserved;
@@ -92,7 +92,7 @@ impl Sender<Spsc> {
         claimed.check_len(len)?;
         claimed.attempt(|sender::Claimed { end, producer, .. }| {
             let room = producer.window.reserve(&end.ring, len as u32);
-            room.map_err(|refusal| end.refused(refusal))
+            room.map_err(|refusal| NotSent::of(end, refusal))
         })
     }
 
@@ -214,8 +214,8 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
+    use crate::endpoint::slot_table::slot_offset;
     use crate::error::Damage;
-    use crate::region::slot_table::slot_offset;
     use crate::ring::doorbell::{Look, look};
     use crate::{EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};
 

@@ -3,26 +3,29 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::{offset_of, replace};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tombolo_abi::{RingKind, Role, Slot};
 
-use super::Deadline;
-use super::attached::Attached;
-use super::backoff::Backoff;
-use super::discipline::{Discipline, Mpsc};
-use super::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use super::interrupt::{Interrupter, Interrupts, Until};
-use super::peer::{Disconnect, NoPeer, Peer, Peers};
-use super::slot::claim_until;
-use super::spin::{SPIN_MAX, Spin};
+use crate::backoff::Backoff;
+use crate::carrier::Outgoing;
+use crate::deadline::Deadline;
+use crate::endpoint::attached::Attached;
+use crate::endpoint::interrupt::{Interrupter, Interrupts, Until};
+use crate::endpoint::meeting::{Disconnect, Peers};
+use crate::endpoint::peer::Peer;
+use crate::endpoint::slot::claim_until;
+use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
+use crate::ends::topology::{Discipline, Mpsc};
 use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::region::Region;
 use crate::ring::carry::Recount;
 use crate::ring::doorbell::{has_come, is_comfortable};
 use crate::ring::{NoRoom, Refusal, Ring, SendFast, Sent, Wakes, Window};
+use crate::wait::sleep::{GaveUp, sleep_for_peer, sleep_for_room, wait_for_peer};
+use crate::wait::spin::{SPIN_MAX, Spin};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).
@@ -35,10 +38,10 @@ use crate::ring::{NoRoom, Refusal, Ring, SendFast, Sent, Wakes, Window};
 /// Operations and errors are those of `std::sync::mpsc`.
 #[derive(Debug)]
 pub struct Sender<K: Discipline> {
-    pub(super) region: Arc<Region>,
+    pub(crate) region: Arc<Region>,
     index: u32,
     /// The endpoint, shared by clones once one of them has claimed it.
-    shared: Arc<Mutex<Option<Arc<Attached>>>>,
+    shared: Arc<Mutex<Option<Shared>>>,
     claimed: Option<Claimed<K>>,
     spin_max: Duration,
     disconnect: Disconnect,
@@ -54,15 +57,25 @@ const PATIENCE: u32 = 1024;
 /// Messages of a batch that are looked at in one attempt.
 const BATCH_MAX: usize = 256;
 
+/// What clones share.
+#[derive(Clone, Debug)]
+struct Shared {
+    end: Arc<Attached>,
+    /// The connection for handles, which they use one after the other. To be locked before the ring's lock
+    /// is taken.
+    outgoing: Arc<Mutex<Outgoing>>,
+}
+
 /// What a sender has once it owns its endpoint.
 #[derive(Debug)]
-pub(super) struct Claimed<K: Discipline> {
-    pub(super) end: Arc<Attached>,
-    pub(super) producer: K::Producer,
-    pub(super) wakes: Wakes,
-    pub(super) peer: Peer,
+pub(crate) struct Claimed<K: Discipline> {
+    pub(crate) end: Arc<Attached>,
+    pub(crate) outgoing: Arc<Mutex<Outgoing>>,
+    pub(crate) producer: K::Producer,
+    pub(crate) wakes: Wakes,
+    pub(crate) peer: Peer,
     /// When to add up the handles under way.
-    pub(super) recount: Recount,
+    pub(crate) recount: Recount,
     spin: Spin,
 }
 
@@ -274,8 +287,8 @@ impl<K: Discipline> Sender<K> {
         self.attach_until(deadline).map_err(|error| error.into_timeout_error((), index))?;
         let until = Until { deadline, interrupts: &self.interrupts };
         match &self.claimed {
-            Some(claimed) => Ok(claimed.end.wait_for_peer(&claimed.peer, until)?),
-            None => Err(NoPeer::Failed(Error::ForkedChild).into()), // never: just attached
+            Some(claimed) => Ok(wait_for_peer(&claimed.end, &claimed.peer, until)?),
+            None => Err(GaveUp::Failed(Error::ForkedChild).into()), // never: just attached
         }
     }
 
@@ -342,7 +355,7 @@ impl<K: Discipline> Sender<K> {
     }
 
     #[cold]
-    pub(super) fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
+    pub(crate) fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
         let claimed = self.usable()?;
         claimed.produce(&[message], |window, ring| window.send(ring, message)).map(drop)
     }
@@ -353,19 +366,23 @@ impl<K: Discipline> Sender<K> {
 
     /// The endpoint, where it has been claimed.
     #[inline(always)]
-    pub(super) fn claimed(&mut self) -> Option<&mut Claimed<K>> {
+    pub(crate) fn claimed(&mut self) -> Option<&mut Claimed<K>> {
         self.claimed.as_mut()
     }
 
-    /// The endpoint, where it has been claimed in this process.
-    pub(super) fn claimed_end(&self) -> Option<&Attached> {
-        let end = self.claimed.as_ref().map(|claimed| &*claimed.end);
-        end.filter(|end| end.check_usable().is_ok())
+    /// What it owns, if it has been claimed in this process.
+    pub(crate) fn usable_claimed(&self) -> Option<&Claimed<K>> {
+        self.claimed.as_ref().filter(|claimed| claimed.end.check_usable().is_ok())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn claimed_end(&self) -> Option<&Attached> {
+        self.usable_claimed().map(|claimed| &*claimed.end)
     }
 
     /// The claimed endpoint, in the process that claimed it, of a ring that is in order.
     #[inline]
-    pub(super) fn usable(&mut self) -> Result<&mut Claimed<K>, Error> {
+    pub(crate) fn usable(&mut self) -> Result<&mut Claimed<K>, Error> {
         let claimed = self.claimed_until(Deadline::PAST)?;
         claimed.end.check_usable()?;
         Ok(claimed)
@@ -387,16 +404,15 @@ impl<K: Discipline> Sender<K> {
         self.region.check_ours()?;
         let until = Until { deadline, interrupts: &self.interrupts };
         if self.is_of_lanes() {
-            let end = Attached::claim(&self.region, self.index, Role::Sender, until)?;
-            return self.claimed_at(Arc::new(end));
+            return self.claimed_at(self.attach(until)?);
         }
         let mut shared = self.shared_until(until)?;
-        let end = match &*shared {
-            Some(end) => end.clone(),
-            None => Arc::new(Attached::claim(&self.region, self.index, Role::Sender, until)?),
+        let owned = match &*shared {
+            Some(owned) => owned.clone(),
+            None => self.attach(until)?,
         };
-        let claimed = self.claimed_at(end.clone())?;
-        *shared = Some(end);
+        let claimed = self.claimed_at(owned.clone())?;
+        *shared = Some(owned);
         Ok(claimed)
     }
 
@@ -406,7 +422,12 @@ impl<K: Discipline> Sender<K> {
         entry.is_some_and(|entry| entry.ring_kind() == Some(RingKind::Lane))
     }
 
-    fn claimed_at(&self, end: Arc<Attached>) -> Result<Claimed<K>, Error> {
+    fn attach(&self, until: Until<'_>) -> Result<Shared, Error> {
+        let end = Arc::new(Attached::claim(&self.region, self.index, Role::Sender, until)?);
+        Ok(Shared { end, outgoing: Arc::default() })
+    }
+
+    fn claimed_at(&self, Shared { end, outgoing }: Shared) -> Result<Claimed<K>, Error> {
         let producer = K::attach(&end)?;
         let (wakes, mut peer): (_, Peer) = <_>::default();
         peer.set_rule(self.disconnect);
@@ -414,21 +435,19 @@ impl<K: Discipline> Sender<K> {
             end.slot.note_interrupter();
         }
         let spin = Spin::new(self.spin_max);
-        Ok(Claimed { end, producer, wakes, peer, recount: Recount::default(), spin })
+        Ok(Claimed { end, outgoing, producer, wakes, peer, recount: Recount::default(), spin })
     }
 
     /// The endpoint that clones share, while no other thread is claiming it.
-    fn shared_until(
-        &self,
-        until: Until<'_>,
-    ) -> Result<MutexGuard<'_, Option<Arc<Attached>>>, Error> {
+    fn shared_until(&self, until: Until<'_>) -> Result<MutexGuard<'_, Option<Shared>>, Error> {
         let until = claim_until(until);
         let mut backoff = Backoff::new();
         loop {
             match self.shared.try_lock() {
                 Ok(shared) => return Ok(shared),
                 Err(TryLockError::Poisoned(shared)) => return Ok(shared.into_inner()),
-                Err(TryLockError::WouldBlock) if backoff.wait(until) => {}
+                Err(TryLockError::WouldBlock)
+                    if !until.is_over() && backoff.wait(until.deadline) => {}
                 Err(TryLockError::WouldBlock) => {
                     let pid = std::process::id(); // a clone of this very sender
                     return Err(Error::Busy { ring: self.index, role: "sender", pid });
@@ -439,7 +458,7 @@ impl<K: Discipline> Sender<K> {
 
     /// Repeats `attempt` until something else than waiting is to be done. An endpoint that is not
     /// claimed yet is waited for until the same deadline.
-    pub(super) fn until<T>(
+    pub(crate) fn until<T>(
         &mut self,
         deadline: Deadline,
         mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
@@ -464,10 +483,10 @@ impl<K: Discipline> Sender<K> {
                 }
                 Err(NotSent::NoReceiver { seen }) if !deadline.has_passed() => {
                     claimed.end.check_usable()?;
-                    claimed.end.sleep_for_peer(*seen, until);
+                    sleep_for_peer(&claimed.end, *seen, until);
                 }
                 Err(NotSent::Contended { .. } | NotSent::Crowded)
-                    if behind_holder.wait(until) || self.interrupts.is_pending() => {}
+                    if self.interrupts.is_pending() || behind_holder.wait(deadline) => {}
                 _ => return result,
             }
         }
@@ -482,7 +501,17 @@ impl<K: Discipline> Sender<K> {
     }
 }
 
+/// No thread that panicked while it had the lock has left anything half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<K: Discipline> Claimed<K> {
+    /// The connection for handles.
+    pub(crate) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        lock(&self.outgoing)
+    }
+
     /// Waits until there may be room for `wanted`, or something else to do.
     fn wait_for_room(&mut self, wanted: &NoRoom, until: Until<'_>) {
         let Self { end, wakes, peer, spin, .. } = self;
@@ -496,7 +525,7 @@ impl<K: Discipline> Claimed<K> {
         };
         if !spin.until(until.deadline, has_news) && !has_come(&end.ring, wanted) {
             end.settle(wakes);
-            end.sleep_for_room(wanted, known, until);
+            sleep_for_room(end, wanted, known, until);
             if has_come(&end.ring, wanted) {
                 spin.note_end_of_sleep();
             }
@@ -516,7 +545,7 @@ impl<K: Discipline> Claimed<K> {
         }
         self.attempt(|Self { end, producer, wakes, .. }| {
             K::produce(end, producer, wakes, payloads, |window, ring| {
-                step(window, ring).map_err(|refusal| end.refused(refusal))
+                step(window, ring).map_err(|refusal| NotSent::of(end, refusal))
             })
         })
     }
@@ -524,7 +553,7 @@ impl<K: Discipline> Claimed<K> {
     /// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* if the receiver
     /// is: no process would end that. What the departed freed at last is space for one attempt more.
     #[inline]
-    pub(super) fn attempt<T>(
+    pub(crate) fn attempt<T>(
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
     ) -> Result<T, NotSent> {
@@ -548,7 +577,7 @@ impl<K: Discipline> Claimed<K> {
     }
 
     #[inline]
-    pub(super) fn check_len(&self, found: usize) -> Result<(), Error> {
+    pub(crate) fn check_len(&self, found: usize) -> Result<(), Error> {
         let (ring, limit) = (self.end.index, self.end.entry.max_message);
         if found > limit as usize {
             return Err(Error::MessageTooLong { ring, found, limit });

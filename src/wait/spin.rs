@@ -3,7 +3,7 @@
 use std::hint;
 use std::time::{Duration, Instant};
 
-use super::Deadline;
+use crate::deadline::Deadline;
 
 /// How long to spin at first, and at most where nobody said otherwise: about what a sleep and a
 /// wake-up across processors cost. Longer would cost more than it can save.

@@ -1,8 +1,9 @@
 //! Messages as an iterator.
 
-use super::discipline::Discipline;
-use super::errors::RecvError;
-use super::{MessagePacket, Receiver};
+use crate::ends::errors::RecvError;
+use crate::ends::message::MessagePacket;
+use crate::ends::receiver::Receiver;
+use crate::ends::topology::Discipline;
 use crate::error::Error;
 
 /// Messages as they come, see [`Receiver::iter`].
@@ -13,7 +14,7 @@ pub struct Iter<'a, K: Discipline> {
 }
 
 impl<'a, K: Discipline> Iter<'a, K> {
-    pub(super) fn new(receiver: &'a mut Receiver<K>) -> Self {
+    pub(crate) fn new(receiver: &'a mut Receiver<K>) -> Self {
         Self { receiver, is_over: false }
     }
 }

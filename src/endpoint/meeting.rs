@@ -1,0 +1,108 @@
+//! Which peers an end has met on the other side of its ring.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::endpoint::slot::OwnedSlot;
+use crate::endpoint::slot_table::{attaches, count_held, incarnations};
+use crate::error::Error;
+
+/// Which peers count as having been there, when no peer is alive: set at each end, by
+/// [`Receiver::set_disconnect`](crate::Receiver::set_disconnect) and
+/// [`Sender::set_disconnect`](crate::Sender::set_disconnect).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Disconnect {
+    /// A peer that held the other side at some time since this end attached, also one that came and
+    /// went between two calls; and, for a receiver, the sender of any message that it took. So a
+    /// restarted receiver of an empty ring waits for a new sender.
+    #[default]
+    Met,
+    /// Any peer that ever attached in the region's life: for a restarted end of a finite job.
+    Ever,
+    /// No peer: calls wait for the next one, for ever. For a daemon.
+    Never,
+}
+
+/// Which processes hold the other side of a ring, see
+/// [`Receiver::peers`](crate::Receiver::peers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peers {
+    /// Endpoints of the other side that are alive now. Clones of a producer that share an endpoint
+    /// count as one.
+    pub alive: usize,
+    /// How often an endpoint of the other side was attached in the region's life; an endpoint that was
+    /// attached twice counts twice.
+    pub ever: u64,
+    /// Whether this end met a peer, as in [`Disconnect::Met`].
+    pub met: bool,
+}
+
+/// The other side, as an endpoint has met it since it attached. Clones of a producer share it.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    slots: Range<u16>,
+    /// Sum of the incarnations when the endpoint attached.
+    before: u64,
+    met: AtomicBool,
+}
+
+impl Meeting {
+    /// No peer met yet, but for those that are there now.
+    pub(crate) fn new(own: &OwnedSlot, slots: Range<u16>) -> Result<Self, Error> {
+        let before = incarnations(own.region(), slots.clone());
+        let met = own.is_any_held(slots.clone())?.into();
+        Ok(Self { slots, before, met })
+    }
+
+    /// Notes that a record of the other side was taken.
+    #[inline]
+    pub(crate) fn note(&self) {
+        if !self.met.load(Relaxed) {
+            self.met.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a peer counts by `rule`. Ask after [`Self::look`].
+    pub(crate) fn counts(&self, own: &OwnedSlot, rule: Disconnect) -> bool {
+        match rule {
+            Disconnect::Met => self.met.load(Relaxed),
+            Disconnect::Ever => self.met.load(Relaxed) || self.ever(own) > 0,
+            Disconnect::Never => false,
+        }
+    }
+
+    /// Looks for a peer; one that is alive, or came and went, is met.
+    pub(crate) fn look(&self, own: &OwnedSlot) -> Result<Look, Error> {
+        // In this order: a peer that comes in between is seen as alive, not as gone.
+        let incarnations = incarnations(own.region(), self.slots.clone());
+        let is_any_alive = own.is_any_held(self.slots.clone())?;
+        if is_any_alive || incarnations != self.before {
+            self.note();
+        }
+        Ok(Look { incarnations, is_any_alive })
+    }
+
+    fn ever(&self, own: &OwnedSlot) -> u64 {
+        attaches(own.region(), self.slots.clone())
+    }
+
+    pub(crate) fn peers(&self, own: &OwnedSlot) -> Result<Peers, Error> {
+        let alive = if self.look(own)?.is_any_alive {
+            count_held(own.region(), self.slots.clone())?
+        } else {
+            0
+        };
+        Ok(Peers { alive, ever: self.ever(own), met: self.met.load(Relaxed) })
+    }
+}
+
+/// What one look at the other side found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// Their sum: another than before if a peer has come.
+    pub(crate) incarnations: u64,
+    pub(crate) is_any_alive: bool,
+}

@@ -1,0 +1,40 @@
+//! The ends of rings: sending, receiving, and what can go wrong.
+
+pub(crate) mod claimed;
+mod drain;
+pub(crate) mod errors;
+mod iter;
+mod lanes;
+mod message;
+mod packets;
+mod parts;
+mod receiver;
+mod record_ref;
+mod reservation;
+mod sender;
+mod split;
+pub(crate) mod topology;
+mod wait_any;
+
+pub use drain::DrainFlow;
+pub use errors::{
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
+};
+pub use iter::Iter;
+pub use message::MessagePacket;
+pub use receiver::Receiver;
+pub use record_ref::RecordRef;
+pub use reservation::Claim;
+pub use sender::Sender;
+pub use topology::{Discipline, Mpsc, Spsc};
+pub use wait_any::{Waitable, wait_any};
+
+/// The sender of a ring with one producer.
+pub type SpscSender = Sender<Spsc>;
+/// The receiver of a ring with one producer.
+pub type SpscReceiver = Receiver<Spsc>;
+/// A producer of a ring with many; its clones share its endpoint, or have a lane each, see
+/// [`MpscOrder`](crate::MpscOrder).
+pub type MpscProducer = Sender<Mpsc>;
+/// The consumer of a ring with many producers.
+pub type MpscConsumer = Receiver<Mpsc>;

@@ -1,0 +1,63 @@
+//! Waiting for several receivers at once.
+
+use crate::deadline::Deadline;
+use crate::endpoint::interrupt::Interrupts;
+use crate::ends::errors::RecvTimeoutError;
+use crate::ends::receiver::Receiver;
+use crate::ends::topology::Discipline;
+use crate::error::Error;
+use crate::wait::any::{self, Waited};
+
+/// What [`wait_any`] waits for: a [`Receiver`] of either kind.
+#[expect(private_bounds, reason = "sealed: what it takes to be waited for concerns no user")]
+pub trait Waitable: any::Waitable {}
+
+impl<K: Discipline> Waitable for Receiver<K> {}
+
+impl<K: Discipline> any::Waitable for Receiver<K> {
+    fn attached(&mut self, deadline: Deadline) -> Result<&mut dyn Waited, Error> {
+        Ok(self.claimed_until(deadline)?)
+    }
+
+    fn interrupts(&self) -> &Interrupts {
+        &self.interrupts
+    }
+}
+
+/// Waits until one of `receivers` is ready, and gives its index: the next receive from it will not
+/// wait, whether it gives a message, fails, or says that the other side is disconnected. A receiver that
+/// is disconnected is named once each time it became so, and then again if there is a message.
+///
+/// Of several that are ready, the one that was named least recently comes first, so none starves.
+/// Nothing is taken from any of them. Up to 128 receivers, of either kind and of any region.
+///
+/// # Errors
+/// [`RecvTimeoutError::Timeout`] if none was ready until `deadline`; [`RecvTimeoutError::Interrupted`] by
+/// an [`Interrupter`](crate::Interrupter) of one of them; [`RecvTimeoutError::Failed`] if a receiver cannot
+/// be attached, if there are none or too many ([`Error::WaitCount`]; a receiver with an interrupter counts
+/// twice), and with [`Error::Unsupported`] on kernels before Linux 5.16.
+///
+/// # Cost
+/// A look at each receiver; one system call for the sleep, whatever their number.
+///
+/// # Examples
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("demo.tombolo");
+/// use std::time::Duration;
+/// let mut region = tombolo::EventsRegion::open_path(path)?;
+/// let (mut tx, mut orders) = region.split_spsc()?;
+/// let (mut log, mut lines) = region.split_mpsc()?;
+/// log.send(b"a line")?;
+/// assert_eq!(tombolo::wait_any(&mut [&mut orders, &mut lines], Duration::from_secs(1))?, 1);
+/// tx.send(b"an order")?;
+/// assert_eq!(tombolo::wait_any(&mut [&mut orders, &mut lines], Duration::from_secs(1))?, 0);
+/// assert_eq!(orders.try_recv()?.data, b"an order");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn wait_any(
+    receivers: &mut [&mut dyn Waitable],
+    deadline: impl Into<Deadline>,
+) -> Result<usize, RecvTimeoutError> {
+    Ok(any::wait_any(receivers, deadline.into())?)
+}
