@@ -21,8 +21,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use tombolo::options::Disconnect;
 use tombolo::{
-    Deadline, Disconnect, EventsRegion, Interrupter, MpscConsumer, RecvTimeoutError, SendError,
+    Deadline, EventsRegion, Interrupter, MpscConsumer, RecvTimeoutError, SendError,
     SendTimeoutError, TryRecvError,
 };
 
@@ -73,10 +74,10 @@ fn collect(name: &str, file: &str, writers: &str) -> Result<u64, Box<dyn Error>>
     let ctrl_c = count_ctrl_c(rx.interrupter())?;
     let mut count = 0;
     loop {
-        match rx.recv_ref_deadline(LOOK_EVERY) {
+        match rx.recv_ref_timeout(LOOK_EVERY) {
             Ok(record) => {
                 // Killed before the record is dropped, the next collector gets it again, and knows it.
-                count += u64::from(log.append(record.position(), &record.to_vec())?);
+                count += u64::from(log.append(record.position(), &record.to_vec()?)?);
                 continue;
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -156,7 +157,7 @@ impl Log {
 fn write(name: &str, label: &str) -> Result<u64, Box<dyn Error>> {
     let (mut tx, _) = EventsRegion::open(name)?.split_mpsc()?;
     let ctrl_c = count_ctrl_c(tx.interrupter())?;
-    tx.claim()?;
+    tx.attach()?;
     let lines = lines_of_stdin();
     let mut count = 0;
     while ctrl_c.load(Ordering::SeqCst) == 0 {

@@ -59,7 +59,7 @@ fn pass(tx: &mut tombolo::SpscSender) -> Result<(), Box<dyn Error>> {
 
     let packet = MessagePacket::from(b"file, socket, memory").handle(file).handle(theirs);
     let packet = packet.handle(memory);
-    tx.send_packet_deadline(packet, Duration::from_secs(10))?; // waits for the receiver
+    tx.send_packet_timeout(packet, Duration::from_secs(10))?; // waits for the receiver
     println!("sender    {} sent three descriptors", std::process::id());
 
     ours.write_all(b"a question")?;

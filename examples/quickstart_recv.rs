@@ -41,7 +41,7 @@ fn run() -> Result<u64, Box<dyn Error>> {
             Err(RecvError::Disconnected) => return Ok(count), // the sender is gone, the ring empty
             Err(error) => return Err(error.into()),
         };
-        let mut line = record.to_vec();
+        let mut line = record.to_vec()?;
         line.push(b'\n');
         if let Err(error) = out.write_all(&line) {
             record.keep(); // not printed, so not taken: the next receiver gets it

@@ -32,7 +32,7 @@ fn run() -> Result<u64, Box<dyn Error>> {
     }
     let mut region = EventsRegion::open(&name.to_string_lossy())?; // creates it or joins it
     let (mut tx, _) = region.split_spsc()?;
-    tx.claim()?; // tells now, and not with the first line, that another process is sending
+    tx.attach()?; // tells now, and not with the first line, that another process is sending
 
     let mut count = 0;
     for line in io::stdin().lock().split(b'\n') {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tombolo_abi::{LayoutError, RecordError};
 
+use crate::handle::DispositionError;
+
 /// Why a region could not be opened, or an endpoint of it not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -354,6 +356,12 @@ pub enum Error {
         position: u64,
         /// What it did.
         reason: &'static str,
+    },
+    /// *Yours* or *retry*, as its source says: handles that no message takes along.
+    #[error("{source}")]
+    Handles {
+        /// What is wrong with which of them.
+        source: DispositionError,
     },
     /// *Yours*: the messages of this ring carry no handles.
     #[error("ring {ring} carries no handles: {reason}")]

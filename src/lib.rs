@@ -17,14 +17,14 @@
 //!
 //! | to | waiting | until a deadline | not waiting |
 //! |---|---|---|---|
-//! | send bytes and handles | [`send_packet`](Sender::send_packet) | [`send_packet_deadline`](Sender::send_packet_deadline) | [`try_send_packet`](Sender::try_send_packet) |
-//! | send bytes | [`send`](Sender::send) | [`send_deadline`](Sender::send_deadline) | [`try_send`](Sender::try_send) |
-//! | send many messages | [`send_batch`](Sender::send_batch) | [`send_batch_deadline`](Sender::send_batch_deadline) | [`try_send_batch`](Sender::try_send_batch) |
-//! | build a message in place (one sender) | [`claim_record`](Sender::claim_record) | [`claim_record_deadline`](Sender::claim_record_deadline) | [`try_claim_record`](Sender::try_claim_record) |
-//! | receive into a new buffer | [`recv`](Receiver::recv), or iterate | [`recv_deadline`](Receiver::recv_deadline) | [`try_recv`](Receiver::try_recv) |
-//! | receive into a buffer of one's own | [`recv_into`](Receiver::recv_into) | [`recv_into_deadline`](Receiver::recv_into_deadline) | [`try_recv_into`](Receiver::try_recv_into) |
-//! | receive bytes and handles into rooms of one's own | [`recv_parts`](Receiver::recv_parts) | [`recv_parts_deadline`](Receiver::recv_parts_deadline) | [`try_recv_parts`](Receiver::try_recv_parts) |
-//! | look at a message in place, take it afterwards | [`recv_ref`](Receiver::recv_ref) | [`recv_ref_deadline`](Receiver::recv_ref_deadline) | [`try_recv_ref`](Receiver::try_recv_ref) |
+//! | send bytes and handles | [`send_packet`](Sender::send_packet) | [`send_packet_timeout`](Sender::send_packet_timeout) | [`try_send_packet`](Sender::try_send_packet) |
+//! | send bytes | [`send`](Sender::send) | [`send_timeout`](Sender::send_timeout) | [`try_send`](Sender::try_send) |
+//! | send many messages | [`send_batch`](Sender::send_batch) | [`send_batch_timeout`](Sender::send_batch_timeout) | [`try_send_batch`](Sender::try_send_batch) |
+//! | build a message in place (one sender) | [`claim_record`](Sender::reserve) | [`claim_record_deadline`](Sender::reserve_timeout) | [`try_claim_record`](Sender::try_reserve) |
+//! | receive into a new buffer | [`recv`](Receiver::recv), or iterate | [`recv_timeout`](Receiver::recv_timeout) | [`try_recv`](Receiver::try_recv) |
+//! | receive into a buffer of one's own | [`recv_into`](Receiver::recv_into) | [`recv_into_timeout`](Receiver::recv_into_timeout) | [`try_recv_into`](Receiver::try_recv_into) |
+//! | receive bytes and handles into rooms of one's own | [`recv_parts`](Receiver::recv_parts) | [`recv_parts_timeout`](Receiver::recv_parts_timeout) | [`try_recv_parts`](Receiver::try_recv_parts) |
+//! | look at a message in place, take it afterwards | [`recv_ref`](Receiver::recv_ref) | [`recv_ref_timeout`](Receiver::recv_ref_timeout) | [`try_recv_ref`](Receiver::try_recv_ref) |
 //! | take what is there, up to a message of one's choice | | | [`drain`](Receiver::drain) |
 //! | wait for several receivers | | [`wait_any`] | |
 //!
@@ -99,9 +99,9 @@ mod carrier;
 pub mod crash;
 mod deadline;
 mod endpoint;
-mod ends;
+pub mod ends;
 mod error;
-mod handle;
+pub mod handle;
 pub mod inspect;
 mod mem;
 pub mod object;
@@ -111,22 +111,23 @@ mod ring;
 mod wait;
 
 pub use deadline::Deadline;
-pub use endpoint::{Disconnect, Interrupter, Peers};
+pub use endpoint::Interrupter;
 pub use ends::{
-    Claim, Discipline, DrainFlow, Iter, MessagePacket, Mpsc, MpscConsumer, MpscProducer, Receiver,
-    RecordRef, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, Spsc,
-    SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable, wait_any,
+    MessagePacket, MpscConsumer, MpscProducer, Receiver, RecordRef, RecvError, RecvTimeoutError,
+    Reservation, SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError,
+    TrySendError, wait_any,
 };
 pub use error::{Damage, Error};
-pub use handle::{
-    DispositionError, Handle, HandleDisposition, HandleError, HandleOp, HandleSource, HandleType,
-    KoID, Rights,
-};
-pub use mem::Payload;
-pub use region::{
-    CreatePolicy, EventsRegion, FileSystemPolicy, MpscOrder, OpenOptions, OwnerPolicy, Prefault,
-};
+pub use handle::{Handle, HandleType, KoID, Rights};
+pub use region::{EventsRegion, OpenOptions};
 pub use tombolo_abi::{LayoutError, SharedLayout};
+
+pub mod options {
+    //! What regions and their ends are opened with, beside [`OpenOptions`](crate::OpenOptions).
+
+    pub use crate::endpoint::Disconnect;
+    pub use crate::region::{CreatePolicy, FileSystemPolicy, MpscOrder, OwnerPolicy, Prefault};
+}
 
 /// The programs in the README compile.
 #[cfg(doctest)]

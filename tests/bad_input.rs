@@ -16,9 +16,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tombolo::{
-    CreatePolicy, Error, EventsRegion, LayoutError, MpscOrder, OpenOptions, OwnerPolicy,
-};
+use tombolo::options::{CreatePolicy, MpscOrder, OwnerPolicy};
+use tombolo::{Error, EventsRegion, LayoutError, OpenOptions};
 use tombolo_abi::RingKind;
 
 mod support;
@@ -314,7 +313,7 @@ fn a_ring_of_plain_memory_with_a_group_number_is_no_lane() {
     };
     // Lanes 0 and 2 around it don't follow each other, as lanes 0 and 1 before it do.
     for lane in [1, 2] {
-        let producer = claim(lane).and_then(|(mut producer, _)| producer.claim());
+        let producer = claim(lane).and_then(|(mut producer, _)| producer.attach());
         assert!(matches!(producer, Err(Error::Layout { .. })), "lane {lane}: {producer:?}");
     }
     let (mut first, mut consumer) = claim(3).unwrap();
@@ -322,7 +321,7 @@ fn a_ring_of_plain_memory_with_a_group_number_is_no_lane() {
     assert_eq!(consumer.try_recv().unwrap().data, b"a");
     let (mut second, mut third) = (first.clone(), first.clone());
     second.try_send(b"b").unwrap();
-    assert!(matches!(third.claim(), Err(Error::Busy { .. })));
+    assert!(matches!(third.attach(), Err(Error::Busy { .. })));
 }
 
 #[test]

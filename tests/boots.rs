@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use support::process::{behind, command, report, role};
 use support::*;
-use tombolo::{CreatePolicy, Error, EventsRegion, MpscOrder, OpenOptions, TryRecvError};
+use tombolo::options::{CreatePolicy, MpscOrder};
+use tombolo::{Error, EventsRegion, OpenOptions, TryRecvError};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const MESSAGES: [&[u8]; 3] = [b"one", b"two", b"three"];

@@ -7,14 +7,17 @@ use std::os::unix::fs::FileTypeExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tombolo::ends::{Mpsc, Topology};
+use tombolo::handle::{DispositionError, HandleDisposition, HandleError};
+use tombolo::options::MpscOrder;
 use tombolo::{
-    Discipline, DispositionError, Error, EventsRegion, Handle, HandleDisposition, HandleError,
-    HandleType, MessagePacket, Mpsc, MpscOrder, OpenOptions, Receiver, Rights, SendTimeoutError,
-    Sender, TryRecvError, TrySendError,
+    Error, EventsRegion, Handle, HandleType, MessagePacket, OpenOptions, Receiver, Rights,
+    SendTimeoutError, Sender, TryRecvError, TrySendError,
 };
 
 mod support;
 use support::carrying::{SOON, numbered, numbers_of};
+use support::parts::ReceiveParts;
 use support::{Dir, small};
 
 const SHORT: Duration = Duration::from_millis(30);
@@ -25,7 +28,7 @@ macro_rules! on_each_ring {
         $(mod $name {
             use super::*;
 
-            fn on<K: Discipline>($ends: Ends<K>) $body
+            fn on<K: Topology>($ends: Ends<K>) $body
 
             #[test]
             fn spsc() {
@@ -55,7 +58,7 @@ macro_rules! on_each_ring {
     };
 }
 
-struct Ends<K: Discipline> {
+struct Ends<K: Topology> {
     tx: Sender<K>,
     rx: Receiver<K>,
     ring: u32,
@@ -69,21 +72,21 @@ type Open = Box<dyn Fn() -> EventsRegion + Send>;
 type Split<K> = fn(&mut EventsRegion) -> Result<(Sender<K>, Receiver<K>), Error>;
 
 /// Where the ends come from.
-struct Home<K: Discipline> {
+struct Home<K: Topology> {
     open: Open,
     split: Split<K>,
     /// Sockets in the region's directory while a receiver is there.
     sockets: usize,
 }
 
-impl<K: Discipline> Home<K> {
+impl<K: Topology> Home<K> {
     /// Both ends once more.
     fn again(&self) -> (Sender<K>, Receiver<K>) {
         (self.split)(&mut (self.open)()).unwrap()
     }
 }
 
-impl<K: Discipline> Ends<K> {
+impl<K: Topology> Ends<K> {
     /// Ends of a region with a path, which each opens by that.
     fn of(ring: u32, order: MpscOrder, split: Split<K>) -> Self {
         let dir = Dir::new();
@@ -103,7 +106,7 @@ impl<K: Discipline> Ends<K> {
 
     fn at(home: Home<K>, ring: u32, dir: Dir) -> Self {
         let (tx, mut rx) = home.again();
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         Self { tx, rx, ring, home, dir }
     }
 }
@@ -181,7 +184,7 @@ on_each_ring! {
             let mut packet = MessagePacket::from(b"too many");
             packet.handles = (0..count).map(|i| Handle::new(numbered(i))).collect();
             let refused = tx.try_send_packet(packet).unwrap_err();
-            let TrySendError::Handles { message, source } = refused else { panic!("{refused}") };
+            let TrySendError::Failed { message, source: Error::Handles { source } } = refused else { panic!("{refused}") };
             let found = count as usize;
             assert_eq!(source, DispositionError::TooManyHandles { found, limit: 64 });
             assert_eq!(numbers_of(&message.handles), Vec::from_iter(0..count));
@@ -197,7 +200,7 @@ on_each_ring! {
         let mut packet = packet.handle(numbered(1));
         packet.handles.push(kept);
         let refused = tx.try_send_packet(packet).unwrap_err();
-        let TrySendError::Handles { message, source } = refused else { panic!("{refused}") };
+        let TrySendError::Failed { message, source: Error::Handles { source } } = refused else { panic!("{refused}") };
         assert_eq!(message.handles.len(), 3);
         let is_denied = matches!(
             source,
@@ -223,7 +226,7 @@ on_each_ring! {
         let rights: Vec<_> = message.handles.iter().map(Handle::rights).collect();
         assert_eq!(rights, [Rights::READ, Rights::empty(), kept.rights()]);
         let refused = tx.try_send_packet(message).unwrap_err(); // what has come so goes no further
-        let TrySendError::Handles { source, .. } = refused else { panic!("{refused}") };
+        let TrySendError::Failed { source: Error::Handles { source }, .. } = refused else { panic!("{refused}") };
         let is_denied = matches!(
             source,
             DispositionError::Handle { index: 0, source: HandleError::AccessDenied { .. } }
@@ -237,7 +240,7 @@ on_each_ring! {
         let own = (home.open)().to_fds().unwrap();
         for own in own {
             let refused = tx.try_send_packet(MessagePacket::from(b"").handle(own)).unwrap_err();
-            let TrySendError::Handles { source, .. } = refused else { panic!("{refused}") };
+            let TrySendError::Failed { source: Error::Handles { source }, .. } = refused else { panic!("{refused}") };
             let through_itself =
                 DispositionError::Handle { index: 0, source: HandleError::ThroughItself };
             assert_eq!(source, through_itself);
@@ -363,11 +366,11 @@ on_each_ring! {
         packet.handles.push(handle);
         let refused = tx.try_send_packet(packet).unwrap_err();
         let TrySendError::NoReceiver(packet) = refused else { panic!("{refused}") };
-        let refused = tx.try_send_packet_deadline(packet, SHORT).unwrap_err();
+        let refused = tx.send_packet_timeout(packet, SHORT).unwrap_err();
         let SendTimeoutError::NoReceiver(packet) = refused else { panic!("{refused}") };
         assert_eq!((&packet.data[..], packet.handles.len()), (&b"anybody?"[..], 1));
         assert!(!witness.is_closed());
-        let refused = tx.send_packet_deadline(packet, SHORT).unwrap_err();
+        let refused = tx.send_packet_timeout(packet, SHORT).unwrap_err();
         let SendTimeoutError::NoReceiver(packet) = refused else { panic!("{refused}") };
         assert_eq!((&packet.data[..], packet.handles.len()), (&b"anybody?"[..], 0));
         witness.closes_soon();
@@ -439,7 +442,7 @@ on_each_ring! {
         drop(rx);
         witness.closes_soon();
         let (_, mut rx) = home.again();
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         tx.send_packet(MessagePacket::from(b"new").handle(numbered(5))).unwrap();
         let error = rx.try_recv().unwrap_err();
         let TryRecvError::Failed { source } = error else { panic!("{error}") };
@@ -499,7 +502,7 @@ on_each_ring! {
         let plain = dir.file("plain");
         let mut region = EventsRegion::open_path_with(&plain, small()).unwrap();
         let (mut tx, mut rx) = region.split_spsc().unwrap();
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         let refused = tx.try_send_packet(MessagePacket::from(b"").handle(numbered(1)));
         let TrySendError::Failed { source, message } = refused.unwrap_err() else { panic!() };
         assert!(matches!(source, Error::HandlesNotCarried { ring: 0, .. }), "{source}");
@@ -521,7 +524,7 @@ fn clones_with_lanes_send_handles_each_over_its_own() {
 
 fn clones_send_handles(ends: Ends<Mpsc>) {
     let Ends { mut tx, mut rx, .. } = ends;
-    tx.claim().unwrap(); // stays, where the first of the others has left before the last comes
+    tx.attach().unwrap(); // stays, where the first of the others has left before the last comes
     let threads: Vec<_> = (0..4u64)
         .map(|thread| {
             let mut tx = tx.clone();
@@ -549,7 +552,7 @@ fn a_joiner_that_knows_only_the_path_sends_and_receives_handles() {
     let _creator = EventsRegion::open_path_with(&path, options()).unwrap();
     let (mut tx, _) = EventsRegion::open_path(&path).unwrap().split_spsc().unwrap();
     let (_, mut rx) = EventsRegion::open_path(&path).unwrap().split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(MessagePacket::from(b"").handle(numbered(9))).unwrap();
     assert_eq!(numbers_of(&rx.recv().unwrap().handles), [9]);
 }
@@ -559,7 +562,7 @@ fn a_region_that_came_as_one_descriptor_says_that_it_carries_no_handles() {
     let region = EventsRegion::anonymous(OpenOptions::new().max_handles(1)).unwrap();
     let mut other = EventsRegion::from_fd(region.to_fd().unwrap(), OpenOptions::new()).unwrap();
     let (mut tx, mut rx) = other.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let refused = tx.try_send_packet(MessagePacket::from(b"").handle(numbered(1))).unwrap_err();
     let TrySendError::Failed { source, message } = refused else { panic!("{refused}") };
     assert!(matches!(source, Error::HandlesNotCarried { .. }), "{source}");

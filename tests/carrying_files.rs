@@ -8,9 +8,10 @@ use std::path::Path;
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::net::{SocketAddrUnix, SocketType, getpeername, sockopt};
+use tombolo::handle::{DispositionError, HandleError};
 use tombolo::{
-    DispositionError, EventsRegion, Handle, HandleError, HandleType, MessagePacket, MpscConsumer,
-    MpscProducer, Rights, TrySendError,
+    Error, EventsRegion, Handle, HandleType, MessagePacket, MpscConsumer, MpscProducer, Rights,
+    TrySendError,
 };
 
 mod support;
@@ -21,7 +22,7 @@ use support::{Dir, small};
 fn open(path: &Path) -> (MpscProducer, MpscConsumer) {
     let options = small().max_handles(8);
     let (tx, mut rx) = EventsRegion::open_path_with(path, options).unwrap().split_mpsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     (tx, rx)
 }
 
@@ -44,7 +45,7 @@ fn reads() -> u64 {
 fn nothing_is_read_of_what_arrives_until_it_is_asked_for() {
     let dir = Dir::new();
     let (mut tx, mut rx) = open(&dir.file("r"));
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     let path = dir.file("file");
     std::fs::write(&path, [7; 100]).unwrap();
     let file = || Handle::new(File::open(&path).unwrap());
@@ -123,7 +124,9 @@ fn peer_process() {
     let own = found.pop().unwrap();
     assert!(found.is_empty(), "who has connected is the sender alone");
     let refused = tx.try_send_packet(MessagePacket::from(b"").handle(own)).unwrap_err();
-    let TrySendError::Handles { source, message } = refused else { panic!("{refused}") };
+    let TrySendError::Failed { message, source: Error::Handles { source } } = refused else {
+        panic!("{refused}")
+    };
     let through_itself = DispositionError::Handle { index: 0, source: HandleError::ThroughItself };
     assert_eq!(source, through_itself);
     assert_eq!(message.handles[0].handle_type(), HandleType::Socket);

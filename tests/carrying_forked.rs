@@ -100,7 +100,7 @@ fn watched(tx: &mut MpscProducer) -> PipeReader {
 }
 
 fn a_child_uses_the_ends(mut tx: MpscProducer, mut rx: MpscConsumer) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(1, 3)).unwrap();
     let record = rx.try_recv_ref().unwrap(); // its connection waits to be accepted
     let is_refused = child_finds(|| {
@@ -138,7 +138,7 @@ fn a_child_uses_the_ends(mut tx: MpscProducer, mut rx: MpscConsumer) {
 }
 
 fn the_receiver_leaves(path: &Path, mut tx: MpscProducer, mut rx: MpscConsumer) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(1, 1)).unwrap();
     drop(rx.try_recv().unwrap()); // the connection is accepted
     let witness = watched(&mut tx);
@@ -149,7 +149,7 @@ fn the_receiver_leaves(path: &Path, mut tx: MpscProducer, mut rx: MpscConsumer) 
     let is_told = matches!(refused, TrySendError::NoReceiver(_) | TrySendError::Disconnected(_));
     assert!(is_told, "{refused}");
     let (_, mut rx) = open(path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let lost = rx.try_recv().unwrap_err();
     let is_lost = matches!(&lost, TryRecvError::Failed { source: Error::HandlesLost { .. } });
     assert!(is_lost, "{lost}");
@@ -162,20 +162,20 @@ fn the_receiver_leaves_with_senders_at_the_door(
     mut tx: MpscProducer,
     mut rx: MpscConsumer,
 ) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let witness = watched(&mut tx); // nobody has accepted its connection
     let _bystander = Bystander::fork();
     drop(rx);
     closes_soon(witness);
     let (_, mut rx) = open(path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(3, 1)).unwrap();
     assert!(rx.try_recv().is_err());
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [3]);
 }
 
 fn the_sender_leaves(mut tx: MpscProducer, mut rx: MpscConsumer) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(1, 2)).unwrap();
     let _bystander = Bystander::fork();
     drop(tx);
@@ -214,7 +214,7 @@ fn leave_a_child(fork: fn() -> libc::pid_t) {
 
 /// Has its connection accepted before it forks.
 fn receive_one_and_fork(mut rx: MpscConsumer, fork: fn() -> libc::pid_t) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     report("ready");
     assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
     leave_a_child(fork);
@@ -223,7 +223,7 @@ fn receive_one_and_fork(mut rx: MpscConsumer, fork: fn() -> libc::pid_t) {
 
 /// Has not looked at what senders sent when it forks.
 fn fork_before_receiving(mut rx: MpscConsumer, fork: fn() -> libc::pid_t) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     report("ready");
     leave_a_child(fork);
     wait_for_parent();
@@ -250,7 +250,7 @@ fn a_child_of_a_receiver_that_is_killed_gets_nothing_of_what_is_sent_to_its_succ
         tx.send_packet(packet(1, 1)).unwrap();
         assert_eq!(receiver.next_report(), "forked");
         receiver.kill_alone();
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         for number in 2..5 {
             tx.send_packet(packet(number, 2)).unwrap();
             assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 2]);

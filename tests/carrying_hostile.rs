@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytemuck::bytes_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tombolo::options::MpscOrder;
 use tombolo::{
-    Error, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, SpscReceiver, SpscSender,
-    TryRecvError, wait_any,
+    Error, EventsRegion, MpscConsumer, MpscProducer, SpscReceiver, SpscSender, TryRecvError,
+    wait_any,
 };
 use tombolo_abi::{HandlePacket, Hello, RingControl, packet_kind};
 
@@ -54,7 +55,7 @@ fn hundreds_of_senders_that_came_and_went_before_anybody_looked_lose_nothing() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (_, mut rx) = spsc(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     for number in 0..250 {
         spsc(&path).0.try_send_packet(packet(number, 1)).unwrap();
     }
@@ -68,8 +69,8 @@ fn a_hello_of_a_sender_that_the_ring_has_not_is_turned_away() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = mpsc(&path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let forger = Forger::at_ring(&path, 1);
     let good = forger.hello(0);
     let wrong = [
@@ -110,8 +111,8 @@ fn a_packet_in_the_name_of_another_sender_than_its_connections_is_refused() {
         let dir = Dir::new();
         let path = dir.file("r");
         let (mut tx, mut rx) = mpsc(&path);
-        rx.claim().unwrap();
-        tx.claim().unwrap();
+        rx.attach().unwrap();
+        tx.attach().unwrap();
         let forger = Forger::at_ring(&path, 1);
         let mut bytes = forger.packet(forger.tail(), 1);
         let head = &mut bytes[..size_of::<HandlePacket>()];
@@ -158,8 +159,8 @@ fn a_hello_of_another_region_or_another_make_is_not_taken_for_the_senders() {
             let dir = Dir::new();
             let path = dir.file("r");
             let (mut tx, mut rx) = mpsc(&path);
-            rx.claim().unwrap();
-            tx.claim().unwrap();
+            rx.attach().unwrap();
+            tx.attach().unwrap();
             let forger = Forger::at_ring(&path, 1);
             let mut hello = forger.hello(forger.tail());
             change(&mut hello);
@@ -190,8 +191,8 @@ fn a_packet_of_another_ring_or_another_length_is_refused() {
         let dir = Dir::new();
         let path = dir.file("r");
         let (mut tx, mut rx) = mpsc(&path);
-        rx.claim().unwrap();
-        tx.claim().unwrap();
+        rx.attach().unwrap();
+        tx.attach().unwrap();
         let forger = Forger::at_ring(&path, 1);
         let mut bytes = forger.packet(forger.tail(), 1);
         change(&mut bytes);
@@ -209,8 +210,8 @@ fn a_packet_of_a_kind_that_is_not_known_is_passed_by() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = mpsc(&path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let forger = Forger::at_ring(&path, 1);
     let socket = forger.connect_as_sender(forger.tail());
     for position in [forger.tail().wrapping_sub(8), forger.tail(), forger.tail() + 64] {
@@ -227,14 +228,14 @@ fn a_sender_that_was_stopped_between_connecting_and_its_hello_is_heard_later() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = mpsc(&path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let forger = Forger::at_ring(&path, 1).posing_as(1);
     let stopped = forger.connect();
     tx.send_packet(packet(1, 1)).unwrap(); // over a later connection: both are let in
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
     let mut other = mpsc(&path).0;
-    other.claim().unwrap(); // as whom the forger poses
+    other.attach().unwrap(); // as whom the forger poses
     send(&stopped, bytes_of(&forger.hello(forger.tail())), &[]);
     forger.send_packet(&stopped, forger.tail(), 1, &[numbered(7).as_fd()]);
     assert_eq!(receive_forged(&forger, &mut rx).unwrap(), [7]);
@@ -247,8 +248,8 @@ fn who_says_nothing_goes_before_an_older_connection_in_which_something_is_left()
 
 fn strangers_beside_an_older_connection(path: &Path) {
     let (mut tx, mut rx) = mpsc(path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let forger = Forger::at_ring(path, 1);
     let older = forger.connect_as_sender(forger.tail());
     forger.send_packet(&older, forger.tail(), 1, &[numbered(7).as_fd()]);
@@ -265,7 +266,7 @@ fn let_a_crowd_in(forger: &Forger, path: &Path, rx: &mut MpscConsumer) -> Vec<Ow
     let mut crowd: Vec<_> = (0..400).map(|_| forger.connect()).collect();
     crowd.push(newer);
     let mut short_lived = mpsc(path).0;
-    short_lived.claim().unwrap();
+    short_lived.attach().unwrap();
     drop(short_lived); // a departure: all are let in, to see whose it was
     let start = Instant::now();
     while open_count() < before + crowd.len() + 300 {
@@ -282,7 +283,7 @@ fn a_sender_whose_connection_a_crowd_has_ended_makes_another() {
 
 fn a_sender_is_pushed_out(path: &Path) {
     let (mut tx, mut rx) = mpsc(path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(1, 1)).unwrap();
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
     let crowd = let_a_crowd_in(&Forger::at_ring(path, 1), path, &mut rx);
@@ -301,7 +302,7 @@ fn what_comes_on_one_lane_leaves_the_handles_of_another_alone() {
     let open = || EventsRegion::open_path_with(&path, options().mpsc_order(MpscOrder::PerProducer));
     let (mut slow, mut rx) = open().unwrap().split_mpsc().unwrap();
     let (mut fast, _) = open().unwrap().split_mpsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     slow.send_packet(packet(1, 1)).unwrap();
     assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
     for _ in 0..100 {
@@ -322,8 +323,8 @@ fn hellos_that_nothing_follows_take_no_honest_senders_place() {
 
 fn strangers_say_nothing(path: &Path) {
     let (mut tx, mut rx) = mpsc(path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let forger = Forger::at_ring(path, 1);
     let good = forger.hello(0);
     for slot in 0..200 {
@@ -343,8 +344,8 @@ fn the_bound_of_handles_under_way_holds_again_after_kills_that_left_the_counters
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = spsc(&path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let forger = Forger::at(&path);
     for apart in [-1_000_000, -1000, 1000, 1_000_000] {
         let sent = forger.control(std::mem::offset_of!(RingControl, handles_sent));
@@ -362,7 +363,7 @@ fn the_bound_of_handles_under_way_holds_again_after_kills_that_left_the_counters
 /// What a producer of ring 1 that is gone left behind: a packet of no record. Others live.
 fn leave_an_orphan(path: &Path, handle: &PipeWriter) {
     let (mut tx, _) = mpsc(path);
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     let forger = Forger::at_ring(path, 1).posing_as(1);
     let socket = forger.connect_as_sender(forger.tail());
     forger.send_packet(&socket, forger.tail(), 1, &[handle.as_fd()]);
@@ -380,8 +381,8 @@ fn orphans_are_closed_while_other_producers_live_whichever_way_is_waited() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = mpsc(&path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let witness = an_orphan(&path);
     closes_while(witness, || assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty))));
     let witness = an_orphan(&path);
@@ -404,8 +405,8 @@ fn orphans_are_closed_while_other_producers_send_all_the_time() {
 
 fn orphans_beside_a_stream(path: &Path) {
     let (mut tx, mut rx) = mpsc(path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let (witness, handle) = std::io::pipe().unwrap();
     for number in 0..1000 {
         tx.send_packet(packet(number, 1)).unwrap(); // the ring is never empty
@@ -499,9 +500,9 @@ fn run(role: &str) {
 fn junk_beside_a_stream(path: &Path) {
     let (mut honest, mut rx) = mpsc(path);
     let (mut other, _) = mpsc(path);
-    rx.claim().unwrap();
-    honest.claim().unwrap();
-    other.claim().unwrap(); // as whom the forger poses
+    rx.attach().unwrap();
+    honest.attach().unwrap();
+    other.attach().unwrap(); // as whom the forger poses
     honest.send_packet(packet(0, 1)).unwrap();
     drop(rx.try_recv().unwrap());
     let before = open_count();
@@ -548,8 +549,8 @@ fn two_lists_of_descriptors_in_one_packet_are_one() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = spsc(&path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let forger = Forger::at(&path);
     let files = [numbered(1), numbered(2), numbered(3)];
     let socket = forger.connect_as_sender(forger.tail());

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tombolo::options::MpscOrder;
 use tombolo::{
-    Error, EventsRegion, Handle, MessagePacket, MpscOrder, OpenOptions, SendTimeoutError,
-    SpscReceiver, SpscSender, TryRecvError, TrySendError,
+    Error, EventsRegion, Handle, MessagePacket, OpenOptions, SendTimeoutError, SpscReceiver,
+    SpscSender, TryRecvError, TrySendError,
 };
 
 mod support;
@@ -47,7 +48,7 @@ fn peer_with(region: &EventsRegion, role: &str) -> Peer {
 fn peer_process() {
     let Some((role, path)) = role() else { return };
     let (_, mut rx) = named(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     report("ready");
     let fds = rx.recv().unwrap().handles.into_iter().map(Handle::into_fd);
     let mut region = EventsRegion::from_fds(fds, OpenOptions::new()).unwrap();
@@ -55,29 +56,29 @@ fn peer_process() {
     let (mut back, _) = region.split_mpsc().unwrap();
     match role.as_str() {
         "echo" => {
-            rx.claim().unwrap();
+            rx.attach().unwrap();
             report("joined");
             rx.iter().for_each(|message| back.send_packet(message.unwrap()).unwrap());
         }
         "receiver" => {
-            rx.claim().unwrap();
+            rx.attach().unwrap();
             report("joined");
         }
         "receiver-of-one" => {
-            rx.claim().unwrap();
+            rx.attach().unwrap();
             report("joined");
             assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
             report("received");
         }
         "forking-receiver" => {
-            rx.claim().unwrap();
+            rx.attach().unwrap();
             report("joined");
             assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
             leave_a_child();
             report("received");
         }
         "forking-before-receiving" => {
-            rx.claim().unwrap();
+            rx.attach().unwrap();
             leave_a_child();
             report("joined");
         }
@@ -91,7 +92,7 @@ fn peer_process() {
             while tx.try_send_packet(packet(1, 8)).is_ok() {}
             report("joined");
             wait_for_parent();
-            let refused = tx.send_packet_deadline(packet(2, 8), 2 * SOON).unwrap_err();
+            let refused = tx.send_packet_timeout(packet(2, 8), 2 * SOON).unwrap_err();
             assert!(matches!(refused, SendTimeoutError::Disconnected(_)), "{refused}");
         }
         other => panic!("no such role: {other}"),
@@ -113,7 +114,7 @@ fn leave_a_child() {
 fn handles_go_there_and_back(order: MpscOrder) {
     let mut region = nameless(order);
     let (_, mut back) = region.split_mpsc().unwrap();
-    back.claim().unwrap();
+    back.attach().unwrap();
     let mut peer = peer_with(&region, "echo");
     let (mut tx, _) = region.split_spsc().unwrap();
     for number in 0..200 {
@@ -141,7 +142,7 @@ fn handles_go_there_and_back_on_a_lane() {
 fn what_a_killed_sender_had_sent_arrives_with_its_handles() {
     let mut region = nameless(MpscOrder::Total);
     let (_, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     peer_with(&region, "sender").kill();
     for number in 0..5u64 {
         let message = rx.recv_timeout(SOON).unwrap();
@@ -173,7 +174,7 @@ fn what_a_killed_receiver_had_let_in_goes_down_with_it_and_that_is_told() {
     tx.send_packet(packet(2, 2)).unwrap();
     peer.kill();
     let (_, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(3, 3)).unwrap();
     let error = rx.try_recv().unwrap_err();
     let TryRecvError::Failed { source: Error::HandlesLost { count: 2, data, .. } } = error else {
@@ -191,7 +192,7 @@ fn the_child_of_a_receiver_that_was_killed_is_sent_no_handles() {
     tx.send_packet(packet(1, 1)).unwrap();
     assert_eq!(peer.next_report(), "received");
     peer.kill_alone();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(2, 2)).unwrap();
     assert_eq!(numbers_of(&rx.recv_timeout(SOON).unwrap().handles), [2; 2]);
 }
@@ -259,7 +260,7 @@ fn a_receiver_that_came_without_the_sockets_is_sent_no_handles() {
     let mut region = nameless(MpscOrder::Total);
     let mut half = EventsRegion::from_fd(region.to_fd().unwrap(), OpenOptions::new()).unwrap();
     let (_, mut rx) = half.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let (mut tx, _) = region.split_spsc().unwrap();
     let refused = tx.try_send_packet(packet(1, 1)).unwrap_err();
     assert!(matches!(refused, TrySendError::NoReceiver(_)), "{refused}");
@@ -292,7 +293,7 @@ fn what_is_no_connection_is_passed_over_and_closed() {
     let mut region = nameless(MpscOrder::Total);
     let entrance = region.to_fds().unwrap().swap_remove(1);
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let (mut witness, writer) = std::io::pipe().unwrap();
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     for junk in [&[][..], &[writer.as_fd()], &[ours.as_fd()], &[ours.as_fd(), theirs.as_fd()]] {
@@ -318,7 +319,7 @@ fn that_the_receiver_is_gone_is_told_too_where_the_kernel_takes_no_more_handles(
 fn many_senders_that_have_come_and_gone_before_anything_is_received_lose_nothing() {
     let mut region = nameless(MpscOrder::Total);
     let (_, mut rx) = region.split_mpsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     for number in 0..200 {
         let (mut tx, _) = region.split_mpsc().unwrap();
         tx.send_packet(packet(number, 1)).unwrap();

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tombolo::options::CreatePolicy;
 use tombolo::{
-    CreatePolicy, Error, EventsRegion, MessagePacket, OpenOptions, SpscReceiver, SpscSender,
-    TryRecvError, TrySendError,
+    Error, EventsRegion, MessagePacket, OpenOptions, SpscReceiver, SpscSender, TryRecvError,
+    TrySendError,
 };
 
 mod support;
@@ -59,7 +60,7 @@ fn become_user(user: u32) {
 
 /// Open to all users.
 fn shared(path: &Path) -> (SpscSender, SpscReceiver) {
-    let options = options().mode(0o666).owner(tombolo::OwnerPolicy::Any);
+    let options = options().mode(0o666).owner(tombolo::options::OwnerPolicy::Any);
     EventsRegion::open_path_with(path, options).unwrap().split_spsc().unwrap()
 }
 
@@ -74,7 +75,7 @@ fn peer_process() {
     match role {
         "receiver" => {
             let (_, mut rx) = if user == "0" { open(&path) } else { shared(&path) };
-            rx.claim().unwrap();
+            rx.attach().unwrap();
             report("ready");
             wait_for_parent(); // with the end
         }
@@ -101,8 +102,8 @@ fn the_next_receiver_takes_the_name_over_and_removes_it_when_it_goes() {
     let path = dir.file("r");
     leave_a_name(&dir, &path);
     let (mut tx, mut rx) = open(&path);
-    rx.claim().unwrap();
-    tx.send_packet_deadline(packet(), SOON).unwrap();
+    rx.attach().unwrap();
+    tx.send_packet_timeout(packet(), SOON).unwrap();
     assert_eq!(rx.recv().unwrap().handles.len(), 1);
     assert_eq!(sockets(&dir), 1);
     drop(rx);
@@ -118,8 +119,8 @@ fn replacing_the_region_removes_what_a_killed_receiver_left() {
     let mut region = EventsRegion::open_path_with(&path, options).unwrap();
     assert_eq!(sockets(&dir), 0);
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
-    tx.send_packet_deadline(packet(), SOON).unwrap();
+    rx.attach().unwrap();
+    tx.send_packet_timeout(packet(), SOON).unwrap();
     assert_eq!(rx.recv().unwrap().handles.len(), 1);
 }
 
@@ -130,10 +131,10 @@ fn replacing_a_copy_of_a_region_leaves_the_listener_of_the_other_alone() {
     drop(EventsRegion::open_path_with(&path, options()).unwrap());
     std::fs::copy(&path, &copy).unwrap();
     let (mut tx, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let options = options().policy(CreatePolicy::CreateNew);
     drop(EventsRegion::open_path_with(&copy, options).unwrap());
-    tx.send_packet_deadline(packet(), SOON).unwrap();
+    tx.send_packet_timeout(packet(), SOON).unwrap();
     assert_eq!(rx.recv().unwrap().handles.len(), 1);
 }
 
@@ -142,13 +143,13 @@ fn a_receiver_whose_name_was_removed_is_found_again_though_it_makes_no_call() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut early, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     early.send_packet(numbered(1, 1)).unwrap();
     drop(early); // it waits to be let in
     for number in 2..5 {
         socket_paths(dir.path()).iter().for_each(|path| std::fs::remove_file(path).unwrap());
         let (mut tx, _) = open(&path);
-        tx.send_packet_deadline(numbered(number, 2), SOON).unwrap();
+        tx.send_packet_timeout(numbered(number, 2), SOON).unwrap();
     }
     for (number, count) in [(1, 1), (2, 2), (3, 2), (4, 2)] {
         assert_eq!(numbers_of(&rx.recv().unwrap().handles), vec![number; count]);
@@ -163,11 +164,11 @@ fn a_receiver_whose_name_was_exchanged_is_found_again_and_leaves_the_other_file(
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let name = socket_paths(dir.path()).remove(0);
     std::fs::rename(&name, dir.file("away")).unwrap();
     std::fs::write(&name, b"another's").unwrap();
-    tx.send_packet_deadline(numbered(1, 1), SOON).unwrap();
+    tx.send_packet_timeout(numbered(1, 1), SOON).unwrap();
     assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
     drop(rx);
     assert_eq!(std::fs::read(&name).unwrap(), b"another's");
@@ -179,15 +180,15 @@ fn a_file_with_the_name_of_the_receiver_before_keeps_no_receiver_out() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let name = socket_paths(dir.path()).remove(0);
     drop(rx);
     std::fs::create_dir(&name).unwrap(); // what this user can't remove as a file, as in a sticky directory
     let (_, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send(b"bytes").unwrap();
     assert_eq!(rx.recv().unwrap().data, b"bytes");
-    tx.send_packet_deadline(numbered(1, 1), SOON).unwrap();
+    tx.send_packet_timeout(numbered(1, 1), SOON).unwrap();
     assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
     assert!(name.is_dir());
 }
@@ -208,14 +209,14 @@ fn the_name_of_a_killed_receiver_of_another_user_keeps_no_receiver_out() {
     Peer::start("peer_process", &format!("going-on {USER}"), &path).finish();
     assert_eq!(sockets(&dir), 1, "what this user may not remove stays, and nothing else");
     let options = options().mode(0o666).policy(CreatePolicy::CreateNew);
-    let options = options.owner(tombolo::OwnerPolicy::Any);
+    let options = options.owner(tombolo::options::OwnerPolicy::Any);
     drop(EventsRegion::open_path_with(&path, options).unwrap());
     assert_eq!(sockets(&dir), 0, "root replaces the region and may remove all");
 }
 
 fn goes_on_behind_a_killed_one(path: &Path) {
     let (mut tx, mut rx) = shared(path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send(b"bytes").unwrap();
     assert_eq!(rx.recv().unwrap().data, b"bytes");
     tx.send_packet(numbered(1, 2)).unwrap();
@@ -246,7 +247,7 @@ fn is_refused_a_name_for_a_while(path: &Path) {
     let (mut tx, mut rx) = shared(path);
     report("created");
     assert_eq!(hear().unwrap(), "attach");
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send(b"bytes").unwrap();
     assert_eq!(rx.recv().unwrap().data, b"bytes");
     let refused = tx.try_send_packet(numbered(1, 1)).unwrap_err();
@@ -279,11 +280,11 @@ fn a_user_who_may_have_no_more_processes_can_listen() {
 fn may_have_no_other_process(path: &Path) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let (mut tx, mut rx) = open(path);
-    tx.claim().unwrap(); // starts the library's thread
+    tx.attach().unwrap(); // starts the library's thread
     let none = Rlimit { current: Some(0), maximum: getrlimit(Resource::Nproc).maximum };
     setrlimit(Resource::Nproc, none).unwrap();
     assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "the limit means nothing here");
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(numbered(1, 1)).unwrap();
     assert_eq!(numbers_of(&rx.recv().unwrap().handles), [1]);
     report("ready");

@@ -16,6 +16,7 @@ mod support;
 use support::carrying::{
     Forger, SOON, closes_soon, numbered, numbers_of, open_count, packet, send,
 };
+use support::parts::ReceiveParts;
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, small};
 
@@ -31,7 +32,7 @@ fn peer_process() {
     let (mut tx, mut rx) = open(&path);
     match role.as_str() {
         "sender" => (0..5).for_each(|number| tx.send_packet(packet(number, number)).unwrap()),
-        "receiver" => rx.claim().unwrap(),
+        "receiver" => rx.attach().unwrap(),
         "few-descriptors" => with_few_descriptors(&mut tx, &mut rx),
         "few-for-many" => with_fewer_descriptors_than_senders(&path, &mut rx),
         "junk" => more_than_there_is_room_for_at_the_rendezvous(),
@@ -91,7 +92,7 @@ fn limited<T>(more: usize, body: impl FnOnce() -> T) -> T {
 }
 
 fn with_few_descriptors(tx: &mut SpscSender, rx: &mut SpscReceiver) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(1, 64)).unwrap();
     tx.send(b"behind").unwrap();
     for more in [0, 1, 2, 17, 40] {
@@ -118,7 +119,7 @@ fn with_few_descriptors(tx: &mut SpscSender, rx: &mut SpscReceiver) {
 
 /// Only the connection that is looked for is accepted.
 fn with_fewer_descriptors_than_senders(path: &Path, rx: &mut SpscReceiver) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     for number in 0..200 {
         open(path).0.send_packet(packet(number, 1)).unwrap();
     }
@@ -137,7 +138,7 @@ fn more_than_there_is_room_for_at_the_rendezvous() {
     let mut region = EventsRegion::anonymous(small().max_handles(1)).unwrap();
     let entrance = region.to_fds().unwrap().swap_remove(1);
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     send(&entrance, &[0], &[entrance.as_fd(); 4]);
     tx.send_packet(packet(1, 1)).unwrap();
     limited(2, || assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]));
@@ -145,7 +146,7 @@ fn more_than_there_is_room_for_at_the_rendezvous() {
 
 /// The only message is dropped, and its sender gone, while not even the connection can be accepted.
 fn what_could_not_be_let_in_is_closed_later(mut tx: SpscSender, mut rx: SpscReceiver) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let (witness, handle) = std::io::pipe().unwrap();
     tx.send_packet(MessagePacket::from(b"").handle(handle)).unwrap();
     limited(0, || {
@@ -159,7 +160,7 @@ fn what_could_not_be_let_in_is_closed_later(mut tx: SpscSender, mut rx: SpscRece
 
 /// Every way that a message can go, many times.
 fn no_descriptor_is_left(tx: &mut SpscSender, rx: &mut SpscReceiver) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(0, 1)).unwrap();
     drop(rx.try_recv().unwrap());
     let before = open_count();
@@ -182,7 +183,9 @@ fn no_descriptor_is_left(tx: &mut SpscSender, rx: &mut SpscReceiver) {
         }
         let mut refused = packet(number, 65);
         refused = match tx.try_send_packet(refused) {
-            Err(tombolo::TrySendError::Handles { message, .. }) => message,
+            Err(tombolo::TrySendError::Failed { message, source: Error::Handles { .. } }) => {
+                message
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!(refused.handles.len(), 65);
@@ -193,7 +196,7 @@ fn no_descriptor_is_left(tx: &mut SpscSender, rx: &mut SpscReceiver) {
 /// The kernel counts the descriptors that a user has under way against the limit of open files, but
 /// not those of root.
 fn with_a_small_quota(tx: &mut SpscSender, rx: &mut SpscReceiver) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let before = getrlimit(Resource::Nofile);
     let few = Rlimit { current: Some(64), maximum: before.maximum };
     setrlimit(Resource::Nofile, few).unwrap();
@@ -211,13 +214,13 @@ fn with_a_small_quota(tx: &mut SpscSender, rx: &mut SpscReceiver) {
     for number in 0..sent {
         assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 8]);
     }
-    tx.try_send_packet_deadline(refused, SOON).unwrap();
+    tx.send_packet_timeout(refused, SOON).unwrap();
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [sent; 8]);
     setrlimit(Resource::Nofile, before).unwrap();
 }
 
 fn nothing_is_inherited(tx: &mut SpscSender, rx: &mut SpscReceiver) {
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(1, 20)).unwrap();
     let message = rx.try_recv().unwrap();
     assert!(open_count() > 25);
@@ -263,7 +266,7 @@ fn a_sender_whose_descriptor_of_the_region_was_closed_takes_no_receiver_for_gone
     let dir = Dir::new();
     let path = dir.file("r");
     let (_, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     peer("closed", &path).finish();
 }
 
@@ -278,7 +281,7 @@ fn a_sender_that_comes_back_again_and_again_leaves_no_connections_behind() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send_packet(packet(0, 1)).unwrap();
     let (forger, orphan) = (Forger::at(&path), numbered(0));
     for number in 1..150 {
@@ -299,7 +302,7 @@ fn many_senders_that_have_come_and_gone_before_anything_is_received_lose_nothing
     let dir = Dir::new();
     let path = dir.file("r");
     let (_, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     for number in 0..200 {
         open(&path).0.send_packet(packet(number, 1)).unwrap();
     }
@@ -319,7 +322,7 @@ fn a_sender_killed_after_sending_loses_neither_bytes_nor_handles() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (_, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     peer("sender", &path).kill();
     for number in 0..5u64 {
         let message = rx.recv_timeout(SOON).unwrap();
@@ -347,7 +350,7 @@ fn handles_on_their_way_to_a_receiver_that_is_killed_are_closed_and_told_to_the_
 
 fn claim_soon(rx: &mut SpscReceiver) {
     let start = Instant::now();
-    while let Err(Error::Busy { .. }) = rx.claim() {
+    while let Err(Error::Busy { .. }) = rx.attach() {
         assert!(start.elapsed() < SOON);
     }
 }
@@ -357,8 +360,8 @@ fn forged() -> (Dir, SpscSender, SpscReceiver, Forger) {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path);
-    tx.claim().unwrap();
-    rx.claim().unwrap();
+    tx.attach().unwrap();
+    rx.attach().unwrap();
     let forger = Forger::at(&path);
     (dir, tx, rx, forger)
 }

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+use tombolo::ends::Topology;
+use tombolo::options::MpscOrder;
 use tombolo::{
-    Discipline, EventsRegion, MessagePacket, MpscConsumer, MpscOrder, MpscProducer, Receiver,
-    SendTimeoutError, Sender, TryRecvError, TrySendError,
+    EventsRegion, MessagePacket, MpscConsumer, MpscProducer, Receiver, SendTimeoutError, Sender,
+    TryRecvError, TrySendError,
 };
 use tombolo_abi::RingControl;
 
@@ -64,9 +66,9 @@ fn as_nobody(path: &Path) -> EventsRegion {
 }
 
 /// The kernel takes no more descriptors of a user than the limit of open files, and 8 of them more.
-fn over_quota<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+fn over_quota<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     let before = getrlimit(Resource::Nofile);
     let open = open_count();
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: before.maximum }).unwrap();
@@ -80,7 +82,7 @@ fn over_quota<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
         };
         let TrySendError::Full(refused) = refused else { panic!("{refused}") };
         assert!((1..=9).contains(&sent), "{sent} messages went out");
-        let refused = tx.try_send_packet_deadline(refused, SHORT).unwrap_err();
+        let refused = tx.send_packet_timeout(refused, SHORT).unwrap_err();
         let SendTimeoutError::Timeout(refused) = refused else { panic!("{refused}") };
         assert_eq!(numbers_of(&refused.handles), [sent; 8]);
         tx.try_send(b"bytes alone").unwrap();
@@ -88,7 +90,7 @@ fn over_quota<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
             assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [number; 8]);
         }
         assert_eq!(rx.try_recv().unwrap().data, b"bytes alone");
-        tx.try_send_packet_deadline(refused, SOON).unwrap();
+        tx.send_packet_timeout(refused, SOON).unwrap();
         assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [sent; 8]);
     }
     setrlimit(Resource::Nofile, before).unwrap();
@@ -100,9 +102,9 @@ fn a_newcomer_over_quota(
     mut newcomer: MpscProducer,
     (mut tx, mut rx): (MpscProducer, MpscConsumer),
 ) {
-    rx.claim().unwrap();
-    tx.claim().unwrap();
-    newcomer.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
+    newcomer.attach().unwrap();
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: before.maximum }).unwrap();
     let mut sent = 0;
@@ -134,7 +136,7 @@ fn a_user_over_its_quota_waits_and_loses_nothing() {
 
 /// Sends until a connection's queue is full, before the ring is: nothing bounds the handles under way.
 /// Gives how many messages went out and the one that did not.
-fn fill_queue<K: Discipline>(tx: &mut Sender<K>, forger: &Forger) -> (u64, MessagePacket) {
+fn fill_queue<K: Topology>(tx: &mut Sender<K>, forger: &Forger) -> (u64, MessagePacket) {
     let mut sent = 0;
     let refused = loop {
         let mut packet = packet(sent, 1);
@@ -151,7 +153,7 @@ fn fill_queue<K: Discipline>(tx: &mut Sender<K>, forger: &Forger) -> (u64, Messa
     (sent, refused)
 }
 
-fn take_all<K: Discipline>(rx: &mut Receiver<K>, sent: u64) {
+fn take_all<K: Topology>(rx: &mut Receiver<K>, sent: u64) {
     for number in 0..sent {
         let message = rx.try_recv().unwrap();
         assert_eq!(message.data[..8], number.to_le_bytes());
@@ -159,10 +161,10 @@ fn take_all<K: Discipline>(rx: &mut Receiver<K>, sent: u64) {
     }
 }
 
-fn full_queue<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>, forger: &Forger) {
-    rx.claim().unwrap();
+fn full_queue<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>, forger: &Forger) {
+    rx.attach().unwrap();
     let (sent, refused) = fill_queue(&mut tx, forger);
-    let refused = tx.try_send_packet_deadline(refused, SHORT).unwrap_err();
+    let refused = tx.send_packet_timeout(refused, SHORT).unwrap_err();
     let SendTimeoutError::Timeout(refused) = refused else { panic!("{refused}") };
     assert_eq!(numbers_of(&refused.handles), [sent]);
     tx.try_send(b"").unwrap(); // behind it lies what would have been the refused one
@@ -173,7 +175,7 @@ fn full_queue<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>, forger: &Fo
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [sent]);
 
     let (sent, refused) = fill_queue(&mut tx, forger);
-    let waiting = thread::spawn(move || tx.try_send_packet_deadline(refused, SOON).unwrap());
+    let waiting = thread::spawn(move || tx.send_packet_timeout(refused, SOON).unwrap());
     thread::sleep(SHORT);
     take_all(&mut rx, sent);
     assert_eq!(numbers_of(&rx.recv_timeout(SOON).unwrap().handles), [sent]);
@@ -198,8 +200,8 @@ fn a_full_queue_of_a_connection_keeps_handles_back_on_a_ring_with_many() {
 
 /// The ring is never empty, and its receivers are killed again and again between freeing a message with
 /// handles and counting those.
-fn uncounted_handles<K: Discipline>((mut tx, mut rx): (Sender<K>, Receiver<K>), forger: &Forger) {
-    rx.claim().unwrap();
+fn uncounted_handles<K: Topology>((mut tx, mut rx): (Sender<K>, Receiver<K>), forger: &Forger) {
+    rx.attach().unwrap();
     let mut take = || {
         if rx.try_recv().unwrap().handles.len() == 8 {
             let taken = offset_of!(RingControl, handles_taken);
@@ -245,7 +247,7 @@ fn a_full_backlog_is_no_receiver_until_somebody_was_let_in() {
     let (mut first, mut rx) = region(&path).split_mpsc().unwrap();
     let mut second = first.clone();
     let (mut other, _) = region(&path).split_mpsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     first.try_send_packet(packet(1, 1)).unwrap();
     let forger = Forger::at_ring(&path, 1);
     let waiting = (0..1 << 17).take_while(|_| forger.try_connect().is_ok()).count();
@@ -256,10 +258,10 @@ fn a_full_backlog_is_no_receiver_until_somebody_was_let_in() {
     let (message, witness) = watched();
     let refused = other.try_send_packet(message).unwrap_err();
     let TrySendError::NoReceiver(message) = refused else { panic!("{refused}") };
-    let refused = other.try_send_packet_deadline(message, SHORT).unwrap_err();
+    let refused = other.send_packet_timeout(message, SHORT).unwrap_err();
     let SendTimeoutError::NoReceiver(message) = refused else { panic!("{refused}") };
     assert_eq!(message.handles.len(), 1);
-    let sending = thread::spawn(move || other.try_send_packet_deadline(message, SOON).unwrap());
+    let sending = thread::spawn(move || other.send_packet_timeout(message, SOON).unwrap());
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
     sending.join().unwrap(); // behind all the others
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [2]);

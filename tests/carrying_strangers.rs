@@ -11,7 +11,8 @@ use rustix::fs::{CWD, Mode, RenameFlags, renameat_with};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
-use tombolo::{Error, EventsRegion, OwnerPolicy, SpscReceiver, SpscSender, TrySendError};
+use tombolo::options::OwnerPolicy;
+use tombolo::{Error, EventsRegion, SpscReceiver, SpscSender, TrySendError};
 
 mod support;
 use support::carrying::{Forger, numbered, numbers_of, packet};
@@ -82,7 +83,7 @@ fn a_stranger_who_listens_in_the_receivers_place_gets_no_handles() {
     }
     let dir = Dir::new();
     let (mut tx, mut rx) = shared(&dir);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let forger = Forger::at(&dir.file("r"));
     forger.set_socket_number(1 << 20); // a member of the group may do that
     let path = dir.file(&forger.socket_name());
@@ -113,7 +114,7 @@ fn a_stranger_who_listens_in_the_receivers_place_gets_no_handles() {
 fn a_link_in_the_place_of_a_receivers_socket_leads_no_handles_to_another() {
     let dir = Dir::new();
     let (mut tx, mut rx) = shared(&dir);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let forger = Forger::at(&dir.file("r"));
     forger.set_socket_number(1 << 20);
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
@@ -161,7 +162,7 @@ fn a_link_put_in_the_place_of_a_receivers_socket_changes_no_files_mode() {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) && mode_of(&victim) == 0o600 {
             let (_, mut rx) = region.split_spsc().unwrap();
-            rx.claim().unwrap();
+            rx.attach().unwrap();
         }
         is_over.store(true, Ordering::Relaxed);
     });
@@ -186,7 +187,7 @@ fn peer_process() {
         let options = small().max_handles(8).mode(mode);
         let mut region = EventsRegion::open_path_with(&path, options).unwrap();
         let (_, mut rx) = region.split_spsc().unwrap();
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         assert_eq!(mode_of(&socket_path(path.parent().unwrap())), mode);
         assert_eq!(rustix::process::umask(umask), umask);
         let options = libc::WNOHANG | libc::__WALL;
@@ -208,8 +209,8 @@ fn a_stranger_who_could_connect_to_a_receiver_puts_no_handles_in_a_senders_place
     for (user, is_let_in) in [(0, true), (NOBODY, false)] {
         let dir = Dir::new();
         let (mut tx, mut rx) = shared(&dir);
-        rx.claim().unwrap();
-        tx.claim().unwrap();
+        rx.attach().unwrap();
+        tx.attach().unwrap();
         let open_to_all = PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(socket_path(dir.path()), open_to_all).unwrap();
         let forger = Forger::at(&dir.file("r"));

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::fstat;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use tombolo::{
-    Error, EventsRegion, FileSystemPolicy, MpscConsumer, MpscProducer, SpscReceiver, SpscSender,
-};
+use tombolo::options::FileSystemPolicy;
+use tombolo::{Error, EventsRegion, MpscConsumer, MpscProducer, SpscReceiver, SpscSender};
 
 mod support;
 use support::carrying::{numbered, numbers_of, open_count, packet};
@@ -60,8 +59,8 @@ impl Ends {
     fn of(mut region: EventsRegion) -> Self {
         let (spsc, mpsc) = (region.split_spsc().unwrap(), region.split_mpsc().unwrap());
         let mut ends = Self { region, spsc, mpsc };
-        ends.spsc.1.claim().unwrap();
-        ends.mpsc.1.claim().unwrap();
+        ends.spsc.1.attach().unwrap();
+        ends.mpsc.1.attach().unwrap();
         for _ in 0..10 {
             let _ = (ends.spsc.1.try_recv(), ends.mpsc.1.try_recv()); // what was left behind
         }
@@ -118,8 +117,8 @@ impl Ends {
             note(consumer.recv_timeout(short).err().map(|error| error.to_string()));
         }
         if let Ok((mut tx, mut rx)) = self.region.split_mpsc() {
-            note(tx.claim().err().map(|error| error.to_string()));
-            note(rx.claim().err().map(|error| error.to_string()));
+            note(tx.attach().err().map(|error| error.to_string()));
+            note(rx.attach().err().map(|error| error.to_string()));
         }
         errors
     }
@@ -250,8 +249,8 @@ fn leaves_a_successor_alone(open: impl Fn() -> EventsRegion) {
     drop(lost);
     assert_eq!(states(), before);
     let (mut tx, mut rx) = open().split_spsc().unwrap();
-    assert!(matches!(tx.claim(), Err(Error::Busy { .. })));
-    assert!(matches!(rx.claim(), Err(Error::Busy { .. })));
+    assert!(matches!(tx.attach(), Err(Error::Busy { .. })));
+    assert!(matches!(rx.attach(), Err(Error::Busy { .. })));
     ends.carry();
 }
 

@@ -6,9 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use tombolo::{
-    CreatePolicy, Error, EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError,
-};
+use tombolo::options::CreatePolicy;
+use tombolo::{Error, EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};
 
 mod support;
 use support::carrying::{SOON, numbers_of, packet};
@@ -30,7 +29,7 @@ fn uuid(path: &Path) -> [u8; 16] {
 /// Sends a message with a handle, both of which say `number`, and receives it.
 #[track_caller]
 fn passes(tx: &mut SpscSender, rx: &mut SpscReceiver, number: u64) {
-    tx.send_packet_deadline(packet(number, 1), SOON).unwrap();
+    tx.send_packet_timeout(packet(number, 1), SOON).unwrap();
     let message = rx.recv().unwrap();
     assert_eq!(
         (&*message.data, numbers_of(&message.handles)),
@@ -95,10 +94,10 @@ fn handles_of_a_region_and_of_its_copy_stay_with_their_messages_even_if_it_canno
     write_private(&copy, &bytes);
 
     let ((mut tx, mut rx), (mut tx_of_copy, mut rx_of_copy)) = (open(&path), open(&copy));
-    rx.claim().unwrap();
-    rx_of_copy.claim().unwrap();
-    tx.send_packet_deadline(packet(1, 1), SOON).unwrap();
-    tx_of_copy.send_packet_deadline(packet(2, 1), SOON).unwrap();
+    rx.attach().unwrap();
+    rx_of_copy.attach().unwrap();
+    tx.send_packet_timeout(packet(1, 1), SOON).unwrap();
+    tx_of_copy.send_packet_timeout(packet(2, 1), SOON).unwrap();
     assert_eq!(numbers_of(&rx_of_copy.try_recv().unwrap().handles), [2]);
     assert_eq!(numbers_of(&rx.try_recv().unwrap().handles), [1]);
 
@@ -112,7 +111,7 @@ fn a_renamed_region_is_the_same_and_so_is_one_whose_first_name_is_gone() {
     let dir = Dir::new();
     let [path, renamed, linked] = ["r", "renamed", "linked"].map(|name| dir.file(name));
     let (_, mut rx) = open(&path);
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     fs::rename(&path, &renamed).unwrap();
     let (mut tx, _) = open(&renamed);
     passes(&mut tx, &mut rx, 1);
@@ -132,7 +131,7 @@ fn through_a_bind_mount_it_is_the_same_region() {
     let Some(_mount) = Mount::bind(&there, &here) else { return };
     let (mut tx, _) = open(&there.join("r"));
     let (_, mut rx) = open(&here.join("r"));
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     passes(&mut tx, &mut rx, 1);
     assert_eq!(uuid(&there.join("r")), uuid(&here.join("r")));
 }

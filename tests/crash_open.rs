@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tombolo::{CreatePolicy, EventsRegion, OpenOptions};
+use tombolo::options::CreatePolicy;
+use tombolo::{EventsRegion, OpenOptions};
 
 mod support;
 use support::*;

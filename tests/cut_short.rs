@@ -7,14 +7,16 @@ use std::process::{ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use tombolo::ends::Topology;
 use tombolo::inspect::Image;
+use tombolo::options::MpscOrder;
 use tombolo::{
-    Discipline, Error, EventsRegion, MessagePacket, MpscOrder, Receiver, RecvError,
-    RecvTimeoutError, SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError,
-    TrySendError,
+    Error, EventsRegion, MessagePacket, Receiver, RecvError, RecvTimeoutError, SendError,
+    SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
 
 mod support;
+use support::parts::ReceiveParts;
 use support::process::{command, role};
 use support::{Dir, small};
 
@@ -27,8 +29,8 @@ fn cut(path: &Path, len: u64) {
 fn ends(path: &Path) -> (SpscSender, SpscReceiver) {
     let mut region = EventsRegion::open_path_with(path, small()).unwrap();
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    tx.claim().unwrap();
-    rx.claim().unwrap();
+    tx.attach().unwrap();
+    rx.attach().unwrap();
     (tx, rx)
 }
 
@@ -54,7 +56,7 @@ fn every_operation_says_so_and_none_ends_the_process() {
         assert!(matches!(&error, SendTimeoutError::Failed { source, .. } if says_cut(source, len)));
         let error = rx.recv_timeout(SHORT).unwrap_err();
         assert!(matches!(&error, RecvTimeoutError::Failed { source } if says_cut(source, len)));
-        assert!(tx.try_claim_record(1).is_err());
+        assert!(tx.try_reserve(1).is_err());
         drop((tx, rx));
         assert!(EventsRegion::open_path_with(&path, small()).is_err() || len == 0);
         cuts += 1;
@@ -116,7 +118,7 @@ fn a_file_cut_before_its_ends_are_claimed_says_so_at_the_claim() {
             matches!(&error, TrySendError::Failed { source, .. } if says_cut(source, len)),
             "{error:?}"
         );
-        let error = rx.claim().unwrap_err();
+        let error = rx.attach().unwrap_err();
         assert!(says_cut(&error, len), "{error:?}");
         assert!(says_cut(&region.split_spsc().unwrap_err(), len));
         assert!(says_cut(&region.is_current().unwrap_err(), len));
@@ -166,7 +168,7 @@ fn long(path: &Path, order: MpscOrder, ring: usize) -> (EventsRegion, u64) {
 }
 
 /// Sends a long message, cuts its end off, and then receives it in the given way.
-fn receive_cut<K: Discipline>(
+fn receive_cut<K: Topology>(
     path: &Path,
     (mut tx, mut rx): (Sender<K>, Receiver<K>),
     len: u64,
@@ -181,7 +183,7 @@ fn receive_cut<K: Discipline>(
 /// A way of receiving or sending, and the error that it gave.
 type Way<E> = fn(&mut E) -> Option<Error>;
 
-fn ways<K: Discipline>() -> [Way<Receiver<K>>; 9] {
+fn ways<K: Topology>() -> [Way<Receiver<K>>; 12] {
     fn failed<T>(received: Result<T, TryRecvError>) -> Option<Error> {
         match received {
             Err(TryRecvError::Failed { source }) => Some(source),
@@ -201,9 +203,12 @@ fn ways<K: Discipline>() -> [Way<Receiver<K>>; 9] {
         |rx| failed(rx.try_recv_parts_or_discard(&mut [0; LONG], &mut [])),
         |rx| rx.iter().next().and_then(Result::err),
         |rx| rx.try_recv_ref().unwrap().copy_to(&mut [0; LONG]).err(),
+        |rx| rx.try_recv_ref().unwrap().read_at(LONG - 1, &mut [0]).err(),
+        |rx| rx.try_recv_ref().unwrap().for_each_chunk(|_| {}).err(),
+        |rx| rx.try_recv_ref().unwrap().to_vec().err(),
         |rx| {
             let record = rx.try_recv_ref().unwrap();
-            assert_eq!(record.read_at(LONG - 1, &mut [0]), 1);
+            assert!(record.read_at(LONG - 1, &mut [0]).is_err()); // finds out
             record.check().err()
         },
         |rx| rx.drain(1, |record| _ = record.to_vec()).err(),
@@ -225,7 +230,7 @@ fn a_message_whose_end_was_cut_off_is_not_delivered_in_any_way_of_receiving() {
         receive_cut(&path, region.split_spsc().unwrap(), len, receive);
         let (path, mut region, len) = next(MpscOrder::Total, 0);
         let (tx, mut rx) = region.split_spsc().unwrap();
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         receive_cut(&path, (tx, rx), len, receive);
     }
     for receive in ways() {
@@ -238,14 +243,14 @@ fn a_message_whose_end_was_cut_off_is_not_delivered_in_any_way_of_receiving() {
 }
 
 /// Cuts off the end of a message that is still to be sent, and then sends it in the given way.
-fn send_cut<K: Discipline>(
+fn send_cut<K: Topology>(
     path: &Path,
     (mut tx, mut rx): (Sender<K>, Receiver<K>),
     len: u64,
     send: impl FnOnce(&mut Sender<K>) -> Option<Error>,
 ) {
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     cut(path, len);
     let error = send(&mut tx);
     assert!(error.as_ref().is_some_and(|error| says_cut(error, len)), "{error:?}");
@@ -253,7 +258,7 @@ fn send_cut<K: Discipline>(
 
 #[test]
 fn a_send_into_what_was_cut_off_does_not_say_that_it_succeeded() {
-    fn ways<K: Discipline>() -> [Way<Sender<K>>; 5] {
+    fn ways<K: Topology>() -> [Way<Sender<K>>; 5] {
         [
             |tx| match tx.try_send(&[7; LONG]) {
                 Err(TrySendError::Failed { source, .. }) => Some(source),
@@ -306,13 +311,13 @@ fn a_message_built_in_what_was_cut_off_is_not_committed() {
     let path = dir.file("r");
     let (mut region, len) = long(&path, MpscOrder::Total, 0);
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     for _ in 0..5 {
         tx.send(&[7; LONG]).unwrap();
         rx.recv().unwrap();
     }
     // Begins at the start of the ring again, so that committing it zeroes what is behind its end.
-    let mut record = tx.try_claim_record(LONG).unwrap();
+    let mut record = tx.try_reserve(LONG).unwrap();
     record.write_at(0, &[7; LONG]).unwrap();
     cut(&path, len);
     let error = record.commit().unwrap_err();
@@ -325,7 +330,7 @@ fn handles_are_not_asked_for_in_the_name_of_what_was_cut_off() {
     let path = dir.file("r");
     let (mut region, len) = long(&path, MpscOrder::Total, 0);
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let data = Image::open(&path).unwrap().rings()[0].entry.data_offset;
     // The next header is the last word before the cut, and what tells the sender comes behind.
     let filler = vec![0; (len - data) as usize - 16];

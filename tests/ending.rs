@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tombolo::options::{Disconnect, MpscOrder};
 use tombolo::{
-    Disconnect, Error, EventsRegion, Interrupter, MessagePacket, MpscConsumer, MpscOrder,
-    MpscProducer, OpenOptions, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
-    SpscReceiver, SpscSender, TryRecvError, TrySendError, wait_any,
+    Error, EventsRegion, Interrupter, MessagePacket, MpscConsumer, MpscProducer, OpenOptions,
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, SpscReceiver, SpscSender,
+    TryRecvError, TrySendError, wait_any,
 };
 
 mod support;
@@ -50,8 +51,8 @@ fn peer_process() {
     let Some((role, path)) = role() else { return };
     let (mut tx, mut rx) = spsc(&path);
     match role.as_str() {
-        "sender" => tx.claim().unwrap(),
-        "receiver" => rx.claim().unwrap(),
+        "sender" => tx.attach().unwrap(),
+        "receiver" => rx.attach().unwrap(),
         other => panic!("no such role: {other}"),
     }
     report("ready");
@@ -69,7 +70,7 @@ fn a_sender_that_attaches_ends_the_condition_and_an_iterator_goes_on() {
     let (_, mut rx) = spsc(&path);
     for round in 0..5u8 {
         let (mut tx, _) = spsc(&path);
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)), "round {round}");
         tx.send(&[round]).unwrap();
         drop(tx);
@@ -110,7 +111,7 @@ fn an_orderly_close_is_known_at_the_next_call() {
     for round in 0..200 {
         let path = dir.file(&format!("spsc {round}"));
         let (mut tx, mut rx) = spsc(&path);
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         drop(tx);
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)), "round {round}");
@@ -125,7 +126,7 @@ fn an_orderly_close_is_known_at_the_next_call() {
     for order in ORDERS {
         for round in 0..50 {
             let (mut tx, mut rx) = mpsc(&dir.file(&format!("{order:?} {round}")), order);
-            tx.claim().unwrap();
+            tx.attach().unwrap();
             assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
             drop(tx);
             let refused = rx.try_recv();
@@ -154,7 +155,7 @@ fn an_orderly_close_of_another_process_is_known_at_the_next_call() {
 fn a_sender_with_space_is_not_asked_about_its_receiver() {
     let dir = Dir::new();
     let (mut tx, mut rx) = spsc(&dir.file("r"));
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send(b"x").unwrap();
     drop(rx);
     for disconnect in [Disconnect::Met, Disconnect::Ever, Disconnect::Never] {
@@ -169,8 +170,8 @@ fn every_send_says_disconnected_as_long_as_it_is_true() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = spsc(&path);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     fill(&mut tx);
     drop(rx);
     for round in 0..3 {
@@ -179,7 +180,7 @@ fn every_send_says_disconnected_as_long_as_it_is_true() {
         assert!(matches!(refused, Err(SendTimeoutError::Disconnected(()))));
         assert!(matches!(tx.try_send(&[7; 200]), Err(TrySendError::Disconnected(()))));
         assert!(matches!(tx.send_batch(&[&[7; 200]]), Err(SendError::Disconnected(0))));
-        assert!(matches!(tx.claim_record(200), Err(SendError::Disconnected(()))));
+        assert!(matches!(tx.reserve(200), Err(SendError::Disconnected(()))));
         let refused = tx.send_packet(MessagePacket::from(b"with a handle").handle(a_file()));
         assert!(matches!(refused, Err(SendError::Disconnected(_))));
     }
@@ -203,7 +204,7 @@ fn which_senders_count_is_set_at_the_receiver() {
         first.set_disconnect(Disconnect::Ever);
         assert!(matches!(first.try_recv(), Err(TryRecvError::Empty)), "none came yet");
         drop(first);
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         drop(tx);
         let (_, mut rx) = mpsc(&path, order);
         assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)), "{order:?}");
@@ -275,7 +276,7 @@ fn a_receiver_is_named_once_each_time_it_became_disconnected() {
     let (mut other_tx, mut other) = spsc(&dir.file("other"));
     for round in 0..3u8 {
         let (mut tx, _) = spsc(&path);
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let timed_out = wait_any(&mut [&mut other, &mut rx], SHORT);
         assert!(matches!(timed_out, Err(RecvTimeoutError::Timeout)), "round {round}");
         drop(tx);
@@ -298,7 +299,7 @@ fn peers_are_counted() {
         let peers = rx.peers().unwrap();
         assert_eq!((peers.alive, peers.ever, peers.met), (0, 0, false));
         let mut writers: Vec<_> = (0..8).map(|_| mpsc(&path, order).0).collect();
-        writers.iter_mut().for_each(|tx| tx.claim().unwrap());
+        writers.iter_mut().for_each(|tx| tx.attach().unwrap());
         let peers = rx.peers().unwrap();
         assert_eq!((peers.alive, peers.ever, peers.met), (8, 8, true), "{order:?}");
         writers.truncate(3);
@@ -313,7 +314,7 @@ fn peers_are_counted() {
         let (mut tx, mut rx) = mpsc(&path, order);
         let peers = rx.peers().unwrap();
         assert_eq!((peers.alive, peers.ever, peers.met), (0, 8, false), "{order:?}");
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         assert_eq!(rx.peers().unwrap().ever, 9);
         assert_eq!(tx.peers().unwrap().ever, 2);
     }
@@ -331,7 +332,7 @@ fn a_peer_can_be_waited_for() {
     thread::scope(|scope| {
         let waiting = scope.spawn(|| tx.wait_for_peer(SOON));
         thread::sleep(SHORT);
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         waiting.join().unwrap().unwrap();
     });
     rx.wait_for_peer(SHORT).unwrap();
@@ -356,9 +357,9 @@ fn a_sender_that_came_and_left_something_while_none_was_waited_for_is_one() {
         let open =
             || EventsRegion::open_path_with(&path, options.clone()).unwrap().split_mpsc().unwrap();
         let (_, mut rx) = open();
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         for told_first in [true, false] {
-            open().0.claim().unwrap();
+            open().0.attach().unwrap();
             let told = rx.recv_timeout(SOON);
             assert!(matches!(told, Err(RecvTimeoutError::Disconnected)), "{told:?}");
             if told_first {
@@ -394,11 +395,11 @@ const SENDS: [Blocks<SpscSender>; 6] = [
     |tx| matches!(tx.send(&[7; 200]), Err(SendError::Interrupted(()))),
     |tx| matches!(tx.send_timeout(&[7; 200], SOON * 10), Err(SendTimeoutError::Interrupted(()))),
     |tx| matches!(tx.send_batch(&[&[7; 200]]), Err(SendError::Interrupted(0))),
-    |tx| matches!(tx.claim_record(200), Err(SendError::Interrupted(()))),
+    |tx| matches!(tx.reserve(200), Err(SendError::Interrupted(()))),
     |tx| matches!(tx.wait_for_peer(SOON * 10), Err(SendTimeoutError::Interrupted(()))),
     |tx| {
         let packet = MessagePacket::from(b"comes back").handle(a_file());
-        match tx.try_send_packet_deadline(packet, SOON * 10) {
+        match tx.send_packet_timeout(packet, SOON * 10) {
             Err(SendTimeoutError::Interrupted(packet)) => {
                 packet.data == b"comes back" && packet.handles.len() == 1
             }
@@ -429,7 +430,7 @@ fn every_blocked_receive_can_be_interrupted_and_two_interrupts_are_one() {
         for attached in [false, true] {
             let (_, mut rx) = spsc(&dir.file(&format!("{index} {attached}")));
             if attached {
-                rx.claim().unwrap();
+                rx.attach().unwrap();
             }
             let interrupter = rx.interrupter();
             is_ended(&mut rx, &interrupter, call);
@@ -501,8 +502,8 @@ fn an_interrupt_ends_the_wait_for_an_endpoint_that_another_owns() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut first_tx, mut first_rx) = spsc(&path);
-    first_tx.claim().unwrap();
-    first_rx.claim().unwrap();
+    first_tx.attach().unwrap();
+    first_rx.attach().unwrap();
     let (mut tx, mut rx) = spsc(&path);
     let (sends, receives) = (tx.interrupter(), rx.interrupter());
     thread::scope(|scope| {
@@ -522,17 +523,17 @@ fn a_call_that_does_not_block_tries_for_an_endpoint_as_long_as_ever_and_leaves_t
     let dir = Dir::new();
     let path = dir.file("r");
     let ((mut owns_tx, mut owns_rx), (mut tx, mut rx)) = (spsc(&path), spsc(&path));
-    owns_tx.claim().unwrap();
-    owns_rx.claim().unwrap();
+    owns_tx.attach().unwrap();
+    owns_rx.attach().unwrap();
     rx.interrupter().interrupt();
     tx.interrupter().interrupt();
     let is_patient = |call: &mut dyn FnMut() -> bool| {
         let start = Instant::now();
         call() && start.elapsed() >= Duration::from_millis(100)
     };
-    assert!(is_patient(&mut || matches!(rx.claim(), Err(Error::Busy { .. }))));
+    assert!(is_patient(&mut || matches!(rx.attach(), Err(Error::Busy { .. }))));
     assert!(is_patient(&mut || rx.try_recv().is_err()));
-    assert!(is_patient(&mut || matches!(tx.claim(), Err(Error::Busy { .. }))));
+    assert!(is_patient(&mut || matches!(tx.attach(), Err(Error::Busy { .. }))));
     assert!(is_patient(&mut || tx.try_send(b"").is_err()));
     assert!(matches!(rx.recv(), Err(RecvError::Interrupted)));
     assert!(matches!(tx.send(b""), Err(SendError::Interrupted(()))));

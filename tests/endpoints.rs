@@ -6,10 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tombolo::inspect::Image;
-use tombolo::{
-    CreatePolicy, Error, EventsRegion, OpenOptions, RecvTimeoutError, SendTimeoutError,
-    TrySendError,
-};
+use tombolo::options::CreatePolicy;
+use tombolo::{Error, EventsRegion, OpenOptions, RecvTimeoutError, SendTimeoutError, TrySendError};
 use tombolo_abi::{LockWord, RingControl, Slot, SlotState, slot_flags};
 
 mod support;
@@ -34,9 +32,9 @@ fn peer_process() {
     let (mut producer, mut consumer) = region.split_mpsc().unwrap();
     match role.as_str() {
         "sender" => (1..=3u8).for_each(|number| tx.send(&[number]).unwrap()),
-        "receiver" => rx.claim().unwrap(),
+        "receiver" => rx.attach().unwrap(),
         "producer" => producer.send(b"from a producer").unwrap(),
-        "consumer" => consumer.claim().unwrap(),
+        "consumer" => consumer.attach().unwrap(),
         "reader" => {
             let record = rx.recv_ref().unwrap();
             report("ready");
@@ -69,18 +67,18 @@ fn a_second_owner_in_the_same_process_is_told_who_the_first_is() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
-    tx.claim().unwrap();
-    rx.claim().unwrap();
+    tx.attach().unwrap();
+    rx.attach().unwrap();
     let (mut second_tx, mut second_rx) = open(&path).split_spsc().unwrap();
     let own = std::process::id();
-    let error = second_tx.claim().unwrap_err();
+    let error = second_tx.attach().unwrap_err();
     assert!(matches!(error, Error::Busy { ring: 0, role: "sender", pid } if pid == own), "{error}");
-    let error = second_rx.claim().unwrap_err();
+    let error = second_rx.attach().unwrap_err();
     assert!(matches!(error, Error::Busy { ring: 0, role: "receiver", pid } if pid == own));
     assert!(error.to_string().contains(&own.to_string()), "{error}");
     drop((tx, rx));
-    second_tx.claim().unwrap();
-    second_rx.claim().unwrap();
+    second_tx.attach().unwrap();
+    second_rx.attach().unwrap();
 }
 
 #[test]
@@ -93,9 +91,9 @@ fn a_second_owner_in_another_process_is_told_who_the_first_is() {
         let (mut tx, mut rx) = region.split_spsc().unwrap();
         let (_, mut consumer) = region.split_mpsc().unwrap();
         let error = match role {
-            "sender" => tx.claim(),
-            "receiver" => rx.claim(),
-            _ => consumer.claim(),
+            "sender" => tx.attach(),
+            "receiver" => rx.attach(),
+            _ => consumer.attach(),
         };
         let error = error.unwrap_err();
         let Error::Busy { ring: found, pid, .. } = error else { panic!("{error}") };
@@ -113,8 +111,8 @@ fn an_endpoint_is_free_as_soon_as_its_process_is_dead() {
         sender.kill();
         receiver.kill();
         let (mut tx, mut rx) = region.split_spsc().unwrap();
-        soon(|| tx.claim());
-        soon(|| rx.claim());
+        soon(|| tx.attach());
+        soon(|| rx.attach());
         while rx.try_recv().is_ok() {}
     }
 }
@@ -125,7 +123,7 @@ fn a_successor_of_a_dead_sender_goes_on_behind_its_last_message() {
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
     peer("sender", &path).kill();
-    soon(|| tx.claim());
+    soon(|| tx.attach());
     tx.send(&[4]).unwrap();
     let got: Vec<_> = (0..4).map(|_| rx.recv_timeout(SOON).unwrap().data).collect();
     assert_eq!(got, [[1], [2], [3], [4]]);
@@ -144,9 +142,9 @@ fn a_successor_of_a_dead_receiver_gets_what_was_not_freed_at_the_same_position()
     let position: u64 = reader.next_report().parse().unwrap();
     reader.kill();
     let (_, mut rx) = open(&path).split_spsc().unwrap();
-    soon(|| rx.claim());
+    soon(|| rx.attach());
     let record = rx.recv_ref().unwrap();
-    assert_eq!((record.position(), record.to_vec()), (position, b"looked at".to_vec()));
+    assert_eq!((record.position(), record.to_vec().unwrap()), (position, b"looked at".to_vec()));
     drop(record);
     assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)));
 }
@@ -206,15 +204,15 @@ fn as_many_producers_as_there_are_slots_and_no_more() {
         region.unwrap().split_mpsc().unwrap().0
     };
     let mut held: Vec<_> = (0..3).map(|_| producer()).collect();
-    held.iter_mut().for_each(|producer| producer.claim().unwrap());
+    held.iter_mut().for_each(|producer| producer.attach().unwrap());
     let mut clones = held.clone();
-    clones.iter_mut().for_each(|clone| clone.claim().unwrap());
-    let error = producer().claim().unwrap_err();
+    clones.iter_mut().for_each(|clone| clone.attach().unwrap());
+    let error = producer().attach().unwrap_err();
     assert!(matches!(error, Error::Busy { ring: 1, role: "sender", .. }), "{error}");
     held.pop();
-    assert!(producer().claim().is_err(), "a clone still holds the slot");
+    assert!(producer().attach().is_err(), "a clone still holds the slot");
     clones.pop();
-    producer().claim().unwrap();
+    producer().attach().unwrap();
 }
 
 #[test]
@@ -222,7 +220,7 @@ fn a_claim_waits_as_long_as_its_caller_would() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut first, _) = open(&path).split_spsc().unwrap();
-    first.claim().unwrap();
+    first.attach().unwrap();
     let (mut tx, _) = open(&path).split_spsc().unwrap();
     assert!(matches!(
         tx.try_send(b"x"),
@@ -242,7 +240,7 @@ fn clones_know_whom_their_endpoint_has_met() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, _) = open(&path).split_mpsc().unwrap();
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     let consumer = peer("consumer", &path);
     while tx.try_send(&[7; 500]).is_ok() {}
     assert!(matches!(tx.send_timeout(&[7; 500], SHORT), Err(SendTimeoutError::Timeout(()))));
@@ -291,7 +289,7 @@ fn a_late_claim_on_a_replaced_region_is_refused() {
     let options = small().policy(CreatePolicy::CreateNew);
     let new = EventsRegion::open_path_with(&path, options).unwrap();
     assert!(new.is_creator() && new.generation() == old.generation() + 1);
-    assert!(matches!(tx.claim(), Err(Error::Replaced { .. })));
+    assert!(matches!(tx.attach(), Err(Error::Replaced { .. })));
     assert!(matches!(old.split_spsc(), Err(Error::Replaced { .. })));
 }
 
@@ -321,7 +319,7 @@ fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
     producer.send(b"before").unwrap();
     let record = rx.recv_ref().unwrap();
     let (mut claiming, _receiving) = open(&dir.file("other")).split_spsc().unwrap();
-    let mut claim = claiming.claim_record(4).unwrap();
+    let mut claim = claiming.reserve(4).unwrap();
     // SAFETY: the child uses nothing that another thread of the parent may have held locked but
     // the allocator, which glibc makes usable after a fork, and leaves by `_exit`.
     let child = unsafe { libc::fork() };
@@ -336,8 +334,8 @@ fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
                 producer.try_send(b"x"),
                 Err(TrySendError::Failed { source: Error::ForkedChild, .. })
             ),
-            tx.try_claim_record(1).map(drop).is_err(),
-            matches!(tx.claim(), Err(Error::ForkedChild)),
+            tx.try_reserve(1).map(drop).is_err(),
+            matches!(tx.attach(), Err(Error::ForkedChild)),
             matches!(region.split_spsc(), Err(Error::ForkedChild)),
             matches!(region.is_current(), Err(Error::ForkedChild)),
             matches!(claim.write_at(0, b"x"), Err(Error::ForkedChild)),
@@ -347,7 +345,7 @@ fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
         drop((tx, rx, producer, region));
         let own = EventsRegion::open_path_with(&path, small()).map(|mut own| {
             let (mut tx, _) = own.split_spsc().unwrap();
-            matches!(tx.claim(), Err(Error::Busy { .. }))
+            matches!(tx.attach(), Err(Error::Busy { .. }))
         });
         let all = refused.iter().all(|refused| *refused) && own.is_ok_and(|busy| busy);
         // SAFETY: ends the child without running what the parent registered.
@@ -362,7 +360,7 @@ fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
     tx.send(b"after").unwrap();
     assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"after");
     let (mut second, _) = open(&path).split_spsc().unwrap();
-    assert!(matches!(second.claim(), Err(Error::Busy { .. })), "the child freed the lock");
+    assert!(matches!(second.attach(), Err(Error::Busy { .. })), "the child freed the lock");
 }
 
 /// The offset of a word of a ring's control block, and of one of a slot's.
@@ -435,7 +433,7 @@ fn a_lock_of_an_earlier_incarnation_is_taken_over_although_its_slot_has_a_new_ow
     let mut region = EventsRegion::open_path_with(&path, small().producers(4)).unwrap();
     let holder = peer("producer", &path);
     let (mut tx, _) = region.split_mpsc().unwrap();
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     forge_lock(&path, 1);
     tx.try_send(b"x").unwrap();
     assert_eq!(lock_breaks(&path), (1, 1));
@@ -460,7 +458,7 @@ fn a_slot_tells_who_owns_it_and_is_free_after_a_clean_leave() {
     sender.finish();
     assert_eq!(slot_state(), (SlotState::Free as u32, pid, 1));
     let (mut tx, _) = region.split_spsc().unwrap();
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     assert_eq!(slot_state(), (SlotState::Attached as u32, std::process::id(), 2));
 }
 
@@ -476,7 +474,7 @@ fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
     let error = EventsRegion::open_path_with(&path, small()).unwrap_err();
     assert!(matches!(error, Error::UnsupportedFileSystem { .. }), "{error}");
     let open = || {
-        let options = small().file_system(tombolo::FileSystemPolicy::Any);
+        let options = small().file_system(tombolo::options::FileSystemPolicy::Any);
         EventsRegion::open_path_with(&path, options).unwrap().split_spsc().unwrap()
     };
     let (mut tx, mut rx) = open();
@@ -491,7 +489,7 @@ fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
     println!("slot flags {:#x}", slot.flags);
     assert_eq!(slot.flags & slot_flags::LOCK_BY_FD, slot_flags::LOCK_BY_FD);
     let (mut second, _) = open();
-    assert!(matches!(second.claim(), Err(Error::Busy { .. })));
+    assert!(matches!(second.attach(), Err(Error::Busy { .. })));
     assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"kept");
     // What closes the descriptor frees the byte; who loses it must stop, for good.
     let null = std::fs::File::open("/dev/null").unwrap();
@@ -507,10 +505,10 @@ fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
     let TrySendError::Failed { source: Error::LockLost { slot: 1 }, .. } = error else {
         panic!("{error}")
     };
-    second.claim().unwrap();
+    second.attach().unwrap();
     drop(tx);
     second.send(b"still its own").unwrap();
-    assert!(matches!(open().0.claim(), Err(Error::Busy { .. })), "the loser freed the slot");
+    assert!(matches!(open().0.attach(), Err(Error::Busy { .. })), "the loser freed the slot");
 }
 
 /// The descriptor by which locks are looked at stands for another region's file, in which the same
@@ -524,9 +522,9 @@ fn a_living_sender_is_not_taken_for_gone_where_a_descriptor_was_closed_and_used_
     let ours = descriptors_of(&path);
     let (mut tx, _) = open(&path).split_spsc().unwrap();
     let (_, mut same) = open(&other).split_spsc().unwrap();
-    tx.claim().unwrap();
-    rx.claim().unwrap();
-    same.claim().unwrap();
+    tx.attach().unwrap();
+    rx.attach().unwrap();
+    same.attach().unwrap();
     let [plain] = ours[..] else { panic!("{ours:?}") };
     let file = std::fs::File::options().read(true).write(true).open(&other).unwrap();
     // SAFETY: both are open, and what the number stands for changes behind its owner's back.

@@ -4,14 +4,17 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tombolo::ends::Topology;
 use tombolo::inspect::Image;
+use tombolo::options::{CreatePolicy, FileSystemPolicy, MpscOrder, OwnerPolicy, Prefault};
 use tombolo::{
-    CreatePolicy, Deadline, Discipline, Error, EventsRegion, FileSystemPolicy, MessagePacket,
-    MpscOrder, OpenOptions, OwnerPolicy, Prefault, Receiver, RecvError, RecvTimeoutError,
-    SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError, wait_any,
+    Deadline, Error, EventsRegion, MessagePacket, OpenOptions, Receiver, RecvError,
+    RecvTimeoutError, SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError,
+    wait_any,
 };
 
 mod support;
+use support::parts::ReceiveParts;
 use support::{Dir, small};
 
 const SHORT: Duration = Duration::from_millis(2);
@@ -46,7 +49,7 @@ fn region(dir: &Dir, order: MpscOrder) -> EventsRegion {
 /// Runs a test on each kind of ring.
 fn on_each_ring(
     spsc: impl Fn(SpscSender, SpscReceiver),
-    mpsc: impl Fn(Sender<tombolo::Mpsc>, Receiver<tombolo::Mpsc>),
+    mpsc: impl Fn(Sender<tombolo::ends::Mpsc>, Receiver<tombolo::ends::Mpsc>),
 ) {
     for order in [MpscOrder::Total, MpscOrder::PerProducer] {
         let dir = Dir::new();
@@ -60,12 +63,12 @@ fn on_each_ring(
 
 /// Both sides wait now and then, and each wait ends with what it waited for. Each side owns its end: if
 /// one panics, the other does not wait for it.
-fn spins<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn spins<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     for longest in durations() {
         tx.set_spin_max(longest);
         rx.set_spin_max(longest);
-        tx.claim().unwrap();
-        rx.claim().unwrap();
+        tx.attach().unwrap();
+        rx.attach().unwrap();
         (tx, rx) = thread::scope(|scope| {
             let sending = scope.spawn(move || {
                 (0..20).for_each(|_| tx.send(&[7; 900]).unwrap());
@@ -105,11 +108,11 @@ fn meanwhile<T>(deed: impl FnOnce() + Send, wait: impl FnOnce() -> T) -> T {
 }
 
 /// Each wait is ended by an interrupt, and by the other side's leaving.
-fn spins_in_vain<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn spins_in_vain<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     rx.set_spin_max(Duration::MAX);
     tx.set_spin_max(Duration::MAX);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
     let interrupter = rx.interrupter();
     let interrupt = || interrupter.interrupt();
@@ -129,10 +132,10 @@ fn however_long_a_wait_may_spin_it_is_ended_by_an_interrupt_and_by_a_receiver_th
     on_each_ring(spins_in_vain, spins_in_vain);
 }
 
-fn spins_behind_the_last<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn spins_behind_the_last<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     rx.set_spin_max(Duration::MAX);
-    rx.claim().unwrap();
-    tx.claim().unwrap();
+    rx.attach().unwrap();
+    tx.attach().unwrap();
     assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
     let received = meanwhile(|| drop(tx), || rx.recv());
     assert!(matches!(received, Err(RecvError::Disconnected)), "{received:?}");
@@ -145,36 +148,36 @@ fn however_long_a_wait_may_spin_it_is_ended_by_a_sender_that_leaves() {
 
 /// Every call with a deadline: if there is what it asks for, and, if the deadline is near, if there is
 /// none.
-fn until_each_deadline<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn until_each_deadline<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     let message = || MessagePacket::from(b"message");
     let mut room = [0; 64];
     for deadline in deadlines() {
-        tx.send_deadline(b"message", deadline).unwrap();
-        tx.send_packet_deadline(message(), deadline).unwrap();
-        tx.try_send_packet_deadline(message(), deadline).unwrap();
-        tx.send_batch_deadline(&[&b"message"[..]; 3], deadline).unwrap();
-        assert_eq!(rx.recv_deadline(deadline).unwrap().data, b"message");
-        assert_eq!(rx.recv_into_deadline(&mut room, deadline).unwrap(), 7);
-        assert_eq!(rx.recv_ref_deadline(deadline).unwrap().len(), 7);
-        assert_eq!(rx.recv_parts_deadline(&mut room, &mut [], deadline).unwrap(), (7, 0));
+        tx.send_timeout(b"message", deadline).unwrap();
+        tx.send_packet_timeout(message(), deadline).unwrap();
+        tx.send_packet_timeout(message(), deadline).unwrap();
+        tx.send_batch_timeout(&[&b"message"[..]; 3], deadline).unwrap();
+        assert_eq!(rx.recv_timeout(deadline).unwrap().data, b"message");
+        assert_eq!(rx.recv_into_timeout(&mut room, deadline).unwrap(), 7);
+        assert_eq!(rx.recv_ref_timeout(deadline).unwrap().len(), 7);
+        assert_eq!(rx.recv_parts_timeout(&mut room, &mut [], deadline).unwrap(), (7, 0));
         assert_eq!(wait_any(&mut [&mut rx], deadline).unwrap(), 0);
         assert_eq!(rx.drain(usize::MAX, |_| {}).unwrap(), 2);
         let is_near = deadline.remaining().is_some_and(|left| left <= SHORT);
         if is_near {
             let error = wait_any(&mut [&mut rx], deadline).unwrap_err();
             assert!(matches!(error, RecvTimeoutError::Timeout));
-            assert!(matches!(rx.recv_deadline(deadline), Err(RecvTimeoutError::Timeout)));
+            assert!(matches!(rx.recv_timeout(deadline), Err(RecvTimeoutError::Timeout)));
         }
         thread::scope(|scope| {
             scope.spawn(|| {
                 if !is_near {
-                    rx.recv_deadline(deadline).unwrap(); // it comes later
+                    rx.recv_timeout(deadline).unwrap(); // it comes later
                 }
             });
             scope.spawn(|| {
                 thread::sleep(SHORT);
                 if !is_near {
-                    tx.send_deadline(b"later", deadline).unwrap();
+                    tx.send_timeout(b"later", deadline).unwrap();
                 }
             });
         });
@@ -187,7 +190,7 @@ fn until_each_deadline<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     for deadline in deadlines() {
         let is_near = deadline.remaining().is_some_and(|left| left <= SHORT);
         if is_near {
-            let error = tx.send_deadline(&[0; 1000], deadline).unwrap_err();
+            let error = tx.send_timeout(&[0; 1000], deadline).unwrap_err();
             assert!(matches!(error, SendTimeoutError::Timeout(())));
         }
     }
@@ -205,15 +208,15 @@ fn however_long_a_claim_or_a_copy_is_to_be_it_is_made_or_refused() {
     let most = tx.max_message();
     let huge = [u32::MAX as usize, 1 << 32, usize::MAX / 2, usize::MAX - 7, usize::MAX];
     for len in huge.into_iter().chain([most + 1]) {
-        assert!(tx.try_claim_record(len).is_err());
-        assert!(tx.claim_record(len).is_err());
-        assert!(tx.claim_record_deadline(len, Duration::MAX).is_err());
-        let mut claim = tx.try_claim_record(8).unwrap();
+        assert!(tx.try_reserve(len).is_err());
+        assert!(tx.reserve(len).is_err());
+        assert!(tx.reserve_timeout(len, Duration::MAX).is_err());
+        let mut claim = tx.try_reserve(8).unwrap();
         assert!(claim.write_at(len, b"x").is_err() && claim.write_at(len, b"").is_err());
         assert!(claim.commit_len(len).is_err());
         tx.send(b"four").unwrap();
         let record = rx.try_recv_ref().unwrap();
-        assert_eq!(record.read_at(len, &mut [0; 8]), 0);
+        assert_eq!(record.read_at(len, &mut [0; 8]).unwrap(), 0);
         record.keep();
         assert_eq!(rx.drain(len, |record| assert_eq!(record.len(), 4)).unwrap(), 1);
     }

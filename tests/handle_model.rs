@@ -7,8 +7,9 @@ use std::fs::File;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use tombolo::handle::{HandleError, HandleOp};
 use tombolo::object::{HandleTable, HandleValue, TableDisposition};
-use tombolo::{Handle, HandleError, HandleOp, HandleType, Rights};
+use tombolo::{Handle, HandleType, Rights};
 
 mod support;
 use support::*;

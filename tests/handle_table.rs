@@ -7,8 +7,9 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use tombolo::handle::{HandleError, HandleOp};
 use tombolo::object::{HandleTable, TableDisposition};
-use tombolo::{Handle, HandleError, HandleOp, HandleType, Rights};
+use tombolo::{Handle, HandleType, Rights};
 
 mod support;
 use support::*;

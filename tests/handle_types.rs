@@ -12,7 +12,8 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, fcntl_get_seals, memfd_create};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
-use tombolo::{EventsRegion, Handle, HandleError, HandleType, Rights};
+use tombolo::handle::HandleError;
+use tombolo::{EventsRegion, Handle, HandleType, Rights};
 use tombolo_abi::{LOCK_SLOTS, MAGIC, SLOT_COUNT_MAX};
 
 mod support;

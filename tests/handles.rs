@@ -11,7 +11,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tombolo::{Handle, HandleDisposition, HandleError, HandleSource, Rights};
+use tombolo::handle::{HandleDisposition, HandleError, HandleSource};
+use tombolo::{Handle, Rights};
 
 mod support;
 use support::*;

@@ -9,9 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tombolo::inspect::{Health, Image};
+use tombolo::options::{Disconnect, MpscOrder};
 use tombolo::{
-    Disconnect, Error, EventsRegion, MpscOrder, MpscProducer, OpenOptions, RecvTimeoutError,
-    TryRecvError, TrySendError, wait_any,
+    Error, EventsRegion, MpscProducer, OpenOptions, RecvTimeoutError, TryRecvError, TrySendError,
+    wait_any,
 };
 use tombolo_abi::{RingControl, RingKind, RingState, wake};
 
@@ -45,7 +46,7 @@ fn peer_process() {
     match role.as_str() {
         "producer" => (1..=3u8).for_each(|number| tx.send(&[number]).unwrap()),
         "twice" => tx.send(b"first").unwrap(),
-        "consumer" => rx.claim().unwrap(),
+        "consumer" => rx.attach().unwrap(),
         other => panic!("no such role: {other}"),
     }
     report("ready");
@@ -100,10 +101,10 @@ fn each_producer_and_each_clone_has_a_lane_of_its_own() {
     let mut held: Vec<_> = (0..2).map(|_| producer(&path, 3)).collect();
     held.push(held[0].clone());
     for producer in &mut held {
-        producer.claim().unwrap();
+        producer.attach().unwrap();
     }
     let mut fourth = held[0].clone();
-    let error = fourth.claim().unwrap_err();
+    let error = fourth.attach().unwrap_err();
     assert!(matches!(error, Error::Busy { ring: 1, role: "sender", .. }), "{error}");
     assert_eq!(fourth.ring(), 1, "not claimed: the first of all");
     for (producer, number) in held.iter_mut().zip(1u8..) {
@@ -114,11 +115,11 @@ fn each_producer_and_each_clone_has_a_lane_of_its_own() {
     let mut found = BTreeMap::new();
     for _ in 0..3 {
         let record = rx.recv_ref().unwrap();
-        assert!(found.insert(record.to_vec(), record.ring()).is_none());
+        assert!(found.insert(record.to_vec().unwrap(), record.ring()).is_none());
     }
     assert_eq!(found.into_iter().collect::<Vec<_>>(), [(vec![1], 1), (vec![2], 2), (vec![3], 3)]);
     held.remove(1);
-    fourth.claim().unwrap();
+    fourth.attach().unwrap();
 }
 
 /// It once named the dead.
@@ -130,17 +131,17 @@ fn a_claimer_that_is_refused_learns_who_has_a_lane_or_which_one_is_to_be_drained
     let (mut tx, mut rx) = region.split_mpsc().unwrap();
     let (dead, live) = (peer("producer", &path), peer("producer", &path));
     dead.kill();
-    let error = tx.claim().unwrap_err();
+    let error = tx.attach().unwrap_err();
     assert!(matches!(error, Error::LaneNotEmpty { ring: 1 }), "{error}");
     println!("{error}");
     (0..6).for_each(|_| drop(rx.recv_timeout(SOON).unwrap()));
     let mut own = tx.clone();
-    own.claim().unwrap();
+    own.attach().unwrap();
     own.send(b"left").unwrap();
-    let error = tx.claim().unwrap_err();
+    let error = tx.attach().unwrap_err();
     assert!(matches!(error, Error::Busy { pid, .. } if pid == std::process::id()), "{error}");
     drop(live);
-    tx.claim().unwrap();
+    tx.attach().unwrap();
 }
 
 #[test]
@@ -170,7 +171,7 @@ fn a_lane_of_a_dead_producer_is_drained_before_the_next_one_gets_it() {
     let mut region = open(&path, 1);
     let (mut tx, mut rx) = region.split_mpsc().unwrap();
     peer("producer", &path).kill();
-    let error = tx.claim().unwrap_err();
+    let error = tx.attach().unwrap_err();
     assert!(matches!(error, Error::LaneNotEmpty { ring: 1 }), "{error}");
     let got: Vec<_> = rx.iter().map(|message| message.unwrap().data).collect();
     assert_eq!(got, [[1], [2], [3]], "the departure is told behind them");
@@ -270,7 +271,7 @@ fn messages_of_one_producer_keep_their_order_among_those_of_others() {
     thread::scope(|scope| {
         for producer in 0..4u32 {
             let mut tx = tx.clone();
-            tx.claim().unwrap(); // or the first might be gone before the second has come
+            tx.attach().unwrap(); // or the first might be gone before the second has come
             scope.spawn(move || {
                 for number in 0..EACH {
                     let message = u64::from(producer) << 32 | u64::from(number);
@@ -280,7 +281,7 @@ fn messages_of_one_producer_keep_their_order_among_those_of_others() {
         }
         let mut room = [0; 8];
         for _ in 0..4 * EACH {
-            rx.recv_into_deadline(&mut room, SOON * 5).unwrap();
+            rx.recv_into_timeout(&mut room, SOON * 5).unwrap();
             let message = u64::from_le_bytes(room);
             let (producer, number) = ((message >> 32) as usize, message as u32);
             assert_eq!(number, next[producer], "of producer {producer}");
@@ -303,7 +304,7 @@ fn what_a_dead_producer_left_untold_comes_beside_a_lane_that_is_never_empty() {
     let path = dir.file("r");
     let mut region = open(&path, 2);
     let (mut busy, mut rx) = region.split_mpsc().unwrap();
-    busy.claim().unwrap();
+    busy.attach().unwrap();
     let mut other = peer("twice", &path);
     assert_eq!(rx.recv().unwrap().data, b"first");
     busy.send(b"busy").unwrap();
@@ -323,7 +324,7 @@ fn what_a_dead_producer_left_untold_comes_beside_a_lane_that_is_never_empty() {
         between += 1;
     }
     println!("{between} messages of the busy lane came first");
-    busy.clone().claim().unwrap();
+    busy.clone().attach().unwrap();
 }
 
 /// It once never came.
@@ -332,16 +333,16 @@ fn what_a_dead_producer_left_untold_comes_to_a_consumer_that_only_drains() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut last, mut rx) = open(&path, 2).split_mpsc().unwrap();
-    last.claim().unwrap();
+    last.attach().unwrap();
     let mut other = peer("twice", &path);
-    assert_eq!(rx.drain(1, |record| assert_eq!(record.to_vec(), b"first")).unwrap(), 1);
+    assert_eq!(rx.drain(1, |record| assert_eq!(record.to_vec().unwrap(), b"first")).unwrap(), 1);
     last.send(b"last").unwrap();
-    assert_eq!(rx.drain(1, |record| assert_eq!(record.to_vec(), b"last")).unwrap(), 1);
+    assert_eq!(rx.drain(1, |record| assert_eq!(record.to_vec().unwrap(), b"last")).unwrap(), 1);
     forget_lanes(&path, || rx.drain(1, |_| ()).unwrap() == 0);
     send_without_a_bit(&mut other, &path);
     other.kill();
     let start = Instant::now();
-    while rx.drain(1, |record| assert_eq!(record.to_vec(), b"second")).unwrap() == 0 {
+    while rx.drain(1, |record| assert_eq!(record.to_vec().unwrap(), b"second")).unwrap() == 0 {
         assert!(start.elapsed() < SOON);
     }
 }
@@ -358,7 +359,7 @@ fn a_message_that_nobody_told_of_stays_there_once_it_was_seen() {
     send_without_a_bit(&mut other, &path);
     for _ in 0..1000 {
         let record = rx.try_recv_ref().unwrap();
-        assert_eq!(record.to_vec(), b"second");
+        assert_eq!(record.to_vec().unwrap(), b"second");
         record.keep();
     }
     // Nor does a lane beside it that is never empty make it forgotten.
@@ -367,7 +368,7 @@ fn a_message_that_nobody_told_of_stays_there_once_it_was_seen() {
     let mut seen = 0;
     for _ in 0..1000 {
         let record = rx.try_recv_ref().unwrap();
-        if record.to_vec() == b"second" {
+        if record.to_vec().unwrap() == b"second" {
             record.keep();
             seen += 1;
         } else {
@@ -441,7 +442,7 @@ fn lanes_are_waited_for_beside_other_rings() {
     let (tx, mut lanes) = region.split_mpsc().unwrap();
     let mut many: Vec<_> = (0..3).map(|_| tx.clone()).collect();
     for tx in &mut many {
-        tx.claim().unwrap();
+        tx.attach().unwrap();
     }
     for tx in &mut many {
         thread::scope(|scope| {
@@ -464,7 +465,7 @@ fn a_blocked_producer_of_a_lane_is_woken_for_room_and_told_of_its_consumers_deat
     let mut region = open(&path, 2);
     let (mut tx, mut rx) = region.split_mpsc().unwrap();
     let mut other = tx.clone();
-    other.claim().unwrap();
+    other.attach().unwrap();
     while tx.try_send(&[7; 500]).is_ok() {}
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -491,8 +492,8 @@ fn the_first_receive_from_a_long_lane_faults_in_its_start_alone() {
     let options = lanes(2).mpsc_capacity(CAPACITY);
     let mut region = EventsRegion::open_path_with(&path, options).unwrap();
     let (mut tx, mut rx) = region.split_mpsc().unwrap();
-    rx.claim().unwrap();
-    tx.claim().unwrap(); // the first lane
+    rx.attach().unwrap();
+    tx.attach().unwrap(); // the first lane
     let _producer = peer("producer", &path); // it is there with all its pages
     let before = mapped_kib();
     assert_eq!(rx.recv().unwrap().data, [1]);
@@ -565,7 +566,7 @@ fn a_consumer_that_attaches_in_front_of_padding_takes_up_where_that_ends() {
         let (_, mut rx) = region.split_mpsc().unwrap();
         tx.try_send(&message(sent)).unwrap();
         sent += 1;
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         while tx.try_send(&message(sent)).is_ok() {
             sent += 1;
         }
@@ -630,7 +631,7 @@ fn a_consumer_that_attaches_names_the_lane_that_is_damaged() {
         let head = lane.control_offset + offset_of!(RingControl, head) as u64;
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(&[0xff; 8], if is_position { head } else { lane.data_offset }).unwrap();
-        let error = rx.claim().unwrap_err();
+        let error = rx.attach().unwrap_err();
         assert!(matches!(error, Error::Poisoned { ring: 3, .. }), "{error}");
     }
 }

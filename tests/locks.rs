@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tombolo::{CreatePolicy, Error, EventsRegion, OpenOptions, SpscSender};
+use tombolo::options::CreatePolicy;
+use tombolo::{Error, EventsRegion, OpenOptions, SpscSender};
 use tombolo_abi::LOCK_INIT;
 
 mod support;
@@ -119,7 +120,7 @@ fn a_replacer_that_is_killed_hinders_no_claim_and_no_other_though_a_child_of_it_
     let peer = Peer::start("peer_process", "replacer", &path);
     signal(&peer, Signal::KILL);
     let start = Instant::now();
-    while let Err(error) = tx.claim() {
+    while let Err(error) = tx.attach() {
         assert!(start.elapsed() < AT_ONCE, "{error}");
     }
     drop(tx);
@@ -129,12 +130,12 @@ fn a_replacer_that_is_killed_hinders_no_claim_and_no_other_though_a_child_of_it_
 }
 
 fn stacked() -> OpenOptions {
-    small().file_system(tombolo::FileSystemPolicy::Any)
+    small().file_system(tombolo::options::FileSystemPolicy::Any)
 }
 
 fn own_and_fork(path: &Path) {
     let (mut tx, _) = EventsRegion::open_path_with(path, stacked()).unwrap().split_spsc().unwrap();
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     // SAFETY: the child only waits and leaves by `_exit`.
     if unsafe { libc::fork() } == 0 {
         wait_for_parent();
@@ -155,10 +156,10 @@ fn an_owner_that_is_killed_is_followed_at_once_though_a_child_has_the_descriptor
     let peer = Peer::start("peer_process", "owner", &path);
     let mut region = EventsRegion::open_path_with(&path, stacked()).unwrap();
     let (mut tx, _) = region.split_spsc().unwrap();
-    assert!(matches!(tx.claim(), Err(Error::Busy { .. })));
+    assert!(matches!(tx.attach(), Err(Error::Busy { .. })));
     signal(&peer, Signal::KILL);
     let start = Instant::now();
-    while let Err(error) = tx.claim() {
+    while let Err(error) = tx.attach() {
         assert!(start.elapsed() < AT_ONCE, "{error}");
     }
 }
@@ -193,7 +194,7 @@ fn a_region_whose_ends_are_waited_for_is_told_to_be_in_use_at_once() {
     let dir = Dir::new();
     let path = dir.file("r");
     let mut tx = tx_of(&path);
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     let _peers = waiters(&path);
     for _ in 0..20 {
         let start = Instant::now();
@@ -210,7 +211,7 @@ fn who_sleeps_until_an_end_is_free_holds_no_lock() {
     let dir = Dir::new();
     let path = dir.file("r");
     let mut tx = tx_of(&path);
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     let (peers, file) = waiters(&path);
     let stop = || {
         peers.iter().for_each(|peer| signal(peer, Signal::STOP));

@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
+use tombolo::ends::Topology;
+use tombolo::options::MpscOrder;
 use tombolo::{
-    Deadline, Discipline, Error, EventsRegion, MessagePacket, MpscOrder, OpenOptions, Receiver,
-    RecordRef, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
-    TrySendError,
+    Deadline, Error, EventsRegion, MessagePacket, OpenOptions, Receiver, RecordRef, RecvError,
+    RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError, TrySendError,
 };
 use tombolo_abi::{MAGIC, parse_entries};
 
@@ -24,7 +25,7 @@ macro_rules! on_all_rings {
         $(mod $name {
             use super::*;
 
-            fn on<K: Discipline>($ends: Ends<K>) $body
+            fn on<K: Topology>($ends: Ends<K>) $body
 
             $(#[$doc])*
             #[test]
@@ -55,7 +56,7 @@ macro_rules! on_all_rings {
     };
 }
 
-struct Ends<K: Discipline> {
+struct Ends<K: Topology> {
     tx: Sender<K>,
     rx: Receiver<K>,
     ring: u32,
@@ -67,17 +68,17 @@ fn region(dir: &Dir) -> EventsRegion {
 }
 
 /// Sends and drains 500 numbers when it is dropped.
-struct DrainsOnDrop<'a, K: Discipline> {
+struct DrainsOnDrop<'a, K: Topology> {
     ends: Ends<K>,
     got: &'a mut Vec<u32>,
 }
 
-impl<K: Discipline> Drop for DrainsOnDrop<'_, K> {
+impl<K: Topology> Drop for DrainsOnDrop<'_, K> {
     fn drop(&mut self) {
         let Self { ends: Ends { tx, rx, .. }, got } = self;
         for number in 0..500u32 {
             tx.send(&number.to_le_bytes()).unwrap();
-            let number_of = |record: &RecordRef<'_>| record.to_vec().try_into().unwrap();
+            let number_of = |record: &RecordRef<'_>| record.to_vec().unwrap().try_into().unwrap();
             rx.drain(10, |record| got.push(u32::from_le_bytes(number_of(record)))).unwrap();
         }
     }
@@ -98,7 +99,7 @@ on_all_rings! {
 
     fn one_byte_too_many_is_refused_before_anything_is_written(ends: Ends) {
         let Ends { mut tx, mut rx, ring, dir } = ends;
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let before = dir.snapshot();
         let long = vec![1; tx.max_message() + 1];
         let limit = tx.max_message() as u32;
@@ -128,9 +129,9 @@ on_all_rings! {
             panic!()
         };
         assert_eq!(back.data, [sent; 100]);
-        let error = tx.send_packet_deadline(back, SHORT).unwrap_err();
+        let error = tx.send_packet_timeout(back, SHORT).unwrap_err();
         let SendTimeoutError::Timeout(back) = error else { panic!("{error}") };
-        assert!(matches!(tx.send_deadline(b"", Deadline::PAST), Err(SendTimeoutError::Timeout(()))
+        assert!(matches!(tx.send_timeout(b"", Deadline::PAST), Err(SendTimeoutError::Timeout(()))
             | Ok(())));
         for number in 0..10 {
             assert_eq!(rx.recv().unwrap().data, [number; 100]);
@@ -153,7 +154,7 @@ on_all_rings! {
     fn a_blocked_receive_goes_on_when_something_comes(ends: Ends) {
         let Ends { mut tx, mut rx, .. } = ends;
         assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)));
-        assert!(matches!(rx.recv_deadline(Deadline::PAST), Err(RecvTimeoutError::Timeout)));
+        assert!(matches!(rx.recv_timeout(Deadline::PAST), Err(RecvTimeoutError::Timeout)));
         thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(SHORT);
@@ -171,7 +172,7 @@ on_all_rings! {
         assert!((20..100).contains(&first), "{first} in 4096 bytes");
         assert_eq!(tx.try_send_batch(&[]).unwrap(), 0);
         assert!(matches!(tx.try_send_batch(&slices[first..]), Err(TrySendError::Full(()))));
-        let error = tx.send_batch_deadline(&slices, SHORT).unwrap_err();
+        let error = tx.send_batch_timeout(&slices, SHORT).unwrap_err();
         assert!(matches!(error, SendTimeoutError::Timeout(0)), "{error}");
         thread::scope(|scope| {
             scope.spawn(|| tx.send_batch(&slices[first..]).unwrap());
@@ -210,19 +211,21 @@ on_all_rings! {
         assert!(record.copy_to(&mut room[..199]).is_err());
         for offset in [0, 1, 7, 8, 63, 199] {
             let mut part = [0; 50];
-            let len = record.read_at(offset, &mut part);
+            let len = record.read_at(offset, &mut part).unwrap();
             assert_eq!(part[..len], message[offset..(offset + 50).min(200)]);
         }
-        assert_eq!(record.read_at(200, &mut room) + record.read_at(usize::MAX, &mut room), 0);
+        for beyond in [200, usize::MAX] {
+            assert_eq!(record.read_at(beyond, &mut room).unwrap(), 0);
+        }
         let mut chunks = vec![];
-        record.for_each_chunk(|chunk| chunks.extend_from_slice(chunk));
+        record.for_each_chunk(|chunk| chunks.extend_from_slice(chunk)).unwrap();
         assert_eq!(chunks, message);
         record.keep();
         let again = rx.recv_ref().unwrap();
-        assert_eq!((again.position(), again.to_vec()), (first, message));
+        assert_eq!((again.position(), again.to_vec().unwrap()), (first, message));
         drop(again);
-        let record = rx.recv_ref_deadline(SOON).unwrap();
-        assert!(record.position() > first && record.to_vec() == b"next");
+        let record = rx.recv_ref_timeout(SOON).unwrap();
+        assert!(record.position() > first && record.to_vec().unwrap() == b"next");
         assert!(!record.is_empty());
     }
 
@@ -230,9 +233,9 @@ on_all_rings! {
         let Ends { mut tx, mut rx, .. } = ends;
         (0..10u8).for_each(|number| tx.send(&[number]).unwrap());
         let mut got = vec![];
-        assert_eq!(rx.drain(3, |record| got.extend(record.to_vec())).unwrap(), 3);
+        assert_eq!(rx.drain(3, |record| got.extend(record.to_vec().unwrap())).unwrap(), 3);
         assert_eq!(rx.drain(0, |_| panic!("beyond the limit")).unwrap(), 0);
-        assert_eq!(rx.drain(100, |record| got.extend(record.to_vec())).unwrap(), 7);
+        assert_eq!(rx.drain(100, |record| got.extend(record.to_vec().unwrap())).unwrap(), 7);
         assert_eq!(rx.drain(100, |_| panic!("beyond the end")).unwrap(), 0);
         assert_eq!(got, (0..10).collect::<Vec<u8>>());
     }
@@ -240,11 +243,11 @@ on_all_rings! {
     fn a_panic_while_draining_leaves_the_message_it_was_given_and_those_behind_it(ends: Ends) {
         let Ends { mut tx, mut rx, .. } = ends;
         (0..10u8).for_each(|number| tx.send(&[number]).unwrap());
-        let mut panicking = |record: &RecordRef<'_>| assert_ne!(record.to_vec(), [3]);
+        let mut panicking = |record: &RecordRef<'_>| assert_ne!(record.to_vec().unwrap(), [3]);
         let drained = AssertUnwindSafe(|| rx.drain(10, &mut panicking).unwrap());
         catch_unwind(drained).expect_err("message 3 panics");
         let mut got = vec![];
-        assert_eq!(rx.drain(10, |record| got.extend(record.to_vec())).unwrap(), 7);
+        assert_eq!(rx.drain(10, |record| got.extend(record.to_vec().unwrap())).unwrap(), 7);
         assert_eq!(got, (3..10).collect::<Vec<u8>>());
     }
 
@@ -269,7 +272,7 @@ on_all_rings! {
             sent += count;
             let mut last_position = None;
             let drained = rx.drain(usize::MAX, |record| {
-                assert_eq!(record.to_vec(), taken.to_le_bytes());
+                assert_eq!(record.to_vec().unwrap(), taken.to_le_bytes());
                 assert!(last_position.replace(record.position()) < Some(record.position()));
                 taken += 1;
             });
@@ -337,8 +340,8 @@ on_all_rings! {
         drop(rx);
         let mut late = region(&dir);
         let error = match ring {
-            0 => late.split_spsc().unwrap().1.claim(),
-            _ => late.split_mpsc().unwrap().1.claim(),
+            0 => late.split_spsc().unwrap().1.attach(),
+            _ => late.split_mpsc().unwrap().1.attach(),
         };
         assert!(matches!(error, Err(Error::Poisoned { .. })));
     }
@@ -379,7 +382,7 @@ fn a_claim_is_sent_as_committed_and_leaves_nothing_when_it_is_not() {
     let mut sent = 0;
     for round in 0..500usize {
         let len = round * 37 % 900;
-        let mut claim = tx.claim_record_deadline(len, SOON).unwrap();
+        let mut claim = tx.reserve_timeout(len, SOON).unwrap();
         assert_eq!((claim.len(), claim.is_empty()), (len, len == 0));
         let bytes: Vec<u8> = (0..len).map(|i| (i + round) as u8 | 0x80).collect();
         assert_eq!(claim.fill_from(&bytes[..]).unwrap(), len);
@@ -403,8 +406,8 @@ fn a_claim_is_sent_as_committed_and_leaves_nothing_when_it_is_not() {
     }
     println!("{sent} claims committed");
     assert!(sent > 0);
-    assert!(tx.try_claim_record(tx.max_message() + 1).is_err());
-    let claim = tx.claim_record(10).unwrap();
+    assert!(tx.try_reserve(tx.max_message() + 1).is_err());
+    let claim = tx.reserve(10).unwrap();
     let error = claim.commit_len(11).unwrap_err();
     assert!(matches!(error, Error::BufferTooSmall { needed: 11, room: 10 }), "{error}");
 }

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use support::process::{Peer, behind, command, report, role, wait_for_parent};
 use support::*;
-use tombolo::{CreatePolicy, Error, EventsRegion};
+use tombolo::options::CreatePolicy;
+use tombolo::{Error, EventsRegion};
 
 const ENTRY: &str = "a_pid_of_another_namespace_is_not_told";
 
@@ -26,10 +27,10 @@ fn a_pid_of_another_namespace_is_not_told() {
         let mut region = EventsRegion::open_path(path).unwrap();
         let (mut tx, mut rx) = region.split_spsc().unwrap();
         let (mut producer, mut consumer) = region.split_mpsc().unwrap();
-        tx.claim().unwrap();
-        rx.claim().unwrap();
-        producer.claim().unwrap();
-        consumer.claim().unwrap();
+        tx.attach().unwrap();
+        rx.attach().unwrap();
+        producer.attach().unwrap();
+        consumer.attach().unwrap();
         report("ready");
         return wait_for_parent();
     }
@@ -50,9 +51,9 @@ fn a_pid_of_another_namespace_is_not_told() {
         let (_, mut consumer) = region.split_mpsc().unwrap();
         let new = EventsRegion::open_path_with(&path, small().policy(CreatePolicy::CreateNew));
         for error in [
-            tx.claim().unwrap_err(),
-            rx.claim().unwrap_err(),
-            consumer.claim().unwrap_err(),
+            tx.attach().unwrap_err(),
+            rx.attach().unwrap_err(),
+            consumer.attach().unwrap_err(),
             new.unwrap_err(),
         ] {
             let (Error::Busy { pid, .. } | Error::InUse { pid, .. }) = &error else {

@@ -9,9 +9,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tombolo::{
-    CreatePolicy, Error, EventsRegion, LayoutError, MessagePacket, MpscOrder, OpenOptions, Prefault,
-};
+use tombolo::options::{CreatePolicy, MpscOrder, Prefault};
+use tombolo::{Error, EventsRegion, LayoutError, MessagePacket, OpenOptions};
 use tombolo_abi::{MAGIC, caps};
 
 mod support;
@@ -564,7 +563,7 @@ fn a_program_that_is_started_gets_neither_regions_nor_sockets_nor_handles_that_c
     let mut kept = Vec::new();
     for region in &mut regions[1..] {
         let (mut tx, mut rx) = region.split_spsc().unwrap();
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         let file = File::open("/proc/self/exe").unwrap();
         tx.send_packet(MessagePacket::from(b"a handle").handle(file)).unwrap();
         let message = rx.recv().unwrap();

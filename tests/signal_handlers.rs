@@ -32,8 +32,8 @@ impl Region {
     fn open(path: &Path) -> Self {
         let mut region = EventsRegion::open_path_with(path, small()).unwrap();
         let (mut tx, mut rx) = region.split_spsc().unwrap();
-        tx.claim().unwrap();
-        rx.claim().unwrap();
+        tx.attach().unwrap();
+        rx.attach().unwrap();
         Self { region, tx, _rx: rx }
     }
 

@@ -13,7 +13,8 @@ use support::mount::Mount;
 use support::overlay::Overlay;
 use support::process::{command, report, role};
 use support::*;
-use tombolo::{CreatePolicy, Error, EventsRegion, LayoutError, OpenOptions, Prefault};
+use tombolo::options::{CreatePolicy, Prefault};
+use tombolo::{Error, EventsRegion, LayoutError, OpenOptions};
 
 const MIB: u64 = 1 << 20;
 

@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use tombolo::ends::Topology;
+use tombolo::options::{CreatePolicy, MpscOrder, Prefault};
 use tombolo::{
-    CreatePolicy, Discipline, Error, EventsRegion, LayoutError, MpscOrder, OpenOptions, Prefault,
-    Receiver, Sender, TryRecvError, TrySendError,
+    Error, EventsRegion, LayoutError, OpenOptions, Receiver, Sender, TryRecvError, TrySendError,
 };
 
 mod support;
@@ -45,7 +46,7 @@ fn spent(path: &Path) -> u64 {
 }
 
 /// Claims both ends and passes messages; gives what that and opening have spent.
-fn use_sparse<K: Discipline>(
+fn use_sparse<K: Topology>(
     path: &Path,
     split: impl FnOnce(&mut EventsRegion) -> Result<(Sender<K>, Receiver<K>), Error>,
 ) -> [u64; 2] {
@@ -53,7 +54,7 @@ fn use_sparse<K: Discipline>(
     let mut region = EventsRegion::open_path(path).unwrap();
     let opened = spent(path) - before;
     let (mut tx, mut rx) = split(&mut region).unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     for number in 0..100u8 {
         tx.send(&[number; 300]).unwrap();
         assert_eq!(rx.recv().unwrap().data, [number; 300]);
@@ -147,7 +148,7 @@ fn a_hole_that_finds_no_space_when_it_is_written_is_an_error_and_ends_nothing() 
     write_sparse(&path, small(), 0, 2 << 20);
     let mut region = EventsRegion::open_path(&path).unwrap();
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let error = loop {
         match tx.try_send(&[7; 300]) {
             Ok(()) => {}

@@ -7,13 +7,16 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use tombolo::ends::Topology;
+use tombolo::options::MpscOrder;
 use tombolo::{
-    Discipline, Error, EventsRegion, MessagePacket, MpscConsumer, MpscOrder, MpscProducer,
-    OpenOptions, Receiver, Sender, TryRecvError, wait_any,
+    Error, EventsRegion, MessagePacket, MpscConsumer, MpscProducer, OpenOptions, Receiver, Sender,
+    TryRecvError, wait_any,
 };
 
 mod support;
 use support::carrying::{closes_soon, numbers_of, packet};
+use support::parts::ReceiveParts;
 use support::{Dir, small};
 
 /// More than any turn of a lane, so that each test meets the end of one.
@@ -31,7 +34,7 @@ fn lanes(dir: &Dir, count: u16) -> (Vec<MpscProducer>, MpscConsumer) {
     while senders.len() < usize::from(count) {
         senders.push(senders[0].clone());
     }
-    senders.iter_mut().for_each(|tx| tx.claim().unwrap());
+    senders.iter_mut().for_each(|tx| tx.attach().unwrap());
     (senders, rx)
 }
 
@@ -125,7 +128,7 @@ fn every_way_of_taking_decides_on_the_message_that_it_looked_at() {
     }
     println!("taken by each way: {counts:?}");
     assert!(counts.iter().all(|count| *count > 500));
-    rx.drain(usize::MAX, |record| model.take(&record.to_vec())).unwrap();
+    rx.drain(usize::MAX, |record| model.take(&record.to_vec().unwrap())).unwrap();
     assert!(model.lanes.iter().all(VecDeque::is_empty));
 }
 
@@ -148,15 +151,15 @@ fn take(way: usize, rx: &mut MpscConsumer, model: &mut Model, numbers: &mut Numb
             }
             taken => taken.map(|(len, _)| model.take(&bytes[..len])),
         },
-        4 => rx.try_recv_ref().map(|record| model.take(&record.to_vec())),
+        4 => rx.try_recv_ref().map(|record| model.take(&record.to_vec().unwrap())),
         5 => rx.try_recv_ref().map(|record| {
-            let message = record.to_vec();
+            let message = record.to_vec().unwrap();
             assert_eq!(model.lanes[model.lane_of(message.len())].front(), Some(&message));
             record.keep();
         }),
         6 => {
             let limit = 1 + numbers.below(8) as usize;
-            let count = rx.drain(limit, |record| model.take(&record.to_vec())).unwrap();
+            let count = rx.drain(limit, |record| model.take(&record.to_vec().unwrap())).unwrap();
             return count > 0;
         }
         7 => match wait_any(&mut [rx], Duration::ZERO) {
@@ -183,13 +186,13 @@ fn take(way: usize, rx: &mut MpscConsumer, model: &mut Model, numbers: &mut Numb
 }
 
 /// Takes messages in one way, until there is none, when it is dropped.
-struct TakesOnDrop<'a, K: Discipline, F: FnMut(&mut Receiver<K>) -> Option<u32>> {
+struct TakesOnDrop<'a, K: Topology, F: FnMut(&mut Receiver<K>) -> Option<u32>> {
     rx: &'a mut Receiver<K>,
     got: &'a mut Vec<u32>,
     take: F,
 }
 
-impl<K: Discipline, F: FnMut(&mut Receiver<K>) -> Option<u32>> Drop for TakesOnDrop<'_, K, F> {
+impl<K: Topology, F: FnMut(&mut Receiver<K>) -> Option<u32>> Drop for TakesOnDrop<'_, K, F> {
     fn drop(&mut self) {
         while let Some(number) = (self.take)(self.rx) {
             self.got.push(number);
@@ -204,7 +207,7 @@ fn number_of(bytes: &[u8]) -> u32 {
     u32::from_le_bytes(bytes[..4].try_into().unwrap())
 }
 
-fn taken_while_unwinding<K: Discipline>(
+fn taken_while_unwinding<K: Topology>(
     (tx, rx): (&mut Sender<K>, &mut Receiver<K>),
     take: impl FnMut(&mut Receiver<K>) -> Option<u32>,
 ) {
@@ -218,14 +221,14 @@ fn taken_while_unwinding<K: Discipline>(
     assert!(got.into_iter().eq(0..MANY as u32));
 }
 
-fn every_way_while_unwinding<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn every_way_while_unwinding<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     let mut room = [0; 4];
     taken_while_unwinding((&mut tx, &mut rx), |rx| {
-        rx.try_recv_ref().ok().map(|record| number_of(&record.to_vec()))
+        rx.try_recv_ref().ok().map(|record| number_of(&record.to_vec().unwrap()))
     });
     taken_while_unwinding((&mut tx, &mut rx), |rx| {
-        let record = rx.recv_ref_deadline(Duration::from_millis(1)).ok()?;
-        Some(number_of(&record.to_vec()))
+        let record = rx.recv_ref_timeout(Duration::from_millis(1)).ok()?;
+        Some(number_of(&record.to_vec().unwrap()))
     });
     let mut numbers = 0..;
     taken_while_unwinding((&mut tx, &mut rx), |rx| {
@@ -249,13 +252,13 @@ fn every_way_while_unwinding<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<
     });
     taken_while_unwinding((&mut tx, &mut rx), |rx| {
         let mut last = None;
-        rx.drain(1, |record| last = Some(number_of(&record.to_vec()))).unwrap();
+        rx.drain(1, |record| last = Some(number_of(&record.to_vec().unwrap()))).unwrap();
         last
     });
 }
 
 /// The panic began while the first message was lent: that one stays, and comes once more.
-fn what_was_lent_when_the_panic_began<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn what_was_lent_when_the_panic_began<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     let (mut got, mut lent) = (vec![], None);
     (0..3u32).for_each(|number| tx.send(&number.to_le_bytes()).unwrap());
     let unwinding = AssertUnwindSafe(|| {
@@ -263,11 +266,11 @@ fn what_was_lent_when_the_panic_began<K: Discipline>(mut tx: Sender<K>, mut rx: 
             rx: &mut rx,
             got: &mut got,
             take: |rx: &mut Receiver<K>| {
-                rx.try_recv_ref().ok().map(|record| number_of(&record.to_vec()))
+                rx.try_recv_ref().ok().map(|record| number_of(&record.to_vec().unwrap()))
             },
         };
         let record = takes.rx.try_recv_ref().unwrap();
-        lent = Some(number_of(&record.to_vec()));
+        lent = Some(number_of(&record.to_vec().unwrap()));
         panic!("while it is lent");
     });
     catch_unwind(unwinding).expect_err("it panics");
@@ -276,7 +279,7 @@ fn what_was_lent_when_the_panic_began<K: Discipline>(mut tx: Sender<K>, mut rx: 
 }
 
 fn on_each_ring(
-    spsc: impl Fn(Sender<tombolo::Spsc>, Receiver<tombolo::Spsc>),
+    spsc: impl Fn(Sender<tombolo::ends::Spsc>, Receiver<tombolo::ends::Spsc>),
     mpsc: impl Fn(MpscProducer, MpscConsumer),
 ) {
     on_each_ring_with(0, spsc, mpsc);
@@ -285,7 +288,7 @@ fn on_each_ring(
 /// As [`on_each_ring`], with up to so many handles in a message.
 fn on_each_ring_with(
     max_handles: u16,
-    spsc: impl Fn(Sender<tombolo::Spsc>, Receiver<tombolo::Spsc>),
+    spsc: impl Fn(Sender<tombolo::ends::Spsc>, Receiver<tombolo::ends::Spsc>),
     mpsc: impl Fn(MpscProducer, MpscConsumer),
 ) {
     let dir = Dir::new();
@@ -315,10 +318,10 @@ fn a_message_that_was_lent_when_a_panic_began_stays_for_who_takes_while_it_unwin
 const DRAINED: u32 = 80;
 
 /// Drains up to message `at`, and leaves that one. Gives the numbers that were seen, `at` among them.
-fn drain_to<K: Discipline>(rx: &mut Receiver<K>, at: u32) -> (usize, Vec<u32>) {
+fn drain_to<K: Topology>(rx: &mut Receiver<K>, at: u32) -> (usize, Vec<u32>) {
     let mut seen = vec![];
     let drained = rx.drain(usize::MAX, |record| {
-        let number = number_of(&record.to_vec());
+        let number = number_of(&record.to_vec().unwrap());
         seen.push(number);
         if number == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -326,7 +329,7 @@ fn drain_to<K: Discipline>(rx: &mut Receiver<K>, at: u32) -> (usize, Vec<u32>) {
 }
 
 /// Messages of all lengths, so that a stop comes before padding and behind it, too.
-fn a_stop_at_each_position<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn a_stop_at_each_position<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     for at in 0..DRAINED {
         for number in 0..DRAINED {
             let mut message = number.to_le_bytes().to_vec();
@@ -348,9 +351,9 @@ fn a_drain_that_is_stopped_leaves_the_message_at_which_it_was_and_all_behind_it(
 }
 
 /// Each third message has handles, those of the one that is left are looked at, and still come with it.
-fn a_stop_at_each_message_with_handles<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn a_stop_at_each_message_with_handles<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     const COUNT: u64 = 12;
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let handle_count = |number: u64| number % 3;
     for at in 0..COUNT {
         (0..COUNT).for_each(|n| tx.send_packet(packet(n, handle_count(n))).unwrap());
@@ -383,12 +386,12 @@ fn handles_of_drained_messages_are_closed_and_those_of_the_one_that_was_left_sta
     let options = small().max_handles(1);
     let mut region = EventsRegion::open_path_with(dir.file("r"), options).unwrap();
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let (taken, with_taken) = std::io::pipe().unwrap();
     let (left, with_left) = std::io::pipe().unwrap();
     tx.send_packet(MessagePacket::from(b"taken").handle(with_taken)).unwrap();
     tx.send_packet(MessagePacket::from(b"left").handle(with_left)).unwrap();
-    let drained = rx.drain(9, |record| match &record.to_vec()[..] {
+    let drained = rx.drain(9, |record| match &record.to_vec().unwrap()[..] {
         b"left" => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
@@ -406,7 +409,7 @@ fn a_drain_that_is_always_stopped_at_one_lane_comes_to_the_others() {
     let mut seen = [0; 3];
     for _ in 0..MANY {
         let stopped = rx.drain(usize::MAX, |record| {
-            seen[number_of(&record.to_vec()) as usize] += 1;
+            seen[number_of(&record.to_vec().unwrap()) as usize] += 1;
             ControlFlow::Break(())
         });
         assert_eq!(stopped.unwrap(), 0);
@@ -431,12 +434,12 @@ fn a_message_at_which_a_drain_was_stopped_comes_to_the_next_receiver() {
     }
 }
 
-fn stopped_while_unwinding<K: Discipline>(mut tx: Sender<K>, mut rx: Receiver<K>) {
+fn stopped_while_unwinding<K: Topology>(mut tx: Sender<K>, mut rx: Receiver<K>) {
     let mut left = 0;
     taken_while_unwinding((&mut tx, &mut rx), |rx| {
         let mut last = None;
         let drained = rx.drain(usize::MAX, |record| {
-            let number = number_of(&record.to_vec());
+            let number = number_of(&record.to_vec().unwrap());
             if last.replace(number).is_some() {
                 last = Some(number - 1); // that one is left
                 left += 1;

@@ -8,11 +8,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tombolo::ends::Waitable;
 use tombolo::inspect::Image;
+use tombolo::options::MpscOrder;
 use tombolo::{
-    Damage, Deadline, Error, EventsRegion, MpscOrder, OpenOptions, RecvError, RecvTimeoutError,
-    SendError, SendTimeoutError, SpscReceiver, SpscSender, TryRecvError, TrySendError, Waitable,
-    wait_any,
+    Damage, Deadline, Error, EventsRegion, OpenOptions, RecvError, RecvTimeoutError, SendError,
+    SendTimeoutError, SpscReceiver, SpscSender, TryRecvError, TrySendError, wait_any,
 };
 use tombolo_abi::{LockWord, RingControl, Slot};
 
@@ -40,23 +41,23 @@ fn peer_process() {
     let (mut tx, mut rx) = region.split_spsc().unwrap();
     let (mut producer, mut consumer) = region.split_mpsc().unwrap();
     match role.as_str() {
-        "sender" => tx.claim().unwrap(),
-        "receiver" => rx.claim().unwrap(),
-        "producer" => producer.claim().unwrap(),
-        "consumer" => consumer.claim().unwrap(),
+        "sender" => tx.attach().unwrap(),
+        "receiver" => rx.attach().unwrap(),
+        "producer" => producer.attach().unwrap(),
+        "consumer" => consumer.attach().unwrap(),
         "late sender" => {
             report("ready");
             wait_for_parent();
             return tx.send(b"late").unwrap();
         }
         "another program" => {
-            tx.claim().unwrap();
+            tx.attach().unwrap();
             report("ready");
             wait_for_parent();
             panic!("{}", Command::new("sleep").arg("60").exec());
         }
         "parent" => {
-            tx.claim().unwrap();
+            tx.attach().unwrap();
             report("ready");
             let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
             report(&child.id().to_string());
@@ -104,7 +105,7 @@ fn a_sleeping_receiver_is_notified_by_a_message() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     let receiver = thread::spawn(move || rx.recv().unwrap().data);
     until_asleep(&path, 0);
     tx.send(b"wake up").unwrap();
@@ -118,7 +119,7 @@ fn a_sleeping_sender_is_notified_of_room() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let full = fill(&mut tx);
     let sender = thread::spawn(move || tx.send(&[7; 200]).unwrap());
     until_asleep(&path, 1);
@@ -135,7 +136,7 @@ fn sleeping_producers_of_one_process_are_all_notified_of_room() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path).split_mpsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     while tx.try_send(&[7; 200]).is_ok() {}
     let senders: Vec<_> = (0..4)
         .map(|_| {
@@ -157,14 +158,14 @@ fn sleeping_producers_of_one_process_are_all_notified_of_room() {
 fn a_deadline_ends_a_sleep_on_either_side() {
     let dir = Dir::new();
     let (mut tx, mut rx) = open(&dir.file("r")).split_spsc().unwrap();
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     let start = Instant::now();
     assert!(matches!(rx.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout)));
     fill(&mut tx);
     assert!(matches!(tx.send_timeout(&[7; 200], SHORT), Err(SendTimeoutError::Timeout(()))));
     assert!((SHORT * 2..SOON).contains(&start.elapsed()));
     assert!(matches!(
-        tx.send_deadline(&[7; 200], Deadline::PAST),
+        tx.send_timeout(&[7; 200], Deadline::PAST),
         Err(SendTimeoutError::Timeout(()))
     ));
 }
@@ -174,7 +175,7 @@ fn signals_end_no_sleep_before_its_deadline() {
     extern "C" fn nothing(_: libc::c_int) {}
     let dir = Dir::new();
     let (mut tx, mut rx) = open(&dir.file("r")).split_spsc().unwrap();
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     // SAFETY: zeros are a valid action.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
@@ -289,7 +290,7 @@ fn a_forked_child_may_open_a_region_of_its_own_and_wait() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     // SAFETY: the child uses what is made for children of processes with threads: memory is sound,
     // as glibc takes its locks around the fork. It leaves by `_exit`.
     let child = unsafe { libc::fork() };
@@ -344,7 +345,7 @@ fn every_receive_says_disconnected_as_long_as_it_is_true() {
     let forms: [Form; 6] = [
         |rx| matches!(rx.recv(), Err(RecvError::Disconnected)),
         |rx| matches!(rx.recv_ref(), Err(RecvError::Disconnected)),
-        |rx| matches!(rx.recv_ref_deadline(SOON), Err(RecvTimeoutError::Disconnected)),
+        |rx| matches!(rx.recv_ref_timeout(SOON), Err(RecvTimeoutError::Disconnected)),
         |rx| matches!(rx.recv_into(&mut [0; 9]), Err(RecvError::Disconnected)),
         |rx| matches!(rx.try_recv_ref(), Err(TryRecvError::Disconnected)),
         |rx| matches!(rx.try_recv_into(&mut [0; 9]), Err(TryRecvError::Disconnected)),
@@ -367,7 +368,7 @@ fn a_sleeper_is_notified_where_somebody_finds_damage() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path).split_mpsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     while tx.try_send(&[7; 200]).is_ok() {}
     let sender = thread::spawn(move || tx.send(&[7; 200]).unwrap_err());
     until_asleep(&path, 3);
@@ -384,8 +385,8 @@ fn a_lock_that_names_no_producer_ends_the_consumers_wait() {
     let dir = Dir::new();
     let path = dir.file("r");
     let (mut tx, mut rx) = open(&path).split_mpsc().unwrap();
-    tx.claim().unwrap();
-    rx.claim().unwrap();
+    tx.attach().unwrap();
+    rx.attach().unwrap();
     let control = Image::open(&path).unwrap().rings()[1].entry.control_offset;
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     let foreign = LockWord { slot: 0, incarnation: 1 }.to_word();
@@ -407,7 +408,7 @@ fn ends_may_be_sent_to_another_thread() {
     is_send::<SpscReceiver>();
     is_send::<tombolo::MpscProducer>();
     is_send::<tombolo::MpscConsumer>();
-    is_send::<tombolo::Claim<'_>>();
+    is_send::<tombolo::Reservation<'_>>();
     is_send::<tombolo::RecordRef<'_>>();
     is_sync::<tombolo::RecordRef<'_>>();
     is_send::<EventsRegion>();
@@ -517,7 +518,7 @@ fn deaths_are_noticed_where_there_are_more_peers_than_words() {
     let dir = Dir::new();
     let mut regions: Vec<_> = (0..130).map(|i| open(&dir.file(&i.to_string()))).collect();
     let mut ends: Vec<_> = regions.iter_mut().map(|region| region.split_spsc().unwrap()).collect();
-    ends.iter_mut().for_each(|(_, rx)| rx.claim().unwrap());
+    ends.iter_mut().for_each(|(_, rx)| rx.attach().unwrap());
     for index in [0, 129] {
         let path = dir.file(&index.to_string());
         let sender = peer("sender", &path);

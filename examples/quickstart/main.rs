@@ -24,7 +24,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tombolo::inspect::Image;
-use tombolo::{CreatePolicy, EventsRegion, OpenOptions};
+use tombolo::options::CreatePolicy;
+use tombolo::{EventsRegion, OpenOptions};
 
 use input::Input;
 use sender::Talk;

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::process::parent_id;
 use std::path::Path;
 
-use tombolo::{CreatePolicy, EventsRegion, OpenOptions, RecvError};
+use tombolo::options::CreatePolicy;
+use tombolo::{EventsRegion, OpenOptions, RecvError};
 
 use crate::Failure;
 use crate::tally::Tally;
@@ -29,7 +30,7 @@ fn receive(path: &Path, ack_every: u64, parent: u32) -> Result<(), Failure> {
     let mut region = EventsRegion::open_path_with(path, options)?;
     let (_, mut lines) = region.split_spsc()?;
     let (mut acks, _) = region.split_mpsc()?;
-    lines.claim()?;
+    lines.attach()?;
     if parent_id() != parent {
         return Ok(()); // nobody will ever come whose departure could end this
     }

@@ -46,8 +46,8 @@ impl Talk {
     pub(crate) fn begin(region: &mut EventsRegion, ack_every: u64) -> Result<Self, Failure> {
         let (mut lines, _) = region.split_spsc()?;
         let (_, mut acks) = region.split_mpsc()?;
-        lines.claim()?;
-        acks.claim()?;
+        lines.attach()?;
+        acks.attach()?;
         let receiver = Command::new(env::current_exe()?)
             .arg(RECEIVE)
             .arg(region.path().ok_or("the region has no path")?)
@@ -56,7 +56,7 @@ impl Talk {
             .spawn()?;
         let (sent, acked) = (Tally::default(), Ack::default());
         let mut talk = Self { receiver, lines, acks, sent, acked };
-        let ready = talk.acks.recv_into_deadline(&mut [0; Ack::LEN], START_TIME);
+        let ready = talk.acks.recv_into_timeout(&mut [0; Ack::LEN], START_TIME);
         match ready {
             Ok(_) => Ok(talk),
             Err(error) => Err(talk.explain(error.into())),
@@ -80,8 +80,9 @@ impl Talk {
             let acked = &mut self.acked;
             self.acks.drain(usize::MAX, |record| {
                 let mut bytes = [0; Ack::LEN];
-                record.read_at(0, &mut bytes);
-                *acked = Ack::from_bytes(bytes);
+                if record.read_at(0, &mut bytes).is_ok() {
+                    *acked = Ack::from_bytes(bytes);
+                } // else the drain says why
             })?;
         }
         while self.acked.lines < self.sent.ack().lines {

@@ -217,7 +217,8 @@ pub(super) mod tests {
     use tombolo_abi::LockWord;
 
     use super::*;
-    use crate::{EventsRegion, MpscOrder, OpenOptions};
+    use crate::options::MpscOrder;
+    use crate::{EventsRegion, OpenOptions};
 
     /// A region with producers on ring 1, or with lanes from there on.
     pub(in crate::carrier) fn region(order: MpscOrder) -> EventsRegion {

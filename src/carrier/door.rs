@@ -142,7 +142,8 @@ fn slot_of(region: &Region, ring: u32) -> u16 {
 mod tests {
     use super::super::connection::tests::region;
     use super::*;
-    use crate::{EventsRegion, MpscOrder, OpenOptions};
+    use crate::options::MpscOrder;
+    use crate::{EventsRegion, OpenOptions};
 
     fn owner(region: &Region, ring: u32) -> LockWord {
         LockWord { slot: slot_of(region, ring), incarnation: 1 }

@@ -235,7 +235,8 @@ mod tests {
 
     use super::super::connection::tests::{Sender, greeted, positions, region};
     use super::*;
-    use crate::{EventsRegion, MpscOrder};
+    use crate::EventsRegion;
+    use crate::options::MpscOrder;
 
     const MAX: usize = 4;
 

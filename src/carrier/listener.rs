@@ -212,7 +212,7 @@ mod tests {
             let mut region =
                 EventsRegion::open_path_with(dir.join("r"), OpenOptions::new()).unwrap();
             let (_, mut end) = region.split_spsc().unwrap();
-            end.claim().unwrap(); // without handles, so it listens nowhere
+            end.attach().unwrap(); // without handles, so it listens nowhere
             let slot = region.shared().entries()[0].rx_slot;
             let incarnation = offset_of!(Slot, incarnation);
             let incarnation =

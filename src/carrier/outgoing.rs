@@ -217,7 +217,8 @@ mod tests {
     use super::super::connection::tests::region;
     use super::*;
     use crate::endpoint::slot_table::slot_u32;
-    use crate::{EventsRegion, MpscConsumer, MpscOrder};
+    use crate::options::MpscOrder;
+    use crate::{EventsRegion, MpscConsumer};
 
     /// A region whose ring 1 has a consumer, and no senders but those of the test.
     struct Scene {
@@ -229,7 +230,7 @@ mod tests {
         fn new() -> Self {
             let mut region = region(MpscOrder::Total);
             let (_, mut consumer) = region.split_mpsc().unwrap();
-            consumer.claim().unwrap();
+            consumer.attach().unwrap();
             Self { region, _consumer: consumer }
         }
 

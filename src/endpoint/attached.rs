@@ -260,7 +260,8 @@ mod tests {
     use tombolo_abi::wake;
 
     use super::*;
-    use crate::{EventsRegion, MpscOrder, OpenOptions, TryRecvError};
+    use crate::options::MpscOrder;
+    use crate::{EventsRegion, OpenOptions, TryRecvError};
 
     const DAMAGE: Damage = Damage::Marked { code: 1 };
 
@@ -269,7 +270,7 @@ mod tests {
         let options = OpenOptions::new().mpsc_capacity(4096).producers(3);
         let region = EventsRegion::anonymous(options.mpsc_order(MpscOrder::PerProducer));
         let (mut tx, _) = region.unwrap().split_mpsc().unwrap();
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let end = tx.claimed_end().unwrap();
         let region = end.slot.region();
         let lanes = end.group.rings.clone().map(|lane| map_ring(region, lane, end.index).unwrap());
@@ -288,7 +289,7 @@ mod tests {
     fn an_error_says_the_position_that_is_wrong() {
         let options = OpenOptions::new().spsc_capacity(4096);
         let (mut tx, _) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let damage = Damage::Position { word: "head", found: 7, against: "tail", other: 5 };
         let error = tx.claimed_end().unwrap().damaged(damage);
         assert!(matches!(error, Error::Poisoned { position: 7, .. }), "{error:?}");

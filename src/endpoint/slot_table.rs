@@ -101,7 +101,7 @@ mod tests {
     fn a_slot_tells_of_the_owner_that_it_has_and_of_no_other() {
         let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
         let (mut tx, _) = region.split_spsc().unwrap();
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let region = region.shared().clone();
         let incarnation = slot_u32(&region, 1, offset_of!(Slot, incarnation)).load(Relaxed);
         let owner = LockWord { slot: 1, incarnation };
@@ -123,9 +123,9 @@ mod tests {
             || [0..0, 0..1, 1..2, 0..2, 0..67, 2..67].map(|slots| count(&region_too, slots));
         let (mut tx, mut rx) = region.split_spsc().unwrap();
         assert_eq!(counts(), [0, 0, 0, 0, 0, 0]);
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         assert_eq!(counts(), [0, 0, 1, 1, 1, 0]);
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         assert_eq!(counts(), [0, 1, 1, 2, 2, 0]);
     }
 

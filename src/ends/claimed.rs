@@ -11,7 +11,7 @@ use crate::endpoint::interrupt::Until;
 use crate::endpoint::peer::Peer;
 use crate::ends::errors::TryRecvError;
 use crate::ends::lanes::{AllLanes, Lanes};
-use crate::ends::topology::Discipline;
+use crate::ends::topology::Topology;
 use crate::error::Error;
 use crate::os::futex::Sleeping;
 use crate::region::Region;
@@ -61,7 +61,7 @@ impl Claimed {
 
     /// The next message where nothing stands in the way, as `Receiver::take_at_once`.
     #[inline(always)]
-    pub(crate) fn front_at_once<K: Discipline>(&mut self) -> Result<Option<Front>, Nothing> {
+    pub(crate) fn front_at_once<K: Topology>(&mut self) -> Result<Option<Front>, Nothing> {
         let Self { end, consumer, peer, bell, lanes, .. } = self;
         if !end.is_sound() {
             return Ok(None);
@@ -282,7 +282,7 @@ mod tests {
 
     /// Hands a handle over for a record that does not follow.
     fn leave_an_orphan(tx: &mut MpscProducer, handle: Handle) {
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let end = tx.claimed_end().unwrap();
         let (region, ring) = (&**end.slot.region(), end.index);
         let mut outgoing = tx.usable_claimed().unwrap().outgoing();
@@ -297,8 +297,8 @@ mod tests {
     fn one_that_is_named_for_a_last_message_is_named_again_for_being_disconnected() {
         let options = OpenOptions::new().spsc_capacity(4096);
         let (mut tx, mut rx) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
-        rx.claim().unwrap();
-        tx.claim().unwrap();
+        rx.attach().unwrap();
+        tx.attach().unwrap();
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         tx.send(b"the last").unwrap();
         drop(tx);
@@ -318,8 +318,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r");
         let ((mut tx, mut rx), (mut gone, _)) = (open(&path), open(&path));
-        rx.claim().unwrap();
-        tx.claim().unwrap();
+        rx.attach().unwrap();
+        tx.attach().unwrap();
         let (mut witness, orphan) = std::io::pipe().unwrap();
         leave_an_orphan(&mut gone, Handle::new(orphan));
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
@@ -382,7 +382,7 @@ mod tests {
     fn a_wake_up_of_a_sender_is_counted_at_the_next_message() {
         let (mut tx, mut rx) = pair();
         let _interrupter = rx.interrupter(); // from now on each call looks around
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         while tx.try_send(&[0; 400]).is_ok() {}
         let claimed = rx.claimed_until(Deadline::PAST).unwrap();
         let (region, slot) = (claimed.end.slot.region().clone(), claimed.end.slot.identity().slot);

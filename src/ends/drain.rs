@@ -12,7 +12,7 @@ use crate::ends::claimed::Claimed;
 use crate::ends::receiver::Receiver;
 use crate::ends::record_ref::LentWhile;
 use crate::ends::record_ref::RecordRef;
-use crate::ends::topology::Discipline;
+use crate::ends::topology::Topology;
 use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Run, Wakes};
@@ -74,7 +74,7 @@ mod sealed {
     }
 }
 
-impl<K: Discipline> Receiver<K> {
+impl<K: Topology> Receiver<K> {
     /// Hands up to `limit` messages that are there now to `take`, one after the other, and gives
     /// how many it took. Each is taken when `take` returns, and handles that it did not ask for are closed.
     /// A panic of `take` leaves the one that it was given.

@@ -2,7 +2,6 @@
 
 use crate::endpoint::attached::Attached;
 use crate::error::{Error, by_pid};
-use crate::handle::DispositionError;
 use crate::ring::{NoRoom, Refusal};
 use crate::wait::sleep::GaveUp;
 
@@ -12,22 +11,13 @@ use crate::wait::sleep::GaveUp;
 #[non_exhaustive]
 pub enum SendError<T = ()> {
     /// *Over*, until a receiver attaches: the ring is full, or handles are to be sent, no receiver is
-    /// alive, and one counts as having been there, see [`Disconnect`](crate::Disconnect). The next
+    /// alive, and one counts as having been there, see [`Disconnect`](crate::options::Disconnect). The next
     /// receiver finds what is in the ring.
     #[error("the ring is full or takes no handles, and its receiver is gone; start it again")]
     Disconnected(T),
     /// *Retry*: an [`Interrupter`](crate::Interrupter) ended the call. Nothing of this message was sent.
     #[error("interrupted; nothing of this message was sent")]
     Interrupted(T),
-    /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
-    /// was sent.
-    #[error("{source}")]
-    Handles {
-        /// The message.
-        message: T,
-        /// What is wrong with them.
-        source: DispositionError,
-    },
     /// As its source says; nothing of this message was sent.
     #[error("{source}")]
     Failed {
@@ -38,7 +28,7 @@ pub enum SendError<T = ()> {
     },
 }
 
-/// Why [`Sender::send_deadline`](crate::Sender::send_deadline) gave up.
+/// Why [`Sender::send_timeout`](crate::Sender::send_timeout) gave up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendTimeoutError<T = ()> {
@@ -55,15 +45,6 @@ pub enum SendTimeoutError<T = ()> {
     /// *Retry*: as [`SendError::Interrupted`].
     #[error("interrupted; nothing of this message was sent")]
     Interrupted(T),
-    /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
-    /// was sent.
-    #[error("{source}")]
-    Handles {
-        /// The message.
-        message: T,
-        /// What is wrong with them.
-        source: DispositionError,
-    },
     /// As its source says; nothing of this message was sent.
     #[error("{source}")]
     Failed {
@@ -96,15 +77,6 @@ pub enum TrySendError<T = ()> {
         /// The holder; 0 if that has no pid in this PID namespace.
         pid: u32,
     },
-    /// *Yours*, or *retry*, as its source says: handles that the message cannot take along. Nothing
-    /// was sent.
-    #[error("{source}")]
-    Handles {
-        /// The message.
-        message: T,
-        /// What is wrong with them.
-        source: DispositionError,
-    },
     /// As its source says; nothing of this message was sent.
     #[error("{source}")]
     Failed {
@@ -120,7 +92,7 @@ pub enum TrySendError<T = ()> {
 #[non_exhaustive]
 pub enum RecvError {
     /// *Over*, until a sender attaches: the ring is empty, no sender is alive, and one counts as having
-    /// been there, see [`Disconnect`](crate::Disconnect).
+    /// been there, see [`Disconnect`](crate::options::Disconnect).
     #[error("the ring is empty and its sender is gone; wait_for_peer waits for the next one")]
     Disconnected,
     /// *Retry*: an [`Interrupter`](crate::Interrupter) ended the call. No message was taken.
@@ -136,7 +108,7 @@ pub enum RecvError {
     },
 }
 
-/// Why [`Receiver::recv_deadline`](crate::Receiver::recv_deadline) gave up.
+/// Why [`Receiver::recv_timeout`](crate::Receiver::recv_timeout) gave up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvTimeoutError {
@@ -193,8 +165,6 @@ pub(crate) enum NotSent {
     NoReceiver { seen: u32 },
     /// The kernel has no room for its handles now.
     Crowded,
-    /// Handles that cannot be sent.
-    Handles(DispositionError),
     /// By an [`Interrupter`](crate::Interrupter); of calls that block.
     Interrupted,
     /// Anything else.
@@ -222,7 +192,6 @@ impl NotSent {
             Self::Full(_) | Self::Crowded | Self::Interrupted => TrySendError::Full(message),
             Self::Disconnected => TrySendError::Disconnected(message),
             Self::NoReceiver { .. } => TrySendError::NoReceiver(message),
-            Self::Handles(source) => TrySendError::Handles { message, source },
             Self::Contended { pid, .. } => TrySendError::Contended { message, pid },
             Self::Failed(source) => TrySendError::Failed { message, source },
         }
@@ -234,26 +203,10 @@ impl NotSent {
             Self::Disconnected => SendTimeoutError::Disconnected(message),
             Self::Interrupted => SendTimeoutError::Interrupted(message),
             Self::NoReceiver { .. } => SendTimeoutError::NoReceiver(message),
-            Self::Handles(source) => SendTimeoutError::Handles { message, source },
             Self::Contended { slot, pid } => {
                 SendTimeoutError::Failed { message, source: Error::Stalled { ring, slot, pid } }
             }
             Self::Failed(source) => SendTimeoutError::Failed { message, source },
-        }
-    }
-}
-
-impl<T> SendTimeoutError<T> {
-    /// The same with another message.
-    pub(crate) fn map<U>(self, other: impl FnOnce(T) -> U) -> SendTimeoutError<U> {
-        use SendTimeoutError::{Disconnected, Failed, Handles, Interrupted, NoReceiver, Timeout};
-        match self {
-            Timeout(message) => Timeout(other(message)),
-            NoReceiver(message) => NoReceiver(other(message)),
-            Disconnected(message) => Disconnected(other(message)),
-            Interrupted(message) => Interrupted(other(message)),
-            Handles { message, source } => Handles { message: other(message), source },
-            Failed { message, source } => Failed { message: other(message), source },
         }
     }
 }
@@ -266,7 +219,6 @@ impl<T> From<SendTimeoutError<T>> for SendError<T> {
             | SendTimeoutError::NoReceiver(message)
             | SendTimeoutError::Disconnected(message) => Self::Disconnected(message),
             SendTimeoutError::Interrupted(message) => Self::Interrupted(message),
-            SendTimeoutError::Handles { message, source } => Self::Handles { message, source },
             SendTimeoutError::Failed { message, source } => Self::Failed { message, source },
         }
     }

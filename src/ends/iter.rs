@@ -3,23 +3,23 @@
 use crate::ends::errors::RecvError;
 use crate::ends::message::MessagePacket;
 use crate::ends::receiver::Receiver;
-use crate::ends::topology::Discipline;
+use crate::ends::topology::Topology;
 use crate::error::Error;
 
 /// Messages as they come, see [`Receiver::iter`].
 #[derive(Debug)]
-pub struct Iter<'a, K: Discipline> {
+pub struct Iter<'a, K: Topology> {
     receiver: &'a mut Receiver<K>,
     is_over: bool,
 }
 
-impl<'a, K: Discipline> Iter<'a, K> {
+impl<'a, K: Topology> Iter<'a, K> {
     pub(crate) fn new(receiver: &'a mut Receiver<K>) -> Self {
         Self { receiver, is_over: false }
     }
 }
 
-impl<K: Discipline> Iterator for Iter<'_, K> {
+impl<K: Topology> Iterator for Iter<'_, K> {
     type Item = Result<MessagePacket, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -40,7 +40,7 @@ impl<K: Discipline> Iterator for Iter<'_, K> {
     }
 }
 
-impl<'a, K: Discipline> IntoIterator for &'a mut Receiver<K> {
+impl<'a, K: Topology> IntoIterator for &'a mut Receiver<K> {
     type Item = Result<MessagePacket, Error>;
     type IntoIter = Iter<'a, K>;
 

@@ -286,7 +286,8 @@ mod tests {
     use super::*;
     use crate::deadline::Deadline;
     use crate::ends::MpscConsumer;
-    use crate::{EventsRegion, MpscOrder, OpenOptions};
+    use crate::options::MpscOrder;
+    use crate::{EventsRegion, OpenOptions};
 
     /// Looks at empty lanes, more often than it takes to clear their bits; no barrier is due.
     fn look_often(rx: &mut MpscConsumer, all_fence: bool) -> bool {

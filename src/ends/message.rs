@@ -31,12 +31,6 @@ impl MessagePacket {
         self.handles.push(handle.into());
         self
     }
-
-    /// Its bytes; the handles are closed.
-    pub(crate) fn without_handles(mut self) -> Self {
-        self.handles.clear();
-        self
-    }
 }
 
 impl From<Vec<u8>> for MessagePacket {

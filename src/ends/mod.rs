@@ -7,7 +7,6 @@ mod iter;
 mod lanes;
 mod message;
 mod packets;
-mod parts;
 mod receiver;
 mod record_ref;
 mod reservation;
@@ -16,6 +15,7 @@ mod split;
 pub(crate) mod topology;
 mod wait_any;
 
+pub use crate::endpoint::Peers;
 pub use drain::DrainFlow;
 pub use errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
@@ -24,9 +24,9 @@ pub use iter::Iter;
 pub use message::MessagePacket;
 pub use receiver::Receiver;
 pub use record_ref::RecordRef;
-pub use reservation::Claim;
+pub use reservation::Reservation;
 pub use sender::Sender;
-pub use topology::{Discipline, Mpsc, Spsc};
+pub use topology::{Mpsc, Spsc, Topology};
 pub use wait_any::{Waitable, wait_any};
 
 /// The sender of a ring with one producer.
@@ -34,7 +34,7 @@ pub type SpscSender = Sender<Spsc>;
 /// The receiver of a ring with one producer.
 pub type SpscReceiver = Receiver<Spsc>;
 /// A producer of a ring with many; its clones share its endpoint, or have a lane each, see
-/// [`MpscOrder`](crate::MpscOrder).
+/// [`MpscOrder`](crate::options::MpscOrder).
 pub type MpscProducer = Sender<Mpsc>;
 /// The consumer of a ring with many producers.
 pub type MpscConsumer = Receiver<Mpsc>;

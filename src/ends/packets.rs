@@ -13,20 +13,18 @@ use crate::endpoint::slot_table::byte_is_held;
 use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
 use crate::ends::message::MessagePacket;
 use crate::ends::sender::{Claimed, Sender, lock};
-use crate::ends::topology::Discipline;
+use crate::ends::topology::Topology;
 use crate::error::Error;
 use crate::handle::{Handle, Through, check_moved};
 use crate::ring::carry::{Carried, NotCarried, Spot};
 
-impl<K: Discipline> Sender<K> {
+impl<K: Topology> Sender<K> {
     /// Sends `packet`, waiting while there is no room, or, where it has handles, nobody to take them.
     ///
-    /// Bytes and handles arrive together. **The handles are consumed, whatever happens**: on failure
-    /// they are closed, and the error gives back the bytes. [`Self::try_send_packet`] and
-    /// [`Self::try_send_packet_deadline`] give back both.
+    /// Bytes and handles arrive together. On failure the error gives back the packet with all its handles.
     ///
     /// # Errors
-    /// As [`Self::send`]; [`SendError::Handles`] for handles that no message takes;
+    /// As [`Self::send`]; [`Error::Handles`] for handles that no message takes;
     /// [`Error::HandlesNotCarried`] if the region was made without `max_handles`; [`Error::Io`] if the
     /// receiver could make no socket, with what the kernel told it. It tries again each second.
     ///
@@ -36,17 +34,19 @@ impl<K: Discipline> Sender<K> {
     /// yet, and four or so for the first message.
     ///
     /// # Source
-    /// Whole or nothing, and consuming the handles on failure too, are `zx_channel_write`'s.
+    /// Whole or nothing is `zx_channel_write`'s; keeping the handles of a message that was not sent is
+    /// Magenta's.
     ///
     /// # Examples
     /// ```
     /// # let directory = tempfile::tempdir()?;
     /// # let path = directory.path().join("demo.tombolo");
     /// use std::fs::File;
-    /// use tombolo::{EventsRegion, Handle, HandleDisposition, MessagePacket, OpenOptions, Rights};
+    /// use tombolo::{EventsRegion, Handle, MessagePacket, OpenOptions, Rights};
+    /// use tombolo::handle::HandleDisposition;
     /// let mut region = EventsRegion::open_path_with(path, OpenOptions::new().max_handles(8))?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
-    /// rx.claim()?; // who receives handles must be there
+    /// rx.attach()?; // who receives handles must be there
     /// tx.send_packet(MessagePacket::from(b"read this").handle(File::open("/proc/self/exe")?))?;
     /// let mut message = rx.recv()?;
     /// let file = File::from(message.handles.remove(0).into_fd());
@@ -63,33 +63,16 @@ impl<K: Discipline> Sender<K> {
     /// ```
     #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     pub fn send_packet(&mut self, packet: MessagePacket) -> Result<(), SendError<MessagePacket>> {
-        Ok(self.send_packet_deadline(packet, Deadline::NEVER)?)
+        Ok(self.send_packet_timeout(packet, Deadline::NEVER)?)
     }
 
     /// As [`Self::send_packet`], waiting until `deadline`.
     ///
     /// # Errors
-    /// As [`Self::send_packet`]; [`SendTimeoutError::Timeout`] where there was no room until then,
-    /// [`SendTimeoutError::NoReceiver`] where there was nobody to take the handles.
+    /// As [`Self::send_packet`]; [`SendTimeoutError::Timeout`] if there was no room until then,
+    /// [`SendTimeoutError::NoReceiver`] if no receiver was there to take the handles.
     #[expect(clippy::result_large_err, reason = "the error gives the message back")]
-    pub fn send_packet_deadline(
-        &mut self,
-        packet: MessagePacket,
-        deadline: impl Into<Deadline>,
-    ) -> Result<(), SendTimeoutError<MessagePacket>> {
-        let sent = self.try_send_packet_deadline(packet, deadline);
-        sent.map_err(|error| error.map(MessagePacket::without_handles))
-    }
-
-    /// As [`Self::send_packet_deadline`], but on failure the error has the packet with all its handles.
-    ///
-    /// # Errors
-    /// As [`Self::send_packet_deadline`].
-    ///
-    /// # Source
-    /// Keeping the handles of a message that was not sent is Magenta's.
-    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
-    pub fn try_send_packet_deadline(
+    pub fn send_packet_timeout(
         &mut self,
         packet: MessagePacket,
         deadline: impl Into<Deadline>,
@@ -111,7 +94,7 @@ impl<K: Discipline> Sender<K> {
     /// the error has the packet with all its handles.
     ///
     /// # Errors
-    /// As [`Self::try_send`]; [`TrySendError::NoReceiver`], [`TrySendError::Handles`]. The ring is
+    /// As [`Self::try_send`]; [`TrySendError::NoReceiver`]; [`Error::Handles`]. The ring is
     /// [`TrySendError::Full`] too where 256 handles are on their way through it, or the kernel takes no
     /// more.
     #[expect(clippy::result_large_err, reason = "the error gives the message back")]
@@ -153,7 +136,7 @@ impl<K: Discipline> Sender<K> {
                     .and_then(|through| check_moved(&packet.handles, limit, &through))
             }
         };
-        judged.map_err(NotSent::Handles)
+        Ok(judged.map_err(|source| Error::Handles { source })?)
     }
 
     fn attempt_packet(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
@@ -172,7 +155,7 @@ impl<K: Discipline> Sender<K> {
     }
 }
 
-impl<K: Discipline> Claimed<K> {
+impl<K: Topology> Claimed<K> {
     /// Sends over the connection that there is, and over a new one where that is broken.
     fn carry_reconnecting(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
         let was_connected = self.outgoing().is_connected();

@@ -14,7 +14,7 @@ use crate::ends::iter::Iter;
 use crate::ends::message::MessagePacket;
 use crate::ends::record_ref::LentWhile;
 use crate::ends::record_ref::RecordRef;
-use crate::ends::topology::Discipline;
+use crate::ends::topology::Topology;
 use crate::error::Error;
 use crate::mem::Payload;
 use crate::region::Region;
@@ -26,8 +26,8 @@ use crate::wait::spin::{SPIN_MAX, Spin};
 /// The receiving end of a ring: [`SpscReceiver`](crate::SpscReceiver) or
 /// [`MpscConsumer`](crate::MpscConsumer).
 ///
-/// It claims its endpoint at first use, or by [`Receiver::claim`]. Messages come in the order of
-/// the ring, or of each lane, see [`MpscOrder`](crate::MpscOrder), each once. Where a receiver dies,
+/// It claims its endpoint at first use, or by [`Receiver::attach`]. Messages come in the order of
+/// the ring, or of each lane, see [`MpscOrder`](crate::options::MpscOrder), each once. Where a receiver dies,
 /// its successor gets what it had not freed once more, in the same ring at the same position; nothing
 /// else is ever repeated. Positions grow by the bytes of each record, and a ring never repeats one in the
 /// region's life; they count no messages. Of lanes, positions of different ones are alike: a message is known
@@ -36,24 +36,24 @@ use crate::wait::spin::{SPIN_MAX, Spin};
 /// # Source
 /// Operations and errors are those of `std::sync::mpsc`.
 #[derive(Debug)]
-pub struct Receiver<K: Discipline> {
+pub struct Receiver<K: Topology> {
     region: Arc<Region>,
     index: u32,
     pub(crate) claimed: Option<Claimed>,
     spin_max: Duration,
     disconnect: Disconnect,
     pub(crate) interrupts: Interrupts,
-    discipline: PhantomData<fn() -> K>,
+    topology: PhantomData<fn() -> K>,
     /// An end has one user at a time: it may be sent, not shared.
     not_shared: PhantomData<Cell<()>>,
 }
 
-impl<K: Discipline> Receiver<K> {
+impl<K: Topology> Receiver<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
-        let (discipline, not_shared) = (PhantomData, PhantomData);
+        let (topology, not_shared) = (PhantomData, PhantomData);
         let (spin_max, disconnect, interrupts) = (SPIN_MAX, <_>::default(), <_>::default());
         let claimed = None;
-        Self { region, index, claimed, spin_max, disconnect, interrupts, discipline, not_shared }
+        Self { region, index, claimed, spin_max, disconnect, interrupts, topology, not_shared }
     }
 
     /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
@@ -66,7 +66,7 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
-    pub fn claim(&mut self) -> Result<(), Error> {
+    pub fn attach(&mut self) -> Result<(), Error> {
         self.claimed_until(Deadline::PAST)?.end.check_usable()
     }
 
@@ -83,26 +83,18 @@ impl<K: Discipline> Receiver<K> {
     /// One allocation and one copy of the message; no system call while there are messages
     /// and no sender sleeps.
     pub fn recv(&mut self) -> Result<MessagePacket, RecvError> {
-        Ok(self.recv_deadline(Deadline::NEVER)?)
-    }
-
-    /// Takes the next message, waiting no longer than `timeout` for it.
-    ///
-    /// # Errors
-    /// As [`Self::recv_deadline`].
-    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<MessagePacket, RecvTimeoutError> {
-        self.recv_deadline(timeout)
+        Ok(self.recv_timeout(Deadline::NEVER)?)
     }
 
     /// Takes the next message, waiting for it until `deadline`.
     ///
     /// # Errors
     /// [`RecvTimeoutError::Timeout`] where none came until then; else as [`Self::recv`].
-    pub fn recv_deadline(
+    pub fn recv_timeout(
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, RecvTimeoutError> {
-        Ok(self.recv_ref_deadline(deadline)?.take()?)
+        Ok(self.recv_ref_timeout(deadline)?.take()?)
     }
 
     /// Takes the next message if there is one now.
@@ -147,9 +139,9 @@ impl<K: Discipline> Receiver<K> {
     /// Takes the next message into `room`, waiting for it until `deadline`, and gives its length.
     ///
     /// # Errors
-    /// As [`Self::recv_deadline`] and [`Self::recv_into`].
+    /// As [`Self::recv_timeout`] and [`Self::recv_into`].
     #[inline]
-    pub fn recv_into_deadline(
+    pub fn recv_into_timeout(
         &mut self,
         room: &mut [u8],
         deadline: impl Into<Deadline>,
@@ -166,7 +158,7 @@ impl<K: Discipline> Receiver<K> {
         room: &mut [u8],
         deadline: Deadline,
     ) -> Result<usize, RecvTimeoutError> {
-        let record = self.recv_ref_deadline(deadline)?;
+        let record = self.recv_ref_timeout(deadline)?;
         record.take_into(room).map_err(RecvTimeoutError::from)
     }
 
@@ -202,7 +194,7 @@ impl<K: Discipline> Receiver<K> {
     /// and no sender sleeps.
     #[inline(always)]
     pub fn recv_ref(&mut self) -> Result<RecordRef<'_>, RecvError> {
-        Ok(self.recv_ref_deadline(Deadline::NEVER)?)
+        Ok(self.recv_ref_timeout(Deadline::NEVER)?)
     }
 
     /// Lends the next message in place, waiting for it until `deadline`.
@@ -210,7 +202,7 @@ impl<K: Discipline> Receiver<K> {
     /// # Errors
     /// [`RecvTimeoutError::Timeout`] if none came until then; else as [`Self::recv_ref`].
     #[inline(always)]
-    pub fn recv_ref_deadline(
+    pub fn recv_ref_timeout(
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<RecordRef<'_>, RecvTimeoutError> {
@@ -256,9 +248,10 @@ impl<K: Discipline> Receiver<K> {
     /// ```
     /// # let directory = tempfile::tempdir()?;
     /// # let path = directory.path().join("demo.tombolo");
-    /// use tombolo::{Disconnect, EventsRegion, TryRecvError};
+    /// use tombolo::{EventsRegion, TryRecvError};
+    /// use tombolo::options::Disconnect;
     /// let (mut tx, _) = EventsRegion::open_path(&path)?.split_spsc()?;
-    /// tx.claim()?;
+    /// tx.attach()?;
     /// drop(tx); // and then this receiver is started
     /// let (_, mut rx) = EventsRegion::open_path(&path)?.split_spsc()?;
     /// assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)), "the next sender is waited for");
@@ -277,7 +270,7 @@ impl<K: Discipline> Receiver<K> {
     /// that [`Disconnect`] has no rule for.
     ///
     /// # Errors
-    /// As [`Self::claim`], if the endpoint is not owned yet.
+    /// As [`Self::attach`], if the endpoint is not owned yet.
     ///
     /// # Cost
     /// A system call, and up to 13 more for each sender that is alive.
@@ -287,7 +280,7 @@ impl<K: Discipline> Receiver<K> {
     /// use tombolo::{EventsRegion, OpenOptions};
     /// let mut region = EventsRegion::anonymous(OpenOptions::new())?;
     /// let (mut tx, mut rx) = region.split_mpsc()?;
-    /// tx.claim()?;
+    /// tx.attach()?;
     /// let peers = rx.peers()?;
     /// assert_eq!((peers.alive, peers.ever, peers.met), (1, 1, true));
     /// # Ok::<(), tombolo::Error>(())
@@ -303,7 +296,7 @@ impl<K: Discipline> Receiver<K> {
     ///
     /// # Errors
     /// [`RecvTimeoutError::Timeout`], [`RecvTimeoutError::Interrupted`]; [`RecvTimeoutError::Failed`] as
-    /// [`Self::claim`].
+    /// [`Self::attach`].
     pub fn wait_for_peer(&mut self, deadline: impl Into<Deadline>) -> Result<(), RecvTimeoutError> {
         let deadline = deadline.into();
         self.attach_until(deadline)?;
@@ -349,12 +342,6 @@ impl<K: Discipline> Receiver<K> {
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.region.entries()[self.index as usize].max_message as usize
-    }
-
-    /// Index of the ring in the region's directory.
-    #[must_use]
-    pub fn ring(&self) -> u32 {
-        self.index
     }
 
     /// Takes the next message into `room` where nothing stands in the way, and gives its length.

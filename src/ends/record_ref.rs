@@ -16,8 +16,10 @@ use crate::ring::{Consumer, Front, Wakes};
 
 /// A message where it lies in the ring. Dropping it frees the space: the message is taken then, and
 /// not before, and its handles are closed; a panic that begins while it is lent leaves it to be
-/// delivered again. One that is lent while a panic unwinds is taken in any case. See [`Payload`] for
-/// how to look at it.
+/// delivered again. One that is lent while a panic unwinds is taken in any case.
+///
+/// Another process can write the bytes at any time, so they are copied out to be looked at; what a
+/// decision depends on should be copied once and judged in the copy.
 ///
 /// # Examples
 /// ```
@@ -28,7 +30,7 @@ use crate::ring::{Consumer, Front, Wakes};
 /// tx.send(b"key=value")?;
 /// let record = rx.recv_ref()?;
 /// let mut key = [0; 3];
-/// assert_eq!((record.len(), record.read_at(0, &mut key)), (9, 3));
+/// assert_eq!((record.len(), record.read_at(0, &mut key)?), (9, 3));
 /// assert_eq!(&key, b"key");
 /// record.keep(); // not taken: it comes again
 /// assert_eq!(rx.recv()?.data, b"key=value");
@@ -93,23 +95,93 @@ impl<'a> RecordRef<'a> {
         self.end.index
     }
 
-    /// Copies the message to the start of `room` and gives its length.
+    /// Bytes of the message.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Whether the message has no bytes, which is legal.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies the message to the start of `buffer` and gives its length.
     ///
     /// # Errors
-    /// As [`Payload::copy_to`]; [`Error::RegionTooSmall`] where the file was cut short and the copy
-    /// may hold zeros instead of the message.
+    /// [`Error::BufferTooSmall`] if `buffer` is shorter than the message; nothing was copied.
+    /// [`Error::RegionTooSmall`] if the file was cut short: the copy may hold zeros instead of the message.
+    /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
     #[inline]
-    pub fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
-        let len = self.payload.copy_to(room)?;
+    pub fn copy_to(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let len = self.payload.copy_to(buffer)?;
         self.check()?;
         Ok(len)
     }
 
-    /// Whether what was read so far was the message: an error where the file was cut short and
-    /// missing bytes read as zeros.
+    /// Copies bytes from `offset` on to `buffer`, as many as there are and fit, and gives how many.
     ///
     /// # Errors
-    /// [`Error::RegionTooSmall`].
+    /// As [`Self::copy_to`], but for the first.
+    #[inline]
+    pub fn read_at(&self, offset: usize, buffer: &mut [u8]) -> Result<usize, Error> {
+        let len = self.payload.read_at(offset, buffer)?;
+        self.check()?;
+        Ok(len)
+    }
+
+    /// The message in a buffer of its own. It stays lent; [`Self::take`] takes its handles along.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn to_vec(&self) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; self.len()];
+        self.copy_to(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Calls `look` with one private copy of 64 bytes after the other; the last may be shorter.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`]; `look` has not seen the chunk that it is about.
+    #[inline]
+    pub fn for_each_chunk(&self, mut look: impl FnMut(&[u8])) -> Result<(), Error> {
+        let mut chunk = [0; 64];
+        for offset in (0..self.len()).step_by(chunk.len()) {
+            let len = self.read_at(offset, &mut chunk)?;
+            look(&chunk[..len]);
+        }
+        Ok(())
+    }
+
+    /// Where the message lies: [`Self::len`] bytes, which another process can write at any time.
+    #[inline]
+    #[must_use]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.payload.as_ptr()
+    }
+
+    /// The message as a slice, without copying it. Ask [`Self::check`] behind the last look at it.
+    ///
+    /// # Safety
+    /// While the slice lives, no process may write to the message. A sender that keeps to the protocol
+    /// doesn't; one that is hostile or broken may, and then the behaviour is undefined. So this is for peers
+    /// that are trusted like one's own code.
+    #[inline]
+    #[must_use]
+    #[expect(unsafe_code, reason = "the one unsafe function that a user can call")]
+    pub unsafe fn as_slice(&self) -> &[u8] {
+        // SAFETY: that no process writes to the message is what the caller vouches for.
+        unsafe { self.payload.as_slice() }
+    }
+
+    /// Whether what was read so far by [`Self::as_slice`] or [`Self::as_ptr`] was the message.
+    ///
+    /// # Errors
+    /// [`Error::RegionTooSmall`] if the file was cut short and missing bytes read as zeros.
     #[inline]
     pub fn check(&self) -> Result<(), Error> {
         self.end.check_whole()
@@ -163,8 +235,11 @@ impl<'a> RecordRef<'a> {
         ManuallyDrop::new(self) // it owns nothing
     }
 
-    /// Takes the message into a buffer of its own.
-    pub(crate) fn take(self) -> Result<MessagePacket, Error> {
+    /// Takes the message, with its handles, into a buffer of its own.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`](crate::Receiver::recv) of a message that is there.
+    pub fn take(self) -> Result<MessagePacket, Error> {
         let mut this = self.held();
         let mut data = vec![0; this.front.payload_len()];
         this.consumer.copy_out(&this.end.ring, this.front, &mut data);
@@ -184,8 +259,12 @@ impl<'a> RecordRef<'a> {
         handles
     }
 
-    /// Takes the message into `room`, or leaves it where that is too small.
-    pub(crate) fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
+    /// Takes the message into `room` and gives its length.
+    ///
+    /// # Errors
+    /// [`Error::BufferTooSmall`] if it is longer, [`Error::HandleRoomTooSmall`] if it has handles: it stays
+    /// in the ring.
+    pub fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
         let mut this = self.held();
         if this.handle_count() > 0 {
             return Err(this.too_small(room.len(), 0));
@@ -200,43 +279,48 @@ impl<'a> RecordRef<'a> {
         Ok(needed)
     }
 
-    /// Takes the message into `room` and its handles into the first places of `handle_room`, or
-    /// leaves it where either is too small.
-    pub(crate) fn take_parts(
-        self,
-        room: &mut [u8],
-        handle_room: &mut [Option<Handle>],
-    ) -> Result<(usize, usize), Error> {
-        self.held().move_parts(room, handle_room)
-    }
-
-    /// As [`Self::take_parts`], but a message that does not fit is taken with its handles, unseen.
-    pub(crate) fn take_parts_or_discard(
+    /// Takes the message's bytes into `room` and its handles into the first places of `handle_room`. Gives
+    /// how many there were of each.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`](crate::Receiver::recv) of a message that is there;
+    /// [`Error::HandleRoomTooSmall`] with what is needed if either does not fit, and then the message stays in
+    /// the ring with its handles. To discard it instead, compare [`Self::len`] and [`Self::handle_count`]
+    /// first, and drop it.
+    ///
+    /// # Source
+    /// `zx_channel_read`.
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// use std::fs::File;
+    /// use tombolo::{EventsRegion, MessagePacket, OpenOptions};
+    /// let mut region = EventsRegion::open_path_with(path, OpenOptions::new().max_handles(8))?;
+    /// let (mut tx, mut rx) = region.split_spsc()?;
+    /// rx.attach()?;
+    /// tx.send_packet(MessagePacket::from(b"here").handle(File::open("/proc/self/exe")?))?;
+    /// let (mut bytes, mut handles) = ([0; 64], [None, None]);
+    /// assert!(rx.recv_ref()?.take_parts(&mut bytes, &mut []).is_err()); // it stays
+    /// assert_eq!(rx.recv_ref()?.take_parts(&mut bytes, &mut handles)?, (4, 1));
+    /// assert!(handles[0].is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn take_parts(
         self,
         room: &mut [u8],
         handle_room: &mut [Option<Handle>],
     ) -> Result<(usize, usize), Error> {
         let mut this = self.held();
-        let moved = this.move_parts(room, handle_room);
-        if let Err(Error::HandleRoomTooSmall { .. }) = moved {
-            this.free(); // the one that was looked at: of lanes, the next look may find another's
-        }
-        moved
-    }
-
-    fn move_parts(
-        &mut self,
-        room: &mut [u8],
-        handle_room: &mut [Option<Handle>],
-    ) -> Result<(usize, usize), Error> {
-        let (needed, count) = (self.front.payload_len(), self.handle_count());
+        let (needed, count) = (this.front.payload_len(), this.handle_count());
         let (Some(bytes), true) = (room.get_mut(..needed), count <= handle_room.len()) else {
-            return Err(self.too_small(room.len(), handle_room.len()));
+            return Err(this.too_small(room.len(), handle_room.len()));
         };
-        self.consumer.copy_out(&self.end.ring, self.front, bytes);
-        self.end.check_whole()?;
-        let handles = self.handles_to_take()?;
-        self.free();
+        this.consumer.copy_out(&this.end.ring, this.front, bytes);
+        this.end.check_whole()?;
+        let handles = this.handles_to_take()?;
+        this.free();
         handle_room.iter_mut().zip(handles).for_each(|(place, handle)| *place = Some(handle));
         Ok((needed, count))
     }
@@ -293,15 +377,6 @@ impl<'a> RecordRef<'a> {
 #[cold]
 fn is_kept(end: &Attached) -> bool {
     end.slot.check_kept().is_ok()
-}
-
-impl<'a> std::ops::Deref for RecordRef<'a> {
-    type Target = Payload<'a>;
-
-    #[inline]
-    fn deref(&self) -> &Payload<'a> {
-        &self.payload
-    }
 }
 
 impl Drop for RecordRef<'_> {

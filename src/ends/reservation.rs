@@ -16,13 +16,13 @@ use crate::ring::Reserved;
 
 /// Room in the ring, lent for building one message in place.
 ///
-/// The message is sent by [`Claim::commit`]; a claim that is dropped or forgotten sends nothing and
+/// The message is sent by [`Reservation::commit`]; a claim that is dropped or forgotten sends nothing and
 /// leaves nothing behind. What is not written keeps the bytes of earlier messages.
 ///
 /// # Source
 /// Claim, commit and abort are Aeron's words for this.
 #[derive(Debug)]
-pub struct Claim<'a> {
+pub struct Reservation<'a> {
     claimed: &'a mut sender::Claimed<Spsc>,
     room: Option<Reserved>,
 }
@@ -39,26 +39,26 @@ impl Sender<Spsc> {
     /// # let path = directory.path().join("demo.tombolo");
     /// let mut region = tombolo::EventsRegion::open_path(path)?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
-    /// let mut claim = tx.claim_record(100)?;
+    /// let mut claim = tx.reserve(100)?;
     /// claim.write_at(0, b"built ")?;
     /// claim.write_at(6, b"in place")?;
     /// claim.commit_len(14)?;
     /// assert_eq!(rx.recv()?.data, b"built in place");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn claim_record(&mut self, len: usize) -> Result<Claim<'_>, SendError> {
-        Ok(self.claim_record_deadline(len, Deadline::NEVER)?)
+    pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
+        Ok(self.reserve_timeout(len, Deadline::NEVER)?)
     }
 
     /// Claims room for a message of `len` bytes, waiting for it until `deadline`.
     ///
     /// # Errors
-    /// As [`Self::send_deadline`].
-    pub fn claim_record_deadline(
+    /// As [`Self::send_timeout`].
+    pub fn reserve_timeout(
         &mut self,
         len: usize,
         deadline: impl Into<Deadline>,
-    ) -> Result<Claim<'_>, SendTimeoutError> {
+    ) -> Result<Reservation<'_>, SendTimeoutError> {
         let index = self.ring();
         self.until(deadline.into(), |sender| sender.attempt_claim(len))
             .and_then(|room| self.lend(room))
@@ -70,7 +70,7 @@ impl Sender<Spsc> {
     /// # Errors
     /// As [`Self::try_send`].
     #[inline]
-    pub fn try_claim_record(&mut self, len: usize) -> Result<Claim<'_>, TrySendError> {
+    pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, TrySendError> {
         let room = match self.reserve_fast(len) {
             Some(room) => room,
             None => self.attempt_claim(len).map_err(|error| error.into_try_error(()))?,
@@ -97,15 +97,15 @@ impl Sender<Spsc> {
     }
 
     #[inline(always)]
-    fn lend(&mut self, room: Reserved) -> Result<Claim<'_>, NotSent> {
+    fn lend(&mut self, room: Reserved) -> Result<Reservation<'_>, NotSent> {
         match self.claimed() {
-            Some(claimed) => Ok(Claim { claimed, room: Some(room) }),
+            Some(claimed) => Ok(Reservation { claimed, room: Some(room) }),
             None => Err(Error::ForkedChild.into()), // never: the room came from there
         }
     }
 }
 
-impl Claim<'_> {
+impl Reservation<'_> {
     /// Bytes claimed.
     #[must_use]
     #[inline]
@@ -200,7 +200,7 @@ impl Claim<'_> {
 }
 
 /// Gives the room back: nothing is sent.
-impl Drop for Claim<'_> {
+impl Drop for Reservation<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.room.is_some() && self.claimed.end.ring.memory.is_ours() {
@@ -250,7 +250,7 @@ mod tests {
 
     fn fill(len: usize, steps: &[Step]) -> io::Result<usize> {
         let (mut tx, _rx) = ends();
-        tx.claim_record(len).unwrap().fill_from(Source(steps.to_vec()))
+        tx.reserve(len).unwrap().fill_from(Source(steps.to_vec()))
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
         let error = fill(10, &[THREE, FAILING, THREE]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         let (mut tx, mut rx) = ends();
-        let mut claim = tx.claim_record(5000).unwrap();
+        let mut claim = tx.reserve(5000).unwrap();
         assert_eq!(claim.fill_from(&[7; 9000][..]).unwrap(), 5000, "more than it takes");
         claim.commit().unwrap();
         assert_eq!(rx.recv().unwrap().data, [7; 5000]);
@@ -276,8 +276,8 @@ mod tests {
     #[test]
     fn nothing_is_committed_to_a_ring_that_was_damaged_meanwhile() {
         let (mut tx, mut rx) = ends();
-        rx.claim().unwrap();
-        let claim = tx.claim_record(4).unwrap();
+        rx.attach().unwrap();
+        let claim = tx.reserve(4).unwrap();
         let tail = rx.claimed.as_ref().unwrap().consumer.head();
         let ring = &rx.claimed.as_ref().unwrap().end.ring;
         ring.poison(Damage::Marked { code: 1 });
@@ -296,9 +296,9 @@ mod tests {
     #[test]
     fn claims_that_are_given_back_are_counted_and_those_that_are_committed_are_not() {
         let (mut tx, _rx) = ends();
-        tx.claim_record(4).unwrap().commit().unwrap();
+        tx.reserve(4).unwrap().commit().unwrap();
         assert_eq!(counter(&tx, offset_of!(Slot, aborts)), 0);
-        drop(tx.claim_record(4).unwrap());
+        drop(tx.reserve(4).unwrap());
         assert_eq!(counter(&tx, offset_of!(Slot, aborts)), 1);
     }
 
@@ -306,7 +306,7 @@ mod tests {
     fn commits_store_now_and_then_how_often_the_receiver_did_not_sleep() {
         let (mut tx, mut rx) = ends();
         for _ in 0..2000 {
-            tx.claim_record(4).unwrap().commit().unwrap();
+            tx.reserve(4).unwrap().commit().unwrap();
             rx.recv().unwrap();
         }
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));

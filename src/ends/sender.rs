@@ -17,7 +17,7 @@ use crate::endpoint::meeting::{Disconnect, Peers};
 use crate::endpoint::peer::Peer;
 use crate::endpoint::slot::claim_until;
 use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use crate::ends::topology::{Discipline, Mpsc};
+use crate::ends::topology::{Mpsc, Topology};
 use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::region::Region;
@@ -30,14 +30,14 @@ use crate::wait::spin::{SPIN_MAX, Spin};
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).
 ///
-/// It claims its endpoint at first use, or by [`Sender::claim`]. Once a send has returned `Ok`, the
+/// It claims its endpoint at first use, or by [`Sender::attach`]. Once a send has returned `Ok`, the
 /// message is in the region: it is delivered, in order, whatever happens to this process
 /// afterwards. A send that did not return `Ok` has sent nothing.
 ///
 /// # Source
 /// Operations and errors are those of `std::sync::mpsc`.
 #[derive(Debug)]
-pub struct Sender<K: Discipline> {
+pub struct Sender<K: Topology> {
     pub(crate) region: Arc<Region>,
     index: u32,
     /// The endpoint, shared by clones once one of them has claimed it.
@@ -68,7 +68,7 @@ struct Shared {
 
 /// What a sender has once it owns its endpoint.
 #[derive(Debug)]
-pub(crate) struct Claimed<K: Discipline> {
+pub(crate) struct Claimed<K: Topology> {
     pub(crate) end: Arc<Attached>,
     pub(crate) outgoing: Arc<Mutex<Outgoing>>,
     pub(crate) producer: K::Producer,
@@ -79,7 +79,7 @@ pub(crate) struct Claimed<K: Discipline> {
     spin: Spin,
 }
 
-impl<K: Discipline> Sender<K> {
+impl<K: Topology> Sender<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
         Self {
             region,
@@ -104,7 +104,7 @@ impl<K: Discipline> Sender<K> {
     ///
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
-    pub fn claim(&mut self) -> Result<(), Error> {
+    pub fn attach(&mut self) -> Result<(), Error> {
         self.usable().map(drop)
     }
 
@@ -138,24 +138,12 @@ impl<K: Discipline> Sender<K> {
         Ok(self.send_waiting(message, Deadline::NEVER)?)
     }
 
-    /// Sends `message`, waiting no longer than `timeout` for room.
-    ///
-    /// # Errors
-    /// As [`Self::send_deadline`].
-    pub fn send_timeout(
-        &mut self,
-        message: &[u8],
-        timeout: Duration,
-    ) -> Result<(), SendTimeoutError> {
-        self.send_deadline(message, timeout)
-    }
-
     /// Sends `message`, waiting for room until `deadline`.
     ///
     /// # Errors
     /// [`SendTimeoutError::Timeout`] where there was no room until then; else as [`Self::send`].
     #[inline]
-    pub fn send_deadline(
+    pub fn send_timeout(
         &mut self,
         message: &[u8],
         deadline: impl Into<Deadline>,
@@ -174,7 +162,7 @@ impl<K: Discipline> Sender<K> {
     }
 
     /// Sends `message` if there is room now. The first use of an end that somebody else holds takes
-    /// 100 ms, as [`Self::claim`] does.
+    /// 100 ms, as [`Self::attach`] does.
     ///
     /// # Errors
     /// [`TrySendError::Full`] where there is none, [`TrySendError::Contended`] where a live process
@@ -194,14 +182,14 @@ impl<K: Discipline> Sender<K> {
     /// # Errors
     /// As [`Self::send`], with the number of messages that were sent before.
     pub fn send_batch(&mut self, messages: &[&[u8]]) -> Result<(), SendError<usize>> {
-        Ok(self.send_batch_deadline(messages, Deadline::NEVER)?)
+        Ok(self.send_batch_timeout(messages, Deadline::NEVER)?)
     }
 
     /// Sends all of `messages`, waiting for room until `deadline`.
     ///
     /// # Errors
-    /// As [`Self::send_deadline`], with the number of messages that were sent before.
-    pub fn send_batch_deadline(
+    /// As [`Self::send_timeout`], with the number of messages that were sent before.
+    pub fn send_batch_timeout(
         &mut self,
         messages: &[&[u8]],
         deadline: impl Into<Deadline>,
@@ -254,7 +242,7 @@ impl<K: Discipline> Sender<K> {
     /// Whether a receiver is alive, how many there ever were, and whether this sender met one.
     ///
     /// # Errors
-    /// As [`Self::claim`], if the endpoint is not owned yet.
+    /// As [`Self::attach`], if the endpoint is not owned yet.
     ///
     /// # Cost
     /// Two system calls.
@@ -268,7 +256,7 @@ impl<K: Discipline> Sender<K> {
     ///
     /// # Errors
     /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Interrupted`]; [`SendTimeoutError::Failed`] as
-    /// [`Self::claim`].
+    /// [`Self::attach`].
     ///
     /// # Examples
     /// ```
@@ -277,7 +265,7 @@ impl<K: Discipline> Sender<K> {
     /// use std::time::Duration;
     /// let mut region = tombolo::EventsRegion::open_path(path)?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
-    /// let other = std::thread::spawn(move || rx.claim().map(|()| rx));
+    /// let other = std::thread::spawn(move || rx.attach().map(|()| rx));
     /// tx.wait_for_peer(Duration::from_secs(10))?;
     /// # drop(other.join().unwrap()?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -404,12 +392,12 @@ impl<K: Discipline> Sender<K> {
         self.region.check_ours()?;
         let until = Until { deadline, interrupts: &self.interrupts };
         if self.is_of_lanes() {
-            return self.claimed_at(self.attach(until)?);
+            return self.claimed_at(self.own(until)?);
         }
         let mut shared = self.shared_until(until)?;
         let owned = match &*shared {
             Some(owned) => owned.clone(),
-            None => self.attach(until)?,
+            None => self.own(until)?,
         };
         let claimed = self.claimed_at(owned.clone())?;
         *shared = Some(owned);
@@ -422,7 +410,7 @@ impl<K: Discipline> Sender<K> {
         entry.is_some_and(|entry| entry.ring_kind() == Some(RingKind::Lane))
     }
 
-    fn attach(&self, until: Until<'_>) -> Result<Shared, Error> {
+    fn own(&self, until: Until<'_>) -> Result<Shared, Error> {
         let end = Arc::new(Attached::claim(&self.region, self.index, Role::Sender, until)?);
         Ok(Shared { end, outgoing: Arc::default() })
     }
@@ -506,7 +494,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K: Discipline> Claimed<K> {
+impl<K: Topology> Claimed<K> {
     /// The connection for handles.
     pub(crate) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
         lock(&self.outgoing)
@@ -587,7 +575,7 @@ impl<K: Discipline> Claimed<K> {
 }
 
 /// In the process that claimed it.
-impl<K: Discipline> Drop for Claimed<K> {
+impl<K: Topology> Drop for Claimed<K> {
     fn drop(&mut self) {
         self.end.settle(&self.wakes);
     }

@@ -2,7 +2,7 @@
 
 use tombolo_abi::RingEntry;
 
-use super::{Discipline, Mpsc, MpscConsumer, MpscProducer, Receiver, Sender, Spsc};
+use super::{Mpsc, MpscConsumer, MpscProducer, Receiver, Sender, Spsc, Topology};
 use super::{SpscReceiver, SpscSender};
 use crate::ends::topology::sealed::Sealed;
 use crate::error::Error;
@@ -38,7 +38,7 @@ impl EventsRegion {
 
     /// Gives a producer and the consumer of the region's first MPSC ring, or group of lanes; otherwise
     /// as [`Self::split_spsc`]. Which of the two there is, whoever created the region decided, see
-    /// [`MpscOrder`](crate::MpscOrder).
+    /// [`MpscOrder`](crate::options::MpscOrder).
     ///
     /// # Errors
     /// As [`Self::split_spsc`]; ends of lanes that don't lie in the order that this version needs fail
@@ -47,7 +47,7 @@ impl EventsRegion {
         self.split::<Mpsc>()
     }
 
-    fn split<K: Discipline>(&self) -> Result<(Sender<K>, Receiver<K>), Error> {
+    fn split<K: Topology>(&self) -> Result<(Sender<K>, Receiver<K>), Error> {
         let region = self.shared();
         region.revalidate()?;
         let is_meant = |entry: &RingEntry| entry.ring_kind().is_some_and(<K as Sealed>::takes);

@@ -21,18 +21,18 @@ use crate::ring::{
 pub enum Spsc {}
 
 /// Marks the ends of a ring with many producers: in total order, or each in its own, see
-/// [`MpscOrder`](crate::MpscOrder).
+/// [`MpscOrder`](crate::options::MpscOrder).
 #[derive(Clone, Copy, Debug)]
 pub enum Mpsc {}
 
 /// How senders share a ring: [`Spsc`] or [`Mpsc`].
 #[expect(private_bounds, reason = "sealed: what senders need of it is nobody else's business")]
-pub trait Discipline: sealed::Sealed {}
+pub trait Topology: sealed::Sealed {}
 
-impl Discipline for Spsc {}
-impl Discipline for Mpsc {}
+impl Topology for Spsc {}
+impl Topology for Mpsc {}
 
-/// Closes [`Discipline`] and hides what it takes.
+/// Closes [`Topology`] and hides what it takes.
 pub(crate) mod sealed {
     use super::{
         Attached, Error, NotSent, Ring, RingKind, RingSpan, SendFast, Sent, Wakes, Window,

@@ -4,7 +4,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::interrupt::Interrupts;
 use crate::ends::errors::RecvTimeoutError;
 use crate::ends::receiver::Receiver;
-use crate::ends::topology::Discipline;
+use crate::ends::topology::Topology;
 use crate::error::Error;
 use crate::wait::any::{self, Waited};
 
@@ -12,9 +12,9 @@ use crate::wait::any::{self, Waited};
 #[expect(private_bounds, reason = "sealed: what it takes to be waited for concerns no user")]
 pub trait Waitable: any::Waitable {}
 
-impl<K: Discipline> Waitable for Receiver<K> {}
+impl<K: Topology> Waitable for Receiver<K> {}
 
-impl<K: Discipline> any::Waitable for Receiver<K> {
+impl<K: Topology> any::Waitable for Receiver<K> {
     fn attached(&mut self, deadline: Deadline) -> Result<&mut dyn Waited, Error> {
         Ok(self.claimed_until(deadline)?)
     }

@@ -68,7 +68,8 @@ pub enum HandleSource<'a> {
 /// # Examples
 /// ```
 /// use std::fs::File;
-/// use tombolo::{Handle, HandleDisposition, HandleType, Rights};
+/// use tombolo::{Handle, HandleType, Rights};
+/// use tombolo::handle::HandleDisposition;
 /// let kept = Handle::new(File::open("/")?);
 /// let mut list = [
 ///     HandleDisposition::duplicate(&kept).expect_type(HandleType::Directory),
@@ -153,7 +154,8 @@ impl<'a> HandleDisposition<'a> {
     /// # Examples
     /// ```
     /// use std::fs::File;
-    /// use tombolo::{HandleDisposition, HandleError, HandleSource, HandleType};
+    /// use tombolo::HandleType;
+    /// use tombolo::handle::{HandleDisposition, HandleError, HandleSource};
     /// let directory = File::open("/")?;
     /// let mut list = [HandleDisposition::moved(directory).expect_type(HandleType::Socket)];
     /// assert!(HandleDisposition::try_resolve_all(&mut list, &[]).is_err());

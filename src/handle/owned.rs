@@ -138,7 +138,8 @@ impl Handle {
     ///
     /// # Examples
     /// ```
-    /// use tombolo::{Handle, HandleError, Rights};
+    /// use tombolo::{Handle, Rights};
+    /// use tombolo::handle::HandleError;
     /// let (end, _) = std::io::pipe()?;
     /// let end = Handle::new(end); // may be read from, not written to
     /// let refused = end.duplicate(Rights::WRITE);

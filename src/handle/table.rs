@@ -40,7 +40,8 @@ const LOWEST_BITS: HandleValue = 3;
 /// ```
 /// use std::fs::File;
 /// use tombolo::object::HandleTable;
-/// use tombolo::{Handle, HandleError, HandleType, Rights};
+/// use tombolo::{Handle, HandleType, Rights};
+/// use tombolo::handle::HandleError;
 /// let table = HandleTable::new();
 /// let root = table.insert(Handle::new(File::open("/")?));
 /// let handle = table.get(root, Some(HandleType::Directory), Rights::READ)?;

@@ -12,7 +12,7 @@ use super::table::{HandleTable, HandleValue};
 use super::tell::HandleType;
 
 /// What is to become of one handle of a message, by its number in a [`HandleTable`]. Judged as
-/// [`HandleDisposition`](crate::HandleDisposition) tells. A number that stands behind its own move
+/// [`HandleDisposition`](crate::handle::HandleDisposition) tells. A number that stands behind its own move
 /// in one list is a `BAD_HANDLE`; one that is duplicated may stand there again.
 ///
 /// # Source
@@ -54,7 +54,7 @@ impl HandleTable {
     /// table; on failure they are closed, all that the list would have moved. They may be sent, as they
     /// are, also where the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
     ///
-    /// `through` is as for [`HandleDisposition::resolve_all`](crate::HandleDisposition::resolve_all).
+    /// `through` is as for [`HandleDisposition::resolve_all`](crate::handle::HandleDisposition::resolve_all).
     ///
     /// # Errors
     /// - [`DispositionError::TooManyHandles`] (`OUT_OF_RANGE`): more than 64, judged before
@@ -69,7 +69,8 @@ impl HandleTable {
     /// # Examples
     /// ```
     /// use tombolo::object::{HandleTable, TableDisposition};
-    /// use tombolo::{Handle, HandleOp};
+    /// use tombolo::Handle;
+    /// use tombolo::handle::HandleOp;
     /// let table = HandleTable::new();
     /// let (reader, writer) = std::io::pipe()?;
     /// let (reader, writer) = (table.insert(Handle::new(reader)), table.insert(Handle::new(writer)));

@@ -19,6 +19,6 @@ mod robust_list;
 
 pub(crate) use lock_mapping::LockMapping;
 pub(crate) use mapping::Mapping;
-pub use payload::Payload;
+pub(crate) use payload::Payload;
 pub(crate) use ring_span::RingSpan;
 pub(crate) use robust_list::RobustList;

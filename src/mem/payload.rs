@@ -10,7 +10,7 @@ use crate::error::Error;
 /// Another process can write them at any time, so they are copied out to be looked at; what a
 /// decision depends on should be copied once and judged in the copy.
 #[derive(Debug)]
-pub struct Payload<'a> {
+pub(crate) struct Payload<'a> {
     span: &'a RingSpan,
     position: u64,
     len: usize,
@@ -32,15 +32,8 @@ impl<'a> Payload<'a> {
     /// Bytes of the message.
     #[inline]
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether the message has no bytes, which is legal.
-    #[inline]
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Copies the message to the start of `room` and gives its length.
@@ -48,11 +41,8 @@ impl<'a> Payload<'a> {
     /// # Errors
     /// [`Error::BufferTooSmall`] where `room` is shorter than the message; nothing was copied.
     /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
-    ///
-    /// Where the file was cut short under the mapping, missing bytes read as zeros, see
-    /// [`RecordRef::check`](crate::RecordRef::check).
     #[inline]
-    pub fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
+    pub(crate) fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
         if !self.span.is_ours() {
             return Err(Error::ForkedChild);
         }
@@ -64,37 +54,20 @@ impl<'a> Payload<'a> {
         Ok(self.len)
     }
 
-    /// Copies bytes from `offset` on to `room`, as many as there are and fit, and gives how many;
-    /// none in a forked child, which doesn't have the mapping.
+    /// Copies bytes from `offset` on to `room`, as many as there are and fit, and gives how many.
+    ///
+    /// # Errors
+    /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
     #[inline]
-    pub fn read_at(&self, offset: usize, room: &mut [u8]) -> usize {
+    pub(crate) fn read_at(&self, offset: usize, room: &mut [u8]) -> Result<usize, Error> {
         if !self.span.is_ours() {
-            return 0;
+            return Err(Error::ForkedChild);
         }
         let len = room.len().min(self.len.saturating_sub(offset));
         if len > 0 {
             copy::copy_out_at(self.words(), offset, &mut room[..len]);
         }
-        len
-    }
-
-    /// Calls `look` with one private copy of 64 bytes after the other; the last may be shorter.
-    #[inline]
-    pub fn for_each_chunk(&self, mut look: impl FnMut(&[u8])) {
-        let mut chunk = [0; 64];
-        for offset in (0..self.len).step_by(chunk.len()) {
-            let len = self.read_at(offset, &mut chunk);
-            look(&chunk[..len]);
-        }
-    }
-
-    /// The message in a buffer of its own.
-    #[must_use]
-    pub fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.len];
-        let len = self.read_at(0, &mut bytes);
-        bytes.truncate(len);
-        bytes
+        Ok(len)
     }
 
     /// Where the message lies, for building or reading it by other means.
@@ -102,7 +75,7 @@ impl<'a> Payload<'a> {
     /// The address is valid for [`Self::len`] bytes for as long as this value is borrowed.
     #[inline]
     #[must_use]
-    pub fn as_ptr(&self) -> *mut u8 {
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.span.data_ptr(self.position)
     }
 
@@ -114,7 +87,7 @@ impl<'a> Payload<'a> {
     /// behaviour is undefined. So this is for peers that are trusted like one's own code.
     #[inline]
     #[must_use]
-    pub unsafe fn as_slice(&self) -> &[u8] {
+    pub(crate) unsafe fn as_slice(&self) -> &[u8] {
         // SAFETY:
         // - `as_ptr` leads to `len` mapped bytes, kept mapped by the span that `self` borrows;
         // - that nobody writes them is what the caller vouches for;

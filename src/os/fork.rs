@@ -285,10 +285,10 @@ mod tests {
                 .send(forked.recv_timeout(Duration::from_millis(200)).map_err(|_| forked))
                 .unwrap();
         });
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         drop(visit);
         let _bystander = begun.recv().unwrap().or_else(|forked| forked.recv()).unwrap();
         drop(tx);
-        successor.claim().unwrap(); // the child lives
+        successor.attach().unwrap(); // the child lives
     }
 }

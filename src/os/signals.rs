@@ -83,7 +83,7 @@ mod tests {
         let meanwhile = Rc::new(Cell::new(0));
         let found = meanwhile.clone();
         let visit = visits::at("claim.locked", move || found.set(blocked().unwrap()));
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         drop(visit);
         let meanwhile = meanwhile.get();
         assert!(SENT.iter().all(|signal| is_blocked(meanwhile, *signal)), "{meanwhile:#x}");
@@ -95,7 +95,7 @@ mod tests {
     fn the_programs_handlers_do_not_run_on_the_watchers_thread() {
         let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
         let (mut tx, _) = region.split_spsc().unwrap();
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
             return eprintln!("skipped: no /proc");
         };

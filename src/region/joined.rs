@@ -365,9 +365,10 @@ mod tests {
     use rustix::fs::FallocateFlags;
 
     use super::*;
+    use crate::EventsRegion;
+    use crate::options::Prefault;
     use crate::os::futex::{Moment, Woken};
     use crate::os::staged::{self, Call, usurp};
-    use crate::{EventsRegion, Prefault};
 
     /// A directory with a region in it.
     fn in_dir() -> (tempfile::TempDir, EventsRegion, PathBuf) {

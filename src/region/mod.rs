@@ -115,7 +115,8 @@ impl EventsRegion {
     ///
     /// # Examples
     /// ```no_run
-    /// use tombolo::{CreatePolicy, EventsRegion, OpenOptions};
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// use tombolo::options::CreatePolicy;
     /// let options = OpenOptions::new().policy(CreatePolicy::OpenExisting);
     /// let region = EventsRegion::open_path_with("/run/user/1000/demo", options)?;
     /// assert!(region.is_current()?);
@@ -170,7 +171,7 @@ impl EventsRegion {
     /// let mut ours = EventsRegion::anonymous(OpenOptions::new().max_handles(4))?;
     /// let mut theirs = EventsRegion::from_fds(ours.to_fds()?, OpenOptions::new())?;
     /// let (_, mut rx) = theirs.split_spsc()?;
-    /// rx.claim()?;
+    /// rx.attach()?;
     /// let (mut tx, _) = ours.split_spsc()?;
     /// let file = std::fs::File::open("/proc/self/exe")?;
     /// tx.send_packet(MessagePacket::from(b"read this").handle(file))?;
@@ -298,7 +299,8 @@ impl EventsRegion {
     ///
     /// # Examples
     /// ```
-    /// use tombolo::{EventsRegion, MpscOrder, OpenOptions};
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// use tombolo::options::MpscOrder;
     /// let theirs = EventsRegion::anonymous(OpenOptions::new().max_handles(4).producers(8))?;
     /// // Not set, so not asked for: whatever the region has.
     /// let ours = EventsRegion::from_fds(theirs.to_fds()?, OpenOptions::new())?;

@@ -220,7 +220,8 @@ impl OpenOptions {
     ///
     /// # Examples
     /// ```
-    /// use tombolo::{EventsRegion, MpscOrder, OpenOptions};
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// use tombolo::options::MpscOrder;
     /// let options = OpenOptions::new().mpsc_order(MpscOrder::PerProducer).producers(8);
     /// let mut region = EventsRegion::anonymous(options)?;
     /// let (mut first, mut consumer) = region.split_mpsc()?;

@@ -368,7 +368,7 @@ mod tests {
             (region, header)
         };
         let (mut tx, _) = region.split_spsc().unwrap();
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let slot_offset = |slot: u64| header.slot_offset + slot * u64::from(header.slot_len);
         let mut slot = [0; size_of::<Slot>()];
         let file = fs::File::options().read(true).write(true).open(place.path()).unwrap();
@@ -401,7 +401,7 @@ mod tests {
         let (dir, place) = place();
         let mut region = open(&place);
         let (mut tx, _) = region.split_spsc().unwrap();
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let again = || Place::of_path(place.path()).unwrap();
         let (own, path) = (std::process::id(), place.path().to_owned());
         assert!(matches!(replace_after(again(), || ()), Outcome::InUse { pid } if pid == own));
@@ -420,7 +420,7 @@ mod tests {
         let (keep, kept) = std::sync::mpsc::channel();
         let _visit = visits::at("init-lock.before-lock", move || {
             let (mut tx, _) = region.split_spsc().unwrap();
-            tx.claim().unwrap();
+            tx.attach().unwrap();
             keep.send(tx).unwrap();
         });
         let replaced = replace_after(place, || ());

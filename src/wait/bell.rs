@@ -308,12 +308,14 @@ mod tests {
     use tombolo_abi::wake;
 
     use super::*;
+    use crate::Receiver;
     use crate::endpoint::interrupt::Interrupts;
+    use crate::ends::Spsc;
     use crate::ends::claimed::Claimed;
-    use crate::ends::topology::Discipline;
+    use crate::ends::topology::Topology;
+    use crate::options::MpscOrder;
     use crate::ring::{Memory, Word};
-    use crate::{Deadline, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions};
-    use crate::{Receiver, Spsc};
+    use crate::{Deadline, EventsRegion, MpscConsumer, MpscProducer, OpenOptions};
 
     fn region(order: MpscOrder) -> EventsRegion {
         let options = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096);
@@ -324,7 +326,7 @@ mod tests {
         region(MpscOrder::Total).split_spsc().unwrap().1
     }
 
-    fn claimed<K: Discipline>(rx: &mut Receiver<K>) -> &mut Claimed {
+    fn claimed<K: Topology>(rx: &mut Receiver<K>) -> &mut Claimed {
         rx.claimed_until(Deadline::PAST).unwrap()
     }
 
@@ -489,8 +491,8 @@ mod tests {
         /// Behind a record, if there is to be one.
         fn behind(records: usize) -> Self {
             let (mut tx, mut rx) = region(MpscOrder::Total).split_mpsc().unwrap();
-            rx.claim().unwrap();
-            tx.claim().unwrap();
+            rx.attach().unwrap();
+            tx.attach().unwrap();
             (0..records).for_each(|_| tx.send(b"a record").unwrap());
             let end = tx.claimed_end().unwrap();
             let holder = end.slot.identity();

@@ -134,16 +134,16 @@ mod tests {
     use super::*;
     use crate::endpoint::interrupt::Interrupts;
     use crate::endpoint::slot_table::slot_offset;
+    use crate::ends::Spsc;
     use crate::ends::claimed::Claimed;
     use crate::ends::errors::NotSent;
-    use crate::ends::topology::Discipline;
+    use crate::ends::topology::Topology;
     use crate::error::Damage;
+    use crate::options::MpscOrder;
     use crate::os::futex;
     use crate::wait::any::Waited;
     use crate::wait::bell::OneRing;
-    use crate::{
-        Deadline, EventsRegion, MpscOrder, OpenOptions, Receiver, Sender, Spsc, TryRecvError,
-    };
+    use crate::{Deadline, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError};
 
     /// A sleep that nothing ends, so short that a test which begins one by mistake is over soon.
     const LIMIT: Duration = Duration::from_millis(10);
@@ -155,9 +155,9 @@ mod tests {
     }
 
     /// Claims both ends; neither has anything to say of departures.
-    fn claim<K: Discipline>(tx: &mut Sender<K>, rx: &mut Receiver<K>) {
-        tx.claim().unwrap();
-        rx.claim().unwrap();
+    fn claim<K: Topology>(tx: &mut Sender<K>, rx: &mut Receiver<K>) {
+        tx.attach().unwrap();
+        rx.attach().unwrap();
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
     }
 
@@ -179,7 +179,7 @@ mod tests {
     }
 
     /// How a receiver that has armed an empty ring sleeps.
-    fn sleep_of<K: Discipline>(rx: &mut Receiver<K>, known: impl Fn(u64) -> u64) -> (Ended, u64) {
+    fn sleep_of<K: Topology>(rx: &mut Receiver<K>, known: impl Fn(u64) -> u64) -> (Ended, u64) {
         let claimed = rx.claimed_until(Deadline::PAST).unwrap();
         let (end, head) = (&claimed.end, claimed.consumer.head());
         let armed = claimed.bell.arm(end, &mut OneRing { head }).unwrap().unwrap();
@@ -203,7 +203,7 @@ mod tests {
     /// How often a sender that found no space sleeps, when `meanwhile` has happened.
     fn sleeps_of_blocked(
         known: impl Fn(u64) -> u64,
-        meanwhile: impl FnOnce(&Attached, &mut Receiver<crate::Spsc>),
+        meanwhile: impl FnOnce(&Attached, &mut Receiver<crate::ends::Spsc>),
     ) -> u64 {
         let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
         claim(&mut tx, &mut rx);
@@ -233,16 +233,16 @@ mod tests {
     }
 
     /// Whether a receiver arms for a sleep, alone or with others.
-    fn would_sleep<K: Discipline>(rx: &mut Receiver<K>) -> bool {
+    fn would_sleep<K: Topology>(rx: &mut Receiver<K>) -> bool {
         let claimed = rx.claimed_until(Deadline::PAST).unwrap();
         let armed = claimed.arm();
         claimed.disarm();
         armed.is_some()
     }
 
-    fn looks_after_arming<K: Discipline>((mut tx, mut rx): (Sender<K>, Receiver<K>)) {
-        tx.claim().unwrap();
-        rx.claim().unwrap();
+    fn looks_after_arming<K: Topology>((mut tx, mut rx): (Sender<K>, Receiver<K>)) {
+        tx.attach().unwrap();
+        rx.attach().unwrap();
         assert!(!would_sleep(&mut rx), "it has not asked after departures yet");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         for _ in 0..3 {

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use tombolo::handle::{DispositionError, HandleError, HandleOp};
 use tombolo::object::{HandleTable, HandleValue, TableDisposition};
-use tombolo::{DispositionError, EventsRegion, Handle, HandleError, HandleOp, HandleType, Rights};
+use tombolo::{EventsRegion, Handle, HandleType, Rights};
 use tombolo_abi::LOCK_SLOTS;
 
 use super::support::Dir;

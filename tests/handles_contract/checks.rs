@@ -3,10 +3,8 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use tombolo::{
-    DispositionError, EventsRegion, Handle, HandleDisposition, HandleError, HandleOp, HandleType,
-    Rights,
-};
+use tombolo::handle::{DispositionError, HandleDisposition, HandleError, HandleOp};
+use tombolo::{EventsRegion, Handle, HandleType, Rights};
 
 use super::case::{bad, counted, duplicating, endpoint, expects, moving, refusal, wants};
 use super::support::small;

@@ -1,6 +1,7 @@
 //! Writing a message with a disposition for each handle.
 
-use tombolo::{DispositionError, HandleDisposition, HandleError, HandleType, Rights};
+use tombolo::handle::{DispositionError, HandleDisposition, HandleError};
+use tombolo::{HandleType, Rights};
 
 use super::case::{bad, counted, duplicating, expects, moving, refusal, wants};
 

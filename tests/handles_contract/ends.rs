@@ -5,35 +5,37 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::io::FdFlags;
+use tombolo::ends::{Mpsc, Spsc, Topology};
+use tombolo::handle::HandleDisposition;
 use tombolo::{
-    Discipline, Error, EventsRegion, Handle, HandleDisposition, MessagePacket, Mpsc, Receiver,
-    Rights, SendError, Sender, Spsc, TryRecvError,
+    Error, EventsRegion, Handle, MessagePacket, Receiver, Rights, SendError, Sender, TryRecvError,
 };
 
+use super::support::parts::ReceiveParts;
 use super::support::process::{Peer, hear, report, role};
 use super::support::{Dir, small};
 
 /// The two ends, seen from the sender.
-pub(crate) struct Ends<K: Discipline> {
+pub(crate) struct Ends<K: Topology> {
     pub(crate) dir: Dir,
     pub(crate) tx: Sender<K>,
     far: Far<K>,
 }
 
 /// Where the receiver is.
-enum Far<K: Discipline> {
+enum Far<K: Topology> {
     Here(Box<Reader<K>>),
     There(Peer),
 }
 
 /// A receiver, and the handles that it keeps.
-struct Reader<K: Discipline> {
+struct Reader<K: Topology> {
     rx: Option<Receiver<K>>,
     held: Vec<Handle>,
 }
 
 /// A kind of ring.
-pub(crate) trait Kind: Discipline + Sized {
+pub(crate) trait Kind: Topology + Sized {
     const NAME: &'static str;
     fn split(region: EventsRegion) -> (Sender<Self>, Receiver<Self>);
 }
@@ -155,7 +157,7 @@ pub(crate) fn one(kind: &str, rights: Rights, name: &str) -> String {
 impl<K: Kind> Reader<K> {
     fn new(path: &Path) -> Self {
         let (_, mut rx) = open(path);
-        rx.claim().unwrap();
+        rx.attach().unwrap();
         Self { rx: Some(rx), held: Vec::new() }
     }
 

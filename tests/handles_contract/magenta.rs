@@ -2,8 +2,9 @@
 
 use std::os::fd::AsRawFd;
 
+use tombolo::handle::HandleDisposition;
 use tombolo::object::TableDisposition;
-use tombolo::{HandleDisposition, HandleType, Rights};
+use tombolo::{HandleType, Rights};
 
 use super::case::{counted, moving};
 

@@ -6,10 +6,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tombolo::handle::{DispositionError, HandleDisposition, HandleError};
 use tombolo::object::HandleTable;
 use tombolo::{
-    DispositionError, EventsRegion, Handle, HandleDisposition, HandleError, HandleType,
-    MessagePacket, Rights, SendError, SendTimeoutError, TrySendError,
+    Error, EventsRegion, Handle, HandleType, MessagePacket, Rights, SendError, SendTimeoutError,
+    TrySendError,
 };
 
 use super::case::{duplicating, moving};
@@ -33,22 +34,22 @@ macro_rules! sentences {
 
             #[test]
             fn within_a_process_spsc() {
-                holds(Ends::<tombolo::Spsc>::in_one_process());
+                holds(Ends::<tombolo::ends::Spsc>::in_one_process());
             }
 
             #[test]
             fn within_a_process_mpsc() {
-                holds(Ends::<tombolo::Mpsc>::in_one_process());
+                holds(Ends::<tombolo::ends::Mpsc>::in_one_process());
             }
 
             #[test]
             fn across_two_processes_spsc() {
-                holds(Ends::<tombolo::Spsc>::in_two_processes());
+                holds(Ends::<tombolo::ends::Spsc>::in_two_processes());
             }
 
             #[test]
             fn across_two_processes_mpsc() {
-                holds(Ends::<tombolo::Mpsc>::in_two_processes());
+                holds(Ends::<tombolo::ends::Mpsc>::in_two_processes());
             }
         })*
     };
@@ -122,7 +123,7 @@ sentences! {
     }
 
     fn an_empty_channel_has_nothing_to_read(ends) {
-        ends.tx.claim().unwrap();
+        ends.tx.attach().unwrap();
         assert_eq!(ends.far("read"), "empty");
         assert_eq!(ends.far("parts 0 0"), "empty");
     }
@@ -135,15 +136,17 @@ sentences! {
         }
     }
 
-    fn sixty_five_are_refused_before_anything_happens_and_are_consumed(ends) {
+    fn sixty_five_are_refused_before_anything_happens_and_are_given_back(ends) {
         let (first, mut witness) = witness();
         let mut handles = vec![first];
         handles.extend((0..64).map(|_| ends.file("same")));
         let open = ends.dir.open_fds();
         let refused = ends.send("too many", handles).unwrap_err();
-        let SendError::Handles { message, source } = refused else { panic!("{refused}") };
+        let SendError::Failed { message, source: Error::Handles { source } } = refused else { panic!("{refused}") };
         assert_eq!(source, DispositionError::TooManyHandles { found: 65, limit: 64 });
-        assert_eq!((&message.data[..], message.handles.len()), (&b"too many"[..], 0));
+        assert_eq!((&message.data[..], message.handles.len()), (&b"too many"[..], 65));
+        assert_eq!(ends.dir.open_fds(), open);
+        drop(message);
         assert!(is_closed(&mut witness, SOON));
         assert_eq!(ends.dir.open_fds(), open - 64);
         ends.nothing_came();
@@ -208,7 +211,7 @@ sentences! {
         });
         let weak = ends.file("weak").replace(ALL - Rights::TRANSFER).unwrap();
         let refused = ends.send("weak", vec![weak]).unwrap_err();
-        assert!(matches!(refused, SendError::Handles { .. }), "{refused}");
+        assert!(matches!(refused, SendError::Failed { source: Error::Handles { .. }, .. }), "{refused}");
         ends.nothing_came();
     }
 
@@ -234,7 +237,7 @@ sentences! {
         for connected in [false, true] {
             let own = Handle::new(region.to_fd().unwrap());
             let refused = ends.send("itself", vec![ends.file("file"), own]).unwrap_err();
-            let SendError::Handles { source, .. } = refused else { panic!("{refused}") };
+            let SendError::Failed { source: Error::Handles { source }, .. } = refused else { panic!("{refused}") };
             let through_itself =
                 DispositionError::Handle { index: 1, source: HandleError::ThroughItself };
             assert_eq!(source, through_itself, "connected: {connected}");
@@ -295,7 +298,7 @@ sentences! {
         assert_eq!(ends.far("go"), "gone");
         let (handle, mut witness) = witness();
         let packet = MessagePacket::from(b"nobody").handle(handle.into_fd());
-        let refused = ends.tx.send_packet_deadline(packet, SHORT).unwrap_err();
+        let refused = ends.tx.send_packet_timeout(packet, SHORT).unwrap_err();
         let SendTimeoutError::NoReceiver(back) = refused else { panic!("{refused}") };
         assert_eq!((&back.data[..], back.handles.len()), (&b"nobody"[..], 0));
         assert!(is_closed(&mut witness, SOON));
@@ -309,7 +312,7 @@ sentences! {
         let mut packet = MessagePacket::from(b"try");
         packet.handles = vec![strong, weak];
         let refused = ends.tx.try_send_packet(packet).unwrap_err();
-        let TrySendError::Handles { message: mut back, .. } = refused else { panic!("{refused}") };
+        let TrySendError::Failed { message: mut back, source: Error::Handles { .. } } = refused else { panic!("{refused}") };
         assert_eq!((&back.data[..], [back.handles[0].id(), back.handles[1].id()]), (&b"try"[..], ids));
         assert_eq!(ends.dir.open_fds(), open + 2);
         back.handles.pop();

@@ -1,6 +1,7 @@
 //! Closing, duplicating and replacing handles.
 
-use tombolo::{EventsRegion, HandleError, Rights};
+use tombolo::handle::HandleError;
+use tombolo::{EventsRegion, Rights};
 
 use super::case::{bad, counted, duplicating, endpoint, moving, refusal};
 use super::support::small;

@@ -1,6 +1,7 @@
 //! Writing a message: its handles go with it, or are consumed.
 
-use tombolo::{DispositionError, Handle, HandleDisposition, HandleSource, Rights};
+use tombolo::handle::{DispositionError, HandleDisposition, HandleSource};
+use tombolo::{Handle, Rights};
 
 use super::case::{counted, moving};
 

@@ -30,8 +30,8 @@ extern "C" fn plug_in_sends(path: *const c_char) -> c_int {
 extern "C" fn plug_in_survives_a_cut(path: *const c_char) -> c_int {
     with(path, |path| {
         let (mut tx, mut rx) = open(path)?.split_spsc().ok()?;
-        rx.claim().ok()?;
-        tx.claim().ok()?;
+        rx.attach().ok()?;
+        tx.attach().ok()?;
         File::options().write(true).open(path).ok()?.set_len(0).ok()?;
         tx.try_send(b"gone").is_err().then_some(())
     })

@@ -5,6 +5,7 @@
 pub(crate) mod carrying;
 pub(crate) mod mount;
 pub(crate) mod overlay;
+pub(crate) mod parts;
 pub(crate) mod process;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tombolo::{Error, EventsRegion, FileSystemPolicy, OpenOptions};
+use tombolo::options::FileSystemPolicy;
+use tombolo::{Error, EventsRegion, OpenOptions};
 use tombolo_abi::{Header, header_crc};
 
 /// Bytes before the directory's end that no bit may change in, apart from the state word.

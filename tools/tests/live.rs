@@ -147,7 +147,7 @@ fn the_endpoints_of_a_live_region_are_alive() {
     let path = directory.path().join("live.tombolo");
     let mut region = EventsRegion::open_path(&path).unwrap();
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     tx.send(b"to be seen").unwrap();
     let (code, out, _) = look("inspect", &path, &[]);
     println!("{out}");
@@ -232,8 +232,8 @@ fn in_a_copy_of_a_region_in_use_nobody_is_called_dead() {
     let mut region = EventsRegion::open_path_with(&path, options).unwrap();
     let (mut tx, mut rx) = region.split_spsc().unwrap();
     let (mut producer, _) = region.split_mpsc().unwrap();
-    rx.claim().unwrap();
-    producer.claim().unwrap();
+    rx.attach().unwrap();
+    producer.attach().unwrap();
     tx.send(b"to be seen").unwrap();
     std::fs::copy(&path, &copy).unwrap();
     let image = Image::open(&path).unwrap();
@@ -295,7 +295,7 @@ fn who_is_connected_for_handles_is_shown_and_how_many_are_on_their_way() {
     let mut region =
         EventsRegion::open_path_with(&path, OpenOptions::new().max_handles(4)).unwrap();
     let (mut tx, mut rx) = region.split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let null = || std::fs::File::open("/dev/null").unwrap();
     let packet = MessagePacket::from(b"two").handle(null()).handle(null());
     tx.send_packet(packet).unwrap();
@@ -315,7 +315,7 @@ fn who_is_connected_for_handles_is_shown_and_how_many_are_on_their_way() {
 fn lanes_are_shown_each_with_what_is_in_it() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = directory.path().join("lanes.tombolo");
-    let options = tombolo::OpenOptions::new().mpsc_order(tombolo::MpscOrder::PerProducer);
+    let options = tombolo::OpenOptions::new().mpsc_order(tombolo::options::MpscOrder::PerProducer);
     let options = options.mpsc_capacity(4096).producers(2);
     let mut region = EventsRegion::open_path_with(&path, options).unwrap();
     let (mut first, _) = region.split_mpsc().unwrap();
@@ -344,7 +344,8 @@ fn lanes_are_shown_each_with_what_is_in_it() {
 fn lanes_that_were_never_used_are_counted_and_not_listed() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = directory.path().join("lanes.tombolo");
-    let lanes = OpenOptions::new().mpsc_order(tombolo::MpscOrder::PerProducer).producers(8);
+    let lanes =
+        OpenOptions::new().mpsc_order(tombolo::options::MpscOrder::PerProducer).producers(8);
     let mut region = EventsRegion::open_path_with(&path, lanes.mpsc_capacity(4096)).unwrap();
     let rows = |out: &str| out.lines().filter(|line| line.contains(" lane ")).count();
     let (code, out, _) = look("inspect", &path, &[]);
@@ -354,7 +355,7 @@ fn lanes_that_were_never_used_are_counted_and_not_listed() {
     let (mut first, _) = region.split_mpsc().unwrap();
     let mut second = first.clone();
     first.send(b"of the first").unwrap();
-    second.claim().unwrap(); // and sends nothing
+    second.attach().unwrap(); // and sends nothing
     let (code, out, _) = look("inspect", &path, &[]);
     println!("{out}");
     assert_eq!((code, rows(&out)), (0, 2), "{out}");

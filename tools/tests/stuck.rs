@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use common::{look, look_json};
 use serde_json::Value;
+use tombolo::ends::Topology;
 use tombolo::inspect::Image;
-use tombolo::{
-    Discipline, Disconnect, EventsRegion, MpscOrder, OpenOptions, Receiver, RecvTimeoutError,
-    Sender,
-};
+use tombolo::options::{Disconnect, MpscOrder};
+use tombolo::{EventsRegion, OpenOptions, Receiver, RecvTimeoutError, Sender};
 use tombolo_abi::{Record, RecordRules};
 
 /// Which part this test binary plays if it is a child, and in which region.
@@ -56,22 +55,22 @@ fn child() {
     match &part[..] {
         "receiver" => {
             let (_, mut rx) = region.split_spsc().unwrap();
-            rx.claim().unwrap();
+            rx.attach().unwrap();
             stay(rx);
         }
         "consumer" => {
             let (_, mut rx) = region.split_mpsc().unwrap();
-            rx.claim().unwrap();
+            rx.attach().unwrap();
             stay(rx);
         }
         "producer" => {
             let (mut tx, _) = region.split_mpsc().unwrap();
-            tx.claim().unwrap();
+            tx.attach().unwrap();
             stay(tx);
         }
         "sender" => {
             let (mut tx, _) = region.split_spsc().unwrap();
-            tx.claim().unwrap();
+            tx.attach().unwrap();
             stay(tx);
         }
         "waiting sender" => {
@@ -84,8 +83,8 @@ fn child() {
         }
         "busy" => {
             let (mut tx, mut rx) = region.split_mpsc().unwrap();
-            rx.claim().unwrap();
-            tx.claim().unwrap();
+            rx.attach().unwrap();
+            tx.attach().unwrap();
             thread::spawn(move || while rx.recv().is_ok() {});
             ready();
             while tx.send(&[7; 1000]).is_ok() {}
@@ -203,9 +202,9 @@ fn is_not_stuck(path: &Path) {
 }
 
 /// A stopped receiver is in no one's way until something is unread, and as long as it runs.
-fn a_stopped_receiver<K: Discipline>(part: &str, ring: u32, path: &Path, mut tx: Sender<K>) {
+fn a_stopped_receiver<K: Topology>(part: &str, ring: u32, path: &Path, mut tx: Sender<K>) {
     let receiver = Peer::start(part, path);
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     receiver.stop();
     is_not_stuck(path);
     (0..3).for_each(|_| tx.send(b"unread").unwrap());
@@ -243,7 +242,7 @@ fn a_stopped_receiver_of_lanes_is_one_cause_whatever_the_number_of_lanes() {
     let (mut first, _) = region.split_mpsc().unwrap();
     let (mut second, mut third) = (first.clone(), first.clone());
     let receiver = Peer::start("consumer", &path);
-    [&mut first, &mut second, &mut third].into_iter().for_each(|tx| tx.claim().unwrap());
+    [&mut first, &mut second, &mut third].into_iter().for_each(|tx| tx.attach().unwrap());
     receiver.stop();
     is_not_stuck(&path);
     first.send(b"one").unwrap();
@@ -324,7 +323,7 @@ fn a_dead_receiver_with_a_full_ring() {
     let stuck = is_stuck(&path, &["ring 0: its receiver, ", &was, "is dead and the ring is full"]);
     assert_eq!((&stuck["reason"], &stuck["pid"]), (&"receiver_dead".into(), &Value::Null));
     assert_eq!((&stuck["full"], &stuck["process"]), (&true.into(), &"gone".into()));
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     is_not_stuck(&path);
 }
 
@@ -338,7 +337,7 @@ fn a_sender_that_waits_for_space_while_no_process_receives() {
     let words = ["ring 0: no process receives", "a sender waits for space"];
     let stuck = is_stuck(&path, &words);
     assert_eq!((&stuck["reason"], &stuck["pid"]), (&"receiver_missing".into(), &Value::Null));
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     drop(rx); // one that left in good order is no receiver either
     is_stuck(&path, &words);
     sender.kill();
@@ -351,7 +350,7 @@ fn a_stopped_holder_of_the_lock_while_others_live_and_no_dead_one() {
     let path = dir.region();
     let (mut tx, _) = open(&path).split_mpsc().unwrap();
     let busy = Peer::start("busy", &path);
-    tx.claim().unwrap();
+    tx.attach().unwrap();
     let started = Instant::now();
     loop {
         busy.stop();
@@ -420,7 +419,7 @@ fn a_sender_stopped_before_it_woke_the_receiver_for_what_it_published() {
     let dir = Dir::new();
     let path = dir.region();
     let (_, mut rx) = open(&path).split_spsc().unwrap();
-    rx.claim().unwrap();
+    rx.attach().unwrap();
     let sender = Peer::start("sender", &path);
     let interrupter = rx.interrupter();
     thread::scope(|scope| {
@@ -483,9 +482,9 @@ fn what_moves_is_not_called_stuck() {
     let dir = Dir::new();
     let path = dir.region();
     let (mut tx, mut rx) = open(&path).split_spsc().unwrap();
-    rx.claim().unwrap(); // before that, a sender that waits is stuck
+    rx.attach().unwrap(); // before that, a sender that waits is stuck
     let interrupter = tx.interrupter();
-    let receive = |mut rx: Receiver<tombolo::Spsc>| while rx.recv().is_ok() {};
+    let receive = |mut rx: Receiver<tombolo::ends::Spsc>| while rx.recv().is_ok() {};
     thread::scope(|scope| {
         scope.spawn(|| receive(rx));
         scope.spawn(move || while tx.send(&[7; 900]).is_ok() {});

@@ -4,7 +4,8 @@
 use std::env;
 use std::hint::black_box;
 
-use tombolo::{EventsRegion, OpenOptions, Receiver, Sender, Spsc};
+use tombolo::ends::Spsc;
+use tombolo::{EventsRegion, OpenOptions, Receiver, Sender};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -25,7 +26,7 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-fn copied<K: tombolo::Discipline>(
+fn copied<K: tombolo::ends::Topology>(
     (mut tx, mut rx): (Sender<K>, Receiver<K>),
     count: usize,
 ) -> Result<(), Failure> {
@@ -39,10 +40,10 @@ fn copied<K: tombolo::Discipline>(
 
 fn in_place((mut tx, mut rx): (Sender<Spsc>, Receiver<Spsc>), count: usize) -> Result<(), Failure> {
     for _ in 0..count {
-        let mut claim = tx.try_claim_record(LEN)?;
+        let mut claim = tx.try_reserve(LEN)?;
         claim.write_at(0, &[1; 8])?;
         claim.commit()?;
-        black_box(rx.try_recv_ref()?.read_at(0, &mut [0; 8]));
+        black_box(rx.try_recv_ref()?.read_at(0, &mut [0; 8])?);
     }
     Ok(())
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use tombolo::{
-    Discipline, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError, TrySendError,
-};
+use tombolo::ends::Topology;
+use tombolo::{EventsRegion, OpenOptions, Receiver, Sender, TryRecvError, TrySendError};
 
 use crate::system::{Failure, Look, Meeting, ProcessSystem, Receive, Transmit, Waiting, relax};
 
@@ -34,14 +33,14 @@ pub struct Mpsc;
 
 /// A sending end.
 #[derive(Debug)]
-pub struct Tx<K: Discipline> {
+pub struct Tx<K: Topology> {
     tx: Sender<K>,
     waiting: Waiting,
 }
 
 /// A receiving end, that copies to a buffer.
 #[derive(Debug)]
-pub struct Rx<K: Discipline> {
+pub struct Rx<K: Topology> {
     rx: Receiver<K>,
     waiting: Waiting,
     room: Vec<u8>,
@@ -49,11 +48,11 @@ pub struct Rx<K: Discipline> {
 
 /// A receiving end that looks at messages in place: word by word, or else as a slice.
 #[derive(Debug)]
-pub struct RxInPlace<K: Discipline, const AS_SLICE: bool>(Rx<K>);
+pub struct RxInPlace<K: Topology, const AS_SLICE: bool>(Rx<K>);
 
-impl<K: Discipline> Tx<K> {
+impl<K: Topology> Tx<K> {
     pub(super) fn new(mut tx: Sender<K>, meeting: &Meeting) -> Result<Self, Failure> {
-        tx.claim()?;
+        tx.attach()?;
         if meeting.waiting == Waiting::Sleep {
             tx.set_spin_max(Duration::ZERO);
         }
@@ -61,9 +60,9 @@ impl<K: Discipline> Tx<K> {
     }
 }
 
-impl<K: Discipline> Rx<K> {
+impl<K: Topology> Rx<K> {
     pub(super) fn new(mut rx: Receiver<K>, meeting: &Meeting) -> Result<Self, Failure> {
-        rx.claim()?;
+        rx.attach()?;
         if meeting.waiting == Waiting::Sleep {
             rx.set_spin_max(Duration::ZERO);
         }
@@ -83,7 +82,7 @@ fn until_sent<T>(mut send: impl FnMut() -> Result<T, TrySendError>) -> Result<T,
     }
 }
 
-impl<K: Discipline> Transmit for Tx<K>
+impl<K: Topology> Transmit for Tx<K>
 where
     Self: Lend,
 {
@@ -120,11 +119,11 @@ pub trait Lend {
     fn lend(&mut self, size: usize, number: u64) -> Result<(), Failure>;
 }
 
-impl Lend for Tx<tombolo::Spsc> {
+impl Lend for Tx<tombolo::ends::Spsc> {
     #[inline]
     fn lend(&mut self, size: usize, number: u64) -> Result<(), Failure> {
         loop {
-            match self.tx.try_claim_record(size) {
+            match self.tx.try_reserve(size) {
                 Ok(mut claim) => {
                     claim.write_at(0, &number.to_le_bytes())?;
                     return Ok(claim.commit()?);
@@ -136,13 +135,13 @@ impl Lend for Tx<tombolo::Spsc> {
     }
 }
 
-impl Lend for Tx<tombolo::Mpsc> {
+impl Lend for Tx<tombolo::ends::Mpsc> {
     fn lend(&mut self, _size: usize, _number: u64) -> Result<(), Failure> {
         Err("the ring with many senders lends no room".into())
     }
 }
 
-impl<K: Discipline> Receive for Rx<K> {
+impl<K: Topology> Receive for Rx<K> {
     #[inline]
     fn receive(&mut self, look: &mut impl Look) -> Result<(), Failure> {
         let len = match self.waiting {
@@ -176,7 +175,7 @@ impl<K: Discipline> Receive for Rx<K> {
     }
 }
 
-impl<K: Discipline, const AS_SLICE: bool> Receive for RxInPlace<K, AS_SLICE> {
+impl<K: Topology, const AS_SLICE: bool> Receive for RxInPlace<K, AS_SLICE> {
     #[inline]
     fn receive(&mut self, look: &mut impl Look) -> Result<(), Failure> {
         let Rx { rx, waiting, .. } = &mut self.0;
@@ -213,8 +212,8 @@ impl ProcessSystem for Spsc {
     const NAME: &'static str = "tombolo-spsc";
     const PRODUCERS_MAX: usize = 1;
     const BATCHES: bool = true;
-    type Sender = Tx<tombolo::Spsc>;
-    type Receiver = Rx<tombolo::Spsc>;
+    type Sender = Tx<tombolo::ends::Spsc>;
+    type Receiver = Rx<tombolo::ends::Spsc>;
 
     fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure> {
         Tx::new(open(meeting)?.split_spsc()?.0, meeting)
@@ -229,8 +228,8 @@ impl ProcessSystem for SpscLarge {
     const NAME: &'static str = "tombolo-spsc-64m";
     const PRODUCERS_MAX: usize = 1;
     const BATCHES: bool = true;
-    type Sender = Tx<tombolo::Spsc>;
-    type Receiver = Rx<tombolo::Spsc>;
+    type Sender = Tx<tombolo::ends::Spsc>;
+    type Receiver = Rx<tombolo::ends::Spsc>;
 
     fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure> {
         Spsc::sender(&Meeting { capacity: LARGE, ..*meeting })
@@ -245,8 +244,8 @@ impl ProcessSystem for SpscInPlace {
     const NAME: &'static str = "tombolo-spsc-in-place";
     const PRODUCERS_MAX: usize = 1;
     const LENDS: bool = true;
-    type Sender = Tx<tombolo::Spsc>;
-    type Receiver = RxInPlace<tombolo::Spsc, false>;
+    type Sender = Tx<tombolo::ends::Spsc>;
+    type Receiver = RxInPlace<tombolo::ends::Spsc, false>;
 
     fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure> {
         Spsc::sender(meeting)
@@ -261,8 +260,8 @@ impl ProcessSystem for SpscSlice {
     const NAME: &'static str = "tombolo-spsc-slice";
     const PRODUCERS_MAX: usize = 1;
     const LENDS: bool = true;
-    type Sender = Tx<tombolo::Spsc>;
-    type Receiver = RxInPlace<tombolo::Spsc, true>;
+    type Sender = Tx<tombolo::ends::Spsc>;
+    type Receiver = RxInPlace<tombolo::ends::Spsc, true>;
 
     fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure> {
         Spsc::sender(meeting)
@@ -277,8 +276,8 @@ impl ProcessSystem for Mpsc {
     const NAME: &'static str = "tombolo-mpsc";
     const PRODUCERS_MAX: usize = 4;
     const BATCHES: bool = true;
-    type Sender = Tx<tombolo::Mpsc>;
-    type Receiver = Rx<tombolo::Mpsc>;
+    type Sender = Tx<tombolo::ends::Mpsc>;
+    type Receiver = Rx<tombolo::ends::Mpsc>;
 
     fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure> {
         Tx::new(open(meeting)?.split_mpsc()?.0, meeting)

@@ -2,9 +2,10 @@
 
 use std::os::fd::OwnedFd;
 
+use tombolo::ends::Topology;
 use tombolo::{
-    Discipline, EventsRegion, Handle, MessagePacket, MpscConsumer, MpscProducer, OpenOptions,
-    Receiver, Rights, Sender, SpscReceiver, SpscSender, TryRecvError, TrySendError,
+    EventsRegion, Handle, MessagePacket, MpscConsumer, MpscProducer, OpenOptions, Receiver, Rights,
+    Sender, SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
 
 use crate::system::{Failure, HandingSystem, Meeting, relax};
@@ -29,13 +30,13 @@ fn open(meeting: &Meeting) -> Result<EventsRegion, Failure> {
     Ok(EventsRegion::open_path_with(path, OpenOptions::new().max_handles(HANDLES_MAX))?)
 }
 
-fn claimed<K: Discipline>(mut tx: Sender<K>) -> Result<Sender<K>, Failure> {
-    tx.claim()?;
+fn claimed<K: Topology>(mut tx: Sender<K>) -> Result<Sender<K>, Failure> {
+    tx.attach()?;
     Ok(tx)
 }
 
-fn listening<K: Discipline>(mut rx: Receiver<K>) -> Result<Receiver<K>, Failure> {
-    rx.claim()?;
+fn listening<K: Topology>(mut rx: Receiver<K>) -> Result<Receiver<K>, Failure> {
+    rx.attach()?;
     Ok(rx)
 }
 
@@ -43,11 +44,7 @@ fn duplicate(one: &Handle) -> Result<Handle, Failure> {
     Ok(one.duplicate(Rights::SAME_RIGHTS)?)
 }
 
-fn send<K: Discipline>(
-    tx: &mut Sender<K>,
-    number: u64,
-    handles: Vec<Handle>,
-) -> Result<(), Failure> {
+fn send<K: Topology>(tx: &mut Sender<K>, number: u64, handles: Vec<Handle>) -> Result<(), Failure> {
     let mut packet = MessagePacket::from(&number.to_le_bytes());
     packet.handles = handles;
     loop {
@@ -60,7 +57,7 @@ fn send<K: Discipline>(
     }
 }
 
-fn receive<K: Discipline>(rx: &mut Receiver<K>) -> Result<(u64, Vec<Handle>), Failure> {
+fn receive<K: Topology>(rx: &mut Receiver<K>) -> Result<(u64, Vec<Handle>), Failure> {
     loop {
         match rx.try_recv() {
             Ok(MessagePacket { data, handles, .. }) => {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tombolo::{CreatePolicy, EventsRegion, OpenOptions};
+use tombolo::options::CreatePolicy;
+use tombolo::{EventsRegion, OpenOptions};
 
 use crate::system::{Failure, Meeting, SoloSystem};
 

@@ -1,6 +1,7 @@
 //! Ends of lanes, one for each sender, between processes.
 
-use tombolo::{EventsRegion, MpscOrder, MpscProducer, OpenOptions};
+use tombolo::options::MpscOrder;
+use tombolo::{EventsRegion, MpscProducer, OpenOptions};
 
 use super::ends::{Rx, Tx};
 use crate::system::{Failure, Look, Meeting, ProcessSystem, Receive};
@@ -25,7 +26,7 @@ const LONG: usize = 4096;
 /// A receiving end whose process also owns lanes on which nothing is sent.
 #[derive(Debug)]
 pub struct RxBesideIdle {
-    rx: Rx<tombolo::Mpsc>,
+    rx: Rx<tombolo::ends::Mpsc>,
     #[expect(dead_code, reason = "held for being owned")]
     idle: Vec<MpscProducer>,
 }
@@ -55,8 +56,8 @@ impl ProcessSystem for Lanes {
     const NAME: &'static str = "tombolo-lanes";
     const PRODUCERS_MAX: usize = 4;
     const BATCHES: bool = true;
-    type Sender = Tx<tombolo::Mpsc>;
-    type Receiver = Rx<tombolo::Mpsc>;
+    type Sender = Tx<tombolo::ends::Mpsc>;
+    type Receiver = Rx<tombolo::ends::Mpsc>;
 
     fn sender(meeting: &Meeting) -> Result<Self::Sender, Failure> {
         Tx::new(open(meeting, Self::PRODUCERS_MAX)?.split_mpsc()?.0, meeting)
@@ -70,7 +71,7 @@ impl ProcessSystem for Lanes {
 impl ProcessSystem for ManyLanes {
     const NAME: &'static str = "tombolo-lanes-256";
     const PRODUCERS_MAX: usize = BUSY;
-    type Sender = Tx<tombolo::Mpsc>;
+    type Sender = Tx<tombolo::ends::Mpsc>;
     type Receiver = RxBesideIdle;
 
     fn takes(meeting: &Meeting) -> bool {
@@ -84,7 +85,7 @@ impl ProcessSystem for ManyLanes {
     fn receiver(meeting: &Meeting) -> Result<Self::Receiver, Failure> {
         let (tx, rx) = open(meeting, MANY)?.split_mpsc()?;
         let mut idle = vec![tx; MANY - BUSY];
-        idle.iter_mut().try_for_each(MpscProducer::claim)?;
+        idle.iter_mut().try_for_each(MpscProducer::attach)?;
         Ok(RxBesideIdle { rx: Rx::new(rx, meeting)?, idle })
     }
 }

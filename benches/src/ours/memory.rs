@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
-use tombolo::{Discipline, EventsRegion, Receiver, Sender};
+use tombolo::ends::Topology;
+use tombolo::{EventsRegion, Receiver, Sender};
 
 use crate::place::Directory;
 use crate::system::Failure;
@@ -73,7 +74,7 @@ pub(crate) fn look() -> Result<Memory, Failure> {
 }
 
 /// Of each send, and of each receive into a buffer.
-fn allocations<K: Discipline>(
+fn allocations<K: Topology>(
     tx: &mut Sender<K>,
     rx: &mut Receiver<K>,
 ) -> Result<(f64, f64), Failure> {

@@ -408,7 +408,7 @@ mod tests {
     fn an_endpoint_is_on_the_robust_list_for_as_long_as_it_is_owned() {
         let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
         let (mut tx, _) = region.split_spsc().unwrap();
-        tx.claim().unwrap();
+        tx.attach().unwrap();
         let region = region.shared();
         let liveness = slot_u32(region, 1, offset_of!(Slot, liveness));
         if matches!(running().unwrap().lock().start, Start::Done(None)) {

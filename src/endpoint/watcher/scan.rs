@@ -428,7 +428,7 @@ mod tests {
         assert!(staged::in_child(|| {
             let mut regions = paths.each_ref().map(|path| EventsRegion::open_path(path).unwrap());
             let mut ends = regions.each_mut().map(|region| region.split_spsc().unwrap().0);
-            ends.iter_mut().for_each(|end| end.claim().unwrap());
+            ends.iter_mut().for_each(|end| end.attach().unwrap());
             file.set_len(0).unwrap();
             assert!(ends[1].try_send(b"notice").is_err());
             let count = Arc::<AtomicU32>::default();

@@ -138,7 +138,7 @@ fn take_turn(path: &Path, index: u8, sent: &mut u64, received: &mut u64) -> Resu
     exchange(mpsc.0, spsc.1, sent, received)
 }
 
-fn exchange<S: tombolo::Discipline, R: tombolo::Discipline>(
+fn exchange<S: tombolo::ends::Topology, R: tombolo::ends::Topology>(
     mut tx: tombolo::Sender<S>,
     mut rx: tombolo::Receiver<R>,
     sent: &mut u64,

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tombolo::crash::POINTS;
+use tombolo::ends::Topology;
 use tombolo::inspect::Image;
-use tombolo::{
-    CreatePolicy, Discipline, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError,
-};
+use tombolo::options::CreatePolicy;
+use tombolo::{EventsRegion, OpenOptions, Receiver, Sender, TryRecvError};
 
 use crate::{Failure, Process, Report, Role, Run, Setting, figures, required, scratch};
 
@@ -226,15 +226,15 @@ fn live(arguments: &[String]) -> Result<(), Failure> {
     let mut region = EventsRegion::open_path_with(path, options)?;
     let (mut tx, mut rx) = region.split_spsc()?;
     let (mut producer, mut consumer) = region.split_mpsc()?;
-    tx.claim()?;
-    rx.claim()?;
-    producer.claim()?;
-    consumer.claim()?;
+    tx.attach()?;
+    rx.attach()?;
+    producer.attach()?;
+    consumer.attach()?;
     pass_some(&mut tx, &mut rx)?;
     pass_some(&mut producer, &mut consumer)
 }
 
-fn pass_some<K: Discipline>(tx: &mut Sender<K>, rx: &mut Receiver<K>) -> Result<(), Failure> {
+fn pass_some<K: Topology>(tx: &mut Sender<K>, rx: &mut Receiver<K>) -> Result<(), Failure> {
     for number in SINGLE {
         tx.try_send(&number.to_le_bytes())?;
     }
@@ -270,7 +270,7 @@ fn follow(arguments: &[String]) -> Result<(), Failure> {
 }
 
 /// Receives what is there: numbers without a gap.
-fn receive_all<K: Discipline>(receiver: &mut Receiver<K>) -> Result<Range<u64>, Failure> {
+fn receive_all<K: Topology>(receiver: &mut Receiver<K>) -> Result<Range<u64>, Failure> {
     let mut left: Option<Range<u64>> = None;
     loop {
         let message = match receiver.try_recv() {
@@ -289,12 +289,12 @@ fn receive_all<K: Discipline>(receiver: &mut Receiver<K>) -> Result<Range<u64>, 
 }
 
 /// Passes one message more.
-fn pass_one<K: Discipline>(
+fn pass_one<K: Topology>(
     sender: &mut Sender<K>,
     receiver: &mut Receiver<K>,
 ) -> Result<(), Failure> {
-    sender.send_deadline(b"and on", PATIENCE)?;
-    let message = receiver.recv_deadline(PATIENCE)?;
+    sender.send_timeout(b"and on", PATIENCE)?;
+    let message = receiver.recv_timeout(PATIENCE)?;
     if message.data != b"and on" {
         return Err(format!("{message:?} arrived").into());
     }

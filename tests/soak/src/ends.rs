@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use tombolo::options::{Disconnect, MpscOrder};
 use tombolo::{
-    Disconnect, EventsRegion, MpscConsumer, MpscOrder, MpscProducer, OpenOptions, RecvError,
-    SendError, SpscReceiver, SpscSender, TryRecvError, TrySendError,
+    EventsRegion, MpscConsumer, MpscProducer, OpenOptions, RecvError, SendError, SpscReceiver,
+    SpscSender, TryRecvError, TrySendError,
 };
 use tombolo_abi::RingKind;
 
@@ -115,8 +116,8 @@ impl AnySender {
             _ => Self::Spsc(region.split_spsc()?.0),
         };
         match &mut sender {
-            Self::Spsc(sender) => sender.claim()?,
-            Self::Mpsc(sender) => sender.claim()?,
+            Self::Spsc(sender) => sender.attach()?,
+            Self::Mpsc(sender) => sender.attach()?,
         }
         Ok(sender)
     }
@@ -172,8 +173,8 @@ impl AnyReceiver {
             _ => Self::Spsc(region.split_spsc()?.1),
         };
         match &mut receiver {
-            Self::Spsc(receiver) => receiver.claim()?,
-            Self::Mpsc(receiver) => receiver.claim()?,
+            Self::Spsc(receiver) => receiver.attach()?,
+            Self::Mpsc(receiver) => receiver.attach()?,
         }
         Ok(receiver)
     }

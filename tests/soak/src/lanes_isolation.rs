@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use std::{hint, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tombolo::{Disconnect, EventsRegion, MpscOrder, OpenOptions, RecvTimeoutError};
+use tombolo::options::{Disconnect, MpscOrder};
+use tombolo::{EventsRegion, OpenOptions, RecvTimeoutError};
 
 use crate::clock::{now_ns, until};
 use crate::content::word_at;
@@ -211,13 +212,13 @@ fn time(arguments: &[String]) -> Result<(), Failure> {
     let (directory, count): (PathBuf, u64) = (required(arguments, 0)?, required(arguments, 1)?);
     let words = words(&directory)?;
     let (mut sender, _) = join(&directory.join("region").to_string_lossy())?.split_mpsc()?;
-    sender.claim()?;
+    sender.attach()?;
     let received = words.word(RECEIVER, NUMBER);
     let mut times = Vec::with_capacity(count as usize * 8);
     for number in 1..=count {
         let message = [0u64, number].map(u64::to_le_bytes);
         let began = now_ns();
-        sender.send_deadline(message.as_flattened(), PATIENCE)?;
+        sender.send_timeout(message.as_flattened(), PATIENCE)?;
         let deadline = Instant::now() + PATIENCE;
         while received.load(Acquire) < number {
             hint::spin_loop();
@@ -235,13 +236,13 @@ fn disturb(arguments: &[String]) -> Result<(), Failure> {
     let (directory, line): (PathBuf, usize) = (required(arguments, 0)?, required(arguments, 1)?);
     let words = words(&directory)?;
     let (mut sender, _) = join(&directory.join("region").to_string_lossy())?.split_mpsc()?;
-    sender.claim()?;
+    sender.attach()?;
     let mut message = vec![0; LONG];
     message[..8].copy_from_slice(&(line as u64).to_le_bytes());
     for number in 1u64.. {
         message[8..16].copy_from_slice(&number.to_le_bytes());
         words.word(line, SENDING).store(1, Release);
-        sender.send_deadline(&message, PATIENCE * 3)?;
+        sender.send_timeout(&message, PATIENCE * 3)?;
         words.word(line, SENDING).store(0, Release);
     }
     Ok(())
@@ -256,7 +257,7 @@ fn receive(arguments: &[String]) -> Result<(), Failure> {
     let mut room = vec![0; LONG];
     let mut last = [0; KILLED + 1];
     while words.word(RECEIVER, OVER).load(Acquire) == 0 {
-        match receiver.recv_into_deadline(&mut room, Duration::from_millis(20)) {
+        match receiver.recv_into_timeout(&mut room, Duration::from_millis(20)) {
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => continue,
             Err(error) => return Err(error.into()),

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use tombolo::{Disconnect, EventsRegion, MpscOrder, OpenOptions, TryRecvError};
+use tombolo::options::{Disconnect, MpscOrder};
+use tombolo::{EventsRegion, OpenOptions, TryRecvError};
 
 use crate::content::word_at;
 use crate::figures;
@@ -71,7 +72,7 @@ fn send(arguments: &[String]) -> Result<(), Failure> {
         message[8..16].copy_from_slice(&number.to_le_bytes());
         message[16..].fill(number as u8 ^ producer as u8);
         let len = LEN_MIN + rng.below(LEN_MAX - LEN_MIN as u64 + 1) as usize;
-        sender.send_deadline(&message[..len], PATIENCE)?;
+        sender.send_timeout(&message[..len], PATIENCE)?;
     }
     Ok(())
 }
@@ -86,7 +87,7 @@ fn receive(arguments: &[String]) -> Result<(), Failure> {
     let (mut changes, mut last, mut bytes) = (0, 0, 0);
     let mut room = [0; LEN_MAX as usize];
     for _ in 0..count * PRODUCERS {
-        let len = receiver.recv_into_deadline(&mut room, PATIENCE)?;
+        let len = receiver.recv_into_timeout(&mut room, PATIENCE)?;
         let message = room.get(..len).filter(|message| message.len() >= LEN_MIN);
         let message = message.ok_or_else(|| format!("a message of {len} bytes"))?;
         let (producer, number) = (word_at(message, 0), word_at(message, 8));

@@ -26,6 +26,8 @@ mod lock_look;
 mod no_membarrier;
 mod openers;
 mod order;
+#[path = "../../support/parts.rs"]
+mod parts;
 mod peer_death;
 mod process;
 mod producer_kills;

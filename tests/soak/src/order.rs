@@ -151,7 +151,7 @@ fn send(arguments: &[String]) -> Result<(), Failure> {
     let mut rng = Rng::new(!content.rng(0).number());
     let mut region = join(&path)?;
     let (mut sender, _) = region.split_mpsc()?;
-    sender.claim()?;
+    sender.attach()?;
     start_together(&words)?;
     let mut batch = Batch::default();
     let mut sent = 0;
@@ -207,7 +207,7 @@ fn receive(arguments: &[String]) -> Result<(), Failure> {
     let mut incoming = Incoming::new(seed);
     let mut room = [0; LEN_MAX];
     for _ in 0..count * PRODUCERS as u64 {
-        let len = receiver.recv_into_deadline(&mut room, PATIENCE)?;
+        let len = receiver.recv_into_timeout(&mut room, PATIENCE)?;
         incoming.judge(&room[..len])?;
     }
     match receiver.try_recv() {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tombolo::{Discipline, Sender, SpscSender};
+use tombolo::ends::Topology;
+use tombolo::{Sender, SpscSender};
 
 use crate::Failure;
 
@@ -60,13 +61,13 @@ impl Batch {
     ///
     /// # Errors
     /// Where the ring stays full, or is damaged.
-    pub(crate) fn send<K: Discipline>(&self, sender: &mut Sender<K>) -> Result<(), Failure> {
+    pub(crate) fn send<K: Topology>(&self, sender: &mut Sender<K>) -> Result<(), Failure> {
         let starts = std::iter::once(&0).chain(&self.ends);
         let spans = starts.zip(&self.ends);
         let messages: Vec<_> = spans.map(|(start, end)| &self.bytes[*start..*end]).collect();
         match messages[..] {
-            [message] => sender.send_deadline(message, PATIENCE)?,
-            _ => sender.send_batch_deadline(&messages, PATIENCE)?,
+            [message] => sender.send_timeout(message, PATIENCE)?,
+            _ => sender.send_batch_timeout(&messages, PATIENCE)?,
         }
         Ok(())
     }
@@ -78,7 +79,7 @@ impl Batch {
 /// As [`Batch::send`].
 pub(crate) fn send_in_place(sender: &mut SpscSender, message: &[u8]) -> Result<(), Failure> {
     let spare = sender.max_message().min(message.len() + message.len() / 2) - message.len();
-    let mut claim = sender.claim_record_deadline(message.len() + spare, PATIENCE)?;
+    let mut claim = sender.reserve_timeout(message.len() + spare, PATIENCE)?;
     let (first, second) = message.split_at(message.len() / 2);
     claim.write_at(first.len(), second)?;
     claim.write_at(0, first)?;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tombolo::inspect::{Health, Image};
-use tombolo::{CreatePolicy, EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};
+use tombolo::options::CreatePolicy;
+use tombolo::{EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};
 use tombolo_abi::{RingControl, RingEntry, RingKind};
 
 use crate::content::{Content, MESSAGE_LEN_MAX};
@@ -196,7 +197,7 @@ impl Incoming {
 
     fn take_copies(&mut self, count: u64) -> Result<(), Failure> {
         for _ in 0..count {
-            let len = self.receiver.recv_into_deadline(&mut self.room, PATIENCE)?;
+            let len = self.receiver.recv_into_timeout(&mut self.room, PATIENCE)?;
             judge(&self.content, self.next, &self.room[..len])?;
             self.bytes += len as u64;
             self.next += 1;
@@ -208,7 +209,7 @@ impl Incoming {
     fn take_in_place(&mut self, count: u64) -> Result<(), Failure> {
         let mut expected = None;
         for _ in 0..count {
-            let record = self.receiver.recv_ref_deadline(PATIENCE)?;
+            let record = self.receiver.recv_ref_timeout(PATIENCE)?;
             let (position, len) = (record.position(), record.copy_to(&mut self.room)?);
             judge(&self.content, self.next, &self.room[..len])?;
             drop(record);

@@ -131,9 +131,9 @@ fn take<'a>(
     room: &'a mut [u8],
 ) -> Result<&'a [u8], Failure> {
     let len = if number.is_multiple_of(2) {
-        receiver.recv_into_deadline(room, PATIENCE)?
+        receiver.recv_into_timeout(room, PATIENCE)?
     } else {
-        receiver.recv_ref_deadline(PATIENCE)?.copy_to(room)?
+        receiver.recv_ref_timeout(PATIENCE)?.copy_to(room)?
     };
     Ok(&room[..len])
 }

@@ -8,8 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
+use tombolo::EventsRegion;
 use tombolo::inspect::{Health, Image};
-use tombolo::{CreatePolicy, EventsRegion};
+use tombolo::options::CreatePolicy;
 use tombolo_abi::{HEADER_LEN, Header, MAGIC, RegionState, header_crc, parse_header};
 
 use super::opener::options;

@@ -11,7 +11,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tombolo::{CreatePolicy, Discipline, Disconnect, EventsRegion, OpenOptions, Receiver};
+use tombolo::ends::Topology;
+use tombolo::options::{CreatePolicy, Disconnect};
+use tombolo::{EventsRegion, OpenOptions, Receiver};
 
 use crate::{Failure, Role, required};
 
@@ -130,9 +132,9 @@ impl Part {
 }
 
 /// Receives what an opener of the region `wanted` sends.
-fn check<K: Discipline>(receiver: &mut Receiver<K>, wanted: [u8; 16]) -> Result<(), Failure> {
+fn check<K: Topology>(receiver: &mut Receiver<K>, wanted: [u8; 16]) -> Result<(), Failure> {
     receiver.set_disconnect(Disconnect::Never); // one has sent and gone, and the next has not come yet
-    let found = receiver.recv_deadline(PATIENCE)?.data;
+    let found = receiver.recv_timeout(PATIENCE)?.data;
     if found == wanted {
         return Ok(());
     }

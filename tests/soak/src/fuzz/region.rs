@@ -5,11 +5,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use tempfile::TempDir;
+use tombolo::ends::Topology;
 use tombolo::inspect::{Health, Image};
-use tombolo::{
-    CreatePolicy, Discipline, Error, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError,
-    TrySendError,
-};
+use tombolo::options::CreatePolicy;
+use tombolo::{Error, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError, TrySendError};
 use tombolo_abi::{
     HEADER_LEN, Header, RingControl, RingEntry, Slot, header_crc, parse_entries, parse_header,
 };
@@ -185,7 +184,7 @@ fn use_it(path: &Path, outcomes: &mut Outcomes) -> Result<(), Error> {
     Ok(())
 }
 
-fn send<K: Discipline>(sender: &mut Sender<K>) -> &'static str {
+fn send<K: Topology>(sender: &mut Sender<K>) -> &'static str {
     match sender.try_send(b"one more").and_then(|()| sender.try_send_batch(&[b"and", b"two"])) {
         Ok(_) => "sent",
         Err(TrySendError::Full(())) => "full",
@@ -195,7 +194,7 @@ fn send<K: Discipline>(sender: &mut Sender<K>) -> &'static str {
     }
 }
 
-fn receive<K: Discipline>(receiver: &mut Receiver<K>) -> &'static str {
+fn receive<K: Topology>(receiver: &mut Receiver<K>) -> &'static str {
     for _ in 0..RECEIVED_MAX {
         match receiver.try_recv() {
             Ok(message) if message.data.len() > CAPACITY as usize => return "too long",

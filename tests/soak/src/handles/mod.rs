@@ -23,7 +23,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
-use tombolo::{EventsRegion, MpscOrder, OpenOptions};
+use tombolo::options::MpscOrder;
+use tombolo::{EventsRegion, OpenOptions};
 use tombolo_abi::RingKind;
 
 use self::cast::{Cast, Toll, Wanted, points};

@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tombolo::{Discipline, Disconnect, Error, Receiver, RecordRef, RecvTimeoutError};
+use tombolo::ends::Topology;
+use tombolo::options::Disconnect;
+use tombolo::{Error, Receiver, RecordRef, RecvTimeoutError};
 use tombolo_abi::RingKind;
 
 use super::content::Content;
@@ -29,14 +31,14 @@ pub(super) fn receive(arguments: &[String]) -> Result<(), Failure> {
     }
 }
 
-fn run<K: Discipline>(rx: &mut Receiver<K>, arguments: Arguments) -> Result<(), Failure> {
+fn run<K: Topology>(rx: &mut Receiver<K>, arguments: Arguments) -> Result<(), Failure> {
     let Arguments { directory, life, mut rng, .. } = arguments;
     let notes = File::options().append(true).create(true).open(directory.join("received"))?;
-    soon(|| rx.claim())?;
+    soon(|| rx.attach())?;
     rx.set_disconnect(Disconnect::Never); // killed senders come back
     let before = open_count()?;
     loop {
-        match rx.recv_ref_deadline(A_WHILE) {
+        match rx.recv_ref_timeout(A_WHILE) {
             Ok(record) => take(record, &notes, life, &mut rng)?,
             Err(RecvTimeoutError::Timeout) if directory.join("stop").exists() => break,
             Err(RecvTimeoutError::Timeout) => {}
@@ -59,7 +61,7 @@ fn take(
     receiver: u64,
     rng: &mut Rng,
 ) -> Result<(), Failure> {
-    let content = Content::from_bytes(&record.to_vec())?;
+    let content = Content::from_bytes(&record.to_vec()?)?;
     let mut note = |what| {
         let handles = content.count() as u64;
         let (sender, number) = (content.life, content.number);

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use tombolo::{Discipline, SendTimeoutError, Sender};
+use tombolo::ends::Topology;
+use tombolo::{SendTimeoutError, Sender};
 use tombolo_abi::RingKind;
 
 use super::content::Content;
@@ -29,8 +30,8 @@ pub(super) fn send(arguments: &[String]) -> Result<(), Failure> {
     }
 }
 
-fn run<K: Discipline>(tx: &mut Sender<K>, mut arguments: Arguments) -> Result<(), Failure> {
-    soon(|| tx.claim())?;
+fn run<K: Topology>(tx: &mut Sender<K>, mut arguments: Arguments) -> Result<(), Failure> {
+    soon(|| tx.attach())?;
     let fifo = File::options().write(true).open(arguments.directory.join("witness"))?;
     let notes = File::create(arguments.directory.join(format!("sent-{}", arguments.life)))?;
     let mut before = None;
@@ -58,14 +59,14 @@ fn run<K: Discipline>(tx: &mut Sender<K>, mut arguments: Arguments) -> Result<()
 }
 
 /// Tries until it is sent. What comes back has all its handles.
-fn send_whole<K: Discipline>(
+fn send_whole<K: Topology>(
     tx: &mut Sender<K>,
     content: Content,
     fifo: &File,
 ) -> Result<(), Failure> {
     let mut packet = content.packet(fifo)?;
     loop {
-        match tx.try_send_packet_deadline(packet, A_WHILE) {
+        match tx.send_packet_timeout(packet, A_WHILE) {
             Ok(()) => return Ok(()),
             Err(SendTimeoutError::Disconnected(back)) if back.handles.len() == content.count() => {
                 packet = back;
@@ -82,7 +83,7 @@ fn send_whole<K: Discipline>(
 }
 
 /// Lets a receiver come back, unless it takes longer than a while.
-fn wait_for_receiver<K: Discipline>(tx: &mut Sender<K>) -> Result<(), Failure> {
+fn wait_for_receiver<K: Topology>(tx: &mut Sender<K>) -> Result<(), Failure> {
     match tx.wait_for_peer(A_WHILE) {
         Ok(()) | Err(SendTimeoutError::Timeout(())) => Ok(()),
         Err(error) => Err(error.into()),

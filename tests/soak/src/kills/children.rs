@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use tombolo::ends::Topology;
 use tombolo::{
-    Discipline, MpscProducer, Receiver, RecordRef, RecvTimeoutError, SendTimeoutError, Sender,
-    SpscSender,
+    MpscProducer, Receiver, RecordRef, RecvTimeoutError, SendTimeoutError, Sender, SpscSender,
 };
 
 use tombolo_abi::RingKind;
@@ -80,7 +80,7 @@ pub(super) fn send(arguments: &[String]) -> Result<(), Failure> {
 /// How a message is sent that takes its time.
 type SendSlowly<K> = fn(&mut Sender<K>, &[u8]) -> Result<(), SendTimeoutError<usize>>;
 
-struct Outgoing<K: Discipline> {
+struct Outgoing<K: Topology> {
     sender: Sender<K>,
     slowly: SendSlowly<K>,
     content: Content,
@@ -88,7 +88,7 @@ struct Outgoing<K: Discipline> {
     room: Vec<u8>,
 }
 
-impl<K: Discipline> Outgoing<K> {
+impl<K: Topology> Outgoing<K> {
     fn run(mut self, first: u64, progress: &File) -> Result<(), Failure> {
         let mut next = first;
         loop {
@@ -104,8 +104,8 @@ impl<K: Discipline> Outgoing<K> {
         let spans = self.write(numbers.clone());
         let messages: Vec<_> = spans.iter().map(|span| &self.room[span.clone()]).collect();
         let sent = match way {
-            Way::Single => self.sender.send_deadline(messages[0], PATIENCE).map_err(count_zero),
-            Way::Batch => self.sender.send_batch_deadline(&messages, PATIENCE),
+            Way::Single => self.sender.send_timeout(messages[0], PATIENCE).map_err(count_zero),
+            Way::Batch => self.sender.send_batch_timeout(&messages, PATIENCE),
             Way::Slow => (self.slowly)(&mut self.sender, messages[0]),
         };
         match sent {
@@ -144,7 +144,7 @@ fn count_zero(error: SendTimeoutError) -> SendTimeoutError<usize> {
 /// Builds a message in place, with pauses that a kill is likely to meet.
 fn send_slowly(sender: &mut SpscSender, message: &[u8]) -> Result<(), SendTimeoutError<usize>> {
     let failed = |source| SendTimeoutError::Failed { message: 0, source };
-    let mut claim = sender.claim_record_deadline(message.len(), PATIENCE).map_err(count_zero)?;
+    let mut claim = sender.reserve_timeout(message.len(), PATIENCE).map_err(count_zero)?;
     let piece = message.len().div_ceil(PIECES);
     for (index, bytes) in message.chunks(piece).enumerate() {
         claim.write_at(index * piece, bytes).map_err(failed)?;
@@ -155,7 +155,7 @@ fn send_slowly(sender: &mut SpscSender, message: &[u8]) -> Result<(), SendTimeou
 
 /// Sends a message to a lane, which lends no room: it takes only as long as copying does.
 fn send_long(sender: &mut MpscProducer, message: &[u8]) -> Result<(), SendTimeoutError<usize>> {
-    sender.send_deadline(message, PATIENCE).map_err(count_zero)
+    sender.send_timeout(message, PATIENCE).map_err(count_zero)
 }
 
 /// Receives until it is killed: path, seed, log, which receiver, kind of ring.
@@ -184,7 +184,7 @@ impl Incoming {
         Ok(Self { content, log: Log::open(log)?, mark, room, number: 0 })
     }
 
-    fn run<K: Discipline>(mut self, mut receiver: Receiver<K>) -> Result<(), Failure> {
+    fn run<K: Topology>(mut self, mut receiver: Receiver<K>) -> Result<(), Failure> {
         loop {
             self.wait_for_one(&mut receiver)?;
             if self.number.is_multiple_of(4) {
@@ -194,8 +194,8 @@ impl Incoming {
     }
 
     /// Takes one message. A sender that is gone comes back.
-    fn wait_for_one<K: Discipline>(&mut self, receiver: &mut Receiver<K>) -> Result<(), Failure> {
-        match receiver.recv_ref_deadline(PATIENCE) {
+    fn wait_for_one<K: Topology>(&mut self, receiver: &mut Receiver<K>) -> Result<(), Failure> {
+        match receiver.recv_ref_timeout(PATIENCE) {
             Ok(record) => return self.note(&record),
             Err(RecvTimeoutError::Disconnected) => {}
             Err(error) => return Err(error.into()),
@@ -204,7 +204,7 @@ impl Incoming {
     }
 
     /// Takes what is there, a few messages at most.
-    fn drain<K: Discipline>(&mut self, receiver: &mut Receiver<K>) -> Result<(), Failure> {
+    fn drain<K: Topology>(&mut self, receiver: &mut Receiver<K>) -> Result<(), Failure> {
         let mut outcome = Ok(());
         receiver.drain(plan::DRAINED_MAX, |record| {
             if outcome.is_ok() {

@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tombolo::{Discipline, EventsRegion, MpscOrder, OpenOptions, Receiver, Sender};
+use tombolo::ends::Topology;
+use tombolo::options::MpscOrder;
+use tombolo::{EventsRegion, OpenOptions, Receiver, Sender};
 use tombolo_abi::RingKind;
 
 use super::children::Progress;
@@ -269,11 +271,11 @@ fn pass_one(path: &Path, kind: RingKind) -> Result<(), Failure> {
     }
 }
 
-fn pass_through<K: Discipline>(ends: (Sender<K>, Receiver<K>)) -> Result<(), Failure> {
+fn pass_through<K: Topology>(ends: (Sender<K>, Receiver<K>)) -> Result<(), Failure> {
     let (mut sender, mut receiver) = ends;
-    sender.send_deadline(b"the last", PATIENCE)?;
+    sender.send_timeout(b"the last", PATIENCE)?;
     let mut room = [0; 64];
-    let len = receiver.recv_into_deadline(&mut room, PATIENCE)?;
+    let len = receiver.recv_into_timeout(&mut room, PATIENCE)?;
     match &room[..len] {
         b"the last" => Ok(()),
         other => Err(format!("received {other:?} at the end").into()),

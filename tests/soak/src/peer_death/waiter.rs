@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use tombolo::{Disconnect, RecvError, SendError};
+use tombolo::options::Disconnect;
+use tombolo::{RecvError, SendError};
 
 use super::notes::Notes;
 use crate::ends::{AnyReceiver, AnySender, EIGHTH_LEN, End, Side};

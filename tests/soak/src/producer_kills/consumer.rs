@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tombolo::{Disconnect, RecvTimeoutError};
+use tombolo::RecvTimeoutError;
+use tombolo::options::Disconnect;
 
 use super::notes::{Notes, Phase};
 use super::plan;
@@ -27,7 +28,7 @@ pub(super) fn receive(arguments: &[String]) -> Result<(), Failure> {
     let mut room = [0; MESSAGE_LEN_MAX];
     loop {
         let ended = notes.has_reached(Phase::Ended); // before looking: nothing comes after it
-        match receiver.recv_into_deadline(&mut room, SLICE) {
+        match receiver.recv_into_timeout(&mut room, SLICE) {
             Ok(len) => {
                 let (life, number) = judge(&content, &room[..len], &mut received)?;
                 notes.receive(life, number);

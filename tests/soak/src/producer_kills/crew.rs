@@ -4,7 +4,8 @@ use std::mem;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
-use tombolo::{EventsRegion, MpscOrder, OpenOptions};
+use tombolo::options::MpscOrder;
+use tombolo::{EventsRegion, OpenOptions};
 
 use super::notes::{Life, Notes, Phase};
 use super::waits::Waits;

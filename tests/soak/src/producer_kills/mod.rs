@@ -17,7 +17,7 @@ mod waits;
 use std::thread;
 use std::time::Duration;
 
-use tombolo::MpscOrder;
+use tombolo::options::MpscOrder;
 
 use crate::{Failure, Report, Rng, Role, Run, Setting, Size};
 use crew::{Aim, Crew};

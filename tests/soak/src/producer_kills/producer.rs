@@ -25,7 +25,7 @@ pub(super) fn send(arguments: &[String]) -> Result<(), Failure> {
     let life = required(arguments, 4)?;
     let mut region = join(&path)?;
     let (mut sender, _) = region.split_mpsc()?;
-    sender.claim()?;
+    sender.attach()?;
     let mut outgoing = Outgoing {
         sender,
         content: Content::new(seed),

@@ -51,7 +51,7 @@ impl<K: Kind> Play<K> {
         }
         self.note(context, "receiver attached");
         let (_, mut end) = K::split(region)?;
-        end.claim()?;
+        end.attach()?;
         self.rx = Some(Rx { end, senders: Acquaintance::new(!self.txs.is_empty()) });
         self.txs.iter().for_each(|tx| tx.receivers.meet());
         Ok(())
@@ -131,7 +131,7 @@ impl<K: Kind> Play<K> {
         }
         self.note(context, "sender attached");
         let (mut end, _) = K::split(region)?;
-        end.claim()?;
+        end.attach()?;
         let receivers = Acquaintance::new(self.rx.is_some());
         self.add_sender(Tx { end, line: 0, receivers })
     }
@@ -145,7 +145,7 @@ impl<K: Kind> Play<K> {
         let Some(mut end) = K::clone_of(&tx.end) else { return Ok(()) };
         let shared = tx.receivers.clone();
         self.note(context, "clone");
-        end.claim()?;
+        end.attach()?;
         if self.has_lanes() {
             let receivers = Acquaintance::new(self.rx.is_some());
             return self.add_sender(Tx { end, line: 0, receivers });
@@ -181,14 +181,14 @@ impl<K: Kind> Play<K> {
     ) -> Result<(), Failure> {
         self.note(context, "end taken");
         let (mut tx, mut rx) = K::split(region)?;
-        match rx.claim() {
+        match rx.attach() {
             Err(Error::Busy { role: "receiver", .. }) if self.rx.is_some() => {}
             other => return Err(format!("a second receiver: {other:?}").into()),
         }
         if self.has_place() {
             return Ok(());
         }
-        match tx.claim() {
+        match tx.attach() {
             Err(Error::Busy { role: "sender", .. }) if !self.has_left() => Ok(()),
             Err(Error::LaneNotEmpty { ring }) if self.is_left(ring) => {
                 self.count(context, "lane not empty");

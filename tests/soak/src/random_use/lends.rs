@@ -73,13 +73,13 @@ impl<K: Kind> Play<K> {
     }
 
     fn borrow_for(&mut self, what: Use, context: &mut Context) -> Result<(), Failure> {
-        let calls = ["try_recv_ref", "recv_ref_deadline", "recv_ref"];
+        let calls = ["try_recv_ref", "recv_ref_timeout", "recv_ref"];
         let (call, wait) = (self.draw_call(context, &calls, 1), self.wait());
         self.note_receive(context, call, &format!(", {what:?}"));
         let Some(mut rx) = self.rx.take() else { return Ok(()) };
         let borrowed = match call {
             "try_recv_ref" => rx.end.try_recv_ref().map_err(Missed::from),
-            "recv_ref_deadline" => rx.end.recv_ref_deadline(wait).map_err(Missed::from),
+            "recv_ref_timeout" => rx.end.recv_ref_timeout(wait).map_err(Missed::from),
             _ => rx.end.recv_ref().map_err(Missed::from),
         };
         let used = borrowed.map(|record| self.use_record(record, what, context));
@@ -117,9 +117,9 @@ impl<K: Kind> Play<K> {
             }
             Use::Read => {
                 let mut bytes = Vec::new();
-                record.for_each_chunk(|chunk| bytes.extend_from_slice(chunk));
+                record.for_each_chunk(|chunk| bytes.extend_from_slice(chunk))?;
                 let mut tail = vec![0; record.len()];
-                let read = record.read_at(record.len() / 2, &mut tail);
+                let read = record.read_at(record.len() / 2, &mut tail)?;
                 record.check()?;
                 self.check_bytes(context, &bytes)?;
                 if tail[..read] != bytes[record.len() / 2..] {
@@ -149,7 +149,7 @@ impl<K: Kind> Play<K> {
 
     /// Judges a record, all but its handles, and gives its line.
     fn check_record(&self, record: &RecordRef<'_>, context: &Context) -> Result<usize, Failure> {
-        let line = self.check_bytes(context, &record.to_vec())?;
+        let line = self.check_bytes(context, &record.to_vec()?)?;
         let (_, front) = self.front_of(record.len())?;
         let found = (record.ring(), record.position(), record.handle_count(), record.is_empty());
         let wanted = (self.lines[line].ring, front.position, front.files.len(), record.is_empty());

@@ -3,14 +3,15 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use tombolo::{Discipline, Error, EventsRegion, Mpsc, Receiver, Sender, Spsc};
+use tombolo::ends::{Mpsc, Spsc, Topology};
+use tombolo::{Error, EventsRegion, Receiver, Sender};
 
 use super::context::Context;
 use super::model::{Line, Queued};
 use crate::Failure;
 
 /// The kinds of ends.
-pub(super) trait Kind: Discipline {
+pub(super) trait Kind: Topology {
     /// Both ends of a region's ring.
     fn split(region: &mut EventsRegion) -> Result<(Sender<Self>, Receiver<Self>), Error>;
 

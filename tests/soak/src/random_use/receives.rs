@@ -1,6 +1,6 @@
 //! Receiving into buffers, new ones or one's own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tombolo::{Error, Handle, RecvError, RecvTimeoutError, TryRecvError};
 
@@ -8,6 +8,7 @@ use super::context::Context;
 use super::play::{Kind, Play};
 use super::sends::LONG;
 use crate::Failure;
+use crate::parts::ReceiveParts;
 
 /// Why nothing came.
 #[derive(Debug)]
@@ -103,14 +104,14 @@ impl<K: Kind> Play<K> {
     }
 
     fn receive_new(&mut self, context: &mut Context) -> Result<(), Failure> {
-        let calls = ["try_recv", "recv_timeout", "recv_deadline", "recv", "iter"];
+        let calls = ["try_recv", "recv_timeout", "recv_until", "recv", "iter"];
         let (call, wait) = (self.draw_call(context, &calls, 2), self.wait());
         self.note_receive(context, call, "");
         let Some(rx) = &mut self.rx else { return Ok(()) };
         let received = match call {
             "try_recv" => rx.end.try_recv().map_err(Missed::from),
             "recv_timeout" => rx.end.recv_timeout(wait).map_err(Missed::from),
-            "recv_deadline" => rx.end.recv_deadline(wait).map_err(Missed::from),
+            "recv_until" => rx.end.recv_timeout(Instant::now() + wait).map_err(Missed::from),
             "recv" => rx.end.recv().map_err(Missed::from),
             _ => match rx.end.iter().next() {
                 Some(received) => received.map_err(Missed::Failed),
@@ -153,14 +154,14 @@ impl<K: Kind> Play<K> {
 
     fn receive_into(&mut self, context: &mut Context) -> Result<(), Failure> {
         let mut buffer = vec![0; self.draw_buffer(context)];
-        let calls = ["try_recv_into", "recv_into_deadline", "recv_into"];
+        let calls = ["try_recv_into", "recv_into_timeout", "recv_into"];
         let (call, wait) = (self.draw_call(context, &calls, 1), self.wait());
         self.note_receive(context, call, &format!(", {} bytes", buffer.len()));
         let Some(rx) = &mut self.rx else { return Ok(()) };
         let received = match call {
             "try_recv_into" => rx.end.try_recv_into(&mut buffer).map_err(Missed::from),
-            "recv_into_deadline" => {
-                rx.end.recv_into_deadline(&mut buffer, wait).map_err(Missed::from)
+            "recv_into_timeout" => {
+                rx.end.recv_into_timeout(&mut buffer, wait).map_err(Missed::from)
             }
             _ => rx.end.recv_into(&mut buffer).map_err(Missed::from),
         };
@@ -175,7 +176,7 @@ impl<K: Kind> Play<K> {
 
     fn receive_parts(&mut self, context: &mut Context) -> Result<(), Failure> {
         let len = self.draw_buffer(context);
-        let calls = ["try_recv_parts", "recv_parts_deadline", "recv_parts"];
+        let calls = ["try_recv_parts", "recv_parts_timeout", "recv_parts"];
         let call = self.draw_call(context, &calls, 1);
         self.receive_parts_by(call, len, context)
     }
@@ -210,8 +211,8 @@ impl<K: Kind> Play<K> {
                 end.try_recv_parts_or_discard(bytes, places).map_err(Missed::from)
             }
             "try_recv_parts" => end.try_recv_parts(bytes, places).map_err(Missed::from),
-            "recv_parts_deadline" => {
-                end.recv_parts_deadline(bytes, places, wait).map_err(Missed::from)
+            "recv_parts_timeout" => {
+                end.recv_parts_timeout(bytes, places, wait).map_err(Missed::from)
             }
             _ => end.recv_parts(bytes, places).map_err(Missed::from),
         };

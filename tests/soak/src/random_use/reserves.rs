@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tombolo::{Claim, Error, Spsc};
+use tombolo::ends::Spsc;
+use tombolo::{Error, Reservation};
 
 use super::context::Context;
 use super::model::Fit;
@@ -54,9 +55,9 @@ impl Play<Spsc> {
         let end = &mut self.txs[0].end;
         let wait = if fit == Fit::Surely { LONG } else { Duration::ZERO };
         let claim = match call {
-            0 => end.try_claim_record(claimed).map_err(Split::split),
-            1 => end.claim_record_deadline(claimed, wait).map_err(Split::split),
-            _ => end.claim_record(claimed).map_err(Split::split),
+            0 => end.try_reserve(claimed).map_err(Split::split),
+            1 => end.reserve_timeout(claimed, wait).map_err(Split::split),
+            _ => end.reserve(claimed).map_err(Split::split),
         };
         let used = claim.map(|claim| (claim.len(), use_claim(claim, what, &message)));
         let (found, is_sent) = match used {
@@ -80,7 +81,7 @@ impl Play<Spsc> {
 }
 
 /// Uses a claim, and gives whether that sent a message.
-fn use_claim(mut claim: Claim<'_>, what: Use, message: &[u8]) -> Result<bool, Failure> {
+fn use_claim(mut claim: Reservation<'_>, what: Use, message: &[u8]) -> Result<bool, Failure> {
     let half = message.len() / 2;
     match what {
         Use::Fill => {

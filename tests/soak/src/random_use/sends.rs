@@ -1,6 +1,6 @@
 //! Sending: bytes, batches, packets with handles.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tombolo::{Error, MessagePacket, SendError, SendTimeoutError, TrySendError};
 
@@ -23,7 +23,6 @@ pub(super) enum Refused {
     Full,
     Disconnected,
     NoReceiver,
-    Handles,
     Failed(Error),
 }
 
@@ -38,7 +37,6 @@ impl<T> Split<T> for TrySendError<T> {
             Self::Full(message) => (Refused::Full, message),
             Self::Disconnected(message) => (Refused::Disconnected, message),
             Self::NoReceiver(message) => (Refused::NoReceiver, message),
-            Self::Handles { message, .. } => (Refused::Handles, message),
             Self::Failed { message, source } => (Refused::Failed(source), message),
             Self::Contended { pid, .. } => return Err(format!("contended by {pid}").into()),
             _ => return Err("an unknown refusal".into()),
@@ -52,7 +50,6 @@ impl<T> Split<T> for SendTimeoutError<T> {
             Self::Timeout(message) => (Refused::Full, message),
             Self::Disconnected(message) => (Refused::Disconnected, message),
             Self::NoReceiver(message) => (Refused::NoReceiver, message),
-            Self::Handles { message, .. } => (Refused::Handles, message),
             Self::Failed { message, source } => (Refused::Failed(source), message),
             _ => return Err("an unknown refusal".into()),
         })
@@ -63,7 +60,6 @@ impl<T> Split<T> for SendError<T> {
     fn split(self) -> Result<(Refused, T), Failure> {
         Ok(match self {
             Self::Disconnected(message) => (Refused::Disconnected, message),
-            Self::Handles { message, .. } => (Refused::Handles, message),
             Self::Failed { message, source } => (Refused::Failed(source), message),
             _ => return Err("an unknown refusal".into()),
         })
@@ -159,7 +155,7 @@ impl<K: Kind> Play<K> {
         let message = if is_too_long { vec![0; len] } else { context.message(number, len) };
         let fit = if is_too_long { Fit::No } else { self.fit(tx, len, false) };
         let may_wait = fit == Fit::Surely || is_too_long;
-        let calls = ["try_send", "send_timeout", "send_deadline", "send"];
+        let calls = ["try_send", "send_timeout", "send_until", "send"];
         let call = calls[context.rng.below(if may_wait { 4 } else { 3 }) as usize];
         let wait = if may_wait { LONG } else { Duration::ZERO };
         self.note_send(context, call, tx, number, len, fit);
@@ -167,7 +163,7 @@ impl<K: Kind> Play<K> {
         let sent = match call {
             "try_send" => split(end.try_send(&message))?,
             "send_timeout" => split(end.send_timeout(&message, wait))?,
-            "send_deadline" => split(end.send_deadline(&message, wait))?,
+            "send_until" => split(end.send_timeout(&message, Instant::now() + wait))?,
             _ => split(end.send(&message))?,
         };
         if is_too_long {
@@ -302,7 +298,7 @@ impl<K: Kind> Play<K> {
             slices[context.rng.below(count as u64) as usize] = &too_long;
         }
         let may_wait = *fits.start() == count || is_too_long;
-        let calls = ["try_send_batch", "send_batch_deadline", "send_batch"];
+        let calls = ["try_send_batch", "send_batch_timeout", "send_batch"];
         let call = calls[context.rng.below(if may_wait { 3 } else { 2 }) as usize];
         let name = self.name;
         context.trace(|| format!("{name}: {call} {tx}: {numbers:?}, lengths {lens:?}, {fits:?}"));
@@ -313,8 +309,8 @@ impl<K: Kind> Play<K> {
                 Ok(sent) => (sent, None),
                 Err(error) => (0, Some(error.split()?.0)),
             },
-            "send_batch_deadline" => {
-                of_batch(end.send_batch_deadline(&slices, Duration::ZERO), count)?
+            "send_batch_timeout" => {
+                of_batch(end.send_batch_timeout(&slices, Duration::ZERO), count)?
             }
             _ => of_batch(end.send_batch(&slices), count)?,
         };
@@ -367,19 +363,15 @@ impl<K: Kind> Play<K> {
         let fit = self.fit(tx, len, count > 0);
         let has_receiver = count == 0 || self.rx.is_some();
         let may_wait = is_too_many || fit == Fit::Surely && has_receiver;
-        let calls =
-            ["try_send_packet", "send_packet_deadline", "try_send_packet_deadline", "send_packet"];
-        let call = calls[context.rng.below(if may_wait { 4 } else { 3 }) as usize];
+        let calls = ["try_send_packet", "send_packet_timeout", "send_packet"];
+        let call = calls[context.rng.below(if may_wait { 3 } else { 2 }) as usize];
         let wait = if may_wait { LONG } else { Duration::ZERO };
         self.note_send(context, call, tx, number, len, fit);
         let end = &mut self.txs[tx].end;
-        let (sent, gives_handles_back) = match call {
-            "try_send_packet" => (split(end.try_send_packet(packet))?, true),
-            "send_packet_deadline" => (split(end.send_packet_deadline(packet, wait))?, false),
-            "try_send_packet_deadline" => {
-                (split(end.try_send_packet_deadline(packet, wait))?, true)
-            }
-            _ => (split(end.send_packet(packet))?, false),
+        let sent = match call {
+            "try_send_packet" => split(end.try_send_packet(packet))?,
+            "send_packet_timeout" => split(end.send_packet_timeout(packet, wait))?,
+            _ => split(end.send_packet(packet))?,
         };
         let Err((refused, packet)) = sent else {
             if is_too_many || !has_receiver {
@@ -388,10 +380,9 @@ impl<K: Kind> Play<K> {
             return self.note_sent(tx, number, len, files, context);
         };
         context.content.check(number, &packet.data)?;
-        let given_back = if gives_handles_back { &files[..] } else { &[] };
-        context.check_handles(&packet.handles, given_back)?;
+        context.check_handles(&packet.handles, &files[..])?;
         match refused {
-            Refused::Handles if is_too_many && self.max_handles > 0 => {
+            Refused::Failed(Error::Handles { .. }) if is_too_many && self.max_handles > 0 => {
                 self.count(context, "too many handles");
                 Ok(())
             }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tombolo::ends::{Mpsc, Spsc};
 use tombolo::inspect::Image;
-use tombolo::{EventsRegion, Mpsc, MpscOrder, OpenOptions, RecvTimeoutError, Spsc, wait_any};
+use tombolo::options::MpscOrder;
+use tombolo::{EventsRegion, OpenOptions, RecvTimeoutError, wait_any};
 use tombolo_abi::{RingControl, RingEntry, RingKind};
 
 use super::context::Context;
@@ -228,7 +230,7 @@ fn play<K: Kind>(
     region: &mut EventsRegion,
 ) -> Result<Play<K>, Failure> {
     let first = lines.first().ok_or("a region without a ring")?.0;
-    let ring = K::split(region)?.1.ring();
+    let ring = K::split(region)?.0.ring();
     let lines = lines
         .iter()
         .zip(ring..)

@@ -141,7 +141,7 @@ impl Rival {
     fn try_for(&mut self, pause: Duration) -> Result<(u64, Duration), Failure> {
         let end = Instant::now() + pause;
         let (mut tries, mut longest) = (0, Duration::ZERO);
-        self.sender.claim()?; // takes a while, the first time
+        self.sender.attach()?; // takes a while, the first time
         while tries == 0 || Instant::now() < end {
             let began = Instant::now();
             match self.sender.try_send(&self.first) {
@@ -168,7 +168,7 @@ impl Rival {
     /// As [`Self::wait_for`], with several messages.
     fn wait_for_batch(&mut self, timeout: Duration) -> Result<Duration, Failure> {
         let began = Instant::now();
-        let outcome = self.sender.send_batch_deadline(&[&self.first, &self.first], timeout);
+        let outcome = self.sender.send_batch_timeout(&[&self.first, &self.first], timeout);
         let outcome = outcome.map_err(|error| match error {
             SendTimeoutError::Failed { message: 0, source } => {
                 SendTimeoutError::Failed { message: (), source }
@@ -217,7 +217,7 @@ pub(super) fn receive(arguments: &[String]) -> Result<(), Failure> {
     let (_, mut receiver) = region.split_mpsc()?;
     let mut room = [0; LEN_MAX];
     while received != [HOLDERS, RIVALS] {
-        let len = receiver.recv_into_deadline(&mut room, PATIENCE)?;
+        let len = receiver.recv_into_timeout(&mut room, PATIENCE)?;
         let mark = judge(&contents, &room[..len], &mut received)?;
         words.word(RECEIVED_LINE, mark).store(received[mark], Release);
     }
