@@ -11,11 +11,10 @@ use crate::endpoint::interrupt::Until;
 use crate::endpoint::peer::Peer;
 use crate::ends::errors::TryRecvError;
 use crate::ends::lanes::{AllLanes, Lanes};
-use crate::ends::topology::Topology;
 use crate::error::Error;
 use crate::os::futex::Sleeping;
 use crate::region::Region;
-use crate::ring::{Consumer, Front, Nothing, Wakes};
+use crate::ring::{Consumer, Front, Wakes};
 use crate::wait::any::{Turn, Waited};
 use crate::wait::bell::{Bell, OneRing};
 use crate::wait::sleep::Sleep;
@@ -57,21 +56,6 @@ impl Claimed {
             false => None,
         };
         Ok(Self { end, consumer, intake, wakes, peer, bell, lanes, named: 0 })
-    }
-
-    /// The next message where nothing stands in the way, as `Receiver::take_at_once`.
-    #[inline(always)]
-    pub(crate) fn front_at_once<K: Topology>(&mut self) -> Result<Option<Front>, Nothing> {
-        let Self { end, consumer, peer, bell, lanes, .. } = self;
-        if !end.is_sound() {
-            return Ok(None);
-        }
-        match consumer.front_at_once(&end.ring) {
-            Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
-            Err(Nothing) if end.has_news(peer.known()) || !end.is_whole() => Ok(None),
-            Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
-            found => found,
-        }
     }
 
     pub(crate) fn front(&mut self) -> Result<Option<Front>, Error> {

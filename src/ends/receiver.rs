@@ -16,7 +16,6 @@ use crate::ends::record_ref::LentWhile;
 use crate::ends::record_ref::RecordRef;
 use crate::ends::topology::Topology;
 use crate::error::Error;
-use crate::mem::Payload;
 use crate::region::Region;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Front, Nothing};
@@ -206,8 +205,8 @@ impl<K: Topology> Receiver<K> {
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<RecordRef<'_>, RecvTimeoutError> {
-        let front = match self.claimed.as_mut().map(Claimed::front_at_once::<K>) {
-            Some(Ok(Some(front))) => front,
+        let front = match self.front_fast() {
+            Ok(Some(front)) => front,
             _ => self.front_until(deadline.into())?,
         };
         Ok(self.lend(front)?)
@@ -344,14 +343,30 @@ impl<K: Topology> Receiver<K> {
         self.region.entries()[self.index as usize].max_message as usize
     }
 
+    /// Fast path: the next message. `Err` if the ring is empty and there is nothing to tell; `None` if the
+    /// slow path must decide.
+    #[inline(always)]
+    fn front_fast(&mut self) -> Result<Option<Front>, Nothing> {
+        let Some(claimed) = &mut self.claimed else { return Ok(None) };
+        let Claimed { end, consumer, peer, bell, lanes, .. } = claimed;
+        if !end.is_sound() {
+            return Ok(None);
+        }
+        match consumer.front_at_once(&end.ring) {
+            Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
+            Err(Nothing) if end.has_news(peer.known()) || !end.is_whole() => Ok(None),
+            Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
+            found => found,
+        }
+    }
+
     /// Takes the next message into `room` where nothing stands in the way, and gives its length.
     /// `Err` where the ring is empty and there is nothing to tell; `None` where something is to be
     /// looked into.
     #[inline(always)]
     fn take_at_once(&mut self, room: &mut [u8]) -> Result<Option<usize>, Nothing> {
-        let Some(claimed) = &mut self.claimed else { return Ok(None) };
-        let Some(front) = claimed.front_at_once::<K>()? else { return Ok(None) };
-        let Claimed { end, consumer, wakes, .. } = claimed;
+        let Some(front) = self.front_fast()? else { return Ok(None) };
+        let Some(Claimed { end, consumer, wakes, .. }) = &mut self.claimed else { return Ok(None) };
         let Some(room) = room.get_mut(..front.payload_len()) else { return Ok(None) };
         consumer.copy_out(&end.ring, front, room);
         if !end.is_whole() {
@@ -395,9 +410,8 @@ impl<K: Topology> Receiver<K> {
         let lent = LentWhile::now();
         match &mut self.claimed {
             Some(Claimed { end, consumer, wakes, intake, .. }) => {
-                let position = consumer.head().wrapping_add(front.payload_offset());
-                let payload = Payload::new(&end.ring.memory, position, front.payload_len());
-                Ok(RecordRef::new(end, consumer, wakes, intake, front, payload, lent))
+                let position = consumer.head();
+                Ok(RecordRef::new(end, consumer, wakes, intake, (position, front), lent))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }
@@ -432,10 +446,10 @@ impl<K: Topology> Receiver<K> {
 
     #[inline(always)]
     fn try_front(&mut self) -> Result<Front, TryRecvError> {
-        match self.claimed.as_mut().map(Claimed::front_at_once::<K>) {
-            Some(Ok(Some(front))) => Ok(front),
-            Some(Err(Nothing)) => Err(TryRecvError::Empty),
-            _ => self.try_front_carefully(),
+        match self.front_fast() {
+            Ok(Some(front)) => Ok(front),
+            Err(Nothing) => Err(TryRecvError::Empty),
+            Ok(None) => self.try_front_carefully(),
         }
     }
 
