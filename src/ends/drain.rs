@@ -8,8 +8,8 @@ use tombolo_abi::RECORD_HEADER_LEN;
 use crate::carrier::intake::Intake;
 use crate::deadline::Deadline;
 use crate::endpoint::attached::Attached;
-use crate::ends::claimed::Claimed;
 use crate::ends::receiver::Receiver;
+use crate::ends::receiving::Receiving;
 use crate::ends::record_ref::LentWhile;
 use crate::ends::record_ref::RecordRef;
 use crate::ends::topology::Topology;
@@ -140,7 +140,7 @@ impl<K: Topology> Receiver<K> {
             record.free();
             count += 1;
         }
-        self.claimed_until(Deadline::PAST)?.end.check_whole()?;
+        self.receiving_until(Deadline::PAST)?.end.check_whole()?;
         Ok(count)
     }
 
@@ -152,8 +152,8 @@ impl<K: Topology> Receiver<K> {
         limit: usize,
         take: &mut impl FnMut(&RecordRef<'_>) -> F,
     ) -> (usize, bool) {
-        let Some(claimed) = &mut self.claimed else { return (0, false) };
-        let Claimed { end, consumer, intake, wakes, bell, .. } = claimed;
+        let Some(receiving) = &mut self.receiving else { return (0, false) };
+        let Receiving { end, consumer, intake, wakes, bell, .. } = receiving;
         if !end.is_sound() {
             return (0, false);
         }
