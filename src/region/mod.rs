@@ -14,6 +14,7 @@ mod plan;
 mod refusal;
 mod rendezvous;
 mod replace;
+mod request;
 pub(crate) mod slot_table;
 
 use std::os::fd::OwnedFd;
