@@ -263,16 +263,15 @@ impl<K: Topology> Sender<K> {
         deadline: impl Into<Deadline>,
     ) -> Result<(), SendTimeoutError<MessagePacket>> {
         let index = self.ring();
-        let sent = self
-            .check_handles(&packet)
-            .and_then(|()| self.until(deadline.into(), |sender| sender.attempt_packet(&packet)));
-        match sent {
-            Ok(()) => {
-                Handle::close_all(packet.handles);
-                Ok(())
-            }
-            Err(error) => Err(error.into_timeout_error(packet, index)),
+        let sent = match self.check_handles(&packet) {
+            Ok(()) => self.until(deadline.into(), |sender| sender.attempt_packet(&packet)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            return Err(error.into_timeout_error(packet, index));
         }
+        Handle::close_all(packet.handles);
+        Ok(())
     }
 
     /// Sends `packet` if there is room now and, where it has handles, somebody to take them. On failure

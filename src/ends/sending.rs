@@ -127,23 +127,24 @@ impl<K: Topology> Sending<K> {
         Ok(())
     }
 
+    /// Sends a message with handles.
     #[cold]
     pub(crate) fn carry(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
         self.check_len(packet.data.len())?;
         // Before connecting is tried: who begins to listen after that changes it.
         let seen = self.end.slot.region().membership().load(Acquire);
-        self.attempt(|sending| sending.carry_reconnecting(packet, seen))?;
+        self.attempt(|sending| {
+            let was_connected = sending.outgoing().is_connected();
+            match sending.carry_once(packet, seen) {
+                // That connection was broken: over a new one.
+                Err(NotSent::NoReceiver { .. }) if was_connected => {
+                    sending.carry_once(packet, seen)
+                }
+                sent => sent,
+            }
+        })?;
         self.end.slot.add(offset_of!(Slot, handles), packet.handles.len() as u64);
         Ok(())
-    }
-
-    /// Sends over the connection that there is, and over a new one where that is broken.
-    fn carry_reconnecting(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
-        let was_connected = self.outgoing().is_connected();
-        match self.carry_once(packet, seen) {
-            Err(NotSent::NoReceiver { .. }) if was_connected => self.carry_once(packet, seen),
-            sent => sent,
-        }
     }
 
     fn carry_once(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
