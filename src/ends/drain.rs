@@ -5,14 +5,10 @@ use std::ops::ControlFlow;
 
 use tombolo_abi::RECORD_HEADER_LEN;
 
-use crate::carrier::intake::Intake;
+use crate::carrier::Intake;
 use crate::deadline::Deadline;
-use crate::endpoint::attached::Attached;
-use crate::ends::receiver::Receiver;
-use crate::ends::receiving::Receiving;
-use crate::ends::record_ref::LentWhile;
-use crate::ends::record_ref::RecordRef;
-use crate::ends::topology::Topology;
+use crate::endpoint::Attached;
+use crate::ends::{LentWhile, Receiver, Receiving, RecordRef, Topology};
 use crate::error::Error;
 use crate::ring::{Consumer, Front, Run, Wakes};
 

@@ -11,12 +11,12 @@
 use std::mem::swap;
 use std::time::{Duration, Instant};
 
-use crate::endpoint::attached::{Attached, map_ring, position_of};
+use crate::endpoint::{Attached, map_ring, position_of};
 use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Attention, Consumer, Memory, Ring, Wakes};
-use crate::wait::bell::Incoming;
+use crate::wait::Incoming;
 
 /// Looks in a row that find a lane empty before its bit in the summary is cleared: so many that a
 /// lane in use is not cleared and set for each message.

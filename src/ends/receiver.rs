@@ -6,20 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::endpoint::interrupt::{Interrupter, Interrupts, Until};
-use crate::endpoint::meeting::{Disconnect, Peers};
-use crate::ends::errors::{RecvError, RecvTimeoutError, TryRecvError};
-use crate::ends::message::MessagePacket;
-use crate::ends::receiving::Receiving;
-use crate::ends::record_ref::LentWhile;
-use crate::ends::record_ref::RecordRef;
-use crate::ends::topology::Topology;
+use crate::endpoint::{Disconnect, Interrupter, Interrupts, Peers, Until};
+use crate::ends::{
+    LentWhile, MessagePacket, Receiving, RecordRef, RecvError, RecvTimeoutError, Topology,
+    TryRecvError,
+};
 use crate::error::Error;
 use crate::region::Region;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Front, Nothing};
-use crate::wait::sleep::wait_for_peer;
-use crate::wait::spin::{SPIN_MAX, Spin};
+use crate::wait::{SPIN_MAX, Spin, wait_for_peer};
 
 /// The receiving end of a ring: [`SpscReceiver`](crate::SpscReceiver) or
 /// [`MpscConsumer`](crate::MpscConsumer).

@@ -5,20 +5,14 @@ use std::time::Duration;
 
 use tombolo_abi::Role;
 
-use crate::carrier::intake::Intake;
-use crate::endpoint::attached::Attached;
-use crate::endpoint::interrupt::Until;
-use crate::endpoint::peer::Peer;
-use crate::ends::errors::TryRecvError;
-use crate::ends::lanes::{AllLanes, Lanes};
+use crate::carrier::Intake;
+use crate::endpoint::{Attached, Peer, Until};
+use crate::ends::{AllLanes, Lanes, TryRecvError};
 use crate::error::Error;
 use crate::os::futex::Sleeping;
 use crate::region::Region;
 use crate::ring::{Consumer, Front, Wakes};
-use crate::wait::any::{Turn, Waited};
-use crate::wait::bell::{Bell, OneRing};
-use crate::wait::sleep::Sleep;
-use crate::wait::spin::Spin;
+use crate::wait::{Bell, OneRing, Sleep, Spin, Turn, Waited};
 
 /// What a receiver has once it owns its endpoint.
 #[derive(Debug)]
@@ -252,7 +246,7 @@ mod tests {
 
     use super::*;
     use crate::carrier::HandOver;
-    use crate::endpoint::slot_table::slot_offset;
+    use crate::endpoint::slot_offset;
     use crate::ring::{Memory, Word};
     use crate::{
         Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, SpscReceiver,

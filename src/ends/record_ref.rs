@@ -5,10 +5,9 @@ use std::thread::panicking;
 
 use tombolo_abi::Slot;
 
-use crate::carrier::Wanted;
-use crate::carrier::intake::Intake;
-use crate::endpoint::attached::Attached;
-use crate::ends::message::MessagePacket;
+use crate::carrier::{Intake, Wanted};
+use crate::endpoint::Attached;
+use crate::ends::MessagePacket;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::mem::Payload;

@@ -7,10 +7,7 @@ use std::mem::offset_of;
 use tombolo_abi::Slot;
 
 use crate::deadline::Deadline;
-use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use crate::ends::sender::Sender;
-use crate::ends::sending::Sending;
-use crate::ends::topology::Spsc;
+use crate::ends::{NotSent, SendError, SendTimeoutError, Sender, Sending, Spsc, TrySendError};
 use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring::Reserved;
@@ -215,7 +212,7 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
-    use crate::endpoint::slot_table::slot_offset;
+    use crate::endpoint::slot_offset;
     use crate::error::Damage;
     use crate::ring::doorbell::{Look, look};
     use crate::{EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};

@@ -10,22 +10,19 @@ use tombolo_abi::{RingKind, Role, Slot};
 
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
-use crate::endpoint::attached::Attached;
-use crate::endpoint::interrupt::{Interrupter, Interrupts, Until};
-use crate::endpoint::meeting::{Disconnect, Peers};
-use crate::endpoint::peer::Peer;
-use crate::endpoint::slot::claim_until;
-use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use crate::ends::message::MessagePacket;
-use crate::ends::sending::{Sending, Shared};
-use crate::ends::topology::{Mpsc, Topology};
+use crate::endpoint::{
+    Attached, Disconnect, Interrupter, Interrupts, Peer, Peers, Until, claim_until,
+};
+use crate::ends::{
+    MessagePacket, Mpsc, NotSent, SendError, SendTimeoutError, Sending, Shared, Topology,
+    TrySendError,
+};
 use crate::error::Error;
 use crate::handle::{Handle, Through, check_moved};
 use crate::region::Region;
 use crate::ring::SendFast;
 use crate::ring::carry::Recount;
-use crate::wait::sleep::{GaveUp, sleep_for_peer, wait_for_peer};
-use crate::wait::spin::{SPIN_MAX, Spin};
+use crate::wait::{GaveUp, SPIN_MAX, Spin, sleep_for_peer, wait_for_peer};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).

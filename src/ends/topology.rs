@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering::Acquire;
 use crossbeam_utils::Backoff;
 use tombolo_abi::{LockWord, RingKind, Slot};
 
-use crate::endpoint::attached::Attached;
-use crate::endpoint::slot_table::pid_of_owner;
-use crate::ends::errors::NotSent;
+use crate::endpoint::{Attached, pid_of_owner};
+use crate::ends::NotSent;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::ring::{
