@@ -6,7 +6,7 @@ use core::fmt::{self, Write};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayoutError {
-    /// *Yours*: the file is something else. It was not touched.
+    /// *Fix the call*: the file is something else. It was not touched.
     BadMagic {
         /// Its first bytes, zero-filled.
         found: [u8; 8],
@@ -54,7 +54,7 @@ pub enum LayoutError {
         /// Bytes that the header claims.
         claimed_len: u64,
     },
-    /// *Damage*, or *yours* if it speaks of an option: a field has a value it must not have.
+    /// *Damage*, or *fix the call* if it speaks of an option: a field has a value it must not have.
     Field {
         /// The field, by its name in the layout table or in the options.
         field: &'static str,
@@ -67,7 +67,7 @@ pub enum LayoutError {
         /// The number that `wanted` speaks of.
         limit: u64,
     },
-    /// *Yours*: the region was made with another choice than the one asked for.
+    /// *Fix the call*: the region was made with another choice than the one asked for.
     Option {
         /// The option.
         option: &'static str,
