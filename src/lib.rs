@@ -99,6 +99,7 @@ pub mod handle;
 pub mod inspect;
 mod mem;
 pub mod object;
+pub mod options;
 mod os;
 mod region;
 mod ring;
@@ -115,13 +116,6 @@ pub use error::{Damage, Error};
 pub use handle::{Handle, HandleType, KoID, Rights};
 pub use region::{EventsRegion, OpenOptions};
 pub use tombolo_abi::{LayoutError, SharedLayout};
-
-pub mod options {
-    //! What regions and their ends are opened with, beside [`OpenOptions`](crate::OpenOptions).
-
-    pub use crate::endpoint::Disconnect;
-    pub use crate::region::{CreatePolicy, FileSystemPolicy, MpscOrder, OwnerPolicy, Prefault};
-}
 
 /// The programs in the README and beside it compile.
 #[cfg(doctest)]

@@ -271,7 +271,7 @@ mod tests {
         let region = EventsRegion::anonymous(options.mpsc_order(MpscOrder::PerProducer));
         let (mut tx, _) = region.unwrap().split_mpsc().unwrap();
         tx.attach().unwrap();
-        let end = tx.claimed_end().unwrap();
+        let end = tx.attached_end().unwrap();
         let region = end.slot.region();
         let lanes = end.group.rings.clone().map(|lane| map_ring(region, lane, end.index).unwrap());
         let lanes: Vec<_> = lanes.collect();
@@ -291,7 +291,7 @@ mod tests {
         let (mut tx, _) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
         tx.attach().unwrap();
         let damage = Damage::Position { word: "head", found: 7, against: "tail", other: 5 };
-        let error = tx.claimed_end().unwrap().damaged(damage);
+        let error = tx.attached_end().unwrap().damaged(damage);
         assert!(matches!(error, Error::Poisoned { position: 7, .. }), "{error:?}");
     }
 
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_file_that_was_cut_is_that_and_marks_no_damage() {
         of_a_cut_file(|rx| {
-            let end = &rx.claimed.as_ref().unwrap().end;
+            let end = &rx.receiving.as_ref().unwrap().end;
             end.ring.memory.load(Word::Data(0), Relaxed); // finds out
             assert!(matches!(end.damaged(DAMAGE), Error::RegionTooSmall { .. }));
             assert!(end.ring.is_open());

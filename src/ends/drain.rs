@@ -8,13 +8,12 @@ use tombolo_abi::RECORD_HEADER_LEN;
 use crate::carrier::intake::Intake;
 use crate::deadline::Deadline;
 use crate::endpoint::attached::Attached;
-use crate::ends::claimed::Claimed;
 use crate::ends::receiver::Receiver;
+use crate::ends::receiving::Receiving;
 use crate::ends::record_ref::LentWhile;
 use crate::ends::record_ref::RecordRef;
 use crate::ends::topology::Topology;
 use crate::error::Error;
-use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Run, Wakes};
 
 /// Most messages that are handed out before they are freed.
@@ -141,7 +140,7 @@ impl<K: Topology> Receiver<K> {
             record.free();
             count += 1;
         }
-        self.claimed_until(Deadline::PAST)?.end.check_whole()?;
+        self.receiving_until(Deadline::PAST)?.end.check_whole()?;
         Ok(count)
     }
 
@@ -153,8 +152,8 @@ impl<K: Topology> Receiver<K> {
         limit: usize,
         take: &mut impl FnMut(&RecordRef<'_>) -> F,
     ) -> (usize, bool) {
-        let Some(claimed) = &mut self.claimed else { return (0, false) };
-        let Claimed { end, consumer, intake, wakes, bell, .. } = claimed;
+        let Some(receiving) = &mut self.receiving else { return (0, false) };
+        let Receiving { end, consumer, intake, wakes, bell, .. } = receiving;
         if !end.is_sound() {
             return (0, false);
         }
@@ -165,7 +164,7 @@ impl<K: Topology> Receiver<K> {
         let mut lent = Lent { end, run: consumer.run(), consumer, wakes };
         while lent.run.count() < limit && lent.run.len() < len_max && lent.is_ours() {
             let Some((front, len)) = lent.run.front(&end.ring.memory, &rules) else { break };
-            if take(&lent.record(front, len, intake)).leaves() {
+            if take(&lent.record(front, intake)).leaves() {
                 is_left = true;
                 break;
             }
@@ -199,20 +198,11 @@ impl Lent<'_> {
     fn record<'b>(
         &'b mut self,
         front: Front,
-        len: u32,
         intake: &'b Option<Intake>,
     ) -> ManuallyDrop<RecordRef<'b>> {
-        let position = self.run.head().wrapping_add(RECORD_HEADER_LEN);
-        let payload = Payload::new(&self.end.ring.memory, position, len as usize);
-        ManuallyDrop::new(RecordRef::new(
-            self.end,
-            self.consumer,
-            self.wakes,
-            intake,
-            front,
-            payload,
-            LentWhile::Calm, // it is never dropped
-        ))
+        let position = self.run.head();
+        let lent = LentWhile::Calm; // it is never dropped
+        RecordRef::new(self.end, self.consumer, self.wakes, intake, (position, front), lent).held()
     }
 }
 

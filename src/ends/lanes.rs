@@ -291,9 +291,9 @@ mod tests {
 
     /// Looks at empty lanes, more often than it takes to clear their bits; no barrier is due.
     fn look_often(rx: &mut MpscConsumer, all_fence: bool) -> bool {
-        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
-        let (end, head) = (&claimed.end, claimed.consumer.head());
-        let lanes = claimed.lanes.as_mut().unwrap();
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        let (end, head) = (&receiving.end, receiving.consumer.head());
+        let lanes = receiving.lanes.as_mut().unwrap();
         lanes.last_barrier = Instant::now() + Duration::from_secs(3600);
         for _ in 0..2 * EMPTY_LOOKS {
             assert_eq!(lanes.next(end, head, all_fence), None);

@@ -1,16 +1,15 @@
 //! The ends of rings: sending, receiving, and what can go wrong.
 
-pub(crate) mod claimed;
 mod drain;
 pub(crate) mod errors;
-mod iter;
 mod lanes;
 mod message;
-mod packets;
 mod receiver;
+pub(crate) mod receiving;
 mod record_ref;
 mod reservation;
 mod sender;
+mod sending;
 mod split;
 pub(crate) mod topology;
 mod wait_any;
@@ -20,9 +19,8 @@ pub use drain::DrainFlow;
 pub use errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
-pub use iter::Iter;
 pub use message::MessagePacket;
-pub use receiver::Receiver;
+pub use receiver::{Iter, Receiver};
 pub use record_ref::RecordRef;
 pub use reservation::Reservation;
 pub use sender::Sender;

@@ -8,15 +8,13 @@ use std::time::Duration;
 use crate::deadline::Deadline;
 use crate::endpoint::interrupt::{Interrupter, Interrupts, Until};
 use crate::endpoint::meeting::{Disconnect, Peers};
-use crate::ends::claimed::Claimed;
 use crate::ends::errors::{RecvError, RecvTimeoutError, TryRecvError};
-use crate::ends::iter::Iter;
 use crate::ends::message::MessagePacket;
+use crate::ends::receiving::Receiving;
 use crate::ends::record_ref::LentWhile;
 use crate::ends::record_ref::RecordRef;
 use crate::ends::topology::Topology;
 use crate::error::Error;
-use crate::mem::Payload;
 use crate::region::Region;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Front, Nothing};
@@ -39,7 +37,7 @@ use crate::wait::spin::{SPIN_MAX, Spin};
 pub struct Receiver<K: Topology> {
     region: Arc<Region>,
     index: u32,
-    pub(crate) claimed: Option<Claimed>,
+    pub(crate) receiving: Option<Receiving>,
     spin_max: Duration,
     disconnect: Disconnect,
     pub(crate) interrupts: Interrupts,
@@ -52,8 +50,8 @@ impl<K: Topology> Receiver<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
         let (topology, not_shared) = (PhantomData, PhantomData);
         let (spin_max, disconnect, interrupts) = (SPIN_MAX, <_>::default(), <_>::default());
-        let claimed = None;
-        Self { region, index, claimed, spin_max, disconnect, interrupts, topology, not_shared }
+        let receiving = None;
+        Self { region, index, receiving, spin_max, disconnect, interrupts, topology, not_shared }
     }
 
     /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
@@ -67,7 +65,7 @@ impl<K: Topology> Receiver<K> {
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
     pub fn attach(&mut self) -> Result<(), Error> {
-        self.claimed_until(Deadline::PAST)?.end.check_usable()
+        self.receiving_until(Deadline::PAST)?.end.check_usable()
     }
 
     /// Takes the next message, waiting for it, with its handles.
@@ -206,8 +204,8 @@ impl<K: Topology> Receiver<K> {
         &mut self,
         deadline: impl Into<Deadline>,
     ) -> Result<RecordRef<'_>, RecvTimeoutError> {
-        let front = match self.claimed.as_mut().map(Claimed::front_at_once::<K>) {
-            Some(Ok(Some(front))) => front,
+        let front = match self.front_fast() {
+            Ok(Some(front)) => front,
             _ => self.front_until(deadline.into())?,
         };
         Ok(self.lend(front)?)
@@ -226,11 +224,11 @@ impl<K: Topology> Receiver<K> {
     /// The next message if there is one now; of departures nothing is said.
     #[cold]
     pub(crate) fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
-        let claimed = self.claimed_until(Deadline::PAST)?;
-        claimed.end.check_usable()?;
-        match claimed.front()? {
+        let receiving = self.receiving_until(Deadline::PAST)?;
+        receiving.end.check_usable()?;
+        match receiving.front()? {
             Some(front) => Ok(Some(front)),
-            None => claimed.front_behind_departed(),
+            None => receiving.front_behind_departed(),
         }
     }
 
@@ -261,8 +259,8 @@ impl<K: Topology> Receiver<K> {
     /// ```
     pub fn set_disconnect(&mut self, disconnect: Disconnect) {
         self.disconnect = disconnect;
-        if let Some(claimed) = &mut self.claimed {
-            claimed.peer.set_rule(disconnect);
+        if let Some(receiving) = &mut self.receiving {
+            receiving.peer.set_rule(disconnect);
         }
     }
 
@@ -286,7 +284,7 @@ impl<K: Topology> Receiver<K> {
     /// # Ok::<(), tombolo::Error>(())
     /// ```
     pub fn peers(&mut self) -> Result<Peers, Error> {
-        let end = &self.claimed_until(Deadline::PAST)?.end;
+        let end = &self.receiving_until(Deadline::PAST)?.end;
         end.check_usable()?;
         end.meeting.peers(&end.slot)
     }
@@ -301,8 +299,8 @@ impl<K: Topology> Receiver<K> {
         let deadline = deadline.into();
         self.attach_until(deadline)?;
         let until = Until { deadline, interrupts: &self.interrupts };
-        match &self.claimed {
-            Some(claimed) => Ok(wait_for_peer(&claimed.end, &claimed.peer, until)?),
+        match &self.receiving {
+            Some(receiving) => Ok(wait_for_peer(&receiving.end, &receiving.peer, until)?),
             None => Err(Error::ForkedChild.into()), // never: just attached
         }
     }
@@ -311,8 +309,8 @@ impl<K: Topology> Receiver<K> {
     /// on calls look for interrupts, and take the slow path for it; without, they cost nothing.
     pub fn interrupter(&mut self) -> Interrupter {
         let interrupter = self.interrupts.interrupter();
-        if let Some(claimed) = &self.claimed {
-            claimed.end.slot.note_interrupter();
+        if let Some(receiving) = &self.receiving {
+            receiving.end.slot.note_interrupter();
         }
         interrupter
     }
@@ -333,8 +331,8 @@ impl<K: Topology> Receiver<K> {
     /// ```
     pub fn set_spin_max(&mut self, longest: Duration) {
         self.spin_max = longest;
-        if let Some(claimed) = &mut self.claimed {
-            claimed.bell.spin = Spin::new(longest);
+        if let Some(receiving) = &mut self.receiving {
+            receiving.bell.spin = Spin::new(longest);
         }
     }
 
@@ -344,14 +342,32 @@ impl<K: Topology> Receiver<K> {
         self.region.entries()[self.index as usize].max_message as usize
     }
 
+    /// Fast path: the next message. `Err` if the ring is empty and there is nothing to tell; `None` if the
+    /// slow path must decide.
+    #[inline(always)]
+    fn front_fast(&mut self) -> Result<Option<Front>, Nothing> {
+        let Some(receiving) = &mut self.receiving else { return Ok(None) };
+        let Receiving { end, consumer, peer, bell, lanes, .. } = receiving;
+        if !end.is_sound() {
+            return Ok(None);
+        }
+        match consumer.front_at_once(&end.ring) {
+            Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
+            Err(Nothing) if end.has_news(peer.known()) || !end.is_whole() => Ok(None),
+            Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
+            found => found,
+        }
+    }
+
     /// Takes the next message into `room` where nothing stands in the way, and gives its length.
     /// `Err` where the ring is empty and there is nothing to tell; `None` where something is to be
     /// looked into.
     #[inline(always)]
     fn take_at_once(&mut self, room: &mut [u8]) -> Result<Option<usize>, Nothing> {
-        let Some(claimed) = &mut self.claimed else { return Ok(None) };
-        let Some(front) = claimed.front_at_once::<K>()? else { return Ok(None) };
-        let Claimed { end, consumer, wakes, .. } = claimed;
+        let Some(front) = self.front_fast()? else { return Ok(None) };
+        let Some(Receiving { end, consumer, wakes, .. }) = &mut self.receiving else {
+            return Ok(None);
+        };
         let Some(room) = room.get_mut(..front.payload_len()) else { return Ok(None) };
         consumer.copy_out(&end.ring, front, room);
         if !end.is_whole() {
@@ -372,7 +388,7 @@ impl<K: Topology> Receiver<K> {
 
     #[cold]
     fn take_a_little_later(&mut self, room: &mut [u8]) -> Option<usize> {
-        let Claimed { end, consumer, bell, lanes, .. } = self.claimed.as_mut()?;
+        let Receiving { end, consumer, bell, lanes, .. } = self.receiving.as_mut()?;
         if !end.is_sound() || K::MAY_HAVE_LANES && lanes.is_some() {
             return None; // the mapping may be another process's, or another lane have a message
         }
@@ -393,11 +409,10 @@ impl<K: Topology> Receiver<K> {
     #[inline(always)]
     pub(crate) fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
         let lent = LentWhile::now();
-        match &mut self.claimed {
-            Some(Claimed { end, consumer, wakes, intake, .. }) => {
-                let position = consumer.head().wrapping_add(front.payload_offset());
-                let payload = Payload::new(&end.ring.memory, position, front.payload_len());
-                Ok(RecordRef::new(end, consumer, wakes, intake, front, payload, lent))
+        match &mut self.receiving {
+            Some(Receiving { end, consumer, wakes, intake, .. }) => {
+                let position = consumer.head();
+                Ok(RecordRef::new(end, consumer, wakes, intake, (position, front), lent))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }
@@ -412,10 +427,10 @@ impl<K: Topology> Receiver<K> {
             match self.try_front() {
                 Err(TryRecvError::Empty) if !deadline.has_passed() => {
                     let until = Until { deadline, interrupts: &self.interrupts };
-                    let Some(claimed) = &mut self.claimed else {
+                    let Some(receiving) = &mut self.receiving else {
                         return Err(Error::ForkedChild.into()); // never: just attached
                     };
-                    claimed.wait(until)?;
+                    receiving.wait(until)?;
                 }
                 other => return Ok(other?),
             }
@@ -424,7 +439,7 @@ impl<K: Topology> Receiver<K> {
 
     /// Attaches for a call that waits until `deadline`, if that has not been done.
     fn attach_until(&mut self, deadline: Deadline) -> Result<(), RecvTimeoutError> {
-        match self.claimed_until(deadline).map(drop) {
+        match self.receiving_until(deadline).map(drop) {
             Err(_) if self.interrupts.take() => Err(RecvTimeoutError::Interrupted),
             attached => Ok(attached?),
         }
@@ -432,38 +447,81 @@ impl<K: Topology> Receiver<K> {
 
     #[inline(always)]
     fn try_front(&mut self) -> Result<Front, TryRecvError> {
-        match self.claimed.as_mut().map(Claimed::front_at_once::<K>) {
-            Some(Ok(Some(front))) => Ok(front),
-            Some(Err(Nothing)) => Err(TryRecvError::Empty),
-            _ => self.try_front_carefully(),
+        match self.front_fast() {
+            Ok(Some(front)) => Ok(front),
+            Err(Nothing) => Err(TryRecvError::Empty),
+            Ok(None) => self.try_front_carefully(),
         }
     }
 
     #[cold]
     fn try_front_carefully(&mut self) -> Result<Front, TryRecvError> {
-        let claimed = self.claimed_until(Deadline::PAST)?;
-        claimed.end.check_usable()?;
-        match claimed.front()? {
+        let receiving = self.receiving_until(Deadline::PAST)?;
+        receiving.end.check_usable()?;
+        match receiving.front()? {
             Some(front) => Ok(front),
-            None => claimed.empty(),
+            None => receiving.empty(),
         }
     }
 
     #[inline]
-    pub(crate) fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed, Error> {
-        if self.claimed.is_none() {
+    pub(crate) fn receiving_until(&mut self, deadline: Deadline) -> Result<&mut Receiving, Error> {
+        if self.receiving.is_none() {
             let spin = Spin::new(self.spin_max);
             let until = Until { deadline, interrupts: &self.interrupts };
-            let mut claimed = Claimed::claim(&self.region, self.index, spin, until)?;
-            claimed.peer.set_rule(self.disconnect);
+            let mut receiving = Receiving::attach(&self.region, self.index, spin, until)?;
+            receiving.peer.set_rule(self.disconnect);
             if self.interrupts.are_possible() {
-                claimed.end.slot.note_interrupter();
+                receiving.end.slot.note_interrupter();
             }
-            self.claimed = Some(claimed);
+            self.receiving = Some(receiving);
         }
-        match &mut self.claimed {
-            Some(claimed) => Ok(claimed),
+        match &mut self.receiving {
+            Some(receiving) => Ok(receiving),
             None => Err(Error::ForkedChild), // never: just filled where it was empty
         }
+    }
+}
+
+/// Messages as they come, see [`Receiver::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, K: Topology> {
+    receiver: &'a mut Receiver<K>,
+    is_over: bool,
+}
+
+impl<'a, K: Topology> Iter<'a, K> {
+    pub(crate) fn new(receiver: &'a mut Receiver<K>) -> Self {
+        Self { receiver, is_over: false }
+    }
+}
+
+impl<K: Topology> Iterator for Iter<'_, K> {
+    type Item = Result<MessagePacket, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        match self.receiver.recv() {
+            Ok(message) => Some(Ok(message)),
+            Err(RecvError::Disconnected | RecvError::Interrupted) => None,
+            Err(RecvError::Failed { source }) => {
+                // The message of these was taken: what comes behind it is in order.
+                let goes_on =
+                    matches!(source, Error::HandlesLost { .. } | Error::ProtocolViolation { .. });
+                self.is_over = !goes_on;
+                Some(Err(source))
+            }
+        }
+    }
+}
+
+impl<'a, K: Topology> IntoIterator for &'a mut Receiver<K> {
+    type Item = Result<MessagePacket, Error>;
+    type IntoIter = Iter<'a, K>;
+
+    fn into_iter(self) -> Iter<'a, K> {
+        self.iter()
     }
 }

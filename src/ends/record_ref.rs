@@ -38,7 +38,7 @@ use crate::ring::{Consumer, Front, Wakes};
 /// ```
 #[derive(Debug)]
 pub struct RecordRef<'a> {
-    payload: Payload<'a>,
+    position: u64,
     front: Front,
     end: &'a Attached,
     consumer: &'a mut Consumer,
@@ -66,18 +66,24 @@ impl LentWhile {
 }
 
 impl<'a> RecordRef<'a> {
-    /// Lends `front` of the ring at `end`, which has `payload`.
+    /// Lends `front`, which lies at `position` of the ring at `end`.
     #[inline(always)]
     pub(crate) fn new(
         end: &'a Attached,
         consumer: &'a mut Consumer,
         wakes: &'a Wakes,
         intake: &'a Option<Intake>,
-        front: Front,
-        payload: Payload<'a>,
+        (position, front): (u64, Front),
         lent: LentWhile,
     ) -> Self {
-        Self { payload, front, end, consumer, wakes, intake, lent }
+        Self { position, front, end, consumer, wakes, intake, lent }
+    }
+
+    /// Its bytes, in place.
+    #[inline]
+    fn payload(&self) -> Payload<'_> {
+        let start = self.position.wrapping_add(self.front.payload_offset());
+        Payload::new(&self.end.ring.memory, start, self.len())
     }
 
     /// The message's position in its ring, in bytes, not in messages: from one message to the next it grows by
@@ -86,7 +92,7 @@ impl<'a> RecordRef<'a> {
     /// same. It is compared by difference, as 64 bits wrap in the end.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.payload.position().wrapping_sub(self.front.payload_offset())
+        self.position
     }
 
     /// Index in the region's directory of the ring that it lies in: of lanes, the one of its producer.
@@ -99,7 +105,7 @@ impl<'a> RecordRef<'a> {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.payload.len()
+        self.front.payload_len()
     }
 
     /// Whether the message has no bytes, which is legal.
@@ -117,7 +123,7 @@ impl<'a> RecordRef<'a> {
     /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
     #[inline]
     pub fn copy_to(&self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let len = self.payload.copy_to(buffer)?;
+        let len = self.payload().copy_to(buffer)?;
         self.check()?;
         Ok(len)
     }
@@ -128,7 +134,7 @@ impl<'a> RecordRef<'a> {
     /// As [`Self::copy_to`], but for the first.
     #[inline]
     pub fn read_at(&self, offset: usize, buffer: &mut [u8]) -> Result<usize, Error> {
-        let len = self.payload.read_at(offset, buffer)?;
+        let len = self.payload().read_at(offset, buffer)?;
         self.check()?;
         Ok(len)
     }
@@ -161,7 +167,7 @@ impl<'a> RecordRef<'a> {
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
-        self.payload.as_ptr()
+        self.payload().as_ptr()
     }
 
     /// The message as a slice, without copying it. Ask [`Self::check`] behind the last look at it.
@@ -175,7 +181,7 @@ impl<'a> RecordRef<'a> {
     #[expect(unsafe_code, reason = "the one unsafe function that a user can call")]
     pub unsafe fn as_slice(&self) -> &[u8] {
         // SAFETY: that no process writes to the message is what the caller vouches for.
-        unsafe { self.payload.as_slice() }
+        unsafe { self.payload().as_slice() }
     }
 
     /// Whether what was read so far by [`Self::as_slice`] or [`Self::as_ptr`] was the message.

@@ -8,7 +8,8 @@ use tombolo_abi::Slot;
 
 use crate::deadline::Deadline;
 use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use crate::ends::sender::{self, Sender};
+use crate::ends::sender::Sender;
+use crate::ends::sending::Sending;
 use crate::ends::topology::Spsc;
 use crate::error::Error;
 use crate::mem::Payload;
@@ -23,7 +24,7 @@ use crate::ring::Reserved;
 /// Claim, commit and abort are Aeron's words for this.
 #[derive(Debug)]
 pub struct Reservation<'a> {
-    claimed: &'a mut sender::Claimed<Spsc>,
+    sending: &'a mut Sending<Spsc>,
     room: Option<Reserved>,
 }
 
@@ -81,16 +82,16 @@ impl Sender<Spsc> {
     /// Claims room where nothing stands in the way.
     #[inline(always)]
     fn reserve_fast(&mut self, len: usize) -> Option<Reserved> {
-        let sender::Claimed { end, producer, .. } = self.claimed()?;
+        let Sending { end, producer, .. } = self.sending()?;
         let may_be = end.is_sound() && len <= end.entry.max_message as usize;
         may_be.then(|| producer.window.reserve_fast(&end.ring, len as u32)).flatten()
     }
 
     #[cold]
     fn attempt_claim(&mut self, len: usize) -> Result<Reserved, NotSent> {
-        let claimed = self.usable()?;
-        claimed.check_len(len)?;
-        claimed.attempt(|sender::Claimed { end, producer, .. }| {
+        let sending = self.usable()?;
+        sending.check_len(len)?;
+        sending.attempt(|Sending { end, producer, .. }| {
             let room = producer.window.reserve(&end.ring, len as u32);
             room.map_err(|refusal| NotSent::of(end, refusal))
         })
@@ -98,22 +99,22 @@ impl Sender<Spsc> {
 
     #[inline(always)]
     fn lend(&mut self, room: Reserved) -> Result<Reservation<'_>, NotSent> {
-        match self.claimed() {
-            Some(claimed) => Ok(Reservation { claimed, room: Some(room) }),
+        match self.sending() {
+            Some(sending) => Ok(Reservation { sending, room: Some(room) }),
             None => Err(Error::ForkedChild.into()), // never: the room came from there
         }
     }
 }
 
 impl Reservation<'_> {
-    /// Bytes claimed.
+    /// Bytes sending.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.room.map_or(0, Reserved::payload_len)
     }
 
-    /// Whether no bytes were claimed, which is legal.
+    /// Whether no bytes were sending, which is legal.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -152,14 +153,14 @@ impl Reservation<'_> {
         Ok(filled)
     }
 
-    /// Where the claimed bytes lie, for filling them by other means. Valid for [`Self::len`] bytes
+    /// Where the sending bytes lie, for filling them by other means. Valid for [`Self::len`] bytes
     /// while the claim lives, in the process that made it.
     #[must_use]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.payload().as_ptr()
     }
 
-    /// Sends the message as long as it was claimed.
+    /// Sends the message as long as it was sending.
     ///
     /// # Errors
     /// [`Error::ForkedChild`] in a forked child, [`Error::Poisoned`], [`Error::LockLost`] or
@@ -170,16 +171,16 @@ impl Reservation<'_> {
         self.commit_len(len)
     }
 
-    /// Sends the first `len` bytes of what was claimed.
+    /// Sends the first `len` bytes of what was sending.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] where fewer were claimed; as [`Self::commit`]; nothing was sent.
+    /// [`Error::BufferTooSmall`] where fewer were sending; as [`Self::commit`]; nothing was sent.
     #[inline]
     pub fn commit_len(mut self, len: usize) -> Result<(), Error> {
         if len > self.len() {
             return Err(Error::BufferTooSmall { needed: len, room: self.len() });
         }
-        let sender::Claimed { end, producer, wakes, .. } = &mut *self.claimed;
+        let Sending { end, producer, wakes, .. } = &mut *self.sending;
         end.check_usable()?;
         if let Some(room) = self.room.take() {
             let Ok(_) = producer.produce(&end.ring, wakes, |window, ring| {
@@ -192,7 +193,7 @@ impl Reservation<'_> {
 
     #[inline]
     fn payload(&self) -> Payload<'_> {
-        let sender::Claimed { end, producer, .. } = &*self.claimed;
+        let Sending { end, producer, .. } = &*self.sending;
         let position =
             self.room.map_or(0, |room| producer.window.payload_position(&end.ring, room));
         Payload::new(&end.ring.memory, position, self.len())
@@ -203,8 +204,8 @@ impl Reservation<'_> {
 impl Drop for Reservation<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.room.is_some() && self.claimed.end.ring.memory.is_ours() {
-            self.claimed.end.slot.count(offset_of!(Slot, aborts));
+        if self.room.is_some() && self.sending.end.ring.memory.is_ours() {
+            self.sending.end.slot.count(offset_of!(Slot, aborts));
         }
     }
 }
@@ -278,8 +279,8 @@ mod tests {
         let (mut tx, mut rx) = ends();
         rx.attach().unwrap();
         let claim = tx.reserve(4).unwrap();
-        let tail = rx.claimed.as_ref().unwrap().consumer.head();
-        let ring = &rx.claimed.as_ref().unwrap().end.ring;
+        let tail = rx.receiving.as_ref().unwrap().consumer.head();
+        let ring = &rx.receiving.as_ref().unwrap().end.ring;
         ring.poison(Damage::Marked { code: 1 });
         assert!(matches!(claim.commit(), Err(Error::Poisoned { .. })));
         let look = look(ring, tail);
@@ -288,7 +289,7 @@ mod tests {
 
     /// A counter in the sender's slot.
     fn counter(tx: &SpscSender, offset: usize) -> u64 {
-        let slot = &tx.claimed_end().unwrap().slot;
+        let slot = &tx.attached_end().unwrap().slot;
         let offset = slot_offset(slot.region(), slot.identity().slot, offset);
         slot.region().mapping().word_u64(offset).load(Relaxed)
     }

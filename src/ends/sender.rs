@@ -3,13 +3,12 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::{offset_of, replace};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use tombolo_abi::{RingKind, Role, Slot};
 
 use crate::backoff::Backoff;
-use crate::carrier::Outgoing;
 use crate::deadline::Deadline;
 use crate::endpoint::attached::Attached;
 use crate::endpoint::interrupt::{Interrupter, Interrupts, Until};
@@ -17,14 +16,15 @@ use crate::endpoint::meeting::{Disconnect, Peers};
 use crate::endpoint::peer::Peer;
 use crate::endpoint::slot::claim_until;
 use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
+use crate::ends::message::MessagePacket;
+use crate::ends::sending::{Sending, Shared};
 use crate::ends::topology::{Mpsc, Topology};
 use crate::error::Error;
-use crate::mem::RingSpan;
+use crate::handle::{Handle, Through, check_moved};
 use crate::region::Region;
+use crate::ring::SendFast;
 use crate::ring::carry::Recount;
-use crate::ring::doorbell::{has_come, is_comfortable};
-use crate::ring::{NoRoom, Refusal, Ring, SendFast, Sent, Wakes, Window};
-use crate::wait::sleep::{GaveUp, sleep_for_peer, sleep_for_room, wait_for_peer};
+use crate::wait::sleep::{GaveUp, sleep_for_peer, wait_for_peer};
 use crate::wait::spin::{SPIN_MAX, Spin};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
@@ -42,7 +42,7 @@ pub struct Sender<K: Topology> {
     index: u32,
     /// The endpoint, shared by clones once one of them has claimed it.
     shared: Arc<Mutex<Option<Shared>>>,
-    claimed: Option<Claimed<K>>,
+    sending: Option<Sending<K>>,
     spin_max: Duration,
     disconnect: Disconnect,
     interrupts: Interrupts,
@@ -50,34 +50,8 @@ pub struct Sender<K: Topology> {
     not_shared: PhantomData<Cell<()>>,
 }
 
-/// Looks after room during which a sender that spins holds out for more than its message needs: 10
-/// to 50 microseconds, or as long as it spins.
-const PATIENCE: u32 = 1024;
-
 /// Messages of a batch that are looked at in one attempt.
 const BATCH_MAX: usize = 256;
-
-/// What clones share.
-#[derive(Clone, Debug)]
-struct Shared {
-    end: Arc<Attached>,
-    /// The connection for handles, which they use one after the other. To be locked before the ring's lock
-    /// is taken.
-    outgoing: Arc<Mutex<Outgoing>>,
-}
-
-/// What a sender has once it owns its endpoint.
-#[derive(Debug)]
-pub(crate) struct Claimed<K: Topology> {
-    pub(crate) end: Arc<Attached>,
-    pub(crate) outgoing: Arc<Mutex<Outgoing>>,
-    pub(crate) producer: K::Producer,
-    pub(crate) wakes: Wakes,
-    pub(crate) peer: Peer,
-    /// When to add up the handles under way.
-    pub(crate) recount: Recount,
-    spin: Spin,
-}
 
 impl<K: Topology> Sender<K> {
     pub(crate) fn new(region: Arc<Region>, index: u32) -> Self {
@@ -85,7 +59,7 @@ impl<K: Topology> Sender<K> {
             region,
             index,
             shared: Arc::default(),
-            claimed: None,
+            sending: None,
             spin_max: SPIN_MAX,
             disconnect: Disconnect::default(),
             interrupts: Interrupts::default(),
@@ -230,12 +204,109 @@ impl<K: Topology> Sender<K> {
         self.attempt_batch(messages).map_err(|error| error.into_try_error(()))
     }
 
+    /// Sends `packet`, waiting while there is no room, or, where it has handles, nobody to take them.
+    ///
+    /// Bytes and handles arrive together. On failure the error gives back the packet with all its handles.
+    ///
+    /// # Errors
+    /// As [`Self::send`]; [`Error::Handles`] for handles that no message takes;
+    /// [`Error::HandlesNotCarried`] if the region was made without `max_handles`; [`Error::Io`] if the
+    /// receiver could make no socket, with what the kernel told it. It tries again each second.
+    ///
+    /// # Cost
+    /// Without handles that of [`Self::send`]. With handles three system calls, the first to ask whether
+    /// the receiver lives, the last to close what was sent; one more for each of which nothing is known
+    /// yet, and four or so for the first message.
+    ///
+    /// # Source
+    /// Whole or nothing is `zx_channel_write`'s; keeping the handles of a message that was not sent is
+    /// Magenta's.
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// use std::fs::File;
+    /// use tombolo::{EventsRegion, Handle, MessagePacket, OpenOptions, Rights};
+    /// use tombolo::handle::HandleDisposition;
+    /// let mut region = EventsRegion::open_path_with(path, OpenOptions::new().max_handles(8))?;
+    /// let (mut tx, mut rx) = region.split_spsc()?;
+    /// rx.attach()?; // who receives handles must be there
+    /// tx.send_packet(MessagePacket::from(b"read this").handle(File::open("/proc/self/exe")?))?;
+    /// let mut message = rx.recv()?;
+    /// let file = File::from(message.handles.remove(0).into_fd());
+    /// assert!(file.metadata()?.is_file());
+    ///
+    /// // A list of dispositions says what is kept here, and what the receiver may do.
+    /// let kept = Handle::new(File::open("/proc/self/exe")?);
+    /// let mut list = [HandleDisposition::duplicate(&kept).rights(Rights::READ)];
+    /// let mut packet = MessagePacket::from(b"look, and pass it to nobody");
+    /// packet.handles = HandleDisposition::resolve_all(&mut list, &[])?;
+    /// tx.send_packet(packet)?;
+    /// assert_eq!(rx.recv()?.handles[0].rights(), Rights::READ);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn send_packet(&mut self, packet: MessagePacket) -> Result<(), SendError<MessagePacket>> {
+        Ok(self.send_packet_timeout(packet, Deadline::NEVER)?)
+    }
+
+    /// As [`Self::send_packet`], waiting until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::send_packet`]; [`SendTimeoutError::Timeout`] if there was no room until then,
+    /// [`SendTimeoutError::NoReceiver`] if no receiver was there to take the handles.
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn send_packet_timeout(
+        &mut self,
+        packet: MessagePacket,
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), SendTimeoutError<MessagePacket>> {
+        let index = self.ring();
+        let sent = match self.check_handles(&packet) {
+            Ok(()) => self.until(deadline.into(), |sender| sender.attempt_packet(&packet)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            return Err(error.into_timeout_error(packet, index));
+        }
+        Handle::close_all(packet.handles);
+        Ok(())
+    }
+
+    /// Sends `packet` if there is room now and, where it has handles, somebody to take them. On failure
+    /// the error has the packet with all its handles.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`]; [`TrySendError::NoReceiver`]; [`Error::Handles`]. The ring is
+    /// [`TrySendError::Full`] too where 256 handles are on their way through it, or the kernel takes no
+    /// more.
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn try_send_packet(
+        &mut self,
+        packet: MessagePacket,
+    ) -> Result<(), TrySendError<MessagePacket>> {
+        match self.check_handles(&packet).and_then(|()| self.attempt_packet(&packet)) {
+            Ok(()) => {
+                Handle::close_all(packet.handles);
+                Ok(())
+            }
+            Err(error) => Err(error.into_try_error(packet)),
+        }
+    }
+
+    /// The most handles of one message.
+    #[must_use]
+    pub fn max_handles(&self) -> usize {
+        self.region.entries()[self.ring() as usize].max_handles.into()
+    }
+
     /// Sets which receivers count as having been there, when none is alive: those that this sender met,
     /// unless this was called. Of a clone, as of the producer that it was made from at that time.
     pub fn set_disconnect(&mut self, disconnect: Disconnect) {
         self.disconnect = disconnect;
-        if let Some(claimed) = &mut self.claimed {
-            claimed.peer.set_rule(disconnect);
+        if let Some(sending) = &mut self.sending {
+            sending.peer.set_rule(disconnect);
         }
     }
 
@@ -274,8 +345,8 @@ impl<K: Topology> Sender<K> {
         let (deadline, index) = (deadline.into(), self.index);
         self.attach_until(deadline).map_err(|error| error.into_timeout_error((), index))?;
         let until = Until { deadline, interrupts: &self.interrupts };
-        match &self.claimed {
-            Some(claimed) => Ok(wait_for_peer(&claimed.end, &claimed.peer, until)?),
+        match &self.sending {
+            Some(sending) => Ok(wait_for_peer(&sending.end, &sending.peer, until)?),
             None => Err(GaveUp::Failed(Error::ForkedChild).into()), // never: just attached
         }
     }
@@ -285,8 +356,8 @@ impl<K: Topology> Sender<K> {
     /// without, they cost nothing.
     pub fn interrupter(&mut self) -> Interrupter {
         let interrupter = self.interrupts.interrupter();
-        if let Some(claimed) = &self.claimed {
-            claimed.end.slot.note_interrupter();
+        if let Some(sending) = &self.sending {
+            sending.end.slot.note_interrupter();
         }
         interrupter
     }
@@ -308,8 +379,8 @@ impl<K: Topology> Sender<K> {
     /// ```
     pub fn set_spin_max(&mut self, longest: Duration) {
         self.spin_max = longest;
-        if let Some(claimed) = &mut self.claimed {
-            claimed.spin = Spin::new(longest);
+        if let Some(sending) = &mut self.sending {
+            sending.spin = Spin::new(longest);
         }
     }
 
@@ -324,7 +395,7 @@ impl<K: Topology> Sender<K> {
     /// [`RecordRef::ring`](crate::RecordRef::ring) gives it.
     #[must_use]
     pub fn ring(&self) -> u32 {
-        self.claimed.as_ref().map_or(self.index, |claimed| claimed.end.index)
+        self.sending.as_ref().map_or(self.index, |sending| sending.end.index)
     }
 
     /// Fast path: sends `message` if nothing stands in the way. Returns `false`, having sent nothing, if
@@ -332,7 +403,7 @@ impl<K: Topology> Sender<K> {
     /// and then takes no more.
     #[inline(always)]
     fn send_fast(&mut self, message: &[u8]) -> bool {
-        let Some(Claimed { end, producer, wakes, .. }) = &mut self.claimed else { return false };
+        let Some(Sending { end, producer, wakes, .. }) = &mut self.sending else { return false };
         let sent = end.may_send_fast()
             && message.len() <= end.entry.max_message as usize
             && producer.send_fast(&end.ring, wakes, message, |sent| end.slot.count_sent(sent));
@@ -344,64 +415,94 @@ impl<K: Topology> Sender<K> {
 
     #[cold]
     pub(crate) fn attempt(&mut self, message: &[u8]) -> Result<(), NotSent> {
-        let claimed = self.usable()?;
-        claimed.produce(&[message], |window, ring| window.send(ring, message)).map(drop)
+        let sending = self.usable()?;
+        sending.produce(&[message], |window, ring| window.send(ring, message)).map(drop)
     }
 
     fn attempt_batch(&mut self, messages: &[&[u8]]) -> Result<usize, NotSent> {
         self.usable()?.produce(messages, |window, ring| window.send_batch(ring, messages))
     }
 
+    /// Judges the handles of `packet`. Nothing has happened before.
+    fn check_handles(&self, packet: &MessagePacket) -> Result<(), NotSent> {
+        if packet.handles.is_empty() {
+            return Ok(());
+        }
+        let (ring, limit) = (self.ring(), self.max_handles() as u16);
+        if limit == 0 {
+            let reason = "the region was made without them; see OpenOptions::max_handles";
+            return Err(Error::HandlesNotCarried { ring, reason }.into());
+        }
+        let outgoing = self.usable_sending().map(Sending::outgoing);
+        let judged = match outgoing.as_ref().and_then(|outgoing| outgoing.through()) {
+            Some(through) => check_moved(&packet.handles, limit, through),
+            None => {
+                let own = std::iter::once(self.region.plain());
+                Through::of(own.chain(self.region.rendezvous_sockets()))
+                    .and_then(|through| check_moved(&packet.handles, limit, &through))
+            }
+        };
+        Ok(judged.map_err(|source| Error::Handles { source })?)
+    }
+
+    fn attempt_packet(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
+        if packet.handles.is_empty() {
+            self.attempt(&packet.data)
+        } else {
+            self.usable()?.carry(packet)
+        }
+    }
+
     /// The endpoint, where it has been claimed.
     #[inline(always)]
-    pub(crate) fn claimed(&mut self) -> Option<&mut Claimed<K>> {
-        self.claimed.as_mut()
+    pub(crate) fn sending(&mut self) -> Option<&mut Sending<K>> {
+        self.sending.as_mut()
     }
 
     /// What it owns, if it has been claimed in this process.
-    pub(crate) fn usable_claimed(&self) -> Option<&Claimed<K>> {
-        self.claimed.as_ref().filter(|claimed| claimed.end.check_usable().is_ok())
+    pub(crate) fn usable_sending(&self) -> Option<&Sending<K>> {
+        self.sending.as_ref().filter(|sending| sending.end.check_usable().is_ok())
     }
 
     #[cfg(test)]
-    pub(crate) fn claimed_end(&self) -> Option<&Attached> {
-        self.usable_claimed().map(|claimed| &*claimed.end)
+    pub(crate) fn attached_end(&self) -> Option<&Attached> {
+        self.usable_sending().map(|sending| &*sending.end)
     }
 
-    /// The claimed endpoint, in the process that claimed it, of a ring that is in order.
+    /// The sending endpoint, in the process that claimed it, of a ring that is in order.
     #[inline]
-    pub(crate) fn usable(&mut self) -> Result<&mut Claimed<K>, Error> {
-        let claimed = self.claimed_until(Deadline::PAST)?;
-        claimed.end.check_usable()?;
-        Ok(claimed)
+    pub(crate) fn usable(&mut self) -> Result<&mut Sending<K>, Error> {
+        let sending = self.sending_until(Deadline::PAST)?;
+        sending.end.check_usable()?;
+        Ok(sending)
     }
 
     #[inline]
-    fn claimed_until(&mut self, deadline: Deadline) -> Result<&mut Claimed<K>, Error> {
-        if self.claimed.is_none() {
-            self.claimed = Some(self.claim_until(deadline)?);
+    fn sending_until(&mut self, deadline: Deadline) -> Result<&mut Sending<K>, Error> {
+        if self.sending.is_none() {
+            self.sending = Some(self.attach_or_share(deadline)?);
         }
-        match &mut self.claimed {
-            Some(claimed) => Ok(claimed),
+        match &mut self.sending {
+            Some(sending) => Ok(sending),
             None => Err(Error::ForkedChild), // never: just filled where it was empty
         }
     }
 
     #[cold]
-    fn claim_until(&self, deadline: Deadline) -> Result<Claimed<K>, Error> {
+    fn attach_or_share(&self, deadline: Deadline) -> Result<Sending<K>, Error> {
         self.region.check_ours()?;
         let until = Until { deadline, interrupts: &self.interrupts };
         if self.is_of_lanes() {
-            return self.claimed_at(self.own(until)?);
+            return self.sending_at(self.own(until)?);
         }
         let mut shared = self.shared_until(until)?;
         let owned = match &*shared {
             Some(owned) => owned.clone(),
             None => self.own(until)?,
         };
-        let claimed = self.claimed_at(owned.clone())?;
+        let sending = self.sending_at(owned.clone())?;
         *shared = Some(owned);
-        Ok(claimed)
+        Ok(sending)
     }
 
     /// Whether each clone has a ring of its own.
@@ -415,7 +516,7 @@ impl<K: Topology> Sender<K> {
         Ok(Shared { end, outgoing: Arc::default() })
     }
 
-    fn claimed_at(&self, Shared { end, outgoing }: Shared) -> Result<Claimed<K>, Error> {
+    fn sending_at(&self, Shared { end, outgoing }: Shared) -> Result<Sending<K>, Error> {
         let producer = K::attach(&end)?;
         let (wakes, mut peer): (_, Peer) = <_>::default();
         peer.set_rule(self.disconnect);
@@ -423,7 +524,7 @@ impl<K: Topology> Sender<K> {
             end.slot.note_interrupter();
         }
         let spin = Spin::new(self.spin_max);
-        Ok(Claimed { end, outgoing, producer, wakes, peer, recount: Recount::default(), spin })
+        Ok(Sending { end, outgoing, producer, wakes, peer, recount: Recount::default(), spin })
     }
 
     /// The endpoint that clones share, while no other thread is claiming it.
@@ -460,18 +561,18 @@ impl<K: Topology> Sender<K> {
             }
             let result = attempt(self);
             let until = Until { deadline, interrupts: &self.interrupts };
-            let Some(claimed) = &mut self.claimed else { return result };
+            let Some(sending) = &mut self.sending else { return result };
             match &result {
                 Err(NotSent::Full(wanted)) if !deadline.has_passed() => {
-                    claimed.end.check_usable()?;
+                    sending.end.check_usable()?;
                     if !replace(&mut has_waited, true) {
-                        claimed.end.slot.count(offset_of!(Slot, full_waits));
+                        sending.end.slot.count(offset_of!(Slot, full_waits));
                     }
-                    claimed.wait_for_room(wanted, until);
+                    sending.wait_for_room(wanted, until);
                 }
                 Err(NotSent::NoReceiver { seen }) if !deadline.has_passed() => {
-                    claimed.end.check_usable()?;
-                    sleep_for_peer(&claimed.end, *seen, until);
+                    sending.end.check_usable()?;
+                    sleep_for_peer(&sending.end, *seen, until);
                 }
                 Err(NotSent::Contended { .. } | NotSent::Crowded)
                     if self.interrupts.is_pending() || behind_holder.wait(deadline) => {}
@@ -482,102 +583,10 @@ impl<K: Topology> Sender<K> {
 
     /// Attaches for a call that waits until `deadline`, if that has not been done.
     fn attach_until(&mut self, deadline: Deadline) -> Result<(), NotSent> {
-        match self.claimed_until(deadline).map(drop) {
+        match self.sending_until(deadline).map(drop) {
             Err(_) if self.interrupts.take() => Err(NotSent::Interrupted),
             attached => Ok(attached?),
         }
-    }
-}
-
-/// No thread that panicked while it had the lock has left anything half done.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl<K: Topology> Claimed<K> {
-    /// The connection for handles.
-    pub(crate) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
-        lock(&self.outgoing)
-    }
-
-    /// Waits until there may be room for `wanted`, or something else to do.
-    fn wait_for_room(&mut self, wanted: &NoRoom, until: Until<'_>) {
-        let Self { end, wakes, peer, spin, .. } = self;
-        let known = peer.asked();
-        let mut patience = PATIENCE;
-        let has_news = || {
-            patience = patience.saturating_sub(1);
-            // One message's room at a time would make both sides look at each other all the time.
-            let has_room = if patience > 0 { is_comfortable } else { has_come };
-            has_room(&end.ring, wanted) || end.has_news(known) || until.interrupts.is_pending()
-        };
-        if !spin.until(until.deadline, has_news) && !has_come(&end.ring, wanted) {
-            end.settle(wakes);
-            sleep_for_room(end, wanted, known, until);
-            if has_come(&end.ring, wanted) {
-                spin.note_end_of_sleep();
-            }
-        }
-    }
-
-    /// Sends by `step`, a verb of the window, from `payloads`, and gives how many messages it sent.
-    fn produce(
-        &mut self,
-        payloads: &[&[u8]],
-        mut step: impl FnMut(&mut Window, &Ring<RingSpan>) -> Result<Sent, Refusal>,
-    ) -> Result<usize, NotSent> {
-        // No message is longer than the bits of all together.
-        let bits = payloads.iter().fold(0, |bits, payload| bits | payload.len());
-        if self.check_len(bits).is_err() {
-            payloads.iter().try_for_each(|payload| self.check_len(payload.len()))?;
-        }
-        self.attempt(|Self { end, producer, wakes, .. }| {
-            K::produce(end, producer, wakes, payloads, |window, ring| {
-                step(window, ring).map_err(|refusal| NotSent::of(end, refusal))
-            })
-        })
-    }
-
-    /// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* if the receiver
-    /// is: no process would end that. What the departed freed at last is space for one attempt more.
-    #[inline]
-    pub(crate) fn attempt<T>(
-        &mut self,
-        mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
-    ) -> Result<T, NotSent> {
-        let is_to_wait = |result: &Result<T, NotSent>| {
-            matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. } | NotSent::Crowded))
-        };
-        let mut result = attempt(self);
-        if is_to_wait(&result) {
-            self.end.check_whole()?; // bytes that are missing may look like a full ring
-            if self.peer.is_disconnected(&self.end)? {
-                result = attempt(self);
-                if is_to_wait(&result) {
-                    return Err(NotSent::Disconnected);
-                }
-            }
-        }
-        let done = result?;
-        self.end.settle_now_and_then(&self.wakes);
-        self.end.check_whole()?;
-        Ok(done)
-    }
-
-    #[inline]
-    pub(crate) fn check_len(&self, found: usize) -> Result<(), Error> {
-        let (ring, limit) = (self.end.index, self.end.entry.max_message);
-        if found > limit as usize {
-            return Err(Error::MessageTooLong { ring, found, limit });
-        }
-        Ok(())
-    }
-}
-
-/// In the process that claimed it.
-impl<K: Topology> Drop for Claimed<K> {
-    fn drop(&mut self) {
-        self.end.settle(&self.wakes);
     }
 }
 
@@ -589,7 +598,7 @@ impl Clone for Sender<Mpsc> {
             region: self.region.clone(),
             index: self.index,
             shared: self.shared.clone(),
-            claimed: None,
+            sending: None,
             spin_max: self.spin_max,
             disconnect: self.disconnect,
             interrupts: Interrupts::default(),

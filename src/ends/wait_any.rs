@@ -16,7 +16,7 @@ impl<K: Topology> Waitable for Receiver<K> {}
 
 impl<K: Topology> any::Waitable for Receiver<K> {
     fn attached(&mut self, deadline: Deadline) -> Result<&mut dyn Waited, Error> {
-        Ok(self.claimed_until(deadline)?)
+        Ok(self.receiving_until(deadline)?)
     }
 
     fn interrupts(&self) -> &Interrupts {

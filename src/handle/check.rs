@@ -4,12 +4,35 @@ use std::os::fd::BorrowedFd;
 
 use tombolo_abi::HANDLE_COUNT_MAX;
 
-use super::disposition::HandleOp;
 use super::error::{DispositionError, HandleError};
 use super::look::Look;
 use super::owned::{Handle, refused};
 use super::rights::Rights;
 use super::tell::HandleType;
+
+/// What to do with a handle. As numbers: 0 moves it, 1 duplicates it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum HandleOp {
+    /// Replace it with the rights wanted, then send that: the sender has it no longer.
+    Move = 0,
+    /// Duplicate it with the rights wanted, then send the duplicate: the sender keeps it.
+    Duplicate = 1,
+}
+
+impl TryFrom<u32> for HandleOp {
+    type Error = HandleError;
+
+    /// # Errors
+    /// [`HandleError::InvalidOperation`] (`INVALID_ARGS`).
+    fn try_from(number: u32) -> Result<Self, HandleError> {
+        match number {
+            0 => Ok(Self::Move),
+            1 => Ok(Self::Duplicate),
+            found => Err(HandleError::InvalidOperation { found }),
+        }
+    }
+}
 
 /// What is asked of a handle.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::{HandleType, HandleValue, Rights};
+use super::{HandleType, Rights};
 
 /// Why something could not be done with one handle.
 ///
@@ -17,8 +17,8 @@ pub enum HandleError {
     /// *Fix the call*, `BAD_HANDLE`: the table has no such handle.
     #[error("{number:#x} names no handle of this table: it was closed, moved, or never given")]
     BadHandle {
-        /// The number given.
-        number: HandleValue,
+        /// The number given, a [`HandleValue`](crate::object::HandleValue).
+        number: u64,
     },
     /// *Fix the call*, `BAD_HANDLE`: a disposition whose handle an earlier call has taken.
     #[error("the handle of this disposition was moved by an earlier call; make a new one")]

@@ -29,8 +29,9 @@ mod table;
 mod table_disposition;
 mod tell;
 
+pub use self::check::HandleOp;
 pub(crate) use self::check::{Through, check_moved};
-pub use self::disposition::{HandleDisposition, HandleOp, HandleSource};
+pub use self::disposition::{HandleDisposition, HandleSource};
 pub use self::error::{DispositionError, HandleError};
 pub use self::koid::{KoID, channel_end_koid};
 pub use self::owned::Handle;

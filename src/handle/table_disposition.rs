@@ -3,8 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::check::{Through, Wanted, check, check_count, copy};
-use super::disposition::{HandleOp, first_of};
+use super::check::{HandleOp, Through, Wanted, check, check_count, copy};
+use super::disposition::first_of;
 use super::error::{DispositionError, HandleError};
 use super::owned::Handle;
 use super::rights::Rights;

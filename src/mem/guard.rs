@@ -17,7 +17,6 @@
 //!
 //! Source: the same thing is done for buffers that clients share with a Wayland compositor.
 
-use std::io;
 use std::ptr::null_mut;
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize,
@@ -27,7 +26,6 @@ use std::sync::atomic::{
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
-use super::handler;
 use crate::os::fork;
 
 /// A mapping that faults are looked up in.
@@ -81,12 +79,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Registers `len` bytes at `start`.
-    pub(super) fn register(start: *const u8, len: usize) -> io::Result<Self> {
-        handler::install()?;
+    /// Registers `len` bytes at `start`. The handler has been installed.
+    pub(super) fn register(start: *const u8, len: usize) -> Self {
         let node = take_node();
         node.set(start.addr(), start.addr() + len);
-        Ok(Self { node })
+        Self { node }
     }
 
     /// Whether a page of the mapping was found missing.

@@ -32,7 +32,8 @@ impl Mapping {
         let owner = Owner::current()?;
         let map = MmapOptions::new().len(len).map_raw(file.as_raw_fd())?;
         map.advise(Advice::DontFork)?;
-        let guard = ManuallyDrop::new(Guard::register(map.as_ptr(), map.len())?);
+        handler::install()?;
+        let guard = ManuallyDrop::new(Guard::register(map.as_ptr(), map.len()));
         Ok(Self { map: ManuallyDrop::new(map), guard, owner })
     }
 

@@ -23,19 +23,6 @@ impl<'a> Payload<'a> {
         Self { span, position, len }
     }
 
-    /// Where it starts.
-    #[inline]
-    pub(crate) fn position(&self) -> u64 {
-        self.position
-    }
-
-    /// Bytes of the message.
-    #[inline]
-    #[must_use]
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Copies the message to the start of `room` and gives its length.
     ///
     /// # Errors
@@ -87,7 +74,7 @@ impl<'a> Payload<'a> {
     /// behaviour is undefined. So this is for peers that are trusted like one's own code.
     #[inline]
     #[must_use]
-    pub(crate) unsafe fn as_slice(&self) -> &[u8] {
+    pub(crate) unsafe fn as_slice(&self) -> &'a [u8] {
         // SAFETY:
         // - `as_ptr` leads to `len` mapped bytes, kept mapped by the span that `self` borrows;
         // - that nobody writes them is what the caller vouches for;

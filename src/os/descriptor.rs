@@ -2,29 +2,20 @@
 //! copy would keep something alive.
 //!
 //! A process may close all its descriptors behind our back (daemonising does), and open others that get the
-//! same numbers. So each is remembered in a table, with the file that it was opened on:
+//! same numbers. So each is remembered in a table, with the file that it was opened on: dropping one closes the
+//! number only if that file is still open there, and if no descriptor of the library has got the number since.
+//! The kernel never gives out a number that is in use.
 //!
-//! * Dropping one closes the number only if that file is still open there, and if no descriptor of the
-//!   library has got the number since: the kernel never gives out a number that is in use.
-//! * A forked child has copies, which share locks, listening and queues with ours. Before `fork` returns in
-//!   the child, each private one is replaced there by a socket that is connected to nothing: the number
-//!   stays taken, so that the child's copy of the value still owns what it closes. In the parent, `fork` may
-//!   return a moment before that: who drops a lock unlocks it first, and who stops listening shuts down.
-//!
-//! The table only grows, to as many places as there were descriptors at once. It changes while forks are
-//! held off, but for places that become vacant, by one store each: so the one thread of a child always
-//! finds it whole, and takes no memory and no lock.
+//! A forked child loses its copies of those that are private: see [`super::descriptor_table`].
 #![allow(unsafe_code)]
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicI32, AtomicU64};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::descriptor_table::{Place, SHARED};
 use super::file::FileId;
 use super::fork::{self, NoForks, Owner};
 use crate::crash::test_point;
@@ -38,36 +29,6 @@ pub(crate) struct Descriptor {
     kind: FileType,
     place: &'static Place,
 }
-
-/// A place in the table. Every word changes while forks are held off, or when its owner gives it back.
-#[derive(Debug)]
-struct Place {
-    /// The number, [`VACANT`] or [`LOST`].
-    number: AtomicI32,
-    /// The process that forked children don't have it from, by [`Owner::number`]; [`SHARED`] if they do.
-    maker: AtomicU64,
-    /// What is open there: in a child, what replaced it.
-    dev: AtomicU64,
-    ino: AtomicU64,
-}
-
-/// Belongs to no descriptor.
-const VACANT: RawFd = -1;
-/// Belongs to a descriptor that was closed behind our back.
-const LOST: RawFd = -2;
-/// No process's number.
-const SHARED: u64 = 0;
-
-const PLACE_COUNT: usize = 32;
-
-/// Some places, and the next ones.
-#[derive(Debug)]
-struct Chunk {
-    places: [Place; PLACE_COUNT],
-    next: OnceLock<Box<Chunk>>,
-}
-
-static TABLE: Chunk = Chunk::new();
 
 impl Descriptor {
     /// Keeps `fd`, of which a forked child may have a copy: nothing is locked, listened at or queued by it.
@@ -87,8 +48,7 @@ impl Descriptor {
     fn new(fd: OwnedFd, maker: u64) -> Result<Self, Errno> {
         let stat = rustix::fs::fstat(&fd)?;
         let (id, kind) = (FileId::of(&stat), FileType::from_raw_mode(stat.st_mode));
-        let place = take_place(fd.as_raw_fd());
-        place.fill(fd.as_raw_fd(), maker, id);
+        let place = Place::take(fd.as_raw_fd(), maker, id);
         Ok(Self { fd: ManuallyDrop::new(fd), id, kind, place })
     }
 
@@ -109,13 +69,13 @@ impl Descriptor {
     }
 
     fn is_lost(&self) -> bool {
-        self.place.number.load(Relaxed) != self.fd.as_raw_fd()
+        !self.place.is_of(self.fd.as_raw_fd())
     }
 
     /// Whether a child could take another descriptor for this one, closed and not yet forgotten. Not a
     /// socket, whose file is its alone.
     fn may_have_a_double(&self) -> bool {
-        self.place.maker.load(Relaxed) != SHARED && self.kind != FileType::Socket
+        !self.place.is_shared() && self.kind != FileType::Socket
     }
 }
 
@@ -128,7 +88,7 @@ impl AsFd for Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let held = fork::hold_off().ok(); // was granted before
-        let is_to_close = !self.is_lost() && self.place.id().is_file(self.as_fd());
+        let is_to_close = !self.is_lost() && self.place.is_file_of(self.as_fd());
         // Only if it must be: what is queued in a socket is closed with it, and that may take long.
         let _held = held.filter(|_| self.may_have_a_double());
         if is_to_close {
@@ -140,123 +100,19 @@ impl Drop for Descriptor {
     }
 }
 
-impl Place {
-    const fn vacant() -> Self {
-        let (dev, ino) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { number: AtomicI32::new(VACANT), maker: AtomicU64::new(SHARED), dev, ino }
-    }
-
-    fn fill(&self, number: RawFd, maker: u64, id: FileId) {
-        self.maker.store(maker, Relaxed);
-        self.set_id(id);
-        self.number.store(number, Release);
-    }
-
-    fn vacate(&self) {
-        self.number.store(VACANT, Release);
-    }
-
-    fn id(&self) -> FileId {
-        FileId { dev: self.dev.load(Relaxed), ino: self.ino.load(Relaxed) }
-    }
-
-    fn set_id(&self, id: FileId) {
-        self.dev.store(id.dev, Relaxed);
-        self.ino.store(id.ino, Relaxed);
-    }
-
-    /// In a child: puts a copy of `inert` in the place of what is the parent's, or closes it if there is
-    /// none.
-    fn give_up(&self, number: RawFd, inert: Option<(&OwnedFd, FileId)>) {
-        if let Some((inert, id)) = inert {
-            // SAFETY: `number` is open on a file of the library's, which the caller has checked, and stays
-            // open; whatever the child does with it next, it does with the copy of `inert`.
-            let got = unsafe { libc::dup3(inert.as_raw_fd(), number, libc::O_CLOEXEC) };
-            if got == number {
-                return self.set_id(id);
-            }
-        }
-        self.number.store(LOST, Relaxed); // the value owns nothing from here on
-        // SAFETY: as before, and nothing closes it later: its value takes it to be lost.
-        unsafe { libc::close(number) };
-    }
-}
-
-impl Chunk {
-    const fn new() -> Self {
-        Self { places: [const { Place::vacant() }; PLACE_COUNT], next: OnceLock::new() }
-    }
-}
-
-/// All places that there are.
-fn places() -> impl Iterator<Item = &'static Place> {
-    let chunks = std::iter::successors(Some(&TABLE), |chunk| chunk.next.get().map(|next| &**next));
-    chunks.flat_map(|chunk| &chunk.places)
-}
-
-/// A vacant place for `number`, which is new: any other descriptor that had it was closed. With forks
-/// held off.
-fn take_place(number: RawFd) -> &'static Place {
-    let mut vacant = None;
-    for place in places() {
-        match place.number.load(Acquire) {
-            VACANT => vacant = vacant.or(Some(place)),
-            _ => {
-                // If it is that number, and its value hasn't just closed it and gives the place back.
-                let _ = place.number.compare_exchange(number, LOST, Relaxed, Relaxed);
-            }
-        }
-    }
-    vacant.unwrap_or_else(more_places)
-}
-
-fn more_places() -> &'static Place {
-    let mut last = &TABLE;
-    while let Some(next) = last.next.get() {
-        last = next;
-    }
-    &last.next.get_or_init(|| Box::new(Chunk::new())).places[0]
-}
-
-/// What the child's side of a fork does: replaces what is its parent's alone. Takes no memory and no lock.
-pub(super) fn disown_inherited() {
-    let mut inert = None;
-    let present = fork::present();
-    for place in places() {
-        let (number, maker) = (place.number.load(Acquire), place.maker.load(Relaxed));
-        if number < 0 || maker == SHARED || maker == present {
-            continue;
-        }
-        // SAFETY: used for asking only what file it is, which is answered by an error if it isn't open.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-        if !place.id().is_file(borrowed) {
-            place.number.store(LOST, Relaxed); // closed behind our back, before the fork
-            continue;
-        }
-        inert = inert.or_else(new_inert); // at the limit of descriptors not before one was closed
-        place.give_up(number, inert.as_ref().map(|(fd, id)| (fd, *id)));
-    }
-}
-
-/// A descriptor that nothing comes from and nothing goes to.
-fn new_inert() -> Option<(OwnedFd, FileId)> {
-    let fd = super::socket::new().ok()?;
-    let id = FileId::of(&rustix::fs::fstat(&fd).ok()?);
-    Some((fd, id))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::FromRawFd;
-    use std::os::fd::IntoRawFd;
+    use std::os::fd::{FromRawFd, IntoRawFd, RawFd};
     use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Relaxed;
     use std::sync::{Arc, mpsc};
     use std::thread;
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::crash::visits;
+    use crate::os::descriptor_table::{disown_inherited, places};
     use crate::os::ofd::{self, Mode};
     use crate::os::staged::{self, Call, Forked, usurp};
 
@@ -503,7 +359,7 @@ mod tests {
         // The holder itself forks; its child makes one of its own, and forks.
         let bystander = Forked::fork(|| {
             let own = private(&file);
-            disown_inherited(); // as if another handler of the fork had made it, before this one
+            disown_inherited(fork::present()); // as if another handler of the fork had made it, before this one
             let child = Forked::fork(|| !own.is_ours() && !ours.is_ours());
             let is_kept = own.is_ours() && everybodys.is_ours();
             drop(child);

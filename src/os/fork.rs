@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use rustix::thread::gettid;
 
-use super::descriptor;
+use super::descriptor_table;
 use super::signals::Blocked;
 
 const PAGE_LEN: usize = 4096;
@@ -179,7 +179,7 @@ extern "C" fn unlock() {
 
 /// What the child's side of a fork does just after: it has one thread, which holds off nobody.
 extern "C" fn reset() {
-    descriptor::disown_inherited();
+    descriptor_table::disown_inherited(present());
     HOLDER.store(0, Ordering::Release);
 }
 

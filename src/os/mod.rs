@@ -1,10 +1,12 @@
 //! System calls: through `rustix` where it has them, in a few named files with unsafe where it
-//! lacks them (`close`, `descriptor`, `ofd`, `fork`, `signals`, `credentials`, `umask`; `staged` for tests).
+//! lacks them (`close`, `descriptor`, `descriptor_table`, `ofd`, `fork`, `signals`, `credentials`, `umask`;
+//! `staged` for tests).
 
 pub(crate) mod boot;
 pub(crate) mod close;
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
+mod descriptor_table;
 pub(crate) mod file;
 pub(crate) mod file_system;
 pub(crate) mod fork;

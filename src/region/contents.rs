@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::EventsRegion;
     use crate::os::file::read_at;
-    use crate::os::staged;
+    use crate::os::staged::{self, Call};
 
     fn header(file: BorrowedFd<'_>) -> Header {
         let mut bytes = [0; size_of::<Header>()];
@@ -176,6 +176,27 @@ mod tests {
         assert_eq!((found.major, found.minor, found.state), (MAJOR, MINOR, initializing));
         assert_eq!(found.total_len, 0);
         assert_eq!(rustix::fs::fstat(&file).unwrap().st_size as u64, HEADER_PAGE_LEN);
+    }
+
+    #[test]
+    fn a_file_system_that_is_full_only_when_it_is_written_to_says_so() {
+        let file = rustix::fs::memfd_create(c"m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let (name, path) = (OsStr::new("name"), Path::new("name"));
+        for (errno, is_full) in
+            [(Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::IO, false), (Errno::FBIG, false)]
+        {
+            let mut contents = NewContents::new(&OpenOptions::new(), 1, name, path).unwrap();
+            let call = Call::any(libc::SYS_pwrite64);
+            let written = staged::refusing(call, errno, || {
+                contents.write(file.as_fd(), path, RegionState::Ready)
+            });
+            let Some(written) = written else { return eprintln!("skipped: no filters") };
+            let is_so = match written.unwrap_err() {
+                Error::NoSpace { wanted_len, .. } => is_full && wanted_len == contents.total_len(),
+                error => !is_full && matches!(error, Error::Io { action: "write", .. }),
+            };
+            assert!(is_so, "{errno}");
+        }
     }
 
     #[test]

@@ -8,9 +8,9 @@ use tombolo_abi::{HEADER_PAGE_LEN, RegionState};
 
 use super::contents::{NewContents, set_mode};
 use super::joined::{Origin, Region};
-use super::open::Opening;
 use super::place::{Candidate, Place};
 use super::refusal;
+use super::request::Request;
 use crate::crash::crash_point;
 use crate::error::Error;
 use crate::os::file::{FileId, OPEN_FLAGS};
@@ -23,9 +23,9 @@ pub(crate) struct Unnamed {
 
 impl Unnamed {
     /// Makes a region in a file without a name; `None` where the file system has no such files.
-    pub(crate) fn new(opening: &Opening) -> Result<Option<Self>, Error> {
-        let (place, options) = (opening.place(), opening.options());
-        let mut contents = opening.new_contents()?;
+    pub(crate) fn new(request: &Request) -> Result<Option<Self>, Error> {
+        let (place, options) = (request.place(), request.options());
+        let mut contents = request.new_contents()?;
         let Some(file) = open_unnamed(place)? else { return Ok(None) };
         crash_point!("create.after-tmpfile");
         contents.reserve(file.as_fd(), place.path(), 0)?;
@@ -34,7 +34,8 @@ impl Unnamed {
         set_mode(file.as_fd(), place.path(), options)?;
         let stat =
             rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", place.path(), error))?;
-        let region = Region::map(file, FileId::of(&stat), opening.origin_of_creator(), options)?;
+        let origin = Origin { creator: true, ..request.origin() };
+        let region = Region::map(file, FileId::of(&stat), origin, options)?;
         Ok(Some(Self { region }))
     }
 
@@ -77,14 +78,14 @@ fn link(region: &Region, place: &Place) -> Result<(), Errno> {
     }
 }
 
-/// Whether the file system has space for so many regions like the one that `opening` makes. What `file` has
+/// Whether the file system has space for so many regions like the one that is asked for. What `file` has
 /// been given counts. Said of a file system that does not tell.
 pub(crate) fn has_space(
-    opening: &Opening,
+    request: &Request,
     count: u64,
     file: Option<BorrowedFd<'_>>,
 ) -> Result<bool, Error> {
-    let place = opening.place();
+    let place = request.place();
     let io = |error| refusal::io("stat the file system of", place.path(), error);
     let found = retry_on_intr(|| rustix::fs::fstatvfs(place.dir())).map_err(io)?;
     // Looked at afterwards: what another opener gives the file meanwhile is then counted twice, not missed.
@@ -93,7 +94,7 @@ pub(crate) fn has_space(
         None => 0,
     };
     let free = found.f_bfree.saturating_mul(found.f_frsize).saturating_add(own);
-    Ok(found.f_blocks == 0 || free / count >= opening.new_len())
+    Ok(found.f_blocks == 0 || free / count >= request.new_len())
 }
 
 /// Makes an empty file with the place's name, to be filled in place by the first opener that locks it; `None`
@@ -128,11 +129,11 @@ fn cannot_create(place: &Place, error: Errno) -> Error {
 
 /// Makes a region in the candidate, an empty or a half-made file of which the caller holds the init
 /// lock. On failure the file is empty again.
-pub(crate) fn fill_in_place(opening: &Opening, candidate: Candidate) -> Result<Region, Error> {
-    let mut contents = opening.new_contents()?;
+pub(crate) fn fill_in_place(request: &Request, candidate: Candidate) -> Result<Region, Error> {
+    let mut contents = request.new_contents()?;
     let again = candidate.file.try_clone();
-    let again = again.map_err(|error| refusal::io("open again", opening.path(), error))?;
-    fill(opening, candidate, &mut contents).inspect_err(|_| {
+    let again = again.map_err(|error| refusal::io("open again", request.path(), error))?;
+    fill(request, candidate, &mut contents).inspect_err(|_| {
         // Still under the caller's lock. If even this fails, the file stays half-made, which the
         // next opener takes over.
         let _ = rustix::fs::ftruncate(&again, 0);
@@ -140,11 +141,11 @@ pub(crate) fn fill_in_place(opening: &Opening, candidate: Candidate) -> Result<R
 }
 
 fn fill(
-    opening: &Opening,
+    request: &Request,
     candidate: Candidate,
     contents: &mut NewContents,
 ) -> Result<Region, Error> {
-    let (path, file) = (opening.path(), candidate.file.as_fd());
+    let (path, file) = (request.path(), candidate.file.as_fd());
     crash_point!("in-place.after-lock");
     if candidate.stat.st_size > 0 {
         // What a dead creator left must not show through in the new layout.
@@ -158,21 +159,14 @@ fn fill(
     crash_point!("in-place.after-reserve");
     contents.write(file, path, RegionState::Initializing)?;
     if candidate.stat.st_uid == rustix::process::geteuid().as_raw() {
-        set_mode(file, path, opening.options())?;
+        set_mode(file, path, request.options())?;
     }
-    let origin = opening.origin_of_creator();
-    let region = Region::map(candidate.file, candidate.id, origin, opening.options())?;
+    let origin = Origin { creator: true, ..request.origin() };
+    let region = Region::map(candidate.file, candidate.id, origin, request.options())?;
     crash_point!("in-place.before-ready");
     region.publish_ready();
     crash_point!("in-place.after-ready");
     Ok(region)
-}
-
-impl Opening {
-    /// Where a region that this opening makes comes from.
-    fn origin_of_creator(&self) -> Origin {
-        Origin { creator: true, ..self.origin() }
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod plan;
 mod refusal;
 mod rendezvous;
 mod replace;
+mod request;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

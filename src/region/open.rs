@@ -22,42 +22,33 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::io::Errno;
 use tombolo_abi::RegionState;
 
-use super::contents::NewContents;
 use super::create::{Unnamed, create_empty, fill_in_place, has_space};
 use super::description::{Contents, Description};
 use super::init_lock::{INITIALIZING, InitLock, owned_slot};
-use super::joined::{Origin, Region};
+use super::joined::Region;
 use super::options::{CreatePolicy, OpenOptions};
 use super::place::{Candidate, Place, check_file_system};
-use super::plan::Plan;
 use super::refusal;
 use super::replace::{self, Outcome};
+use super::request::Request;
 use crate::crash::crash_point;
 use crate::error::Error;
 use crate::os::file::FileId;
 
 const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(5);
-/// How long a lack of space is not believed: an opener says within a second that there is none.
-const SPACE_PATIENCE: Duration = Duration::from_millis(800);
 
 /// One call of `open` under way.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    place: Arc<Place>,
-    options: OpenOptions,
-    started: Instant,
+    request: Request,
     /// The state last seen, for the error of an opening that took too long.
     state_seen: u32,
-    /// The generation of the region that this opening would make.
-    generation: u64,
     /// An empty file that this opening made, or that appeared while it was at work.
     begun: Option<FileId>,
 }
@@ -65,60 +56,14 @@ pub(crate) struct Opening {
 impl Opening {
     /// An opening that starts now. The options have been checked.
     pub(crate) fn new(place: Place, options: OpenOptions) -> Self {
-        let place = Arc::new(place);
-        Self { place, options, started: Instant::now(), state_seen: 0, generation: 1, begun: None }
-    }
-
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.place.path()
-    }
-
-    pub(crate) fn options(&self) -> &OpenOptions {
-        &self.options
-    }
-
-    /// Where a region found by this opening comes from.
-    pub(crate) fn origin(&self) -> Origin {
-        let (place, path) = (Some(self.place.clone()), self.path().to_owned());
-        Origin { place, path, creator: false }
-    }
-
-    /// The contents of a region that this opening makes.
-    pub(crate) fn new_contents(&self) -> Result<NewContents, Error> {
-        let file_name = self.place.file_name();
-        NewContents::new(&self.options, self.generation, file_name, self.path())
-    }
-
-    /// The region made next replaces one of `generation`.
-    pub(crate) fn succeed(&mut self, generation: u64) {
-        self.generation = generation.wrapping_add(1).max(1);
-    }
-
-    /// Bytes of the region that this opening would make.
-    pub(crate) fn new_len(&self) -> u64 {
-        Plan::of_options(&self.options, rustix::param::page_size() as u32).total_len()
-    }
-
-    /// What to say if the file system has not so many left.
-    pub(crate) fn no_space(&self) -> Error {
-        refusal::no_room(self.path(), self.new_len(), Errno::NOSPC)
-    }
-
-    /// Whether to look again if there is no space: what other openers have made and not published goes away
-    /// within moments.
-    pub(crate) fn may_space_come(&self) -> bool {
-        self.started.elapsed() < SPACE_PATIENCE.min(self.options.patience())
+        Self { request: Request::new(place, options), state_seen: 0, begun: None }
     }
 
     /// Opens or creates, and leaves nothing behind on failure.
     pub(crate) fn run(mut self) -> Result<Region, Error> {
         let opened = self.look_until_done();
         if let (Err(_), Some(id)) = (&opened, self.begun) {
-            let _ = replace::remove_empty(&self.place, id); // an empty file is the next opener's to fill
+            let _ = replace::remove_empty(self.request.place(), id); // an empty file is the next opener's to fill
         }
         opened
     }
@@ -130,19 +75,21 @@ impl Opening {
             if let Some(region) = self.look()? {
                 return Ok(region);
             }
-            let waited = self.started.elapsed();
-            if waited >= self.options.patience() {
-                return Err(refusal::not_ready(self.path(), self.state_seen));
+            let waited = self.request.age();
+            if waited >= self.request.patience() {
+                return Err(refusal::not_ready(self.request.path(), self.state_seen));
             }
-            thread::sleep(pause.min(self.options.patience() - waited));
+            thread::sleep(pause.min(self.request.patience() - waited));
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
     /// One look. `None`: somebody else is at work, or something changed under our eyes.
     fn look(&mut self) -> Result<Option<Region>, Error> {
-        let Some(candidate) = self.place.open(&self.options)? else { return self.create() };
-        let contents = Contents::of(candidate.file.as_fd(), self.path())?;
+        let Some(candidate) = self.request.find()? else {
+            return self.create();
+        };
+        let contents = Contents::of(candidate.file.as_fd(), self.request.path())?;
         self.state_seen = contents.state();
         match contents {
             Contents::Nothing
@@ -150,28 +97,26 @@ impl Opening {
                 self.initialize(candidate)
             }
             Contents::Region(RegionState::Ready) => self.join_or_replace(candidate),
-            Contents::Region(RegionState::Retired) if self.may_create() => self.replace(&candidate),
+            Contents::Region(RegionState::Retired) if self.request.may_create() => {
+                self.replace(&candidate)
+            }
             Contents::Region(RegionState::Retired) => Ok(None),
             Contents::Region(RegionState::Poisoned) => {
-                Err(Error::RegionPoisoned { path: self.path().to_owned() })
+                Err(Error::RegionPoisoned { path: self.request.path().to_owned() })
             }
         }
     }
 
-    fn may_create(&self) -> bool {
-        self.options.policy != CreatePolicy::OpenExisting
-    }
-
     fn create(&mut self) -> Result<Option<Region>, Error> {
-        if !self.may_create() {
-            return Err(Error::NotFound { path: self.path().to_owned() });
+        if !self.request.may_create() {
+            return Err(Error::NotFound { path: self.request.path().to_owned() });
         }
-        check_file_system(self.path(), self.place.dir(), &self.options)?;
-        if !has_space(self, 2, None)? {
+        check_file_system(self.request.path(), self.request.place().dir(), self.request.options())?;
+        if !has_space(&self.request, 2, None)? {
             return self.begin_in_place();
         }
-        let made = match Unnamed::new(self) {
-            Ok(Some(unnamed)) => unnamed.publish(&self.place),
+        let made = match Unnamed::new(&self.request) {
+            Ok(Some(unnamed)) => unnamed.publish(self.request.place()),
             Ok(None) => return self.begin_in_place(),
             Err(error) => Err(error),
         };
@@ -180,18 +125,22 @@ impl Opening {
             Err(Error::NoSpace { .. }) => self.begin_in_place(),
             Err(Error::Io { .. }) if !has_proc() => self.begin_in_place(),
             // One of many creators at once has won: join it.
-            Err(error) if is_out_of_memory(&error) && self.place.stat()?.is_some() => Ok(None),
+            Err(error) if is_out_of_memory(&error) && self.request.place().stat()?.is_some() => {
+                Ok(None)
+            }
             made => made,
         }
     }
 
     /// Makes an empty file with the name, and fills it if no other opener is faster.
     fn begin_in_place(&mut self) -> Result<Option<Region>, Error> {
-        match create_empty(&self.place) {
-            Err(Error::NoSpace { .. }) if self.may_space_come() => return Ok(None),
+        match create_empty(self.request.place()) {
+            Err(Error::NoSpace { .. }) if self.request.may_space_come() => return Ok(None),
             made => self.begun = made?.or(self.begun),
         }
-        let Some(candidate) = self.place.open(&self.options)? else { return Ok(None) };
+        let Some(candidate) = self.request.find()? else {
+            return Ok(None);
+        };
         if candidate.stat.st_size == 0 {
             self.begun = Some(candidate.id); // there was none when this opening looked
         }
@@ -199,70 +148,81 @@ impl Opening {
     }
 
     fn initialize(&self, candidate: Candidate) -> Result<Option<Region>, Error> {
-        if !self.may_create() {
+        if !self.request.may_create() {
             return Ok(None);
         }
         // Not tried in vain: that would take the space away from others for moments.
-        if !has_space(self, 1, Some(candidate.file.as_fd()))? {
-            return if self.may_space_come() { Ok(None) } else { Err(self.no_space()) };
+        if !has_space(&self.request, 1, Some(candidate.file.as_fd()))? {
+            return if self.request.may_space_come() {
+                Ok(None)
+            } else {
+                Err(self.request.no_space())
+            };
         }
-        let Some(_lock) = InitLock::try_new(&self.place, candidate.id, INITIALIZING)? else {
-            return Ok(None);
-        };
-        // Judge again: the creator may have finished since the last look.
-        let Some(candidate) = self.place.open(&self.options)?.filter(|now| now.id == candidate.id)
+        let Some(_lock) = InitLock::try_new(self.request.place(), candidate.id, INITIALIZING)?
         else {
             return Ok(None);
         };
-        match Contents::of(candidate.file.as_fd(), self.path())? {
+        // Judge again: the creator may have finished since the last look.
+        let Some(candidate) = self.request.find()?.filter(|now| now.id == candidate.id) else {
+            return Ok(None);
+        };
+        match Contents::of(candidate.file.as_fd(), self.request.path())? {
             Contents::Nothing
             | Contents::Region(RegionState::Empty | RegionState::Initializing) => {}
             Contents::Region(_) => return Ok(None),
         }
-        match fill_in_place(self, candidate) {
-            Err(Error::NoSpace { .. }) if self.may_space_come() => Ok(None),
+        match fill_in_place(&self.request, candidate) {
+            Err(Error::NoSpace { .. }) if self.request.may_space_come() => Ok(None),
             filled => filled.map(Some),
         }
     }
 
     fn join_or_replace(&mut self, candidate: Candidate) -> Result<Option<Region>, Error> {
-        let description = Description::read(candidate.file.as_fd(), self.path())?;
+        let description = Description::read(candidate.file.as_fd(), self.request.path())?;
         let orphaned = self.is_orphaned(&description, &candidate)?;
-        if self.options.policy == CreatePolicy::CreateNew || (orphaned && self.may_create()) {
+        if self.request.policy() == CreatePolicy::CreateNew
+            || (orphaned && self.request.may_create())
+        {
             // Also if another replacer is faster and, when this one looks again, has taken the old name away
             // and not given the new one yet.
-            self.succeed(description.header.generation);
+            self.request.succeed(description.header.generation);
             return self.replace(&candidate);
         }
         if orphaned {
-            return Err(Error::NotFound { path: self.path().to_owned() });
+            return Err(Error::NotFound { path: self.request.path().to_owned() });
         }
         self.join(candidate)
     }
 
     /// Whether the region is one of an earlier boot.
     fn is_orphaned(&self, found: &Description, candidate: &Candidate) -> Result<bool, Error> {
-        if self.options.policy == CreatePolicy::CreateNew {
+        if self.request.policy() == CreatePolicy::CreateNew {
             return Ok(false); // replaced whatever it is
         }
         let file = candidate.file.as_fd();
-        let is_owned = || Ok(owned_slot(file, candidate.id, self.path())?.is_some());
-        found.is_of_earlier_boot(file, self.path(), is_owned)
+        let is_owned = || Ok(owned_slot(file, candidate.id, self.request.path())?.is_some());
+        found.is_of_earlier_boot(file, self.request.path(), is_owned)
     }
 
     fn join(&self, candidate: Candidate) -> Result<Option<Region>, Error> {
-        let region = Region::map(candidate.file, candidate.id, self.origin(), &self.options)?;
+        let region = Region::map(
+            candidate.file,
+            candidate.id,
+            self.request.origin(),
+            self.request.options(),
+        )?;
         crash_point!("join.after-map");
         // Replaced while it was being mapped: start over.
         Ok((region.state() == RegionState::Ready as u32).then_some(region))
     }
 
     fn replace(&mut self, candidate: &Candidate) -> Result<Option<Region>, Error> {
-        match replace::replace(self, candidate)? {
+        match replace::replace(&mut self.request, candidate)? {
             Outcome::Replaced(region) => Ok(Some(*region)),
             Outcome::StartOver => Ok(None),
-            Outcome::InUse { pid } if self.options.policy == CreatePolicy::CreateNew => {
-                Err(Error::InUse { path: self.path().to_owned(), pid })
+            Outcome::InUse { pid } if self.request.policy() == CreatePolicy::CreateNew => {
+                Err(Error::InUse { path: self.request.path().to_owned(), pid })
             }
             Outcome::InUse { .. } => Ok(None), // somebody came to life: the next look joins
         }

@@ -25,10 +25,10 @@ use super::description::{Contents, Description};
 use super::init_lock::{INITIALIZING, InitLock, REPLACING, owned_slot};
 use super::joined::{Region, set_state};
 use super::name::{SOCKET_SUFFIX, socket_name_start};
-use super::open::Opening;
 use super::options::OpenOptions;
 use super::place::{Candidate, Place};
 use super::refusal;
+use super::request::Request;
 use crate::crash::crash_point;
 use crate::error::Error;
 use crate::mem::Mapping;
@@ -48,64 +48,64 @@ pub(crate) enum Outcome {
 }
 
 /// Replaces the READY or RETIRED region `old`, if nobody owns an endpoint of it.
-pub(crate) fn replace(opening: &mut Opening, old: &Candidate) -> Result<Outcome, Error> {
+pub(crate) fn replace(request: &mut Request, old: &Candidate) -> Result<Outcome, Error> {
     // Before the lock, which those who try to attach hold again and again while they wait for an end.
-    if let Some(in_use) = owner(opening, old)?
-        && opening.place().names(old.id)?
+    if let Some(in_use) = owner(request, old)?
+        && request.place().names(old.id)?
     {
         return Ok(in_use);
     }
     // Attaching holds the init byte shared, so under this lock nobody is on the way in.
-    let Some(_lock) = InitLock::try_new(opening.place(), old.id, REPLACING)? else {
+    let Some(_lock) = InitLock::try_new(request.place(), old.id, REPLACING)? else {
         return Ok(Outcome::StartOver);
     };
     crash_point!("replace.after-lock");
-    match Contents::of(old.file.as_fd(), opening.path())? {
+    match Contents::of(old.file.as_fd(), request.path())? {
         Contents::Region(RegionState::Ready | RegionState::Retired) => {}
         _ => return Ok(Outcome::StartOver),
     }
-    if let Some(in_use) = owner(opening, old)? {
+    if let Some(in_use) = owner(request, old)? {
         return Ok(in_use);
     }
-    let description = Description::read(old.file.as_fd(), opening.path())?;
-    opening.succeed(description.header.generation);
+    let description = Description::read(old.file.as_fd(), request.path())?;
+    request.succeed(description.header.generation);
     // Made before the old one goes, so that a lack of room leaves things as they were.
-    let new = match new_beside(opening) {
-        Err(Error::NoSpace { .. }) if opening.may_space_come() => return Ok(Outcome::StartOver),
+    let new = match new_beside(request) {
+        Err(Error::NoSpace { .. }) if request.may_space_come() => return Ok(Outcome::StartOver),
         new => new?,
     };
     crash_point!("replace.after-new-file");
-    retire(opening, old, description.header.generation.wrapping_add(1))?;
+    retire(request, old, description.header.generation.wrapping_add(1))?;
     crash_point!("replace.after-retire");
-    remove_sockets(opening.place(), &description, old.id);
-    if !remove(opening.place(), old.id)? {
+    remove_sockets(request.place(), &description, old.id);
+    if !remove(request.place(), old.id)? {
         return Ok(Outcome::StartOver);
     }
     crash_point!("replace.after-unlink");
-    sweep(opening.place());
+    sweep(request.place());
     // Where there are no files without a name, the next look creates in place.
     let Some(new) = new else { return Ok(Outcome::StartOver) };
-    let named = new.publish(opening.place())?;
+    let named = new.publish(request.place())?;
     crash_point!("replace.after-linkat");
     Ok(named.map_or(Outcome::StartOver, |region| Outcome::Replaced(Box::new(region))))
 }
 
 /// A new region, beside the old one.
-fn new_beside(opening: &Opening) -> Result<Option<Unnamed>, Error> {
-    if has_space(opening, 1, None)? { Unnamed::new(opening) } else { Err(opening.no_space()) }
+fn new_beside(request: &Request) -> Result<Option<Unnamed>, Error> {
+    if has_space(request, 1, None)? { Unnamed::new(request) } else { Err(request.no_space()) }
 }
 
 /// What to say if an endpoint of the old region has an owner.
-fn owner(opening: &Opening, old: &Candidate) -> Result<Option<Outcome>, Error> {
-    let Some(slot) = owned_slot(old.file.as_fd(), old.id, opening.path())? else { return Ok(None) };
-    let description = Description::read(old.file.as_fd(), opening.path())?;
+fn owner(request: &Request, old: &Candidate) -> Result<Option<Outcome>, Error> {
+    let Some(slot) = owned_slot(old.file.as_fd(), old.id, request.path())? else { return Ok(None) };
+    let description = Description::read(old.file.as_fd(), request.path())?;
     Ok(Some(Outcome::InUse { pid: slot_pid(old, &description, slot) }))
 }
 
 /// Marks the old region: whoever is attached goes on, nobody joins.
-fn retire(opening: &Opening, old: &Candidate, successor: u64) -> Result<(), Error> {
+fn retire(request: &Request, old: &Candidate, successor: u64) -> Result<(), Error> {
     let mapping = Mapping::new(old.file.as_fd(), HEADER_PAGE_LEN)
-        .map_err(|error| refusal::io("map", opening.path(), error))?;
+        .map_err(|error| refusal::io("map", request.path(), error))?;
     let successor_offset = std::mem::offset_of!(SharedLayout, successor_generation) as u64;
     // For people; the Release store of the state follows it.
     mapping.word_u64(successor_offset).store(successor, Ordering::Relaxed);
@@ -393,7 +393,7 @@ mod tests {
         let options = OpenOptions::new().policy(CreatePolicy::CreateNew);
         let old = place.open(&options).unwrap().unwrap();
         before();
-        replace(&mut Opening::new(place, options), &old).unwrap()
+        replace(&mut Request::new(place, options), &old).unwrap()
     }
 
     #[test]

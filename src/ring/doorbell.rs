@@ -34,7 +34,18 @@ use std::sync::atomic::{AtomicU32, compiler_fence};
 use tombolo_abi::{LockWord, wake};
 
 use super::memory::Sleepers;
-use super::{Memory, NoRoom, Ring, Word};
+use super::{Memory, Ring, Word};
+
+/// What a message that found no room waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NoRoom {
+    /// Where it would have gone.
+    pub(crate) tail: u64,
+    /// Free bytes that it takes, padding and the zero word behind it included.
+    pub(crate) needed: u64,
+    /// Free bytes worth being woken for: at least an eighth of the ring.
+    pub(crate) comfortable: u64,
+}
 
 /// Bits of a wake word's count of armings.
 const COUNT: u32 = !(wake::COUNT_ONE - 1);

@@ -9,7 +9,7 @@ use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::{RECORD_HEADER_LEN, Record};
 
-use super::{Memory, Ring, Wakes, Word};
+use super::{Memory, NoRoom, Ring, Wakes, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
@@ -93,17 +93,6 @@ impl From<Damage> for Refusal {
     fn from(damage: Damage) -> Self {
         Self::Damaged(damage)
     }
-}
-
-/// What a message that found no room waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct NoRoom {
-    /// Where it would have gone.
-    pub(crate) tail: u64,
-    /// Free bytes that it takes, padding and the zero word behind it included.
-    pub(crate) needed: u64,
-    /// Free bytes worth being woken for: at least an eighth of the ring.
-    pub(crate) comfortable: u64,
 }
 
 impl Window {

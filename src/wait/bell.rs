@@ -311,7 +311,7 @@ mod tests {
     use crate::Receiver;
     use crate::endpoint::interrupt::Interrupts;
     use crate::ends::Spsc;
-    use crate::ends::claimed::Claimed;
+    use crate::ends::receiving::Receiving;
     use crate::ends::topology::Topology;
     use crate::options::MpscOrder;
     use crate::ring::{Memory, Word};
@@ -326,8 +326,8 @@ mod tests {
         region(MpscOrder::Total).split_spsc().unwrap().1
     }
 
-    fn claimed<K: Topology>(rx: &mut Receiver<K>) -> &mut Claimed {
-        rx.claimed_until(Deadline::PAST).unwrap()
+    fn receiving<K: Topology>(rx: &mut Receiver<K>) -> &mut Receiving {
+        rx.receiving_until(Deadline::PAST).unwrap()
     }
 
     fn bell(end: &Attached) -> Bell {
@@ -347,7 +347,7 @@ mod tests {
     fn a_turn_is_over_after_so_many_records_and_that_of_a_lane_sooner() {
         for (order, len) in [(MpscOrder::Total, RECORDS), (MpscOrder::PerProducer, TURN)] {
             let (_, mut rx) = region(order).split_mpsc().unwrap();
-            let end = &claimed(&mut rx).end;
+            let end = &receiving(&mut rx).end;
             let mut bell = bell(end);
             for _ in 0..3 {
                 assert_eq!(bell.records_left(), len - 1);
@@ -362,7 +362,7 @@ mod tests {
     fn producers_are_let_go_on_without_fences_after_many_records_and_long_without_sleep_or_barrier()
     {
         let mut rx = receiver();
-        let end = &claimed(&mut rx).end;
+        let end = &receiving(&mut rx).end;
         for (records, last_sleep, last_barrier, expected) in [
             (RECORDS, long_ago(), None, true),
             (RECORDS, long_ago(), Some(long_ago()), true),
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn records_count_for_that_until_enough_have_come_or_the_receiver_has_slept() {
         let mut rx = receiver();
-        let end = &claimed(&mut rx).end;
+        let end = &receiving(&mut rx).end;
         let mut bell = Bell { last_sleep: to_come(), ..bell(end) };
         let turn = |bell: &mut Bell, records| {
             bell.records = records;
@@ -401,13 +401,13 @@ mod tests {
     #[test]
     fn producers_under_a_lock_fence_always_and_others_when_they_are_asked_to() {
         let (_, mut rx) = region(MpscOrder::Total).split_mpsc().unwrap();
-        let end = &claimed(&mut rx).end;
+        let end = &receiving(&mut rx).end;
         let mut locked = bell(end);
         (locked.records, locked.last_sleep) = (RECORDS, long_ago());
         locked.begin_turn(end);
         assert!(locked.all_fence());
         let mut rx = receiver();
-        assert!(!bell(&claimed(&mut rx).end).all_fence());
+        assert!(!bell(&receiving(&mut rx).end).all_fence());
     }
 
     fn is_armed(end: &Attached) -> bool {
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn the_first_arming_has_a_barrier_and_the_next_one_has_none() {
         let mut rx = receiver();
-        let end = &claimed(&mut rx).end;
+        let end = &receiving(&mut rx).end;
         let mut bell = bell(end);
         armed(&mut bell, end, 0);
         assert!(bell.last_barrier.take().is_some());
@@ -443,7 +443,7 @@ mod tests {
     #[test]
     fn if_barriers_are_refused_a_sleep_is_short_until_one_has_lasted() {
         let mut rx = receiver();
-        let end = &claimed(&mut rx).end;
+        let end = &receiving(&mut rx).end;
         let mut bell = refused(end);
         bell.note_time_out();
         assert_eq!(armed(&mut bell, end, 0), Some(SHORT));
@@ -464,7 +464,7 @@ mod tests {
 
     /// Waits at the front of an empty ring.
     fn wait(rx: &mut Receiver<Spsc>, deadline: Deadline) {
-        let Claimed { end, consumer, wakes, peer, bell, .. } = claimed(rx);
+        let Receiving { end, consumer, wakes, peer, bell, .. } = receiving(rx);
         let head = consumer.head();
         bell.wait(end, &mut OneRing { head }, wakes, peer.asked(), until(deadline)).unwrap();
         assert!(!is_armed(end));
@@ -474,10 +474,10 @@ mod tests {
     fn a_wait_that_time_has_ended_has_lasted() {
         let mut rx = receiver();
         assert!(rx.try_recv().is_err()); // asks after the sender
-        let claimed = claimed(&mut rx);
-        claimed.bell = refused(&claimed.end);
+        let receiving = receiving(&mut rx);
+        receiving.bell = refused(&receiving.end);
         wait(&mut rx, Deadline::NEVER);
-        assert!(rx.claimed.unwrap().bell.all_fence());
+        assert!(rx.receiving.unwrap().bell.all_fence());
     }
 
     /// A ring whose lock is held by its producer.
@@ -494,18 +494,18 @@ mod tests {
             rx.attach().unwrap();
             tx.attach().unwrap();
             (0..records).for_each(|_| tx.send(b"a record").unwrap());
-            let end = tx.claimed_end().unwrap();
+            let end = tx.attached_end().unwrap();
             let holder = end.slot.identity();
             end.ring.memory.store(Word::Lock, holder.to_word(), Release);
             Self { tx, rx, holder }
         }
 
         fn producer(&self) -> &Attached {
-            self.tx.claimed_end().unwrap()
+            self.tx.attached_end().unwrap()
         }
 
         fn limit(&mut self, holder: LockWord, before: Option<Behind>) -> (Option<Duration>, u32) {
-            let Claimed { end, bell, consumer, .. } = claimed(&mut self.rx);
+            let Receiving { end, bell, consumer, .. } = receiving(&mut self.rx);
             bell.behind = None;
             let limit = bell.limit_behind(end, consumer.head(), holder, before).unwrap();
             (limit, bell.behind.map_or(0, |behind| behind.sleeps))
@@ -519,7 +519,7 @@ mod tests {
     #[test]
     fn behind_a_living_holder_sleeps_are_short_at_first() {
         let mut scene = Locked::behind(0);
-        let Claimed { end, bell, .. } = claimed(&mut scene.rx);
+        let Receiving { end, bell, .. } = receiving(&mut scene.rx);
         for count in 1..=SHORT_SLEEPS {
             assert_eq!(armed(bell, end, 0), Some(SHORT));
             assert_eq!(bell.behind.map(|behind| behind.sleeps), Some(count));
@@ -533,7 +533,7 @@ mod tests {
     #[test]
     fn a_holder_that_is_no_producer_ends_the_wait() {
         let mut scene = Locked::behind(0);
-        let Claimed { end, bell, wakes, .. } = claimed(&mut scene.rx);
+        let Receiving { end, bell, wakes, .. } = receiving(&mut scene.rx);
         let holder = LockWord { slot: u16::MAX, incarnation: 1 };
         end.ring.memory.store(Word::Lock, holder.to_word(), Release);
         bell.spin = Spin::new(Duration::ZERO);
@@ -580,7 +580,7 @@ mod tests {
     #[test]
     fn a_lock_word_means_nothing_in_a_ring_without_a_lock() {
         let mut rx = receiver();
-        let Claimed { end, bell, .. } = claimed(&mut rx);
+        let Receiving { end, bell, .. } = receiving(&mut rx);
         let holder = LockWord { slot: u16::MAX, incarnation: 1 };
         end.ring.memory.store(Word::Lock, holder.to_word(), Release);
         assert_eq!(armed(bell, end, 0), Some(SLEEP_MAX));

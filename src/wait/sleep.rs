@@ -135,8 +135,8 @@ mod tests {
     use crate::endpoint::interrupt::Interrupts;
     use crate::endpoint::slot_table::slot_offset;
     use crate::ends::Spsc;
-    use crate::ends::claimed::Claimed;
     use crate::ends::errors::NotSent;
+    use crate::ends::receiving::Receiving;
     use crate::ends::topology::Topology;
     use crate::error::Damage;
     use crate::options::MpscOrder;
@@ -180,9 +180,9 @@ mod tests {
 
     /// How a receiver that has armed an empty ring sleeps.
     fn sleep_of<K: Topology>(rx: &mut Receiver<K>, known: impl Fn(u64) -> u64) -> (Ended, u64) {
-        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
-        let (end, head) = (&claimed.end, claimed.consumer.head());
-        let armed = claimed.bell.arm(end, &mut OneRing { head }).unwrap().unwrap();
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        let (end, head) = (&receiving.end, receiving.consumer.head());
+        let armed = receiving.bell.arm(end, &mut OneRing { head }).unwrap().unwrap();
         let (before, known) = (sleeps(end), known(end.counted()));
         let sleep = Sleep { limit: LIMIT, ..armed };
         let ended = sleep_for_record(end, sleep, Some(known), uninterrupted(Deadline::NEVER));
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(sleep_of(&mut rx, |count| count), (Ended::TimedOut, 1));
         let unknown = |count: u64| count.wrapping_sub(1);
         assert_eq!(sleep_of(&mut rx, unknown), (Ended::ByDeparture, 0), "a departure");
-        rx.claimed_until(Deadline::PAST).unwrap().end.ring.poison(DAMAGE);
+        rx.receiving_until(Deadline::PAST).unwrap().end.ring.poison(DAMAGE);
         assert_eq!(sleep_of(&mut rx, |count| count), (Ended::Perhaps, 0), "poison");
     }
 
@@ -214,7 +214,7 @@ mod tests {
                 Err(other) => panic!("{other:?}"),
             }
         };
-        let end = tx.claimed_end().unwrap();
+        let end = tx.attached_end().unwrap();
         meanwhile(end, &mut rx);
         let (before, known) = (sleeps(end), known(end.counted()));
         sleep_for_room(end, &wanted, Some(known), uninterrupted(LIMIT.into()));
@@ -234,9 +234,9 @@ mod tests {
 
     /// Whether a receiver arms for a sleep, alone or with others.
     fn would_sleep<K: Topology>(rx: &mut Receiver<K>) -> bool {
-        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
-        let armed = claimed.arm();
-        claimed.disarm();
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        let armed = receiving.arm();
+        receiving.disarm();
         armed.is_some()
     }
 
@@ -251,7 +251,7 @@ mod tests {
             assert!(!would_sleep(&mut rx), "a message");
             rx.try_recv().unwrap();
         }
-        rx.claimed_until(Deadline::PAST).unwrap().end.ring.poison(DAMAGE);
+        rx.receiving_until(Deadline::PAST).unwrap().end.ring.poison(DAMAGE);
         assert!(!would_sleep(&mut rx), "poison");
     }
 
@@ -262,13 +262,13 @@ mod tests {
         looks_after_arming(region(MpscOrder::PerProducer).split_mpsc().unwrap());
     }
 
-    fn claimed(rx: &mut Receiver<Spsc>) -> &mut Claimed {
-        rx.claimed_until(Deadline::PAST).unwrap()
+    fn receiving(rx: &mut Receiver<Spsc>) -> &mut Receiving {
+        rx.receiving_until(Deadline::PAST).unwrap()
     }
 
     /// Waits at the front of an empty ring.
     fn wait(rx: &mut Receiver<Spsc>, deadline: Deadline) {
-        let Claimed { end, consumer, wakes, peer, bell, .. } = claimed(rx);
+        let Receiving { end, consumer, wakes, peer, bell, .. } = receiving(rx);
         let mut front = OneRing { head: consumer.head() };
         bell.wait(end, &mut front, wakes, peer.asked(), uninterrupted(deadline)).unwrap();
     }
@@ -282,7 +282,7 @@ mod tests {
         }
         assert!(rx.try_recv().is_err());
         let stored =
-            |rx: &mut Receiver<Spsc>| counter(&claimed(rx).end, offset_of!(Slot, wakes_elided));
+            |rx: &mut Receiver<Spsc>| counter(&receiving(rx).end, offset_of!(Slot, wakes_elided));
         assert_eq!(stored(&mut rx), 0);
         wait(&mut rx, Deadline::PAST);
         assert!(stored(&mut rx) > 0);
@@ -293,12 +293,12 @@ mod tests {
         let mut rx = region(MpscOrder::Total).split_spsc().unwrap().1;
         assert!(rx.try_recv().is_err());
         let spurious = |rx: &mut Receiver<Spsc>| {
-            let memory = &claimed(rx).end.ring.memory;
+            let memory = &receiving(rx).end.ring.memory;
             memory.group_u64(offset_of!(RingControl, spurious)).load(Relaxed)
         };
         wait(&mut rx, Deadline::PAST);
         assert_eq!(spurious(&mut rx), 0);
-        let region = claimed(&mut rx).end.slot.region().clone();
+        let region = receiving(&mut rx).end.slot.region().clone();
         let control = region.entries()[0].control_offset;
         let word = region.mapping().word_u32(control + offset_of!(RingControl, rx_wake) as u64);
         let mut rx = std::thread::scope(|scope| {

@@ -55,7 +55,7 @@ pub(super) enum Step<'a> {
     Wait(&'a AtomicU32, u32),
     /// The kernel will say nothing of its death: ask on the tick.
     Uncovered,
-    /// Ask whether its byte is held.
+    /// Ask whether its byte is held, and say so by [`Peers::gone`] or [`Peers::still_held`].
     Probe,
     /// Not before then.
     ProbeAt(Instant),
@@ -103,7 +103,6 @@ impl Peers {
                 if mark & OWNER_DIED != 0 {
                     futex::wake_all(liveness); // the kernel woke one of those who sleep here
                 }
-                known.phase = Phase::Going { probes: 0, next: now };
                 Step::Probe
             }
             Phase::Going { next, .. } if next > now => Step::ProbeAt(next),
@@ -128,7 +127,7 @@ impl Peers {
             known.phase = Phase::Lingering;
             return None;
         }
-        let next = now + (PROBE_PAUSE * (1 << (probes - 1).min(10))).min(PROBE_PAUSE_MAX);
+        let next = now + (PROBE_PAUSE * (1 << (probes - 1))).min(PROBE_PAUSE_MAX);
         known.phase = Phase::Going { probes, next };
         Some(next)
     }
@@ -164,6 +163,7 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
+    use crate::os::futex::{Moment, Woken};
     use crate::{EventsRegion, OpenOptions};
 
     const MARK: u32 = 0x8000_1234;
@@ -177,6 +177,72 @@ mod tests {
             Step::Probe => "probe",
             Step::ProbeAt(_) => "probe later",
         }
+    }
+
+    #[test]
+    fn the_byte_of_one_that_lingers_is_asked_after_ever_more_seldom_and_then_by_the_tick() {
+        let (mut peers, now) = (Peers::new(1..2), Instant::now());
+        let pauses: Vec<_> = std::iter::from_fn(|| peers.still_held(1, now)).collect();
+        let pauses: Vec<_> = pauses.into_iter().map(|next| next - now).collect();
+        assert_eq!(pauses.len(), PROBES_MAX as usize);
+        assert_eq!(pauses[..3], [PROBE_PAUSE, 2 * PROBE_PAUSE, 4 * PROBE_PAUSE]);
+        assert!(pauses[7..].iter().all(|pause| *pause == PROBE_PAUSE_MAX));
+    }
+
+    #[test]
+    fn an_owner_that_has_a_successor_is_gone_unless_that_was_known() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let (mut peers, now, mut count) = (Peers::new(1..2), Instant::now(), 0);
+        slot_u32(region, 1, offset_of!(Slot, state)).store(SlotState::Attached as u32, Relaxed);
+        let mut look_at = |peers: &mut Peers, incarnation| {
+            slot_u32(region, 1, offset_of!(Slot, incarnation)).store(incarnation, Relaxed);
+            peers.look(region, 1, now, &mut || count += 1);
+            count
+        };
+        assert_eq!(look_at(&mut peers, 1), 0, "there was none before");
+        assert_eq!(look_at(&mut peers, 2), 1);
+        peers.gone(1);
+        assert_eq!(look_at(&mut peers, 3), 1, "it is told twice");
+    }
+
+    #[test]
+    fn one_that_has_a_word_is_left_to_that() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let (mut peers, now) = (Peers::new(1..2), Instant::now());
+        let set = |offset, value| slot_u32(region, 1, offset).store(value, Relaxed);
+        set(offset_of!(Slot, incarnation), 1);
+        set(offset_of!(Slot, state), SlotState::Attached as u32);
+        for (liveness, step, uncovered) in [(MARK, "wait", vec![]), (0, "uncovered", vec![1])] {
+            set(offset_of!(Slot, liveness), liveness);
+            assert_eq!(look(&mut peers, region, now), step);
+            assert_eq!(peers.uncovered(region), uncovered);
+        }
+    }
+
+    /// What ended the sleep of another on the word of a peer that `liveness` and `state` say is gone.
+    fn sleeper_beside(liveness: u32, state: SlotState) -> Woken {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let word = |offset| slot_u32(region, 1, offset);
+        word(offset_of!(Slot, incarnation)).store(1, Relaxed);
+        word(offset_of!(Slot, liveness)).store(liveness, Relaxed);
+        word(offset_of!(Slot, state)).store(state as u32, Relaxed);
+        std::thread::scope(|scope| {
+            let until = Moment::after(Duration::from_millis(1500));
+            let liveness_word = word(offset_of!(Slot, liveness));
+            let sleeper = scope.spawn(move || futex::wait(liveness_word, liveness, until));
+            std::thread::sleep(Duration::from_millis(100)); // until it sleeps
+            assert_eq!(look(&mut Peers::new(1..2), region, Instant::now()), "probe");
+            sleeper.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn all_who_sleep_on_the_word_of_one_that_died_are_woken_and_no_others() {
+        assert_eq!(sleeper_beside(MARK | OWNER_DIED, SlotState::Attached), Woken::Perhaps);
+        assert_eq!(sleeper_beside(MARK, SlotState::Free), Woken::TimedOut);
     }
 
     /// A new owner has the byte and the incarnation before it has written the rest of its slot.

@@ -58,6 +58,8 @@ pub(crate) struct Finder<'a> {
     /// Uses of flag sets that are constants, by their place in `flag_sets`.
     pub(crate) uses: Vec<(usize, Range<usize>)>,
     scope: Vec<String>,
+    /// Variables that get their first value by a statement of its own.
+    late: HashSet<String>,
     pub(crate) mutants: Vec<Mutant>,
     seen: HashSet<(Range<usize>, String)>,
     counts: HashMap<String, u32>,
@@ -72,6 +74,7 @@ impl<'a> Finder<'a> {
             flag_sets: sets,
             uses: Vec::new(),
             scope: Vec::new(),
+            late: HashSet::new(),
             mutants: Vec::new(),
             seen: HashSet::new(),
             counts: HashMap::new(),
@@ -169,6 +172,11 @@ impl<'a> Finder<'a> {
         self.condition(expr, values);
     }
 
+    /// Whether without `stmt` a variable might have no value, so that nothing compiles.
+    fn is_first_value(&self, stmt: &Stmt) -> bool {
+        matches!(stmt, Stmt::Expr(Expr::Assign(assign), _) if self.late.contains(&self.text(&assign.left)))
+    }
+
     fn leave_out(&mut self, node: &impl Spanned) {
         let what = format!("without `{}`", self.text(node));
         self.wrap(node, what, "if !crate::mutants::is($) { ", " }");
@@ -219,6 +227,7 @@ impl<'a> Finder<'a> {
             return;
         }
         self.scope.push(sig.ident.to_string());
+        self.late.clear();
         let tail = match &sig.output {
             ReturnType::Default => Some(Tail::Unit),
             ReturnType::Type(_, result) => match self.text(result.as_ref()).as_str() {
@@ -314,6 +323,10 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 
     fn visit_stmt(&mut self, stmt: &'ast Stmt) {
         match stmt {
+            Stmt::Local(local) if local.init.is_none() => {
+                self.late.insert(self.text(&local.pat).trim_start_matches("mut ").to_owned());
+            }
+            stmt if self.is_first_value(stmt) => {}
             Stmt::Expr(
                 Expr::Call(_)
                 | Expr::MethodCall(_)

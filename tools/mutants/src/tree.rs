@@ -13,9 +13,20 @@ use crate::find::Finder;
 use crate::flags;
 use crate::site::{Edit, Mutant, Place, rewrite};
 
-/// Where mutants are made.
-const DIRECTORIES: [&str; 8] =
-    ["endpoint", "carrier", "watcher", "region", "os", "mem", "ring", "handle"];
+/// Where in `src` mutants are made.
+const ROOMS: [&str; 11] = [
+    "backoff.rs",
+    "carrier",
+    "deadline.rs",
+    "endpoint",
+    "ends",
+    "handle",
+    "mem",
+    "os",
+    "region",
+    "ring",
+    "wait",
+];
 /// Whose tests are run.
 const PACKAGES: [&str; 3] = ["tombolo", "tombolo-soak", "tombolo-tools"];
 /// Not part of what is copied.
@@ -31,8 +42,8 @@ pub(crate) struct Sources {
 impl Sources {
     pub(crate) fn read() -> Result<Self, Failure> {
         let mut paths = Vec::new();
-        for directory in DIRECTORIES {
-            collect(Path::new("src").join(directory).as_path(), &mut paths)?;
+        for room in ROOMS {
+            collect(&Path::new("src").join(room), &mut paths)?;
         }
         paths.sort();
         let mut files = Vec::new();
@@ -61,14 +72,13 @@ impl Sources {
     }
 }
 
-fn collect(directory: &Path, into: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, into)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            into.push(path);
+fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            collect(&entry?.path(), into)?;
         }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        into.push(path.to_owned());
     }
     Ok(())
 }

@@ -11,11 +11,10 @@ use crate::endpoint::interrupt::Until;
 use crate::endpoint::peer::Peer;
 use crate::ends::errors::TryRecvError;
 use crate::ends::lanes::{AllLanes, Lanes};
-use crate::ends::topology::Topology;
 use crate::error::Error;
 use crate::os::futex::Sleeping;
 use crate::region::Region;
-use crate::ring::{Consumer, Front, Nothing, Wakes};
+use crate::ring::{Consumer, Front, Wakes};
 use crate::wait::any::{Turn, Waited};
 use crate::wait::bell::{Bell, OneRing};
 use crate::wait::sleep::Sleep;
@@ -23,7 +22,7 @@ use crate::wait::spin::Spin;
 
 /// What a receiver has once it owns its endpoint.
 #[derive(Debug)]
-pub(crate) struct Claimed {
+pub(crate) struct Receiving {
     pub(crate) end: Attached,
     pub(crate) consumer: Consumer,
     /// `None` where the ring's messages carry no handles.
@@ -37,10 +36,10 @@ pub(crate) struct Claimed {
     pub(crate) named: u64,
 }
 
-impl Claimed {
+impl Receiving {
     /// Claims the receiving endpoint of ring `index`.
     #[cold]
-    pub(crate) fn claim(
+    pub(crate) fn attach(
         region: &Arc<Region>,
         index: u32,
         spin: Spin,
@@ -57,21 +56,6 @@ impl Claimed {
             false => None,
         };
         Ok(Self { end, consumer, intake, wakes, peer, bell, lanes, named: 0 })
-    }
-
-    /// The next message where nothing stands in the way, as `Receiver::take_at_once`.
-    #[inline(always)]
-    pub(crate) fn front_at_once<K: Topology>(&mut self) -> Result<Option<Front>, Nothing> {
-        let Self { end, consumer, peer, bell, lanes, .. } = self;
-        if !end.is_sound() {
-            return Ok(None);
-        }
-        match consumer.front_at_once(&end.ring) {
-            Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
-            Err(Nothing) if end.has_news(peer.known()) || !end.is_whole() => Ok(None),
-            Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
-            found => found,
-        }
     }
 
     pub(crate) fn front(&mut self) -> Result<Option<Front>, Error> {
@@ -192,7 +176,7 @@ impl Claimed {
     }
 }
 
-impl Waited for Claimed {
+impl Waited for Receiving {
     fn is_ready(&mut self) -> bool {
         let usable = self.end.check_usable().and_then(|()| self.front());
         match usable
@@ -246,7 +230,7 @@ impl Waited for Claimed {
 }
 
 /// In the process that claimed it.
-impl Drop for Claimed {
+impl Drop for Receiving {
     fn drop(&mut self) {
         self.end.settle(&self.wakes);
         let is_ours = self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
@@ -283,9 +267,9 @@ mod tests {
     /// Hands a handle over for a record that does not follow.
     fn leave_an_orphan(tx: &mut MpscProducer, handle: Handle) {
         tx.attach().unwrap();
-        let end = tx.claimed_end().unwrap();
+        let end = tx.attached_end().unwrap();
         let (region, ring) = (&**end.slot.region(), end.index);
-        let mut outgoing = tx.usable_claimed().unwrap().outgoing();
+        let mut outgoing = tx.usable_sending().unwrap().outgoing();
         outgoing.connect(region, ring).unwrap();
         let (sender, handles) = (end.slot.identity(), &[handle][..]);
         outgoing
@@ -303,8 +287,8 @@ mod tests {
         tx.send(b"the last").unwrap();
         drop(tx);
         // As if the message had come between a look at the ring and that at the sender.
-        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
-        assert!(matches!(claimed.last_look(), Ok((Some(_), true))));
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        assert!(matches!(receiving.last_look(), Ok((Some(_), true))));
         let wait = |rx: &mut SpscReceiver| wait_any(&mut [rx], Deadline::PAST).ok();
         assert_eq!(wait(&mut rx), Some(0), "for the message");
         assert_eq!(rx.try_recv().unwrap().data, b"the last");
@@ -324,15 +308,15 @@ mod tests {
         leave_an_orphan(&mut gone, Handle::new(orphan));
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         drop(gone);
-        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
         let (start, limit) = (Instant::now(), Duration::from_secs(5));
-        while !claimed.end.has_departures(claimed.peer.asked()) {
+        while !receiving.end.has_departures(receiving.peer.asked()) {
             assert!(start.elapsed() < limit, "nobody noticed the departure");
             yield_now();
         }
         tx.send(b"at the last moment").unwrap();
-        assert!(matches!(claimed.last_look(), Ok((Some(_), false))));
-        assert!(claimed.end.has_departures(claimed.peer.asked()), "the departed are forgotten");
+        assert!(matches!(receiving.last_look(), Ok((Some(_), false))));
+        assert!(receiving.end.has_departures(receiving.peer.asked()), "the departed are forgotten");
         assert_eq!(rx.try_recv().unwrap().data, b"at the last moment");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         let closing = std::thread::spawn(move || witness.read(&mut [0]).unwrap());
@@ -361,15 +345,15 @@ mod tests {
                 tx.send(&[0; 900]).unwrap();
                 rx.recv().unwrap();
             }
-            let claimed = rx.claimed_until(Deadline::PAST).unwrap();
+            let receiving = rx.receiving_until(Deadline::PAST).unwrap();
             let (region, slot) =
-                (claimed.end.slot.region().clone(), claimed.end.slot.identity().slot);
+                (receiving.end.slot.region().clone(), receiving.end.slot.identity().slot);
             let elided = || counter(&region, slot, offset_of!(Slot, wakes_elided));
             assert_eq!(elided(), 0);
             if deed == "sleeps" {
-                claimed.arm();
-                claimed.disarm();
-                let word = claimed.end.rx_wake().load(Relaxed);
+                receiving.arm();
+                receiving.disarm();
+                let word = receiving.end.rx_wake().load(Relaxed);
                 assert_eq!(word & wake::ARMED_FUTEX, 0);
             } else {
                 drop(rx);
@@ -384,12 +368,13 @@ mod tests {
         let _interrupter = rx.interrupter(); // from now on each call looks around
         rx.attach().unwrap();
         while tx.try_send(&[0; 400]).is_ok() {}
-        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
-        let (region, slot) = (claimed.end.slot.region().clone(), claimed.end.slot.identity().slot);
-        claimed.end.ring.memory.store(Word::TxWake, wake::ARMED_FUTEX.into(), Relaxed);
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        let (region, slot) =
+            (receiving.end.slot.region().clone(), receiving.end.slot.identity().slot);
+        receiving.end.ring.memory.store(Word::TxWake, wake::ARMED_FUTEX.into(), Relaxed);
         let sent = || counter(&region, slot, offset_of!(Slot, wakes_sent));
         let is_armed = |rx: &mut SpscReceiver| {
-            let ring = &rx.claimed_until(Deadline::PAST).unwrap().end.ring;
+            let ring = &rx.receiving_until(Deadline::PAST).unwrap().end.ring;
             ring.memory.load(Word::TxWake, Relaxed) != 0
         };
         while is_armed(&mut rx) {
@@ -403,23 +388,24 @@ mod tests {
     #[test]
     fn a_departure_that_ends_a_wait_for_several_is_counted() {
         let (_tx, mut rx) = pair();
-        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
-        let (region, slot) = (claimed.end.slot.region().clone(), claimed.end.slot.identity().slot);
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        let (region, slot) =
+            (receiving.end.slot.region().clone(), receiving.end.slot.identity().slot);
         let counted = || counter(&region, slot, offset_of!(Slot, woken_by_death));
-        claimed.count_departure(); // nothing is known yet
+        receiving.count_departure(); // nothing is known yet
         assert_eq!(counted(), 1);
-        claimed.last_look().unwrap();
-        claimed.count_departure();
+        receiving.last_look().unwrap();
+        receiving.count_departure();
         assert_eq!(counted(), 1);
     }
 
     #[test]
     fn a_receiver_of_one_ring_lets_its_sender_go_on_without_fences() {
         let (mut tx, mut rx) = pair();
-        let claimed = rx.claimed_until(Deadline::PAST).unwrap();
-        claimed.arm();
-        claimed.disarm();
-        if !claimed.bell.all_fence() {
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        receiving.arm();
+        receiving.disarm();
+        if !receiving.bell.all_fence() {
             return eprintln!("skipped: the kernel refuses barriers");
         }
         std::thread::sleep(Duration::from_millis(20)); // since the barrier
@@ -427,6 +413,6 @@ mod tests {
             tx.send(b"one").unwrap();
             rx.try_recv().unwrap();
         }
-        assert!(!rx.claimed_until(Deadline::PAST).unwrap().bell.all_fence());
+        assert!(!rx.receiving_until(Deadline::PAST).unwrap().bell.all_fence());
     }
 }

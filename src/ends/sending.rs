@@ -1,0 +1,213 @@
+//! What a sender has once it owns its endpoint, and how it sends then.
+
+use std::mem::offset_of;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
+
+use crate::carrier::{HandOver, Outgoing, Unsent};
+use crate::endpoint::attached::Attached;
+use crate::endpoint::interrupt::Until;
+use crate::endpoint::peer::Peer;
+use crate::endpoint::slot_table::byte_is_held;
+use crate::ends::errors::NotSent;
+use crate::ends::message::MessagePacket;
+use crate::ends::topology::Topology;
+use crate::error::Error;
+use crate::mem::RingSpan;
+use crate::ring::carry::{Carried, NotCarried, Recount, Spot};
+use crate::ring::doorbell::{has_come, is_comfortable};
+use crate::ring::{NoRoom, Refusal, Ring, Sent, Wakes, Window};
+use crate::wait::sleep::sleep_for_room;
+use crate::wait::spin::Spin;
+
+/// Looks after room during which a sender that spins holds out for more than its message needs: 10
+/// to 50 microseconds, or as long as it spins.
+const PATIENCE: u32 = 1024;
+
+/// What clones share.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) end: Arc<Attached>,
+    /// The connection for handles, which they use one after the other. To be locked before the ring's lock
+    /// is taken.
+    pub(crate) outgoing: Arc<Mutex<Outgoing>>,
+}
+
+/// What a sender has once it owns its endpoint.
+#[derive(Debug)]
+pub(crate) struct Sending<K: Topology> {
+    pub(crate) end: Arc<Attached>,
+    pub(crate) outgoing: Arc<Mutex<Outgoing>>,
+    pub(crate) producer: K::Producer,
+    pub(crate) wakes: Wakes,
+    pub(crate) peer: Peer,
+    /// When to add up the handles under way.
+    pub(crate) recount: Recount,
+    pub(crate) spin: Spin,
+}
+
+impl<K: Topology> Sending<K> {
+    /// The connection for handles.
+    pub(crate) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        lock(&self.outgoing)
+    }
+
+    /// Waits until there may be room for `wanted`, or something else to do.
+    pub(crate) fn wait_for_room(&mut self, wanted: &NoRoom, until: Until<'_>) {
+        let Self { end, wakes, peer, spin, .. } = self;
+        let known = peer.asked();
+        let mut patience = PATIENCE;
+        let has_news = || {
+            patience = patience.saturating_sub(1);
+            // One message's room at a time would make both sides look at each other all the time.
+            let has_room = if patience > 0 { is_comfortable } else { has_come };
+            has_room(&end.ring, wanted) || end.has_news(known) || until.interrupts.is_pending()
+        };
+        if !spin.until(until.deadline, has_news) && !has_come(&end.ring, wanted) {
+            end.settle(wakes);
+            sleep_for_room(end, wanted, known, until);
+            if has_come(&end.ring, wanted) {
+                spin.note_end_of_sleep();
+            }
+        }
+    }
+
+    /// Sends by `step`, a verb of the window, from `payloads`, and gives how many messages it sent.
+    pub(crate) fn produce(
+        &mut self,
+        payloads: &[&[u8]],
+        mut step: impl FnMut(&mut Window, &Ring<RingSpan>) -> Result<Sent, Refusal>,
+    ) -> Result<usize, NotSent> {
+        // No message is longer than the bits of all together.
+        let bits = payloads.iter().fold(0, |bits, payload| bits | payload.len());
+        if self.check_len(bits).is_err() {
+            payloads.iter().try_for_each(|payload| self.check_len(payload.len()))?;
+        }
+        self.attempt(|Self { end, producer, wakes, .. }| {
+            K::produce(end, producer, wakes, payloads, |window, ring| {
+                step(window, ring).map_err(|refusal| NotSent::of(end, refusal))
+            })
+        })
+    }
+
+    /// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* if the receiver
+    /// is: no process would end that. What the departed freed at last is space for one attempt more.
+    #[inline]
+    pub(crate) fn attempt<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
+    ) -> Result<T, NotSent> {
+        let is_to_wait = |result: &Result<T, NotSent>| {
+            matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. } | NotSent::Crowded))
+        };
+        let mut result = attempt(self);
+        if is_to_wait(&result) {
+            self.end.check_whole()?; // bytes that are missing may look like a full ring
+            if self.peer.is_disconnected(&self.end)? {
+                result = attempt(self);
+                if is_to_wait(&result) {
+                    return Err(NotSent::Disconnected);
+                }
+            }
+        }
+        let done = result?;
+        self.end.settle_now_and_then(&self.wakes);
+        self.end.check_whole()?;
+        Ok(done)
+    }
+
+    #[inline]
+    pub(crate) fn check_len(&self, found: usize) -> Result<(), Error> {
+        let (ring, limit) = (self.end.index, self.end.entry.max_message);
+        if found > limit as usize {
+            return Err(Error::MessageTooLong { ring, found, limit });
+        }
+        Ok(())
+    }
+
+    /// Sends a message with handles.
+    #[cold]
+    pub(crate) fn carry(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
+        self.check_len(packet.data.len())?;
+        // Before connecting is tried: who begins to listen after that changes it.
+        let seen = self.end.slot.region().membership().load(Acquire);
+        self.attempt(|sending| {
+            let was_connected = sending.outgoing().is_connected();
+            match sending.carry_once(packet, seen) {
+                // That connection was broken: over a new one.
+                Err(NotSent::NoReceiver { .. }) if was_connected => {
+                    sending.carry_once(packet, seen)
+                }
+                sent => sent,
+            }
+        })?;
+        self.end.slot.add(offset_of!(Slot, handles), packet.handles.len() as u64);
+        Ok(())
+    }
+
+    fn carry_once(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
+        let Self { end, outgoing, producer, wakes, recount, .. } = self;
+        let (region, ring, sender) = (&**end.slot.region(), end.index, end.slot.identity());
+        let not_sent = |unsent| not_sent(unsent, seen);
+        let mut outgoing = lock(outgoing); // clones send one after the other, before they take the lock
+        if !outgoing.is_connected() {
+            check_receiver(end).map_err(not_sent)?;
+        }
+        outgoing.connect(region, end.group.rings.start).map_err(not_sent)?;
+        end.slot.flag(slot_flags::HAS_SOCKET);
+        let LockWord { slot, incarnation } = sender;
+        let ext = RecordExt { txid: 0, slot, incarnation_low: incarnation as u16 };
+        let handle_count = packet.handles.len() as u8; // 64 at the most
+        let carried = Carried { payload: &packet.data, handle_count, ext };
+        let hand_over = |Spot { tail, position }| {
+            check_receiver(end)?;
+            let handles = &packet.handles[..];
+            outgoing.hand_over(&HandOver { region, ring, sender, tail, position, handles })
+        };
+        K::produce(end, producer, wakes, &[&packet.data], |window, ring| {
+            window.send_carried(ring, &carried, recount, hand_over).map_err(|error| match error {
+                NotCarried::Refused(refusal) => NotSent::of(end, refusal),
+                NotCarried::NotHandedOver(unsent) => not_sent(unsent),
+            })
+        })?;
+        Ok(())
+    }
+}
+
+/// In the process that claimed it.
+impl<K: Topology> Drop for Sending<K> {
+    fn drop(&mut self) {
+        self.end.settle(&self.wakes);
+    }
+}
+
+fn not_sent(unsent: Unsent, seen: u32) -> NotSent {
+    match unsent {
+        Unsent::NoReceiver => NotSent::NoReceiver { seen },
+        Unsent::Crowded => NotSent::Crowded,
+        Unsent::Failed(error) => NotSent::Failed(error),
+    }
+}
+
+/// An error if no process owns the receiving endpoint. Its sockets tell nothing: a forked child of
+/// the one that was killed may have them still, and would keep what is sent to them.
+fn check_receiver(end: &Attached) -> Result<(), Unsent> {
+    let region = end.slot.region();
+    let slot = region.entries()[end.group.rings.start as usize].rx_slot;
+    let is_held = match byte_is_held(region, slot..slot + 1) {
+        Ok(false) => end.slot.is_any_held(slot..slot + 1), // believed only when asked with care
+        found => found,
+    };
+    match is_held {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Unsent::NoReceiver),
+        Err(error) => Err(Unsent::Failed(error)),
+    }
+}
+
+/// No thread that panicked while it had the lock has left anything half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

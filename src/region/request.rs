@@ -1,0 +1,102 @@
+//! What a call of `open` asks for: which name, and a region of which options and generation.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::contents::NewContents;
+use super::joined::Origin;
+use super::options::{CreatePolicy, OpenOptions};
+use super::place::{Candidate, Place};
+use super::plan::Plan;
+use super::refusal;
+use crate::error::Error;
+
+/// How long a lack of space is not believed: an opener says within a second that there is none.
+const SPACE_PATIENCE: Duration = Duration::from_millis(800);
+
+/// The region that is asked for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    place: Arc<Place>,
+    options: OpenOptions,
+    started: Instant,
+    /// The generation of the region that would be made.
+    generation: u64,
+}
+
+impl Request {
+    /// A request made now. The options have been checked.
+    pub(crate) fn new(place: Place, options: OpenOptions) -> Self {
+        Self { place: Arc::new(place), options, started: Instant::now(), generation: 1 }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    pub(crate) fn options(&self) -> &OpenOptions {
+        &self.options
+    }
+
+    pub(crate) fn policy(&self) -> CreatePolicy {
+        self.options.policy
+    }
+
+    pub(crate) fn may_create(&self) -> bool {
+        self.options.policy != CreatePolicy::OpenExisting
+    }
+
+    /// What has the name now.
+    pub(crate) fn find(&self) -> Result<Option<Candidate>, Error> {
+        self.place.open(&self.options)
+    }
+
+    /// How long it has been under way.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// How long it may be under way.
+    pub(crate) fn patience(&self) -> Duration {
+        self.options.patience()
+    }
+
+    /// Where a region found for this request comes from.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { place: Some(self.place.clone()), path: self.path().to_owned(), creator: false }
+    }
+
+    /// The contents of a region made for this request.
+    pub(crate) fn new_contents(&self) -> Result<NewContents, Error> {
+        let file_name = self.place.file_name();
+        NewContents::new(&self.options, self.generation, file_name, self.path())
+    }
+
+    /// The region made next replaces one of `generation`.
+    pub(crate) fn succeed(&mut self, generation: u64) {
+        self.generation = generation.wrapping_add(1).max(1);
+    }
+
+    /// Bytes of the region that would be made.
+    pub(crate) fn new_len(&self) -> u64 {
+        Plan::of_options(&self.options, rustix::param::page_size() as u32).total_len()
+    }
+
+    /// What to say if the file system has not so many left.
+    pub(crate) fn no_space(&self) -> Error {
+        refusal::no_room(self.path(), self.new_len(), Errno::NOSPC)
+    }
+
+    /// Whether to look again if there is no space: what other openers have made and not published goes away
+    /// within moments.
+    pub(crate) fn may_space_come(&self) -> bool {
+        self.age() < SPACE_PATIENCE.min(self.patience())
+    }
+}
