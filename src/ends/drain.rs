@@ -107,6 +107,7 @@ impl<K: Topology> Receiver<K> {
     /// assert_eq!((taken, rx.recv()?.data), (1, b"too long".to_vec()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("try_iter", "recvmmsg"))]
     #[inline]
     pub fn drain<F: DrainFlow>(
         &mut self,

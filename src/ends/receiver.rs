@@ -60,6 +60,7 @@ impl<K: Topology> Receiver<K> {
     ///
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
+    #[doc(alias = "claim")]
     pub fn attach(&mut self) -> Result<(), Error> {
         self.receiving_until(Deadline::PAST)?.end.check_usable()
     }
@@ -76,6 +77,7 @@ impl<K: Topology> Receiver<K> {
     /// # Cost
     /// One allocation and one copy of the message; no system call while there are messages
     /// and no sender sleeps.
+    #[doc(alias("pop", "read", "dequeue", "subscribe", "recvmsg", "SCM_RIGHTS"))]
     pub fn recv(&mut self) -> Result<MessagePacket, RecvError> {
         Ok(self.recv_timeout(Deadline::NEVER)?)
     }
@@ -95,6 +97,7 @@ impl<K: Topology> Receiver<K> {
     ///
     /// # Errors
     /// [`TryRecvError::Empty`] where there is none; else as [`Self::recv`].
+    #[doc(alias = "try_pop")]
     pub fn try_recv(&mut self) -> Result<MessagePacket, TryRecvError> {
         Ok(self.try_recv_ref()?.take()?)
     }
@@ -186,6 +189,7 @@ impl<K: Topology> Receiver<K> {
     /// # Cost
     /// No copy and no allocation; no system call while there are messages
     /// and no sender sleeps.
+    #[doc(alias = "peek")]
     #[inline(always)]
     pub fn recv_ref(&mut self) -> Result<RecordRef<'_>, RecvError> {
         Ok(self.recv_ref_timeout(Deadline::NEVER)?)

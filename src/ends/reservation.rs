@@ -44,6 +44,7 @@ impl Sender<Spsc> {
     /// assert_eq!(rx.recv()?.data, b"built in place");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("claim", "loan"))]
     pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
         Ok(self.reserve_timeout(len, Deadline::NEVER)?)
     }
@@ -67,6 +68,7 @@ impl Sender<Spsc> {
     ///
     /// # Errors
     /// As [`Self::try_send`].
+    #[doc(alias = "try_claim")]
     #[inline]
     pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, TrySendError> {
         let room = match self.reserve_fast(len) {

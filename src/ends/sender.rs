@@ -75,6 +75,7 @@ impl<K: Topology> Sender<K> {
     ///
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
+    #[doc(alias = "claim")]
     pub fn attach(&mut self) -> Result<(), Error> {
         self.usable().map(drop)
     }
@@ -101,6 +102,7 @@ impl<K: Topology> Sender<K> {
     /// assert_eq!(rx.recv()?.data, b"one");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("push", "publish", "write", "enqueue"))]
     #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         if self.send_fast(message) {
@@ -138,6 +140,7 @@ impl<K: Topology> Sender<K> {
     /// # Errors
     /// [`TrySendError::Full`] where there is none, [`TrySendError::Contended`] where a live process
     /// stopped while it was sending.
+    #[doc(alias("try_push", "offer"))]
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
         if self.send_fast(message) {
@@ -152,6 +155,7 @@ impl<K: Topology> Sender<K> {
     ///
     /// # Errors
     /// As [`Self::send`], with the number of messages that were sent before.
+    #[doc(alias = "sendmmsg")]
     pub fn send_batch(&mut self, messages: &[&[u8]]) -> Result<(), SendError<usize>> {
         Ok(self.send_batch_timeout(messages, Deadline::NEVER)?)
     }
@@ -243,6 +247,7 @@ impl<K: Topology> Sender<K> {
     /// assert_eq!(rx.recv()?.handles[0].rights(), Rights::READ);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("sendmsg", "SCM_RIGHTS"))]
     #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     pub fn send_packet(&mut self, packet: MessagePacket) -> Result<(), SendError<MessagePacket>> {
         Ok(self.send_packet_timeout(packet, Deadline::NEVER)?)

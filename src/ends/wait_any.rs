@@ -53,6 +53,7 @@ impl<K: Topology> any::Waitable for Receiver<K> {
 /// assert_eq!(orders.try_recv()?.data, b"an order");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias("select", "poll", "epoll"))]
 pub fn wait_any(
     receivers: &mut [&mut dyn Waitable],
     deadline: impl Into<Deadline>,

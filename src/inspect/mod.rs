@@ -45,3 +45,8 @@ pub use process::Process;
 pub use records::{RecordView, Records, RecordsEnd};
 pub use ring::{Depth, RingView};
 pub use stuck::{Stuck, StuckReason};
+// Stored types that are public fields here, or of errors.
+pub use tombolo_abi::{
+    Header, Record, RecordError, RecordKind, RingControl, RingEntry, RingKind, RingState, Role,
+    Section, Slot, SlotState,
+};
