@@ -106,7 +106,7 @@ impl<K: Topology> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::recv`]; [`Error::BufferTooSmall`] with the size needed, and then the message
-    /// stays. So does one that has handles, with [`Error::HandleRoomTooSmall`]: see
+    /// stays. So does one that has handles, with [`Error::BuffersTooSmall`]: see
     /// [`Self::recv_parts`]. Where each producer has a lane, a message of another one may come before it.
     ///
     /// # Cost

@@ -267,7 +267,7 @@ impl<'a> RecordRef<'a> {
     /// Takes the message into `room` and gives its length.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] if it is longer, [`Error::HandleRoomTooSmall`] if it has handles: it stays
+    /// [`Error::BufferTooSmall`] if it is longer, [`Error::BuffersTooSmall`] if it has handles: it stays
     /// in the ring.
     pub fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
         let mut this = self.held();
@@ -276,7 +276,7 @@ impl<'a> RecordRef<'a> {
         }
         let (needed, available) = (this.front.payload_len(), room.len());
         let Some(room) = room.get_mut(..needed) else {
-            return Err(Error::BufferTooSmall { needed, room: available });
+            return Err(Error::BufferTooSmall { needed, available });
         };
         this.consumer.copy_out(&this.end.ring, this.front, room);
         this.end.check_whole()?;
@@ -284,12 +284,12 @@ impl<'a> RecordRef<'a> {
         Ok(needed)
     }
 
-    /// Takes the message's bytes into `room` and its handles into the first places of `handle_room`. Gives
+    /// Takes the message's bytes into `room` and its handles into the first places of `available_handles`. Gives
     /// how many there were of each.
     ///
     /// # Errors
     /// As [`Receiver::recv`](crate::Receiver::recv) of a message that is there;
-    /// [`Error::HandleRoomTooSmall`] with what is needed if either does not fit, and then the message stays in
+    /// [`Error::BuffersTooSmall`] with what is needed if either does not fit, and then the message stays in
     /// the ring with its handles. To discard it instead, compare [`Self::len`] and [`Self::handle_count`]
     /// first, and drop it.
     ///
@@ -315,25 +315,25 @@ impl<'a> RecordRef<'a> {
     pub fn take_parts(
         self,
         room: &mut [u8],
-        handle_room: &mut [Option<Handle>],
+        available_handles: &mut [Option<Handle>],
     ) -> Result<(usize, usize), Error> {
         let mut this = self.held();
         let (needed, count) = (this.front.payload_len(), this.handle_count());
-        let (Some(bytes), true) = (room.get_mut(..needed), count <= handle_room.len()) else {
-            return Err(this.too_small(room.len(), handle_room.len()));
+        let (Some(bytes), true) = (room.get_mut(..needed), count <= available_handles.len()) else {
+            return Err(this.too_small(room.len(), available_handles.len()));
         };
         this.consumer.copy_out(&this.end.ring, this.front, bytes);
         this.end.check_whole()?;
         let handles = this.handles_to_take()?;
         this.free();
-        handle_room.iter_mut().zip(handles).for_each(|(place, handle)| *place = Some(handle));
+        available_handles.iter_mut().zip(handles).for_each(|(place, handle)| *place = Some(handle));
         Ok((needed, count))
     }
 
     #[cold]
-    fn too_small(&self, room: usize, handle_room: usize) -> Error {
+    fn too_small(&self, available: usize, available_handles: usize) -> Error {
         let (needed, needed_handles) = (self.front.payload_len(), self.handle_count());
-        Error::HandleRoomTooSmall { needed, room, needed_handles, handle_room }
+        Error::BuffersTooSmall { needed, available, needed_handles, available_handles }
     }
 
     /// Frees the space, but leaves alone what is another's by now, the mapping or the endpoint.

@@ -173,11 +173,11 @@ impl Reservation<'_> {
     /// Sends the first `len` bytes of what was sending.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] where fewer were sending; as [`Self::commit`]; nothing was sent.
+    /// [`Error::BufferTooSmall`] where fewer were reserved; as [`Self::commit`]; nothing was sent.
     #[inline]
     pub fn commit_len(mut self, len: usize) -> Result<(), Error> {
         if len > self.len() {
-            return Err(Error::BufferTooSmall { needed: len, room: self.len() });
+            return Err(Error::BufferTooSmall { needed: len, available: self.len() });
         }
         let Sending { end, producer, wakes, .. } = &mut *self.sending;
         end.check_usable()?;
