@@ -195,7 +195,7 @@ impl<'a> HandleDisposition<'a> {
 }
 
 /// The first refusal of a list, as the error of all of it.
-pub(super) fn first_of(refusals: Vec<Option<HandleError>>) -> Result<(), DispositionError> {
+pub(crate) fn first_of(refusals: Vec<Option<HandleError>>) -> Result<(), DispositionError> {
     let first = refusals.into_iter().enumerate().find_map(|(index, refusal)| {
         refusal.map(|source| DispositionError::Handle { index, source })
     });

@@ -237,7 +237,7 @@ impl Handle {
 
     /// What a list of dispositions made of it. To have given the right to send it away is no reason
     /// not to send it.
-    pub(super) fn disposed(self) -> Self {
+    pub(crate) fn disposed(self) -> Self {
         Self { is_disposed: true, ..self }
     }
 
@@ -257,7 +257,7 @@ impl Handle {
 
     /// Refuses where one of `wanted` is missing. Does not ask for the type where every new handle
     /// has them.
-    pub(super) fn require(&self, wanted: Rights) -> Result<(), HandleError> {
+    pub(crate) fn require(&self, wanted: Rights) -> Result<(), HandleError> {
         let surely = match self.granted {
             Granted::OfNew => Rights::ALWAYS,
             Granted::AtMost(rights) => Rights::ALWAYS.intersection(rights),
@@ -272,7 +272,7 @@ impl Handle {
     }
 
     /// Refuses another type than `wanted`.
-    pub(super) fn require_type(&self, wanted: Option<HandleType>) -> Result<(), HandleError> {
+    pub(crate) fn require_type(&self, wanted: Option<HandleType>) -> Result<(), HandleError> {
         match wanted {
             Some(wanted) if wanted != self.handle_type() => {
                 Err(HandleError::WrongType { found: self.handle_type(), wanted })
@@ -291,7 +291,7 @@ impl Handle {
 
     /// A handle with a descriptor of its own on the same description. What may be had of this one
     /// was checked before.
-    pub(super) fn copy(&self, rights: Rights) -> Result<Self, HandleError> {
+    pub(crate) fn copy(&self, rights: Rights) -> Result<Self, HandleError> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|error| refused("duplicate a descriptor", error))?;
         let (id, granted) = (self.id, self.granted);
@@ -301,7 +301,7 @@ impl Handle {
     }
 
     /// This handle with `rights`, which it grants.
-    pub(super) fn with(mut self, rights: Rights) -> Self {
+    pub(crate) fn with(mut self, rights: Rights) -> Self {
         self.is_disposed = false;
         if rights != Rights::SAME_RIGHTS {
             self.granted = Granted::Exactly(rights);

@@ -3,13 +3,11 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::check::{HandleOp, Through, Wanted, check, check_count, copy};
-use super::disposition::first_of;
-use super::error::{DispositionError, HandleError};
-use super::owned::Handle;
-use super::rights::Rights;
 use super::table::{HandleTable, HandleValue};
-use super::tell::HandleType;
+use crate::handle::{
+    DispositionError, Handle, HandleError, HandleOp, HandleType, Rights, Through, Wanted, check,
+    check_count, copy, first_of,
+};
 
 /// What is to become of one handle of a message, by its number in a [`HandleTable`]. Judged as
 /// [`HandleDisposition`](crate::handle::HandleDisposition) tells. A number that stands behind its own move

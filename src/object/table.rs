@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::error::HandleError;
-use super::owned::Handle;
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::handle::{Handle, HandleError, HandleType, Rights};
 
 /// The number of a handle in a [`HandleTable`]. 0 names none.
 ///
