@@ -1,12 +1,14 @@
 //! The region's error.
 
+mod handles;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tombolo_abi::{LayoutError, RecordError};
 
-use crate::handle::DispositionError;
+pub use self::handles::{DispositionError, HandleError};
 
 /// Why a region could not be opened, or an endpoint of it not be used.
 ///

@@ -4,11 +4,11 @@ use std::os::fd::BorrowedFd;
 
 use tombolo_abi::HANDLE_COUNT_MAX;
 
-use super::error::{DispositionError, HandleError};
 use super::look::Look;
 use super::owned::{Handle, refused};
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::error::{DispositionError, HandleError};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// What to do with a handle. As numbers: 0 moves it, 1 duplicates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,10 +3,10 @@
 use std::os::fd::BorrowedFd;
 
 use super::check::{HandleOp, Through, Wanted, check, check_count, copy};
-use super::error::{DispositionError, HandleError};
 use super::owned::Handle;
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::error::{DispositionError, HandleError};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// Where the handle of a [`HandleDisposition`] is.
 #[derive(Debug)]

@@ -18,19 +18,17 @@
 
 mod check;
 mod disposition;
-mod error;
 mod koid;
 mod look;
 mod owned;
-mod rights;
 mod tell;
 
 pub use self::check::HandleOp;
 pub(crate) use self::check::{Through, Wanted, check, check_count, check_moved, copy};
 pub(crate) use self::disposition::first_of;
 pub use self::disposition::{HandleDisposition, HandleSource};
-pub use self::error::{DispositionError, HandleError};
 pub use self::koid::{KoID, channel_end_koid};
 pub use self::owned::Handle;
-pub use self::rights::Rights;
-pub use self::tell::HandleType;
+pub use crate::error::{DispositionError, HandleError};
+pub use crate::handle_type::HandleType;
+pub use crate::rights::Rights;

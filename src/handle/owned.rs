@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 
-use super::error::HandleError;
 use super::koid::{self, KoID};
 use super::look::Look;
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::error::HandleError;
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// A descriptor that is owned, with its type, what may be done with it, and an id.
 ///

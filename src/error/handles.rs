@@ -5,7 +5,8 @@
 
 use std::io;
 
-use super::{HandleType, Rights};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// Why something could not be done with one handle.
 ///
