@@ -8,7 +8,7 @@ use std::fmt;
 /// |---|---|
 /// | `Directory`, `Pipe`, `Socket` | by `statx` |
 /// | `EventFd`, `Epoll`, `PidFd` | by the link in `/proc/self/fd`; without `/proc` they are `Other` |
-/// | `Region`, `Channel` | a file that can be read and begins as a region does; `Channel` where the descriptor itself holds the lock of an endpoint |
+/// | `Region`, `Channel` | a file that can be read and begins as a region does; `Channel` if the descriptor itself holds the lock of an endpoint |
 /// | `MemFd` | memory without a name, which has seals and the kernel's name for it |
 /// | `File` | any other regular file |
 /// | `Other` | all else: devices, timers, descriptors opened with `O_PATH` on something that is neither a regular file nor a directory |

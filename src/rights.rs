@@ -126,7 +126,7 @@ impl Rights {
         self.0
     }
 
-    /// The rights that these bits are; `None` where one of them is no right with a name here.
+    /// The rights that these bits are; `None` if one of them is no right with a name here.
     #[must_use]
     pub fn from_bits(bits: u32) -> Option<Self> {
         let all = Self::NAMES.iter().fold(0, |all, (_, right)| all | right.0);

@@ -78,11 +78,11 @@ impl<K: Topology> Receiver<K> {
     /// as [`RecordRef::keep`] does. [`RecordRef::handles`] reports handles that are lost, and nothing else
     /// does.
     ///
-    /// Room is freed for up to 32 messages at once: so many may come again where this process is killed,
+    /// Room is freed for up to 32 messages at once: so many may come again if this process is killed,
     /// and a sender may wait for room of up to 4 KiB, or one message, while `take` runs.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] and the like. An empty ring is no error, it gives 0, also where its
+    /// [`Error::Poisoned`] and the like. An empty ring is no error, it gives 0, also if its
     /// sender is gone: the next receive says so.
     ///
     /// # Cost

@@ -5,7 +5,7 @@ use crate::error::{Error, by_pid};
 use crate::ring::{NoRoom, Refusal};
 use crate::wait::GaveUp;
 
-/// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message where it was handed over,
+/// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message if it was handed over,
 /// or how many messages of a batch were sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -19,7 +19,7 @@ use crate::wait::{Bell, OneRing, Sleep, Spin, Turn, Waited};
 pub(crate) struct Receiving {
     pub(crate) end: Attached,
     pub(crate) consumer: Consumer,
-    /// `None` where the ring's messages carry no handles.
+    /// `None` if the ring's messages carry no handles.
     pub(crate) intake: Option<Intake>,
     pub(crate) wakes: Wakes,
     pub(crate) peer: Peer,
@@ -72,7 +72,7 @@ impl Receiving {
     /// As [`Self::front`], of all lanes: that of the current one while its turn lasts, else of the next.
     fn front_of_lanes(&mut self) -> Result<Option<Front>, Error> {
         let Self { end, consumer, wakes, bell, lanes: Some(lanes), .. } = self else {
-            return Ok(None); // never: asked where there are lanes
+            return Ok(None); // never: asked if there are lanes
         };
         let mut is_over = bell.look_around(end) || wakes.is_due();
         if is_over {

@@ -202,13 +202,13 @@ impl<'a> RecordRef<'a> {
     /// taken: asking again gives further descriptors, and those that nobody asked for are closed then.
     ///
     /// # Errors
-    /// [`Error::TooManyFiles`] where the process may not have so many descriptors;
+    /// [`Error::TooManyFiles`] if the process may not have so many descriptors;
     /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] if they are gone: no other call reports that of
     /// a message that is lent. [`Error::ForkedChild`]. The message stays in any case: dropping it takes it,
     /// without its handles.
     ///
     /// # Cost
-    /// One system call, and none where the message has no handles.
+    /// One system call, and none if the message has no handles.
     pub fn handles(&self) -> Result<Vec<Handle>, Error> {
         if self.handle_count() == 0 {
             return Ok(Vec::new());

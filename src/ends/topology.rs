@@ -54,7 +54,7 @@ pub(crate) mod sealed {
         /// Takes the sending end over.
         ///
         /// # Errors
-        /// Where the ring is damaged.
+        /// If the ring is damaged.
         fn attach(end: &Attached) -> Result<Self::Producer, Error>;
 
         /// Runs `step`, a verb of the window that sends from `payloads`, and gives how many messages it
@@ -190,10 +190,10 @@ fn lock_contended<'a>(
     Err(NotSent::Contended { slot, pid })
 }
 
-/// Takes the lock over from `holder` where that is dead; `None` where it has let go meanwhile.
+/// Takes the lock over from `holder` if that is dead; `None` if it has let go meanwhile.
 ///
 /// # Errors
-/// [`NotSent::Contended`] where it lives.
+/// [`NotSent::Contended`] if it lives.
 fn judge<'a>(
     end: &'a Attached,
     wakes: &'a Wakes,

@@ -111,7 +111,7 @@ pub(crate) fn check_moved(
     Ok(())
 }
 
-/// Makes the copy that a checked disposition asks for; none where the handle is to be moved.
+/// Makes the copy that a checked disposition asks for; none if the handle is to be moved.
 pub(crate) fn copy(handle: &Handle, wanted: Wanted) -> Result<Option<Handle>, HandleError> {
     match wanted.operation {
         HandleOp::Move => Ok(None),

@@ -96,7 +96,7 @@ impl<'a> HandleDisposition<'a> {
     /// The handles that a message with this list takes along, in its order. Moved ones are gone
     /// from the list; on failure they are closed, all of them.
     ///
-    /// They may be sent, as they are, also where the list took [`Rights::TRANSFER`] from them.
+    /// They may be sent, as they are, also if the list took [`Rights::TRANSFER`] from them.
     ///
     /// `through` are the descriptors of the files that the channel consists of, if it is known: a
     /// handle on one of those is refused.
@@ -109,7 +109,7 @@ impl<'a> HandleDisposition<'a> {
     ///
     /// # Cost
     /// For a handle whose type is not known yet and matters, the system calls that tell it; one for
-    /// each handle where `through` is given; one for each duplicate.
+    /// each handle if `through` is given; one for each duplicate.
     pub fn resolve_all(
         list: &mut [Self],
         through: &[BorrowedFd<'_>],

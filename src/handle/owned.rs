@@ -31,11 +31,11 @@ use crate::rights::Rights;
 /// and its locks.
 ///
 /// **What has come in a message is of its sender's choice**, and whatever is done with it is done to the
-/// sender's file. Reading, asking for the type, and closing may wait for a server of the sender's, where
+/// sender's file. Reading, asking for the type, and closing may wait for a server of the sender's, if
 /// that is a file system in user space or on a network: leave such handles to a thread that may wait. A
-/// description of one's own, where the file has a name or is memory, comes from opening
+/// description of one's own, if the file has a name or is memory, comes from opening
 /// `/proc/self/fd/N`. And memory or a file that the sender can still shrink ends a process that has it
-/// mapped by `SIGBUS`: map a memfd only where `fcntl(F_GET_SEALS)` has `F_SEAL_SHRINK`, and copy from
+/// mapped by `SIGBUS`: map a memfd only if `fcntl(F_GET_SEALS)` has `F_SEAL_SHRINK`, and copy from
 /// anything else by `pread`. This library maps nothing that has come, but regions that it is asked to
 /// open.
 ///
@@ -104,7 +104,7 @@ struct Told {
 }
 
 impl Handle {
-    /// Takes the descriptor. It gets an id of its own, also where another handle leads to the same
+    /// Takes the descriptor. It gets an id of its own, also if another handle leads to the same
     /// file.
     ///
     /// # Examples
@@ -241,7 +241,7 @@ impl Handle {
         Self { is_disposed: true, ..self }
     }
 
-    /// Refuses where it may not be sent.
+    /// Refuses if it may not be sent.
     pub(super) fn check_sendable(&self) -> Result<(), HandleError> {
         if self.is_disposed { Ok(()) } else { self.require(Rights::TRANSFER) }
     }
@@ -255,7 +255,7 @@ impl Handle {
         Ok(*self.file.get_or_init(|| found))
     }
 
-    /// Refuses where one of `wanted` is missing. Does not ask for the type where every new handle
+    /// Refuses if one of `wanted` is missing. Does not ask for the type if every new handle
     /// has them.
     pub(crate) fn require(&self, wanted: Rights) -> Result<(), HandleError> {
         let surely = match self.granted {
@@ -281,7 +281,7 @@ impl Handle {
         }
     }
 
-    /// Refuses where `wanted` are neither the same rights nor a part of them.
+    /// Refuses if `wanted` are neither the same rights nor a part of them.
     pub(super) fn grants(&self, wanted: Rights) -> Result<(), HandleError> {
         if wanted == Rights::SAME_RIGHTS || self.rights().contains(wanted) {
             return Ok(());
@@ -360,7 +360,7 @@ pub(super) fn refused(action: &'static str, error: Errno) -> HandleError {
     HandleError::Descriptor { action, errno: error.raw_os_error() }
 }
 
-/// Marks the descriptor where it is not marked yet. On a descriptor that is open neither call can
+/// Marks the descriptor if it is not marked yet. On a descriptor that is open neither call can
 /// fail.
 fn close_on_exec(fd: &OwnedFd) {
     let flags = rustix::io::fcntl_getfd(fd).unwrap_or(FdFlags::empty());

@@ -50,7 +50,7 @@ impl TableDisposition {
 impl HandleTable {
     /// The handles that a message with this list takes along, in its order. Moved ones leave the
     /// table; on failure they are closed, all that the list would have moved. They may be sent, as they
-    /// are, also where the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
+    /// are, also if the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
     ///
     /// `through` is as for [`HandleDisposition::resolve_all`](crate::handle::HandleDisposition::resolve_all).
     ///
@@ -157,7 +157,7 @@ impl HandleTable {
         Ok(handle)
     }
 
-    /// Takes out what is to be moved: all of it, or nothing where another thread was faster.
+    /// Takes out what is to be moved: all of it, or nothing if another thread was faster.
     fn take_moved(&self, list: &mut [TableDisposition]) -> Result<Vec<Handle>, DispositionError> {
         self.take(&moved(list)).map_err(|(place, source)| {
             let mut moves =
