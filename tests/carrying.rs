@@ -358,7 +358,7 @@ on_each_ring! {
         assert_eq!((drained.unwrap(), numbers), (1, vec![4]));
     }
 
-    fn where_nobody_listens_the_message_comes_back_or_its_handles_are_consumed(ends: Ends) {
+    fn if_no_receiver_listens_the_message_comes_back_with_its_handles(ends: Ends) {
         let Ends { mut tx, rx, home, .. } = ends;
         drop(rx);
         let (handle, mut witness) = witness();
@@ -370,9 +370,7 @@ on_each_ring! {
         let SendTimeoutError::NoReceiver(packet) = refused else { panic!("{refused}") };
         assert_eq!((&packet.data[..], packet.handles.len()), (&b"anybody?"[..], 1));
         assert!(!witness.is_closed());
-        let refused = tx.send_packet_timeout(packet, SHORT).unwrap_err();
-        let SendTimeoutError::NoReceiver(packet) = refused else { panic!("{refused}") };
-        assert_eq!((&packet.data[..], packet.handles.len()), (&b"anybody?"[..], 0));
+        drop(packet);
         witness.closes_soon();
         // A receiver that comes while it is waited for.
         let waiting = thread::spawn(move || {
