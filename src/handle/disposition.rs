@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::check::{HandleOp, Through, Wanted, check, check_count, copy};
+use super::check::{HandleOp, Wanted, resolve};
 use super::owned::Handle;
 use crate::error::{DispositionError, HandleError};
 use crate::handle_type::HandleType;
@@ -143,15 +143,9 @@ impl<'a> HandleDisposition<'a> {
         list: &mut [Self],
         through: &[BorrowedFd<'_>],
     ) -> Result<Vec<Handle>, DispositionError> {
-        check_count(list.len())?;
-        let through = Through::of(through.iter().copied())?;
-        let refusals: Vec<_> = list.iter_mut().map(|one| one.judge(&through).err()).collect();
-        first_of(refusals)?;
-        let mut copies = Vec::with_capacity(list.len());
-        for (index, disposition) in list.iter_mut().enumerate() {
-            let copy = disposition.make_copy();
-            copies.push(copy.map_err(|source| DispositionError::Handle { index, source })?);
-        }
+        let copies = resolve(list.iter().map(Self::wanted), through);
+        let copies = copies
+            .map_err(|refusal| refusal.tell(|index, error| list[index].result = Err(error)))?;
         let handles =
             list.iter_mut().zip(copies).filter_map(|(one, copy)| copy.or_else(|| one.take_moved()));
         Ok(handles.map(Handle::disposed).collect())
@@ -172,16 +166,6 @@ impl<'a> HandleDisposition<'a> {
         Ok((handle, wanted))
     }
 
-    fn judge(&mut self, through: &Through) -> Result<(), HandleError> {
-        let judged = self.wanted().and_then(|(handle, wanted)| check(handle, wanted, through));
-        judged.inspect_err(|error| self.result = Err(error.clone()))
-    }
-
-    fn make_copy(&mut self) -> Result<Option<Handle>, HandleError> {
-        let made = self.wanted().and_then(|(handle, wanted)| copy(handle, wanted));
-        made.inspect_err(|error| self.result = Err(error.clone()))
-    }
-
     /// Takes out the handle to be moved, with the rights wanted.
     fn take_moved(&mut self) -> Option<Handle> {
         if !matches!(self.source, HandleSource::Move(_)) {
@@ -192,12 +176,4 @@ impl<'a> HandleDisposition<'a> {
             HandleSource::Duplicate(_) | HandleSource::Moved => None,
         }
     }
-}
-
-/// The first refusal of a list, as the error of all of it.
-pub(crate) fn first_of(refusals: Vec<Option<HandleError>>) -> Result<(), DispositionError> {
-    let first = refusals.into_iter().enumerate().find_map(|(index, refusal)| {
-        refusal.map(|source| DispositionError::Handle { index, source })
-    });
-    first.map_or(Ok(()), Err)
 }

@@ -24,8 +24,7 @@ mod owned;
 mod tell;
 
 pub use self::check::HandleOp;
-pub(crate) use self::check::{Through, Wanted, check, check_count, check_moved, copy};
-pub(crate) use self::disposition::first_of;
+pub(crate) use self::check::{ListRefused, Through, Wanted, check_moved, resolve};
 pub use self::disposition::{HandleDisposition, HandleSource};
 pub use self::koid::{KoID, channel_end_koid};
 pub use self::owned::Handle;
