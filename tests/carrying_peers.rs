@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo::{
     Error, EventsRegion, MessagePacket, SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
-use tombolo_abi::{CarriedHandle, Hello, RecordExt, packet_kind};
+use tombolo_abi::{CarriedHandle, RecordExt, packet_kind};
 
 mod support;
 use support::carrying::{
