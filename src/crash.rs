@@ -1,7 +1,7 @@
 //! Named places at which a test makes the process kill or stop itself.
 //!
 //! With the feature `__crash_points`, the environment variable `TOMBOLO_CRASH=point:n` kills the
-//! process at its `n`-th passage of `point` (`n` is 1 where it is left out). `point:n:stop` stops
+//! process at its `n`-th passage of `point` (`n` is 1 if it is left out). `point:n:stop` stops
 //! it there instead, until somebody sends it SIGCONT; `point:n:kill` is `point:n`. Without the
 //! feature there is no code at all.
 //!

@@ -1,12 +1,14 @@
 //! The region's error.
 
+mod handles;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tombolo_abi::{LayoutError, RecordError};
 
-use crate::handle::DispositionError;
+pub use self::handles::{DispositionError, HandleError};
 
 /// Why a region could not be opened, or an endpoint of it not be used.
 ///
@@ -16,7 +18,7 @@ use crate::handle::DispositionError;
 /// | group | what it means | variants |
 /// |---|---|---|
 /// | *retry* | the call is right and may succeed later | [`NotFound`](Self::NotFound), [`InUse`](Self::InUse), [`Busy`](Self::Busy), [`LaneNotEmpty`](Self::LaneNotEmpty), [`Stalled`](Self::Stalled), [`NoSpace`](Self::NoSpace), [`TooManyFiles`](Self::TooManyFiles) |
-/// | *fix the call* | it fails again until its arguments, the options or the file's surroundings change | [`InvalidName`](Self::InvalidName), [`InvalidPath`](Self::InvalidPath), [`InvalidOption`](Self::InvalidOption), [`NoSuchRing`](Self::NoSuchRing), [`WrongFileType`](Self::WrongFileType), [`UnsafePath`](Self::UnsafePath), [`Permission`](Self::Permission), [`UnsupportedFileSystem`](Self::UnsupportedFileSystem), [`FileSizeLimit`](Self::FileSizeLimit), [`Copied`](Self::Copied), [`UnclearBoot`](Self::UnclearBoot), [`WrongDescriptor`](Self::WrongDescriptor), [`ForkedChild`](Self::ForkedChild), [`MessageTooLong`](Self::MessageTooLong), [`BufferTooSmall`](Self::BufferTooSmall), [`HandleRoomTooSmall`](Self::HandleRoomTooSmall), [`HandlesNotCarried`](Self::HandlesNotCarried), [`WaitCount`](Self::WaitCount) |
+/// | *fix the call* | it fails again until its arguments, the options or the file's surroundings change | [`InvalidName`](Self::InvalidName), [`InvalidPath`](Self::InvalidPath), [`InvalidOption`](Self::InvalidOption), [`NoSuchRing`](Self::NoSuchRing), [`WrongFileType`](Self::WrongFileType), [`UnsafePath`](Self::UnsafePath), [`Permission`](Self::Permission), [`UnsupportedFileSystem`](Self::UnsupportedFileSystem), [`FileSizeLimit`](Self::FileSizeLimit), [`Copied`](Self::Copied), [`UnclearBoot`](Self::UnclearBoot), [`WrongDescriptor`](Self::WrongDescriptor), [`ForkedChild`](Self::ForkedChild), [`MessageTooLong`](Self::MessageTooLong), [`BufferTooSmall`](Self::BufferTooSmall), [`BuffersTooSmall`](Self::BuffersTooSmall), [`HandlesNotCarried`](Self::HandlesNotCarried), [`WaitCount`](Self::WaitCount) |
 /// | *over* | this value is finished: open the region again, if it can be had at all | [`Replaced`](Self::Replaced), [`RegionPoisoned`](Self::RegionPoisoned), [`LockLost`](Self::LockLost), [`Misaligned`](Self::Misaligned), [`Unsupported`](Self::Unsupported); of one message [`HandlesLost`](Self::HandlesLost) |
 /// | *damage* | the file is not what it should be | [`RegionTooSmall`](Self::RegionTooSmall), [`Poisoned`](Self::Poisoned), [`ProtocolViolation`](Self::ProtocolViolation) |
 /// | one of several | as the source or the reason says | [`Io`](Self::Io), [`Layout`](Self::Layout), [`Handles`](Self::Handles) |
@@ -308,27 +310,29 @@ pub enum Error {
         limit: u32,
     },
     /// *Fix the call*: the caller's buffer cannot hold the next message, which stays in the ring.
-    #[error("the next message has {needed} bytes, the buffer has room for {room}; it was kept")]
+    #[error(
+        "the next message has {needed} bytes, the buffer takes {available}; it stays in the ring"
+    )]
     BufferTooSmall {
         /// Bytes of the message.
         needed: usize,
         /// Bytes of the buffer.
-        room: usize,
+        available: usize,
     },
     /// *Fix the call*: the caller's buffers cannot hold the next message and its handles, which stay in the ring.
     #[error(
-        "the next message has {needed} bytes and {needed_handles} handles, there is room for {room} \
-         and {handle_room}; it was kept"
+        "the next message has {needed} bytes and {needed_handles} handles, the buffers take {available} \
+         and {available_handles}; it stays in the ring"
     )]
-    HandleRoomTooSmall {
+    BuffersTooSmall {
         /// Bytes of the message.
         needed: usize,
         /// Length of the buffer for bytes.
-        room: usize,
+        available: usize,
         /// Handles of the message.
         needed_handles: usize,
         /// Length of the buffer for handles.
-        handle_room: usize,
+        available_handles: usize,
     },
     /// *Retry*: this process or the system may have no more descriptors open. The message stays in the ring
     /// with its handles. To go on without it, drop the record that [`recv_ref`](crate::Receiver::recv_ref)

@@ -96,12 +96,14 @@ mod endpoint;
 pub mod ends;
 mod error;
 pub mod handle;
+mod handle_type;
 pub mod inspect;
 mod mem;
 pub mod object;
 pub mod options;
 mod os;
 mod region;
+mod rights;
 mod ring;
 mod wait;
 

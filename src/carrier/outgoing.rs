@@ -214,7 +214,7 @@ mod tests {
 
     use super::super::connection::tests::region;
     use super::*;
-    use crate::endpoint::slot_table::slot_u32;
+    use crate::endpoint::slot_u32;
     use crate::options::MpscOrder;
     use crate::{EventsRegion, MpscConsumer};
 

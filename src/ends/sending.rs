@@ -7,20 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
 
 use crate::carrier::{HandOver, Outgoing, Unsent};
-use crate::endpoint::attached::Attached;
-use crate::endpoint::interrupt::Until;
-use crate::endpoint::peer::Peer;
-use crate::endpoint::slot_table::byte_is_held;
-use crate::ends::errors::NotSent;
-use crate::ends::message::MessagePacket;
-use crate::ends::topology::Topology;
+use crate::endpoint::{Attached, Peer, Until, byte_is_held};
+use crate::ends::{MessagePacket, NotSent, Topology};
 use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::ring::carry::{Carried, NotCarried, Recount, Spot};
 use crate::ring::doorbell::{has_come, is_comfortable};
 use crate::ring::{NoRoom, Refusal, Ring, Sent, Wakes, Window};
-use crate::wait::sleep::sleep_for_room;
-use crate::wait::spin::Spin;
+use crate::wait::{Spin, sleep_for_room};
 
 /// Looks after room during which a sender that spins holds out for more than its message needs: 10
 /// to 50 microseconds, or as long as it spins.

@@ -16,8 +16,8 @@ impl EventsRegion {
     /// alive by themselves.
     ///
     /// # Errors
-    /// [`Error::NoSuchRing`] where the region has no SPSC ring; [`Error::Layout`],
-    /// [`Error::Replaced`] and [`Error::RegionPoisoned`] where the header is no longer what it was.
+    /// [`Error::NoSuchRing`] if the region has no SPSC ring; [`Error::Layout`],
+    /// [`Error::Replaced`] and [`Error::RegionPoisoned`] if the header is no longer what it was.
     ///
     /// # Source
     /// The name and the signature are those of the original `EventsRegion`.

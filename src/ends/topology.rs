@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering::Acquire;
 use crossbeam_utils::Backoff;
 use tombolo_abi::{LockWord, RingKind, Slot};
 
-use crate::endpoint::attached::Attached;
-use crate::endpoint::slot_table::pid_of_owner;
-use crate::ends::errors::NotSent;
+use crate::endpoint::{Attached, pid_of_owner};
+use crate::ends::NotSent;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::ring::{
@@ -55,7 +54,7 @@ pub(crate) mod sealed {
         /// Takes the sending end over.
         ///
         /// # Errors
-        /// Where the ring is damaged.
+        /// If the ring is damaged.
         fn attach(end: &Attached) -> Result<Self::Producer, Error>;
 
         /// Runs `step`, a verb of the window that sends from `payloads`, and gives how many messages it
@@ -191,10 +190,10 @@ fn lock_contended<'a>(
     Err(NotSent::Contended { slot, pid })
 }
 
-/// Takes the lock over from `holder` where that is dead; `None` where it has let go meanwhile.
+/// Takes the lock over from `holder` if that is dead; `None` if it has let go meanwhile.
 ///
 /// # Errors
-/// [`NotSent::Contended`] where it lives.
+/// [`NotSent::Contended`] if it lives.
 fn judge<'a>(
     end: &'a Attached,
     wakes: &'a Wakes,

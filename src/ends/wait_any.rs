@@ -1,10 +1,8 @@
 //! Waiting for several receivers at once.
 
 use crate::deadline::Deadline;
-use crate::endpoint::interrupt::Interrupts;
-use crate::ends::errors::RecvTimeoutError;
-use crate::ends::receiver::Receiver;
-use crate::ends::topology::Topology;
+use crate::endpoint::Interrupts;
+use crate::ends::{Receiver, RecvTimeoutError, Topology};
 use crate::error::Error;
 use crate::wait::any::{self, Waited};
 

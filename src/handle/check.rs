@@ -4,11 +4,11 @@ use std::os::fd::BorrowedFd;
 
 use tombolo_abi::HANDLE_COUNT_MAX;
 
-use super::error::{DispositionError, HandleError};
 use super::look::Look;
 use super::owned::{Handle, refused};
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::error::{DispositionError, HandleError};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// What to do with a handle. As numbers: 0 moves it, 1 duplicates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,12 +36,12 @@ impl TryFrom<u32> for HandleOp {
 
 /// What is asked of a handle.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
-    pub(super) operation: HandleOp,
+pub(crate) struct Wanted {
+    pub(crate) operation: HandleOp,
     /// `None` takes any.
-    pub(super) handle_type: Option<HandleType>,
+    pub(crate) handle_type: Option<HandleType>,
     /// The rights that it is to have in the end.
-    pub(super) rights: Rights,
+    pub(crate) rights: Rights,
 }
 
 /// The files that a channel is made of, which must not go through it.
@@ -73,7 +73,7 @@ impl Through {
 }
 
 /// Refuses more handles than one message takes.
-pub(super) fn check_count(found: usize) -> Result<(), DispositionError> {
+pub(crate) fn check_count(found: usize) -> Result<(), DispositionError> {
     let limit = usize::from(HANDLE_COUNT_MAX);
     if found > limit {
         return Err(DispositionError::TooManyHandles { found, limit });
@@ -82,7 +82,7 @@ pub(super) fn check_count(found: usize) -> Result<(), DispositionError> {
 }
 
 /// Judges a handle that is there, in the order of the seven steps. Nothing happens to it.
-pub(super) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Result<(), HandleError> {
+pub(crate) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Result<(), HandleError> {
     handle.require(Rights::TRANSFER)?;
     through.admits(handle)?;
     handle.require_type(wanted.handle_type)?;
@@ -111,8 +111,8 @@ pub(crate) fn check_moved(
     Ok(())
 }
 
-/// Makes the copy that a checked disposition asks for; none where the handle is to be moved.
-pub(super) fn copy(handle: &Handle, wanted: Wanted) -> Result<Option<Handle>, HandleError> {
+/// Makes the copy that a checked disposition asks for; none if the handle is to be moved.
+pub(crate) fn copy(handle: &Handle, wanted: Wanted) -> Result<Option<Handle>, HandleError> {
     match wanted.operation {
         HandleOp::Move => Ok(None),
         HandleOp::Duplicate => handle.copy(wanted.rights).map(Some),

@@ -3,10 +3,10 @@
 use std::os::fd::BorrowedFd;
 
 use super::check::{HandleOp, Through, Wanted, check, check_count, copy};
-use super::error::{DispositionError, HandleError};
 use super::owned::Handle;
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::error::{DispositionError, HandleError};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// Where the handle of a [`HandleDisposition`] is.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl<'a> HandleDisposition<'a> {
     /// The handles that a message with this list takes along, in its order. Moved ones are gone
     /// from the list; on failure they are closed, all of them.
     ///
-    /// They may be sent, as they are, also where the list took [`Rights::TRANSFER`] from them.
+    /// They may be sent, as they are, also if the list took [`Rights::TRANSFER`] from them.
     ///
     /// `through` are the descriptors of the files that the channel consists of, if it is known: a
     /// handle on one of those is refused.
@@ -109,7 +109,7 @@ impl<'a> HandleDisposition<'a> {
     ///
     /// # Cost
     /// For a handle whose type is not known yet and matters, the system calls that tell it; one for
-    /// each handle where `through` is given; one for each duplicate.
+    /// each handle if `through` is given; one for each duplicate.
     pub fn resolve_all(
         list: &mut [Self],
         through: &[BorrowedFd<'_>],
@@ -195,7 +195,7 @@ impl<'a> HandleDisposition<'a> {
 }
 
 /// The first refusal of a list, as the error of all of it.
-pub(super) fn first_of(refusals: Vec<Option<HandleError>>) -> Result<(), DispositionError> {
+pub(crate) fn first_of(refusals: Vec<Option<HandleError>>) -> Result<(), DispositionError> {
     let first = refusals.into_iter().enumerate().find_map(|(index, refusal)| {
         refusal.map(|source| DispositionError::Handle { index, source })
     });

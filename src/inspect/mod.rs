@@ -38,7 +38,8 @@ mod stuck;
 mod walk;
 
 pub use endpoint::{EndpointView, Liveness};
-pub use image::{Boot, Health, Image};
+pub use file::Boot;
+pub use image::{Health, Image};
 pub use lock::LockView;
 pub use problem::{Place, Problem};
 pub use process::Process;

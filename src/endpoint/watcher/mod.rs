@@ -37,7 +37,7 @@ use tombolo_abi::{LockWord, slot_flags};
 
 use self::peers::Peers;
 use self::table::{Life, Place, Start, Task, Watched, Watcher};
-use crate::endpoint::slot_table::slot_offset;
+use crate::endpoint::slot_offset;
 use crate::error::Error;
 use crate::os::fork;
 use crate::region::Region;
@@ -215,7 +215,7 @@ mod tests {
     use tombolo_abi::Slot;
 
     use super::*;
-    use crate::endpoint::slot_table::slot_u32;
+    use crate::endpoint::slot_u32;
     use crate::os::futex::{self, Moment, Woken};
     use crate::os::staged;
     use crate::{EventsRegion, OpenOptions};

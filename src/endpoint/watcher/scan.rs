@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::peers::Step;
 use super::table::{Coverage, Start, Table, Task, Watched};
-use crate::endpoint::slot_table::{byte_is_held, is_seen_as};
+use crate::endpoint::{byte_is_held, is_seen_as};
 use crate::os::futex::{Sleeping, WORDS_MAX};
 use crate::region::Region;
 
@@ -174,9 +174,8 @@ mod tests {
 
     use super::super::table::Tick;
     use super::*;
-    use crate::endpoint::slot_table::{byte, slot_u32};
-    use crate::endpoint::watcher::Upkeep;
     use crate::endpoint::watcher::peers::Peers;
+    use crate::endpoint::{Upkeep, byte, slot_u32};
     use crate::mem::RobustList;
     use crate::os::{ofd, staged};
     use crate::{EventsRegion, OpenOptions};

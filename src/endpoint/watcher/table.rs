@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tombolo_abi::{LockWord, Slot};
 
 use super::peers::Peers;
-use crate::endpoint::slot_table::slot_u32;
+use crate::endpoint::slot_u32;
 use crate::mem::RobustList;
 use crate::os::{fork, futex};
 use crate::region::Region;

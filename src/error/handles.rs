@@ -5,11 +5,12 @@
 
 use std::io;
 
-use super::{HandleType, Rights};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// Why something could not be done with one handle.
 ///
-/// Where several are true, the one that stands first here is told; a disposition judges in an order
+/// If several are true, the one that stands first here is told; a disposition judges in an order
 /// of its own, which [`HandleDisposition`](crate::handle::HandleDisposition) lists.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -3,13 +3,11 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::check::{HandleOp, Through, Wanted, check, check_count, copy};
-use super::disposition::first_of;
-use super::error::{DispositionError, HandleError};
-use super::owned::Handle;
-use super::rights::Rights;
 use super::table::{HandleTable, HandleValue};
-use super::tell::HandleType;
+use crate::handle::{
+    DispositionError, Handle, HandleError, HandleOp, HandleType, Rights, Through, Wanted, check,
+    check_count, copy, first_of,
+};
 
 /// What is to become of one handle of a message, by its number in a [`HandleTable`]. Judged as
 /// [`HandleDisposition`](crate::handle::HandleDisposition) tells. A number that stands behind its own move
@@ -52,7 +50,7 @@ impl TableDisposition {
 impl HandleTable {
     /// The handles that a message with this list takes along, in its order. Moved ones leave the
     /// table; on failure they are closed, all that the list would have moved. They may be sent, as they
-    /// are, also where the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
+    /// are, also if the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
     ///
     /// `through` is as for [`HandleDisposition::resolve_all`](crate::handle::HandleDisposition::resolve_all).
     ///
@@ -159,7 +157,7 @@ impl HandleTable {
         Ok(handle)
     }
 
-    /// Takes out what is to be moved: all of it, or nothing where another thread was faster.
+    /// Takes out what is to be moved: all of it, or nothing if another thread was faster.
     fn take_moved(&self, list: &mut [TableDisposition]) -> Result<Vec<Handle>, DispositionError> {
         self.take(&moved(list)).map_err(|(place, source)| {
             let mut moves =
