@@ -194,7 +194,7 @@ pub enum Error {
     /// *Retry*: no space for the region; nothing was left behind. *Over* if the region is in use: then there
     /// is no space for a page that its file claims and its creator has not reserved.
     #[error(
-        "no room for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",
+        "no space for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",
         path.display()
     )]
     NoSpace {

@@ -11,7 +11,7 @@ stored! {
         0x018 pub head_cache: u64, "MPSC producers, under the lock: head as last seen";
         0x020 pub sent_msgs: u64, "producer: messages published";
         0x028 pub sent_bytes: u64, "producer: payload bytes published";
-        0x030 pub full_events: u64, "producer: times that a send found no room";
+        0x030 pub full_events: u64, "producer: times that a send found no space";
         0x038 pub lock_breaks: u64, "MPSC producers, under the lock: locks taken over from a dead holder";
         0x040 pub handles_sent: u64, "producer: handles sent";
         0x048 reserved_048: [u8; 184], "zero";

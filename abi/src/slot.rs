@@ -3,7 +3,7 @@
 use crate::table::stored;
 
 stored! {
-    "An endpoint's slot. Who holds lock byte `64 + n` owns slot `n`; everything in the slot is a \
+    "An endpoint's slot. The holder of lock byte `64 + n` owns slot `n`; everything in the slot is a \
      hint about the owner, the lock is the truth."
     pub struct Slot [256] {
         0x00 pub state: u32, "atomic: 0 FREE, 1 ATTACHING, 2 ATTACHED, 3 IN_TRANSIT, 4 DETACHING";
@@ -25,8 +25,8 @@ stored! {
         0x80 pub msgs: u64, "MPSC producer, under the ring's lock: messages sent since this attach; of other endpoints the ring's counters tell";
         0x88 pub bytes: u64, "payload bytes of them";
         0x90 pub wakes_sent: u64, "times that the owner notified a sleeper, which takes a system call";
-        0x98 pub wakes_elided: u64, "times that it looked and nobody slept; stored from time to time";
-        0xA0 pub full_waits: u64, "sends that waited for room";
+        0x98 pub wakes_elided: u64, "times that it checked and no process slept; stored from time to time";
+        0xA0 pub full_waits: u64, "sends that waited for space";
         0xA8 pub aborts: u64, "claims given up";
         0xB0 pub lock_breaks: u64, "locks taken over from a dead holder";
         0xB8 pub handles: u64, "handles sent or received";
