@@ -57,12 +57,13 @@ impl Group {
         Ok(Self { rings: first..end, tx_slots, of_lanes: true })
     }
 
-    /// The ring of the producer that has `slot`.
+    /// The ring of the producer that has `slot`; the first one of all others.
     pub(crate) fn ring_of(&self, slot: u16) -> u32 {
-        if !self.of_lanes {
-            return self.rings.start;
+        if self.of_lanes && self.tx_slots.contains(&slot) {
+            self.rings.start + u32::from(slot - self.tx_slots.start)
+        } else {
+            self.rings.start
         }
-        self.rings.start + u32::from(slot.saturating_sub(self.tx_slots.start))
     }
 
     /// Wakes whoever waits for room in any of the rings.
@@ -120,6 +121,7 @@ mod tests {
         assert_eq!((lanes.rings.clone(), lanes.tx_slots.clone()), (1..4, 10..13));
         assert!(lanes.of_lanes);
         assert_eq!([10, 11, 12].map(|slot| lanes.ring_of(slot)), [1, 2, 3]);
+        assert_eq!([9, 13].map(|slot| lanes.ring_of(slot)), [1, 1], "their consumer's");
         let other = group(4);
         assert_eq!((other.rings, other.tx_slots), (4..5, 20..21));
         let single = group(0);
