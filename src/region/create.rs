@@ -60,7 +60,7 @@ impl Unnamed {
 /// A new file without a name in the place's directory.
 fn open_unnamed(place: &Place) -> Result<Option<OwnedFd>, Error> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let mode = Mode::RUSR | Mode::WUSR;
+    let mode = Mode::empty(); // no process is to open it before it has the one that was asked for
     match retry_on_intr(|| rustix::fs::openat(place.dir(), c".", flags, mode)) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
