@@ -309,6 +309,31 @@ fn a_region_with_an_owner_is_not_replaced() {
 }
 
 #[test]
+fn a_child_that_is_forked_while_a_message_is_handed_out_is_handed_no_other() {
+    let dir = Dir::new();
+    let (mut tx, mut rx) = open(&dir.file("r")).split_spsc().unwrap();
+    rx.attach().unwrap();
+    tx.send_batch(&[b"one", b"two", b"three"]).unwrap();
+    let (mut child, mut taken) = (None, 0);
+    let drained = rx.drain(usize::MAX, |_| {
+        taken += 1;
+        // SAFETY: as below; the child returns from here and ends soon.
+        child.get_or_insert_with(|| unsafe { libc::fork() });
+    });
+    let child = child.unwrap();
+    if child == 0 {
+        let is_so = taken == 1 && matches!(drained, Ok(1) | Err(Error::ForkedChild));
+        // SAFETY: ends the child without running what the parent registered.
+        unsafe { libc::_exit(i32::from(!is_so)) };
+    }
+    let mut status = -1;
+    // SAFETY: `status` is a valid place for the child's status.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0, "the child took more, or what isn't there");
+    assert_eq!((drained.unwrap(), taken), (3, 3));
+}
+
+#[test]
 fn a_forked_child_gets_an_error_and_its_drops_harm_nothing() {
     let dir = Dir::new();
     let path = dir.file("r");

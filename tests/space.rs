@@ -178,6 +178,23 @@ fn an_opener_waits_for_space_that_comes_within_moments() {
 }
 
 #[test]
+fn a_region_may_take_all_the_space_that_there_is() {
+    let (dir, memory) = directory();
+    let elsewhere = dir.file("elsewhere");
+    drop(EventsRegion::open_path_with(&elsewhere, of_mib(1)).unwrap());
+    let len = fs::metadata(&elsewhere).unwrap().len();
+    let Some(_mount) = Mount::memory(len, &memory) else { return };
+    assert!(EventsRegion::open_path_with(memory.join("a"), of_mib(1)).unwrap().is_creator());
+}
+
+#[test]
+fn a_file_system_that_does_not_tell_its_space_is_taken_to_have_it() {
+    let (_dir, memory) = directory();
+    let Some(_mount) = Mount::memory(0, &memory) else { return }; // without a limit
+    assert!(EventsRegion::open_path_with(memory.join("a"), of_mib(1)).unwrap().is_creator());
+}
+
+#[test]
 fn an_empty_file_that_was_there_stays_if_it_cannot_be_filled() {
     let (_dir, memory) = directory();
     let Some(_mount) = Mount::memory(8 * MIB, &memory) else { return };

@@ -104,6 +104,19 @@ fn a_joiner_faults_in_all_that_the_creator_has_reserved() {
 }
 
 #[test]
+fn a_producer_faults_in_its_own_lane_when_it_attaches() {
+    const CAPACITY: u64 = 1 << 22;
+    let dir = Dir::new();
+    let options = small().mpsc_order(MpscOrder::PerProducer).mpsc_capacity(CAPACITY).producers(2);
+    let mut region = EventsRegion::open_path_with(dir.file("r"), options).unwrap();
+    let (mut tx, _) = region.split_mpsc().unwrap();
+    let before = resident(&region);
+    tx.attach().unwrap();
+    let came = resident(&region) - before;
+    assert!((CAPACITY..3 * CAPACITY / 2).contains(&came), "{came} bytes");
+}
+
+#[test]
 fn a_joiner_faults_in_what_is_there_of_a_file_with_holes() {
     let dir = Dir::new();
     let path = dir.file("r");

@@ -81,7 +81,6 @@ impl Intake {
             // Who cannot be asked after is taken to live.
             end.slot.is_alive(sender).is_ok_and(|is_alive| !is_alive)
         });
-        drop(incoming);
         if departed.is_empty() && are_all_in {
             self.known = Some(count);
         }

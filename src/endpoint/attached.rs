@@ -51,7 +51,7 @@ impl Attached {
             Role::Receiver => (rx_slots, tx_slots),
             Role::Sender => (tx_slots, rx_slots),
         };
-        let ring_of = |slot| if role == Role::Sender { group.ring_of(slot) } else { index };
+        let ring_of = |slot| group.ring_of(slot);
         let is_lane = group.of_lanes && role == Role::Sender;
         let is_fit = |slot| Ok(!is_lane || is_empty(region, ring_of(slot), index)?);
         let wanted = Wanted { role, slots, ring_of: &ring_of, is_fit: &is_fit };

@@ -29,9 +29,16 @@ impl Group {
     /// sound, but this version cannot use it.
     pub(crate) fn of(region: &Region, first: u32) -> Result<Self, Error> {
         let entries = region.entries();
-        let Some(entry) = entries.get(first as usize) else {
+        if entries.len() <= first as usize {
             return Err(Error::NoSuchRing { kind: "such" });
-        };
+        }
+        let refuse = |reason| Error::Layout { path: region.path().to_owned(), reason };
+        Self::among(entries, first).map_err(refuse)
+    }
+
+    /// The group whose first ring is `first`, of those that `entries` describe.
+    fn among(entries: &[RingEntry], first: u32) -> Result<Self, LayoutError> {
+        let entry = &entries[first as usize];
         let mut tx_slots = entry.tx_slots();
         if entry.ring_kind() != Some(RingKind::Lane) {
             return Ok(Self { rings: first..first + 1, tx_slots, of_lanes: false });
@@ -42,20 +49,21 @@ impl Group {
         let mut end = first;
         for (ring, lane) in (0..).zip(entries).filter(is_lane) {
             let slot = entry.tx_slot_first.wrapping_add(lane.lane_index);
-            let found = [lane.lane_index.into(), lane.tx_slot_first.into()];
-            let wanted = [u64::from(end - first), slot.into()];
-            check_order(region, ring, end, ["lane_index", "tx_slot_first"], found, wanted)?;
+            check_order("group", ring, ring, end)?;
+            check_order("lane_index", ring, lane.lane_index.into(), end - first)?;
+            check_order("tx_slot_first", ring, lane.tx_slot_first.into(), slot.into())?;
             (end, tx_slots.end) = (end + 1, lane.tx_slots().end);
         }
         Ok(Self { rings: first..end, tx_slots, of_lanes: true })
     }
 
-    /// The ring of the producer that has `slot`.
+    /// The ring of the producer that has `slot`; the first one of all others.
     pub(crate) fn ring_of(&self, slot: u16) -> u32 {
-        if !self.of_lanes {
-            return self.rings.start;
+        if self.of_lanes && self.tx_slots.contains(&slot) {
+            self.rings.start + u32::from(slot - self.tx_slots.start)
+        } else {
+            self.rings.start
         }
-        self.rings.start + u32::from(slot.saturating_sub(self.tx_slots.start))
     }
 
     /// Wakes whoever waits for room in any of the rings.
@@ -72,27 +80,65 @@ fn tx_wake<'a>(region: &'a Region, entry: &RingEntry) -> &'a AtomicU32 {
     region.mapping().word_u32(entry.control_offset + offset)
 }
 
-/// An error unless `ring` lies behind the lanes before it, as its fields do behind theirs.
-fn check_order(
-    region: &Region,
-    ring: u32,
-    behind: u32,
-    fields: [&'static str; 2],
-    found: [u64; 2],
-    wanted: [u64; 2],
-) -> Result<(), Error> {
-    let refuse = |field, found, limit| {
-        let (path, wanted) = (region.path().to_owned(), "behind the lanes before it, so");
-        let reason = LayoutError::Field { field, ring: Some(ring), found, wanted, limit };
-        Err(Error::Layout { path, reason })
-    };
-    if ring != behind {
-        return refuse("group", ring.into(), behind.into());
+/// An error unless what was found of `ring` puts it behind the lanes before it.
+fn check_order(field: &'static str, ring: u32, found: u32, behind: u32) -> Result<(), LayoutError> {
+    if found == behind {
+        return Ok(());
     }
-    for ((field, found), wanted) in fields.into_iter().zip(found).zip(wanted) {
-        if found != wanted {
-            return refuse(field, found, wanted);
+    let (ring, wanted) = (Some(ring), "behind the lanes before it, so");
+    Err(LayoutError::Field { field, ring, found: found.into(), wanted, limit: behind.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ring of one producer, three lanes of a group, and one of another.
+    fn entries() -> [RingEntry; 5] {
+        let lane = |group, lane_index| RingEntry {
+            kind: RingKind::Lane as u32,
+            group,
+            lane_index,
+            tx_slot_first: 10 * (group + 1) + lane_index,
+            tx_slot_count: 1,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let single = RingEntry { kind: RingKind::Spsc as u32, tx_slot_count: 1, ..lane(0, 0) };
+        [single, lane(0, 0), lane(0, 1), lane(0, 2), lane(1, 0)]
+    }
+
+    fn misplaced(entries: &[RingEntry]) -> &'static str {
+        match Group::among(entries, 1) {
+            Err(LayoutError::Field { field, .. }) => field,
+            found => panic!("{found:?}"),
         }
     }
-    Ok(())
+
+    #[test]
+    fn a_groups_lanes_are_those_of_its_number_and_a_ring_of_another_kind_is_alone() {
+        let (entries, group) = (entries(), |first| Group::among(&entries(), first).unwrap());
+        let lanes = group(1);
+        assert_eq!((lanes.rings.clone(), lanes.tx_slots.clone()), (1..4, 10..13));
+        assert!(lanes.of_lanes);
+        assert_eq!([10, 11, 12].map(|slot| lanes.ring_of(slot)), [1, 2, 3]);
+        assert_eq!([9, 13].map(|slot| lanes.ring_of(slot)), [1, 1], "their consumer's");
+        let other = group(4);
+        assert_eq!((other.rings, other.tx_slots), (4..5, 20..21));
+        let single = group(0);
+        assert_eq!((single.rings.clone(), single.of_lanes), (0..1, false));
+        assert_eq!(single.ring_of(entries[0].tx_slot_first + 1), 0);
+    }
+
+    #[test]
+    fn lanes_that_do_not_follow_each_other_are_refused() {
+        let mut apart = entries();
+        apart.swap(3, 4);
+        assert_eq!(misplaced(&apart), "group");
+        let mut shuffled = entries();
+        shuffled.swap(2, 3);
+        assert_eq!(misplaced(&shuffled), "lane_index");
+        let mut crossed = entries();
+        (crossed[2].tx_slot_first, crossed[3].tx_slot_first) = (12, 11);
+        assert_eq!(misplaced(&crossed), "tx_slot_first");
+    }
 }

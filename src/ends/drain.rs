@@ -168,7 +168,6 @@ impl<K: Topology> Receiver<K> {
             lent.run.pass(&rules, RECORD_HEADER_LEN, len);
         }
         let count = lent.run.count();
-        drop(lent);
         // One that is left counts, or a lane whose message is left each time would never end its turn.
         bell.note_records(count as u32 + u32::from(is_left));
         (count as usize, is_left)
@@ -211,5 +210,71 @@ impl Drop for Lent<'_> {
         if run.len() > 0 && end.ring.memory.is_ours() && end.slot.check_kept().is_ok() {
             consumer.free_run(&end.ring, run, wakes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use tombolo_abi::RingControl;
+
+    use super::*;
+    use crate::error::Damage;
+    use crate::{EventsRegion, OpenOptions, SpscReceiver};
+
+    /// A region in whose first ring there are so many messages of `len` bytes, and its receiver.
+    fn filled(capacity: u64, len: usize, count: usize) -> (EventsRegion, SpscReceiver) {
+        let options = OpenOptions::new().spsc_capacity(capacity);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        rx.attach().unwrap();
+        (0..count).for_each(|_| tx.try_send(&vec![0; len]).unwrap());
+        (region, rx)
+    }
+
+    /// Up to which of them the ring had been freed when each of the messages was handed out.
+    fn freed(capacity: u64, len: usize, count: usize) -> Vec<usize> {
+        let (region, mut rx) = filled(capacity, len, count);
+        let region = region.shared();
+        let at = region.entries()[0].control_offset + offset_of!(RingControl, head) as u64;
+        let head = || region.mapping().word_u64(at).load(Relaxed) as usize;
+        let record_len = len + RECORD_HEADER_LEN as usize;
+        let mut freed = Vec::new();
+        let taken = rx.drain(usize::MAX, |_| freed.push(head() / record_len)).unwrap();
+        assert_eq!((taken, head()), (count, count * record_len));
+        freed
+    }
+
+    #[test]
+    fn so_many_messages_and_bytes_are_freed_at_once_and_no_more_than_an_eighth_of_the_ring() {
+        let in_steps_of = |step| (0..40).map(|index| index / step * step).collect::<Vec<_>>();
+        assert_eq!(freed(1 << 16, 8, 40), in_steps_of(RUN_MAX as usize));
+        assert_eq!(freed(1 << 16, 1016, 40), in_steps_of(4), "4 KiB");
+        assert_eq!(freed(1 << 13, 120, 40), in_steps_of(8), "an eighth");
+    }
+
+    #[test]
+    fn a_drain_says_what_is_wrong_with_the_first_message_and_where() {
+        let (region, mut rx) = filled(1 << 12, 8, 2);
+        let region = region.shared();
+        let word = region.mapping().word_u64(region.entries()[0].data_offset + 16);
+        word.store(u64::MAX, Relaxed);
+        assert_eq!(rx.drain(1, |_| {}).unwrap(), 1);
+        let damaged = rx.drain(usize::MAX, |_| {});
+        let is_found = |reason| !matches!(reason, Damage::Marked { .. });
+        assert!(
+            matches!(damaged, Err(Error::Poisoned { position: 16, reason, .. }) if is_found(reason)),
+            "{damaged:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_handed_out_from_a_ring_that_is_poisoned() {
+        let (_region, mut rx) = filled(1 << 12, 8, 2);
+        rx.receiving.as_ref().unwrap().end.ring.poison(Damage::LockOwner { slot: 0 });
+        let drained = rx.drain(usize::MAX, |_| panic!("it is handed out"));
+        assert!(matches!(drained, Err(Error::Poisoned { .. })), "{drained:?}");
     }
 }

@@ -218,3 +218,144 @@ fn judge<'a>(
     }
     Ok(locked)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use tombolo_abi::RingControl;
+
+    use super::sealed::Sealed;
+    use super::*;
+    use crate::crash::visits;
+    use crate::endpoint::slot_table::slot_offset;
+    use crate::region::Region;
+    use crate::{EventsRegion, MpscProducer, OpenOptions};
+
+    #[test]
+    fn only_rings_with_many_producers_are_lanes() {
+        let kinds = [RingKind::Spsc, RingKind::Mpsc, RingKind::Lane, RingKind::Memory];
+        assert_eq!(kinds.map(Spsc::takes), [true, false, false, false]);
+        assert_eq!(kinds.map(Mpsc::takes), [false, true, true, false]);
+    }
+
+    /// Producers of one ring, of whom the first wants the lock.
+    struct Scene {
+        region: Arc<Region>,
+        wakes: Wakes,
+        producers: Vec<MpscProducer>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let options = OpenOptions::new().producers(3);
+            let mut region = EventsRegion::anonymous(options).unwrap();
+            let attach = |_| {
+                let (mut producer, _) = region.split_mpsc().unwrap();
+                producer.attach().unwrap();
+                producer
+            };
+            let producers = (0..3).map(attach).collect();
+            Self { region: region.shared().clone(), wakes: Wakes::default(), producers }
+        }
+
+        fn end(&self) -> &Attached {
+            self.producers[0].attached_end().unwrap()
+        }
+
+        fn holder(&self, producer: usize) -> LockWord {
+            self.producers[producer].attached_end().unwrap().slot.identity()
+        }
+
+        fn judge(&self, holder: LockWord) -> Result<bool, NotSent> {
+            judge(self.end(), &self.wakes, holder).map(|locked| locked.is_some())
+        }
+
+        fn lock_breaks(&self) -> u64 {
+            let slot = self.end().slot.identity().slot;
+            let at = slot_offset(&self.region, slot, offset_of!(Slot, lock_breaks));
+            self.region.mapping().word_u64(at).load(Relaxed)
+        }
+    }
+
+    fn set_lock(region: &Region, word: u64) {
+        let at = region.entries()[1].control_offset + offset_of!(RingControl, lock) as u64;
+        region.mapping().word_u64(at).store(word, Relaxed);
+    }
+
+    /// What names no endpoint of the ring's producers.
+    const NO_PRODUCER: LockWord = LockWord { slot: u16::MAX, incarnation: 1 };
+
+    #[test]
+    fn a_holder_that_lives_is_named_and_one_that_is_no_producer_is_damage() {
+        let scene = Scene::new();
+        let holder = scene.holder(1);
+        set_lock(&scene.region, holder.to_word());
+        let judged = scene.judge(holder);
+        let is_named = |slot, pid| slot == holder.slot && pid == std::process::id();
+        assert!(matches!(judged, Err(NotSent::Contended { slot, pid }) if is_named(slot, pid)));
+        set_lock(&scene.region, NO_PRODUCER.to_word());
+        let judged = scene.judge(NO_PRODUCER);
+        assert!(matches!(judged, Err(NotSent::Failed(Error::Poisoned { .. }))), "{judged:?}");
+    }
+
+    #[test]
+    fn who_has_let_go_is_not_judged() {
+        let scene = Scene::new();
+        assert!(matches!(scene.judge(NO_PRODUCER), Ok(false)));
+        let (region, holder) = (scene.region.clone(), scene.holder(1));
+        set_lock(&region, holder.to_word());
+        let visit = visits::at("slot.before-look", move || set_lock(&region, LockWord::FREE));
+        assert!(matches!(scene.judge(holder), Ok(false)));
+        drop(visit);
+    }
+
+    #[test]
+    fn a_dead_holders_lock_is_taken_by_the_fastest_alone() {
+        let mut scene = Scene::new();
+        let (holder, other) = (scene.holder(1), scene.holder(2).to_word());
+        drop(scene.producers.remove(1));
+        let region = scene.region.clone();
+        set_lock(&region, holder.to_word());
+        let visit = visits::at("slot.before-look", move || set_lock(&region, other));
+        assert!(matches!(scene.judge(holder), Ok(false)));
+        drop(visit);
+        assert_eq!(scene.lock_breaks(), 0);
+        set_lock(&scene.region, holder.to_word());
+        assert!(matches!(scene.judge(holder), Ok(true)));
+        assert_eq!(scene.lock_breaks(), 1);
+    }
+
+    /// Has the lock change hands whenever its holder is about to be judged.
+    fn alternate(region: Arc<Region>, next: [u64; 2], rounds: u32) {
+        let [first, second] = next;
+        let pass_on = move || {
+            set_lock(&region, first);
+            if rounds > 1 {
+                alternate(region, [second, first], rounds - 1);
+            }
+        };
+        std::mem::forget(visits::at("slot.before-look", pass_on));
+    }
+
+    #[test]
+    fn of_many_that_come_first_the_last_that_was_judged_is_named() {
+        let scene = Scene::new();
+        let [one, other] = [scene.holder(1), scene.holder(2)];
+        set_lock(&scene.region, one.to_word());
+        alternate(scene.region.clone(), [other.to_word(), one.to_word()], ROUNDS);
+        let Err(NotSent::Contended { slot, pid }) = lock(scene.end(), &scene.wakes) else {
+            panic!("it has the lock")
+        };
+        assert_eq!((slot, pid), (other.slot, std::process::id()));
+    }
+
+    #[test]
+    fn a_lock_word_that_names_no_endpoint_at_all_is_damage() {
+        let scene = Scene::new();
+        set_lock(&scene.region, 7);
+        let locked = lock(scene.end(), &scene.wakes).map(drop);
+        assert!(matches!(locked, Err(NotSent::Failed(Error::Poisoned { .. }))), "{locked:?}");
+    }
+}

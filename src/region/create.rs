@@ -60,7 +60,7 @@ impl Unnamed {
 /// A new file without a name in the place's directory.
 fn open_unnamed(place: &Place) -> Result<Option<OwnedFd>, Error> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let mode = Mode::RUSR | Mode::WUSR;
+    let mode = Mode::empty(); // no process is to open it before it has the one that was asked for
     match retry_on_intr(|| rustix::fs::openat(place.dir(), c".", flags, mode)) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
@@ -176,9 +176,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::EventsRegion;
     use crate::crash::visits;
+    use crate::options::OwnerPolicy;
     use crate::os::staged::{self, Call};
+    use crate::{EventsRegion, OpenOptions};
 
     const TMPFILE: OFlags = OFlags::TMPFILE;
     const EMPTY: OFlags = OFlags::CREATE.union(OFlags::EXCL);
@@ -211,6 +212,21 @@ mod tests {
             let Some((opened, is_there)) = open_with(opening_with(TMPFILE), errno) else { return };
             assert!(opened.unwrap().is_creator() && is_there);
         }
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_filled_and_keeps_its_mode() {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("skipped: only root has files of others");
+        }
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("name");
+        let file = fs::File::create(&path).unwrap();
+        std::os::unix::fs::fchown(&file, Some(65_534), None).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o640)).unwrap();
+        let options = OpenOptions::new().owner(OwnerPolicy::Any);
+        assert!(EventsRegion::open_path_with(&path, options).unwrap().is_creator());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     }
 
     #[test]

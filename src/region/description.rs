@@ -202,9 +202,11 @@ impl Description {
             _ if is_owned()? => Ok(false),
             MadeIn::EarlierBoot => Ok(true),
             MadeIn::Unclear { began_unix_ns } => {
-                let unread = self.check_nothing_unread(file, path, began_unix_ns);
-                // Asked again: it may be the message of an owner that has just come.
-                if unread.is_err() && is_owned()? { Ok(false) } else { unread.map(|()| false) }
+                match self.check_nothing_unread(file, path, began_unix_ns) {
+                    // Asked again: it may be the message of an owner that has just come.
+                    Err(_) if is_owned()? => Ok(false),
+                    unread => unread.map(|()| false),
+                }
             }
         }
     }
@@ -277,4 +279,64 @@ fn read_start<'a>(
 ) -> Result<&'a [u8], Error> {
     let len = file::read_at(file, bytes, 0).map_err(|error| refusal::io("read", path, error))?;
     Ok(&bytes[..len])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::os::file_system;
+    use crate::{EventsRegion, OpenOptions};
+
+    #[test]
+    fn a_ring_is_unread_if_its_tail_or_a_record_says_so() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let ring = &region.entries()[0];
+        let word = |offset| region.mapping().word_u64(offset);
+        let tail = word(ring.control_offset + offset_of!(RingControl, tail) as u64);
+        let record = word(ring.data_offset);
+        for (at_tail, at_head, expected) in [(0, 0, false), (64, 0, true), (0, 1, true)] {
+            tail.store(at_tail, Relaxed);
+            record.store(at_head, Relaxed);
+            assert_eq!(is_unread(region.plain(), ring), Ok(expected));
+        }
+    }
+
+    /// Whether a region with one ring of `kind`, in which there is something, is of an earlier boot, if another
+    /// boot's id says so and nothing else; and how often it was asked whether it is owned, which it is from the
+    /// question `owned_from` on. `None` if this program lies in memory.
+    fn judged(kind: RingKind, owned_from: u32) -> Option<(Result<bool, Error>, u32)> {
+        let file = File::open("/proc/self/exe").unwrap(); // the ring's words are those it begins with
+        if file_system::is_memory(file_system::magic(file.as_fd()).unwrap()) {
+            eprintln!("skipped: this program lies in memory");
+            return None;
+        }
+        let header =
+            Header { boot_id: [7; 16], created_unix_ns: u64::MAX, ..bytemuck::Zeroable::zeroed() };
+        let entry = RingEntry { kind: kind as u32, capacity: 8, ..bytemuck::Zeroable::zeroed() };
+        let description = Description { header, entries: vec![entry] };
+        let asked = Cell::new(0);
+        let is_owned = || Ok(asked.replace(asked.get() + 1) >= owned_from);
+        let judged = description.is_of_earlier_boot(file.as_fd(), Path::new("name"), is_owned);
+        Some((judged, asked.get()))
+    }
+
+    #[test]
+    fn what_is_unread_counts_only_if_it_is_in_a_ring_of_messages_and_no_owner_has_come() {
+        for (kind, owned_from, expected) in [
+            (RingKind::Spsc, 0, (Ok(()), 1)),
+            (RingKind::Spsc, 1, (Ok(()), 2)),
+            (RingKind::Spsc, 2, (Err(()), 2)),
+            (RingKind::Memory, 2, (Ok(()), 1)),
+        ] {
+            let Some((judged, asked)) = judged(kind, owned_from) else { return };
+            assert!(!matches!(judged, Ok(true)));
+            assert_eq!((judged.map(drop).map_err(drop), asked), expected, "{kind:?}, {owned_from}");
+        }
+    }
 }

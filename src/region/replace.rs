@@ -252,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn only_a_file_that_is_empty_still_is_removed_for_that() {
+        for (bytes, is_there) in [(&b"filled by another"[..], true), (b"", false)] {
+            let (_dir, place) = place();
+            let id = write(&place, bytes);
+            remove_empty(&place, id).unwrap();
+            assert_eq!(place.path().exists(), is_there);
+        }
+    }
+
+    #[test]
     fn a_name_that_is_gone_is_another_replacers() {
         let (_dir, place) = place();
         let id = write(&place, b"old");
