@@ -229,7 +229,7 @@ mod tests {
     use super::sealed::Sealed;
     use super::*;
     use crate::crash::visits;
-    use crate::endpoint::slot_table::slot_offset;
+    use crate::endpoint::slot_offset;
     use crate::region::Region;
     use crate::{EventsRegion, MpscProducer, OpenOptions};
 
