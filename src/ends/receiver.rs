@@ -107,7 +107,7 @@ impl<K: Topology> Receiver<K> {
     /// # Errors
     /// As [`Self::recv`]; [`Error::BufferTooSmall`] with the size needed, and then the message
     /// stays. So does one that has handles, with [`Error::BuffersTooSmall`]: see
-    /// [`Self::recv_parts`]. If each producer has a lane, a message of another one may come before it.
+    /// [`RecordRef::take_parts`]. If each producer has a lane, a message of another one may come before it.
     ///
     /// # Cost
     /// One copy of the message, no allocation; no system call while there are messages
