@@ -236,3 +236,46 @@ fn has_proc() -> bool {
 fn is_out_of_memory(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::time::{ClockId, clock_gettime};
+    use tombolo_abi::LOCK_INIT;
+
+    use super::*;
+    use crate::os::{ofd, staged};
+    use crate::{EventsRegion, OpenOptions};
+
+    #[test]
+    fn who_waits_for_a_creator_sleeps() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("name");
+        let begun = File::create(&path).unwrap();
+        begun.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(
+            ofd::try_lock(begun.as_fd(), LOCK_INIT..LOCK_INIT + 1, ofd::Mode::Exclusive).unwrap()
+        );
+        assert!(staged::in_child(|| {
+            let patience = Duration::from_millis(500);
+            let opened =
+                EventsRegion::open_path_with(&path, OpenOptions::new().join_timeout(patience));
+            let used = clock_gettime(ClockId::ProcessCPUTime);
+            let used = Duration::new(used.tv_sec as u64, used.tv_nsec as u32);
+            matches!(opened, Err(Error::Layout { .. })) && used < patience / 2
+        }));
+    }
+
+    #[test]
+    fn a_named_region_says_how_many_handles_its_messages_may_carry() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        for count in [0, 3] {
+            let options = OpenOptions::new().max_handles(count);
+            let region = EventsRegion::open_path_with(dir.path().join(count.to_string()), options);
+            assert_eq!(region.unwrap().max_handles(), count);
+        }
+    }
+}
