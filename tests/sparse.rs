@@ -117,6 +117,28 @@ fn a_producer_faults_in_its_own_lane_when_it_attaches() {
 }
 
 #[test]
+fn a_consumer_faults_in_the_start_of_a_lane_at_its_first_turn() {
+    const START: u64 = 1 << 20;
+    let dir = Dir::new();
+    let options = || {
+        let options = small().mpsc_order(MpscOrder::PerProducer).mpsc_capacity(4 * START);
+        options.producers(2)
+    };
+    let open = || EventsRegion::open_path_with(dir.file("r"), options()).unwrap();
+    let (mut tx, _) = open().split_mpsc().unwrap();
+    let mut region = open();
+    let (_, mut rx) = region.split_mpsc().unwrap();
+    rx.attach().unwrap();
+    let mut other = tx.clone();
+    tx.attach().unwrap();
+    other.send(b"in the second lane").unwrap();
+    let before = resident(&region);
+    rx.recv().unwrap();
+    let came = resident(&region) - before;
+    assert!((START / 2..2 * START).contains(&came), "{came} bytes");
+}
+
+#[test]
 fn a_joiner_faults_in_what_is_there_of_a_file_with_holes() {
     let dir = Dir::new();
     let path = dir.file("r");

@@ -182,7 +182,6 @@ impl Lanes {
             let (ring, head) = self.place(end, head, lane);
             if look(ring, head) == Look::Something {
                 self.attention.note_found(lane);
-                self.lanes[lane].empty_looks = 0;
                 return Some(lane);
             }
             self.note_empty(end, lane, head);
@@ -283,30 +282,160 @@ impl Incoming for AllLanes<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use rustix::io::Errno;
+
     use super::*;
     use crate::deadline::Deadline;
-    use crate::ends::MpscConsumer;
+    use crate::ends::{MpscConsumer, MpscProducer};
     use crate::options::MpscOrder;
+    use crate::os::staged::{self, Call};
+    use crate::ring::Word;
     use crate::{EventsRegion, OpenOptions};
 
-    /// Looks at empty lanes, more often than it takes to clear their bits; no barrier is due.
-    fn look_often(rx: &mut MpscConsumer, all_fence: bool) -> bool {
+    /// The producers of so many lanes, each in its own, and their consumer.
+    fn group(count: u16) -> (Vec<MpscProducer>, MpscConsumer) {
+        let options = OpenOptions::new().mpsc_capacity(4096).producers(count);
+        let options = options.mpsc_order(MpscOrder::PerProducer);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (first, mut consumer) = region.split_mpsc().unwrap();
+        consumer.attach().unwrap();
+        let mut producers = vec![first; count.into()];
+        producers.iter_mut().for_each(|producer| producer.attach().unwrap());
+        (producers, consumer)
+    }
+
+    /// The consumer's end, the position in its current lane, and its lanes.
+    fn parts(rx: &mut MpscConsumer) -> (&mut Attached, u64, &mut Lanes) {
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
-        let (end, head) = (&receiving.end, receiving.consumer.head());
-        let lanes = receiving.lanes.as_mut().unwrap();
-        lanes.last_barrier = Instant::now() + Duration::from_secs(3600);
-        for _ in 0..2 * EMPTY_LOOKS {
-            assert_eq!(lanes.next(end, head, all_fence), None);
-        }
-        lanes.attention.active().next(0).is_some()
+        let head = receiving.consumer.head();
+        (&mut receiving.end, head, receiving.lanes.as_mut().unwrap())
+    }
+
+    fn is_anything_active(rx: &mut MpscConsumer) -> bool {
+        parts(rx).2.attention.active().next(0).is_some()
+    }
+
+    fn summary(rx: &mut MpscConsumer) -> u64 {
+        parts(rx).0.ring.memory.load(Word::Summary(0), Relaxed)
+    }
+
+    /// Looks at empty lanes so often, as if the last barrier had been at `last_barrier`.
+    fn look(rx: &mut MpscConsumer, count: u32, all_fence: bool, last_barrier: Instant) {
+        let (end, head, lanes) = parts(rx);
+        lanes.last_barrier = last_barrier;
+        (0..count).for_each(|_| assert_eq!(lanes.next(end, head, all_fence), None));
+    }
+
+    fn to_come() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    fn long_ago() -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(1)).unwrap()
     }
 
     #[test]
     fn an_empty_lane_is_forgotten_only_where_its_producer_is_known_to_have_fenced() {
-        let options = OpenOptions::new().mpsc_capacity(4096).producers(2);
-        let options = options.mpsc_order(MpscOrder::PerProducer);
-        let (_, mut rx) = EventsRegion::anonymous(options).unwrap().split_mpsc().unwrap();
-        assert!(look_often(&mut rx, false), "forgotten, and nobody fences");
-        assert!(!look_often(&mut rx, true), "looked at for ever");
+        let (_producers, mut rx) = group(2);
+        look(&mut rx, 2 * EMPTY_LOOKS, false, to_come());
+        assert!(is_anything_active(&mut rx), "forgotten, and nobody fences");
+        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        assert!(!is_anything_active(&mut rx), "looked at for ever");
+    }
+
+    #[test]
+    fn a_barrier_tells_that_all_have_fenced_if_it_was_made() {
+        let (_producers, mut rx) = group(2);
+        let refused = staged::refusing(Call::any(libc::SYS_membarrier), Errno::PERM, || {
+            look(&mut rx, 2 * EMPTY_LOOKS, false, long_ago());
+            is_anything_active(&mut rx)
+        });
+        assert_ne!(refused, Some(false), "forgotten without a barrier");
+        if !parts(&mut rx).0.ring.memory.barrier() {
+            return eprintln!("skipped: no barriers");
+        }
+        let before = long_ago();
+        look(&mut rx, 2 * EMPTY_LOOKS, false, before);
+        assert!(!is_anything_active(&mut rx), "looked at for ever");
+        assert_ne!(parts(&mut rx).2.last_barrier, before);
+    }
+
+    #[test]
+    fn a_bit_is_cleared_after_many_looks_in_a_row_and_again_after_it_was_set() {
+        let (mut producers, mut rx) = group(1);
+        for _ in 0..2 {
+            producers[0].send(b"sets the bit").unwrap();
+            rx.recv().unwrap();
+            look(&mut rx, EMPTY_LOOKS - 1, true, to_come());
+            assert_eq!(summary(&mut rx), 1, "a message came in between");
+        }
+        look(&mut rx, 2, true, to_come());
+        assert_eq!((summary(&mut rx), is_anything_active(&mut rx)), (0, false));
+        parts(&mut rx).0.ring.memory.fetch_or(Word::Summary(0), 1);
+        look(&mut rx, EMPTY_LOOKS + 1, true, to_come());
+        assert_eq!((summary(&mut rx), is_anything_active(&mut rx)), (0, false), "set for nothing");
+    }
+
+    #[test]
+    fn a_lane_in_which_there_is_something_is_no_longer_quiet() {
+        let (mut producers, mut rx) = group(3);
+        producers.iter_mut().for_each(|producer| producer.send(b"a message").unwrap());
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        let (end, consumer) = (&mut receiving.end, &mut receiving.consumer);
+        let lanes = receiving.lanes.as_mut().unwrap();
+        assert!(lanes.attention.has_quiet());
+        for expected in [1, 2, 0] {
+            assert_eq!(lanes.next(end, consumer.head(), false), Some(expected));
+            lanes.turn_to(expected, end, consumer);
+        }
+        assert!(!lanes.attention.has_quiet());
+
+        let (mut producers, mut rx) = group(1);
+        producers[0].send(b"taken from the current lane").unwrap();
+        rx.recv().unwrap();
+        look(&mut rx, 1, false, to_come());
+        assert!(!parts(&mut rx).2.attention.has_quiet());
+    }
+
+    #[test]
+    fn what_is_taken_in_a_lane_counts_when_another_is_the_current_one() {
+        let (mut producers, mut rx) = group(2);
+        assert!(!parts(&mut rx).2.has_taken());
+        for producer in &mut producers {
+            producer.send(b"a message").unwrap();
+            rx.recv().unwrap();
+        }
+        assert!(parts(&mut rx).2.has_taken());
+    }
+
+    #[test]
+    fn a_wait_for_lanes_ends_if_any_has_something_also_one_that_the_summary_does_not_tell_of() {
+        let (mut producers, mut rx) = group(2);
+        let found = |rx: &mut MpscConsumer| {
+            let (end, head, lanes) = parts(rx);
+            let mut all = AllLanes { lanes, head };
+            [all.has_come(end, true), all.is_there(end)]
+        };
+        assert_eq!(found(&mut rx), [false, false]);
+        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        producers[1].send(b"a message").unwrap();
+        parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
+        assert_eq!(found(&mut rx), [false, true]);
+        assert_eq!(found(&mut rx), [true, true]);
+    }
+
+    /// As one that was killed before it set its bit leaves it.
+    #[test]
+    fn a_message_that_the_summary_does_not_tell_of_is_found_if_all_lanes_are_to_be_looked_at() {
+        let (mut producers, mut rx) = group(2);
+        assert!(rx.try_recv().is_err()); // asks after the producers
+        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        producers[1].send(b"a message").unwrap();
+        parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
+        assert!(rx.try_recv().is_err());
+        parts(&mut rx).2.scan_soon();
+        assert_eq!(rx.try_recv().unwrap().data, b"a message");
     }
 }

@@ -246,11 +246,16 @@ mod tests {
 
     use super::*;
     use crate::carrier::HandOver;
+<<<<<<< HEAD
     use crate::endpoint::slot_offset;
+=======
+    use crate::endpoint::slot_table::slot_offset;
+    use crate::os::staged;
+>>>>>>> m1
     use crate::ring::{Memory, Word};
     use crate::{
-        Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, SpscReceiver,
-        wait_any,
+        Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, RecvError,
+        SpscReceiver, wait_any,
     };
 
     fn open(path: &std::path::Path) -> (MpscProducer, MpscConsumer) {
@@ -324,6 +329,18 @@ mod tests {
     fn pair() -> (crate::SpscSender, SpscReceiver) {
         let options = OpenOptions::new().spsc_capacity(4096);
         EventsRegion::anonymous(options).unwrap().split_spsc().unwrap()
+    }
+
+    /// Whose spins have paid, so that it looks at the ring before anything else is asked.
+    #[test]
+    fn a_child_looks_at_no_ring_that_it_has_not_got() {
+        let (_tx, mut rx) = pair();
+        rx.attach().unwrap();
+        rx.receiving.as_mut().unwrap().bell.spin.note_first_look();
+        assert!(staged::in_child(|| {
+            let received = rx.recv_into(&mut [0; 8]);
+            matches!(received, Err(RecvError::Failed { source: Error::ForkedChild, .. }))
+        }));
     }
 
     /// A counter in the slot of an endpoint, which may be gone.

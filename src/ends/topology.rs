@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::Acquire;
 
-use crossbeam_utils::Backoff;
+use crossbeam_utils::Backoff as SpinThenYield;
 use tombolo_abi::{LockWord, RingKind, Slot};
 
 use crate::endpoint::{Attached, pid_of_owner};
@@ -166,7 +166,7 @@ fn lock_contended<'a>(
 ) -> Result<Locked<'a, RingSpan>, NotSent> {
     let mut judged = None;
     for _ in 0..ROUNDS {
-        let backoff = Backoff::new(); // spins longer and longer, then yields a few times
+        let backoff = SpinThenYield::new(); // spins longer and longer, then yields a few times
         while !backoff.is_completed() {
             if let Held::Damaged(damage) = held {
                 return Err(end.damaged(damage).into());

@@ -36,7 +36,7 @@ use super::place::{Candidate, Place, check_file_system};
 use super::refusal;
 use super::replace::{self, Outcome};
 use super::request::Request;
-use crate::crash::crash_point;
+use crate::crash::{crash_point, test_point};
 use crate::error::Error;
 use crate::os::file::FileId;
 
@@ -134,6 +134,7 @@ impl Opening {
 
     /// Makes an empty file with the name, and fills it if no other opener is faster.
     fn begin_in_place(&mut self) -> Result<Option<Region>, Error> {
+        test_point!("in-place.before-file");
         match create_empty(self.request.place()) {
             Err(Error::NoSpace { .. }) if self.request.may_space_come() => return Ok(None),
             made => self.begun = made?.or(self.begun),
@@ -163,6 +164,7 @@ impl Opening {
         else {
             return Ok(None);
         };
+        test_point!("in-place.locked");
         // Judge again: the creator may have finished since the last look.
         let Some(candidate) = self.request.find()?.filter(|now| now.id == candidate.id) else {
             return Ok(None);
@@ -235,4 +237,186 @@ fn has_proc() -> bool {
 
 fn is_out_of_memory(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use rustix::io::Errno;
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::time::{ClockId, clock_gettime};
+    use tempfile::TempDir;
+    use tombolo_abi::{LOCK_INIT, LOCK_SLOTS, LayoutError};
+
+    use super::*;
+    use crate::crash::visits;
+    use crate::options::Prefault;
+    use crate::os::ofd;
+    use crate::os::staged::{self, Call};
+    use crate::region::description::STATE_OFFSET;
+    use crate::{EventsRegion, OpenOptions};
+
+    /// A directory in memory, and a name in it.
+    fn named() -> (TempDir, PathBuf) {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("name");
+        (dir, path)
+    }
+
+    fn empty_file(path: &Path) -> File {
+        let file = File::create(path).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+        file
+    }
+
+    fn lock(file: &File, byte: u64) {
+        assert!(ofd::try_lock(file.as_fd(), byte..byte + 1, ofd::Mode::Exclusive).unwrap());
+    }
+
+    fn soon() -> OpenOptions {
+        OpenOptions::new().join_timeout(Duration::from_millis(20))
+    }
+
+    /// A small region at `path`, and what says that it is retired.
+    fn made(path: &Path) -> (EventsRegion, impl FnOnce() + use<>) {
+        let options = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096);
+        let region = EventsRegion::open_path_with(path, options).unwrap();
+        let shared = region.shared().clone();
+        let retire = move || {
+            let state = shared.mapping().word_u32(STATE_OFFSET);
+            state.store(RegionState::Retired as u32, Relaxed);
+        };
+        (region, retire)
+    }
+
+    fn is_not_ready(opened: &Result<EventsRegion, Error>) -> bool {
+        let Err(Error::Layout { reason, .. }) = opened else { return false };
+        matches!(reason, LayoutError::NotReady { .. })
+    }
+
+    #[test]
+    fn a_region_that_is_replaced_while_it_is_joined_is_not_joined() {
+        let (_dir, path) = named();
+        let (_region, retire) = made(&path);
+        let visit = visits::at("join.after-map", retire);
+        let existing = soon().policy(CreatePolicy::OpenExisting);
+        let opened = EventsRegion::open_path_with(&path, existing);
+        assert!(is_not_ready(&opened), "{opened:?}");
+        drop(visit);
+    }
+
+    #[test]
+    fn who_may_not_create_replaces_no_region_and_who_may_none_that_has_an_owner() {
+        let (_dir, path) = named();
+        let (_region, retire) = made(&path);
+        retire();
+        let existing = soon().policy(CreatePolicy::OpenExisting);
+        let opened = EventsRegion::open_path_with(&path, existing);
+        assert!(is_not_ready(&opened), "{opened:?}");
+        let owner = File::options().write(true).open(&path).unwrap();
+        lock(&owner, LOCK_SLOTS);
+        let opened = EventsRegion::open_path_with(&path, soon());
+        assert!(is_not_ready(&opened), "{opened:?}");
+        drop(owner);
+        assert!(EventsRegion::open_path_with(&path, soon()).unwrap().is_creator());
+    }
+
+    #[test]
+    fn another_file_that_has_the_name_by_now_is_its_creators() {
+        let (dir, path) = named();
+        drop(empty_file(&path));
+        let (other, name) = (dir.path().join("other"), path.clone());
+        let creator = empty_file(&other);
+        lock(&creator, LOCK_INIT);
+        let visit = visits::at("in-place.locked", move || fs::rename(other, name).unwrap());
+        let opened = EventsRegion::open_path_with(&path, soon());
+        assert!(is_not_ready(&opened), "{opened:?}");
+        drop(visit);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0, "it was filled");
+    }
+
+    #[test]
+    fn an_empty_file_that_another_opener_made_meanwhile_goes_if_it_cannot_be_filled() {
+        let (_dir, path) = named();
+        let opened = staged::refusing(Call::any(libc::SYS_fallocate), Errno::NOSPC, || {
+            let name = path.clone();
+            let visit = visits::at("in-place.before-file", move || drop(empty_file(&name)));
+            let options = OpenOptions::new().join_timeout(Duration::ZERO);
+            let opened = EventsRegion::open_path_with(&path, options).map(drop);
+            drop(visit);
+            opened
+        });
+        let Some(opened) = opened else { return eprintln!("skipped: no filters") };
+        assert!(matches!(opened, Err(Error::NoSpace { .. })), "{opened:?}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_cannot_give_its_region_a_name_says_so_also_if_another_region_has_it() {
+        let (dir, path) = named();
+        let other = dir.path().join("other");
+        drop(made(&other));
+        let opened = staged::refusing(Call::any(libc::SYS_linkat), Errno::PERM, || {
+            let name = path.clone();
+            let visit =
+                visits::at("create.before-linkat", move || fs::rename(other, name).unwrap());
+            let opened = EventsRegion::open_path(&path).map(drop);
+            drop(visit);
+            opened
+        });
+        let Some(opened) = opened else { return eprintln!("skipped: no filters") };
+        assert!(matches!(opened, Err(Error::Io { .. })), "{opened:?}");
+    }
+
+    #[test]
+    fn who_has_no_memory_for_its_own_region_joins_that_of_another_who_has_won() {
+        let (dir, path) = named();
+        let other = dir.path().join("other");
+        drop(made(&other));
+        assert!(staged::in_child(|| {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+            let kib: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
+            let limit = Some((kib << 10) + (1 << 20));
+            setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
+            let name = path.clone();
+            let visit =
+                visits::at("create.after-reserve", move || fs::rename(other, name).unwrap());
+            // Of more than 2 MiB.
+            let options = OpenOptions::new().prefault(Prefault::OnDemand);
+            let opened = EventsRegion::open_path_with(&path, options);
+            drop(visit);
+            opened.is_ok_and(|region| !region.is_creator())
+        }));
+    }
+
+    #[test]
+    fn who_waits_for_a_creator_sleeps() {
+        let (_dir, path) = named();
+        let begun = empty_file(&path);
+        lock(&begun, LOCK_INIT);
+        assert!(staged::in_child(|| {
+            let patience = Duration::from_millis(500);
+            let opened =
+                EventsRegion::open_path_with(&path, OpenOptions::new().join_timeout(patience));
+            let used = clock_gettime(ClockId::ProcessCPUTime);
+            let used = Duration::new(used.tv_sec as u64, used.tv_nsec as u32);
+            matches!(opened, Err(Error::Layout { .. })) && used < patience / 2
+        }));
+    }
+
+    #[test]
+    fn a_named_region_says_how_many_handles_its_messages_may_carry() {
+        let (dir, _) = named();
+        for count in [0, 3] {
+            let options = OpenOptions::new().max_handles(count);
+            let region = EventsRegion::open_path_with(dir.path().join(count.to_string()), options);
+            assert_eq!(region.unwrap().max_handles(), count);
+        }
+    }
 }

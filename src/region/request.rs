@@ -100,3 +100,30 @@ impl Request {
         self.age() < SPACE_PATIENCE.min(self.patience())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(options: OpenOptions) -> Request {
+        Request::new(Place::of_path(Path::new("/dev/shm/name")).unwrap(), options)
+    }
+
+    #[test]
+    fn a_generation_follows_the_one_before_and_is_never_zero() {
+        let mut request = request(OpenOptions::new());
+        for (before, after) in [(1, 2), (u64::MAX - 1, u64::MAX), (u64::MAX, 1)] {
+            request.succeed(before);
+            assert_eq!(request.generation, after);
+        }
+    }
+
+    #[test]
+    fn space_is_hoped_for_as_long_as_the_request_has_time_and_only_for_moments() {
+        let mut patient = request(OpenOptions::new().join_timeout(Duration::from_secs(3600)));
+        assert!(patient.may_space_come());
+        patient.started = Instant::now().checked_sub(SPACE_PATIENCE).unwrap();
+        assert!(!patient.may_space_come());
+        assert!(!request(OpenOptions::new().join_timeout(Duration::ZERO)).may_space_come());
+    }
+}
