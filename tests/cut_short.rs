@@ -64,6 +64,31 @@ fn every_operation_says_so_and_none_ends_the_process() {
     println!("{cuts} cuts");
 }
 
+/// What is left of the file is shared still: a message in it would be received although its send failed.
+#[test]
+fn a_send_that_fails_because_of_a_cut_elsewhere_has_sent_nothing() {
+    let dir = Dir::new();
+    let path = dir.file("r");
+    let mut region = EventsRegion::open_path_with(&path, small()).unwrap();
+    let (mut tx, _) = region.split_spsc().unwrap();
+    let (mut producer, _) = region.split_mpsc().unwrap();
+    let (_, mut rx) = EventsRegion::open_path_with(&path, small()).unwrap().split_spsc().unwrap();
+    tx.attach().unwrap();
+    producer.attach().unwrap();
+    rx.attach().unwrap();
+    let rings = Image::open(&path).unwrap();
+    let mpsc = rings.rings()[1].entry;
+    cut(&path, mpsc.data_offset);
+    assert!(producer.try_send(b"finds out").is_err());
+    for _ in 0..4 {
+        let error = tx.try_send(b"after").unwrap_err();
+        let TrySendError::Failed { source, .. } = error else { panic!("{error:?}") };
+        assert!(says_cut(&source, mpsc.data_offset), "{source}");
+    }
+    // It has a mapping of its own, in which nothing has been missed yet.
+    assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+}
+
 #[test]
 fn a_file_cut_in_the_middle_of_a_stream_stops_both_ends_with_an_error() {
     let dir = Dir::new();

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use tombolo::inspect::Image;
 use tombolo::options::CreatePolicy;
-use tombolo::{Error, EventsRegion, OpenOptions, RecvTimeoutError, SendTimeoutError, TrySendError};
+use tombolo::{
+    Error, EventsRegion, OpenOptions, RecordRef, RecvTimeoutError, SendTimeoutError, TrySendError,
+};
 use tombolo_abi::{LockWord, RingControl, Slot, SlotState, slot_flags};
 
 mod support;
@@ -331,6 +333,39 @@ fn a_child_that_is_forked_while_a_message_is_handed_out_is_handed_no_other() {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0, "the child took more, or what isn't there");
     assert_eq!((drained.unwrap(), taken), (3, 3));
+}
+
+#[test]
+fn a_forked_child_takes_no_record_that_its_parent_borrowed() {
+    let ways: [fn(RecordRef<'_>) -> Option<Error>; 8] = [
+        |record| record.take().err(),
+        |record| record.take_into(&mut [0; 64]).err(),
+        |record| record.take_parts(&mut [0; 64], &mut []).err(),
+        |record| record.copy_to(&mut [0; 64]).err(),
+        |record| record.read_at(0, &mut [0; 64]).err(),
+        |record| record.for_each_chunk(|_| {}).err(),
+        |record| record.to_vec().err(),
+        |record| record.take_parts(&mut [], &mut []).err(),
+    ];
+    let dir = Dir::new();
+    let (mut tx, mut rx) = open(&dir.file("r")).split_spsc().unwrap();
+    tx.send(b"borrowed").unwrap();
+    for (way, take) in ways.into_iter().enumerate() {
+        let record = rx.recv_ref().unwrap();
+        // SAFETY: as in the test below.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let is_refused = matches!(take(record), Some(Error::ForkedChild));
+            // SAFETY: ends the child without running what the parent registered.
+            unsafe { libc::_exit(i32::from(!is_refused)) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is a valid place for the child's status.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0, "way {way}: the child was not refused");
+        record.keep();
+    }
+    assert_eq!(rx.recv().unwrap().data, b"borrowed");
 }
 
 #[test]

@@ -89,13 +89,8 @@ impl Attached {
     /// Whether there is nothing wrong: four loads of words that don't change.
     #[inline]
     pub(crate) fn is_sound(&self) -> bool {
-        self.is_whole() && self.may_send_fast()
-    }
-
-    /// As [`Self::is_sound`], but for [`Self::is_whole`], which is asked behind each message.
-    #[inline]
-    pub(crate) fn may_send_fast(&self) -> bool {
-        self.ring.memory.is_ours() && self.slot.is_surely_kept() && self.ring.is_open()
+        let memory = &self.ring.memory;
+        memory.is_ours() && !memory.is_cut() && self.slot.is_surely_kept() && self.ring.is_open()
     }
 
     #[cold]

@@ -192,6 +192,12 @@ impl<'a> RecordRef<'a> {
         self.end.check_whole()
     }
 
+    /// An error in a forked child, which doesn't have the mapping.
+    #[inline]
+    fn check_ours(&self) -> Result<(), Error> {
+        if self.end.ring.memory.is_ours() { Ok(()) } else { Err(Error::ForkedChild) }
+    }
+
     /// Handles that travel with the message.
     #[must_use]
     pub fn handle_count(&self) -> usize {
@@ -213,9 +219,7 @@ impl<'a> RecordRef<'a> {
         if self.handle_count() == 0 {
             return Ok(Vec::new());
         }
-        if !self.end.ring.memory.is_ours() {
-            return Err(Error::ForkedChild); // its copies of the sockets are the parent's queues
-        }
+        self.check_ours()?; // a child's copies of the sockets are the parent's queues
         let fetched = self.fetch();
         self.end.check_whole()?; // bytes that are missing look like another sender's
         fetched.map_err(|error| match error {
@@ -246,6 +250,7 @@ impl<'a> RecordRef<'a> {
     /// As [`Receiver::recv`](crate::Receiver::recv) of a message that is there.
     pub fn take(self) -> Result<MessagePacket, Error> {
         let mut this = self.held();
+        this.check_ours()?;
         let mut data = vec![0; this.front.payload_len()];
         this.consumer.copy_out(&this.end.ring, this.front, &mut data);
         this.end.check_whole()?;
@@ -271,6 +276,7 @@ impl<'a> RecordRef<'a> {
     /// in the ring.
     pub fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
         let mut this = self.held();
+        this.check_ours()?;
         if this.handle_count() > 0 {
             return Err(this.too_small(room.len(), 0));
         }
@@ -318,6 +324,7 @@ impl<'a> RecordRef<'a> {
         available_handles: &mut [Option<Handle>],
     ) -> Result<(usize, usize), Error> {
         let mut this = self.held();
+        this.check_ours()?;
         let (needed, count) = (this.front.payload_len(), this.handle_count());
         let (Some(bytes), true) = (room.get_mut(..needed), count <= available_handles.len()) else {
             return Err(this.too_small(room.len(), available_handles.len()));

@@ -106,14 +106,14 @@ impl Sender<Spsc> {
 }
 
 impl Reservation<'_> {
-    /// Bytes sending.
+    /// Bytes reserved.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.room.map_or(0, Reserved::payload_len)
     }
 
-    /// Whether no bytes were sending, which is legal.
+    /// Whether no bytes were reserved, which is legal.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -152,14 +152,14 @@ impl Reservation<'_> {
         Ok(filled)
     }
 
-    /// Where the sending bytes lie, for filling them by other means. Valid for [`Self::len`] bytes
+    /// Where the reserved bytes lie, for filling them by other means. Valid for [`Self::len`] bytes
     /// while the claim lives, in the process that made it.
     #[must_use]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.payload().as_ptr()
     }
 
-    /// Sends the message as long as it was sending.
+    /// Sends the message as long as it was reserved.
     ///
     /// # Errors
     /// [`Error::ForkedChild`] in a forked child, [`Error::Poisoned`], [`Error::LockLost`] or
@@ -170,7 +170,7 @@ impl Reservation<'_> {
         self.commit_len(len)
     }
 
-    /// Sends the first `len` bytes of what was sending.
+    /// Sends the first `len` bytes of what was reserved.
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] if fewer were reserved; as [`Self::commit`]; nothing was sent.

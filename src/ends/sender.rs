@@ -406,7 +406,7 @@ impl<K: Topology> Sender<K> {
     #[inline(always)]
     fn send_fast(&mut self, message: &[u8]) -> bool {
         let Some(Sending { end, producer, wakes, .. }) = &mut self.sending else { return false };
-        let sent = end.may_send_fast()
+        let sent = end.is_sound()
             && message.len() <= end.entry.max_message as usize
             && producer.send_fast(&end.ring, wakes, message, |sent| end.slot.count_sent(sent));
         if sent {

@@ -89,24 +89,14 @@ impl Guard {
     /// Whether a page of the mapping was found missing.
     #[inline]
     pub(super) fn is_cut(&self) -> bool {
-        self.mark().is_set()
-    }
-
-    /// Where that is noted, for as long as the registration lasts.
-    pub(super) fn mark(&self) -> CutMark {
-        CutMark(&self.node.is_cut)
-    }
-}
-
-/// The note that a page of a mapping was found missing. Of no meaning once that mapping is gone.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CutMark(&'static AtomicBool);
-
-impl CutMark {
-    #[inline]
-    pub(super) fn is_set(self) -> bool {
         fence(Acquire); // `cut`: behind the loads that may have seen zeros
-        self.0.load(Relaxed)
+        self.mark().load(Relaxed)
+    }
+
+    /// Where that is noted, for as long as the registration lasts; of no meaning once the mapping is gone.
+    /// To be loaded behind a fence, as above.
+    pub(super) fn mark(&self) -> &'static AtomicBool {
+        &self.node.is_cut
     }
 }
 

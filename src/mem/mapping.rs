@@ -4,11 +4,11 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::guard::{CutMark, Guard};
+use super::guard::Guard;
 use super::handler;
 use crate::os::fork::Owner;
 
@@ -104,7 +104,7 @@ impl Mapping {
     }
 
     /// Where it is noted that the file was cut short. Of no meaning once the mapping is gone.
-    pub(super) fn cut_mark(&self) -> CutMark {
+    pub(super) fn cut_mark(&self) -> &'static AtomicBool {
         self.guard.mark()
     }
 

@@ -3,12 +3,12 @@
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
 
 use tombolo_abi::{CONTROL_LEN, ISOLATION_LEN};
 
 use super::Mapping;
-use super::guard::CutMark;
 use crate::os::fork::Owner;
 
 /// One ring in a mapping.
@@ -27,7 +27,7 @@ pub(crate) struct RingSpan {
     mask: u64,
     /// The mapping's, here so that asking takes one load.
     owner: Owner,
-    cut: CutMark,
+    cut: &'static AtomicBool,
     #[expect(dead_code, reason = "keeps what the pointers lead to")]
     mapping: Arc<Mapping>,
 }
@@ -76,7 +76,8 @@ impl RingSpan {
     /// Whether the file was cut short and some of the bytes are no longer the region's.
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
-        self.cut.is_set()
+        fence(Acquire); // `cut`: behind the loads that may have seen zeros
+        self.cut.load(Relaxed)
     }
 
     /// The 64-bit word at `offset` bytes of the control block.
