@@ -15,7 +15,7 @@ stored! {
         0x038 pub lock_breaks: u64, "MPSC producers, under the lock: locks taken over from a dead holder";
         0x040 pub handles_sent: u64, "producer: handles sent";
         0x048 reserved_048: [u8; 184], "zero";
-        0x100 pub head: u64, "consumer: position of the first record not yet freed; stored once a message";
+        0x100 pub head: u64, "consumer: position of the first record not yet freed; stored once a message, or once for a run of them";
         0x108 pub received_msgs: u64, "consumer: messages freed";
         0x110 pub received_bytes: u64, "consumer: payload bytes of them";
         0x118 pub sleeps: u64, "consumer: times that it slept";
