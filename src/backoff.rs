@@ -1,4 +1,4 @@
-//! Waiting without being told, where nobody could tell: sleep in growing slices.
+//! Waiting without being told, if nobody could tell: sleep in growing slices.
 
 use std::thread;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Named places at which a test makes the process kill or stop itself.
 //!
-//! With the feature `crash-points`, the environment variable `TOMBOLO_CRASH=point:n` kills the
-//! process at its `n`-th passage of `point` (`n` is 1 where it is left out). `point:n:stop` stops
+//! With the feature `__crash_points`, the environment variable `TOMBOLO_CRASH=point:n` kills the
+//! process at its `n`-th passage of `point` (`n` is 1 if it is left out). `point:n:stop` stops
 //! it there instead, until somebody sends it SIGCONT; `point:n:kill` is `point:n`. Without the
 //! feature there is no code at all.
 //!
@@ -12,7 +12,7 @@
 macro_rules! crash_point {
     ($point:literal) => {
         $crate::crash::test_point!($point);
-        #[cfg(feature = "crash-points")]
+        #[cfg(feature = "__crash_points")]
         {
             const { assert!($crate::crash::is_listed($point), "not in crash::POINTS") };
             $crate::crash::pass($point);
@@ -30,12 +30,12 @@ macro_rules! test_point {
 }
 pub(crate) use test_point;
 
-#[cfg(feature = "crash-points")]
+#[cfg(feature = "__crash_points")]
 pub use armed::POINTS;
-#[cfg(feature = "crash-points")]
+#[cfg(feature = "__crash_points")]
 pub(crate) use armed::{is_listed, pass};
 
-#[cfg(feature = "crash-points")]
+#[cfg(feature = "__crash_points")]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -34,7 +34,7 @@ impl Deadline {
         self.remaining() == Some(Duration::ZERO)
     }
 
-    /// How much longer to wait; `None` where there is no end.
+    /// How much longer to wait; `None` if there is no end.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {
         match self.0 {
@@ -45,7 +45,7 @@ impl Deadline {
     }
 }
 
-/// That long from now; [`Deadline::NEVER`] where the clock cannot tell such a moment.
+/// That long from now; [`Deadline::NEVER`] if the clock cannot tell such a moment.
 impl From<Duration> for Deadline {
     fn from(duration: Duration) -> Self {
         Self(Instant::now().checked_add(duration).map_or(When::Never, When::At))

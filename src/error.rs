@@ -1,7 +1,6 @@
 //! The region's error.
-//!
-//! Each variant is one of: *retry* (may succeed later), *over* (this handle or region is finished),
-//! *yours* (the call must change), *damage* (the file is not what it should be).
+
+mod handles;
 
 use std::io;
 use std::path::PathBuf;
@@ -9,13 +8,24 @@ use std::time::Duration;
 
 use tombolo_abi::{LayoutError, RecordError};
 
-use crate::handle::DispositionError;
+pub use self::handles::{DispositionError, HandleError};
 
 /// Why a region could not be opened, or an endpoint of it not be used.
+///
+/// Each variant says which group it belongs to, and its text what to do if that is known. New variants may
+/// be added.
+///
+/// | group | what it means | variants |
+/// |---|---|---|
+/// | *retry* | the call is right and may succeed later | [`NotFound`](Self::NotFound), [`InUse`](Self::InUse), [`Busy`](Self::Busy), [`LaneNotEmpty`](Self::LaneNotEmpty), [`Stalled`](Self::Stalled), [`NoSpace`](Self::NoSpace), [`TooManyFiles`](Self::TooManyFiles) |
+/// | *fix the call* | it fails again until its arguments, the options or the file's surroundings change | [`InvalidName`](Self::InvalidName), [`InvalidPath`](Self::InvalidPath), [`InvalidOption`](Self::InvalidOption), [`NoSuchRing`](Self::NoSuchRing), [`WrongFileType`](Self::WrongFileType), [`UnsafePath`](Self::UnsafePath), [`Permission`](Self::Permission), [`UnsupportedFileSystem`](Self::UnsupportedFileSystem), [`FileSizeLimit`](Self::FileSizeLimit), [`Copied`](Self::Copied), [`UnclearBoot`](Self::UnclearBoot), [`WrongDescriptor`](Self::WrongDescriptor), [`ForkedChild`](Self::ForkedChild), [`MessageTooLong`](Self::MessageTooLong), [`BufferTooSmall`](Self::BufferTooSmall), [`BuffersTooSmall`](Self::BuffersTooSmall), [`HandlesNotCarried`](Self::HandlesNotCarried), [`WaitCount`](Self::WaitCount) |
+/// | *over* | this value is finished: open the region again, if it can be had at all | [`Replaced`](Self::Replaced), [`RegionPoisoned`](Self::RegionPoisoned), [`LockLost`](Self::LockLost), [`Misaligned`](Self::Misaligned), [`Unsupported`](Self::Unsupported); of one message [`HandlesLost`](Self::HandlesLost) |
+/// | *damage* | the file is not what it should be | [`RegionTooSmall`](Self::RegionTooSmall), [`Poisoned`](Self::Poisoned), [`ProtocolViolation`](Self::ProtocolViolation) |
+/// | one of several | as the source or the reason says | [`Io`](Self::Io), [`Layout`](Self::Layout), [`Handles`](Self::Handles) |
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// *Retry* or *yours*: the file system or the kernel refused.
+    /// *Retry* or *fix the call*, as the source says: the file system or the kernel refused.
     #[error("{action} {}: {source}", path.display())]
     Io {
         /// What was being done.
@@ -28,7 +38,7 @@ pub enum Error {
     /// *Over*: the mapping's base is not at a multiple of the layout's alignment.
     #[error("mapped at {address:#x}, which is no multiple of {align}")]
     Misaligned {
-        /// Where the region was mapped.
+        /// The address at which the region was mapped.
         address: usize,
         /// The alignment that the layout asks for, in bytes.
         align: usize,
@@ -46,7 +56,7 @@ pub enum Error {
         /// The bytes that the header claims.
         claimed_len: u64,
     },
-    /// *Damage* or *yours*: uninitialized, or not a region that this build with these options can
+    /// *Damage* or *fix the call*: uninitialized, or not a region that this build with these options can
     /// use.
     #[error("{}: {reason}", path.display())]
     Layout {
@@ -55,7 +65,7 @@ pub enum Error {
         /// What is wrong, with what was found and what was wanted.
         reason: LayoutError,
     },
-    /// *Yours*: not a name of a region.
+    /// *Fix the call*: not a name of a region.
     #[error(
         "{name:?} is no region name ({reason}); use 1 to 128 of A-Z a-z 0-9 . _ - and no leading \
          dot, or open it by path"
@@ -66,7 +76,7 @@ pub enum Error {
         /// What it breaks.
         reason: &'static str,
     },
-    /// *Yours*: a path that cannot name a region.
+    /// *Fix the call*: a path that cannot name a region.
     #[error("{}: {reason}", path.display())]
     InvalidPath {
         /// The path given.
@@ -74,7 +84,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// *Yours*: creation options that no region can have.
+    /// *Fix the call*: creation options that no region can have.
     #[error("option {option} is {found}, wanted {wanted}")]
     InvalidOption {
         /// The option.
@@ -84,7 +94,7 @@ pub enum Error {
         /// What it may be.
         wanted: &'static str,
     },
-    /// *Yours*: something that is not a regular file.
+    /// *Fix the call*: something that is not a regular file.
     #[error("{} is a {found}, not a regular file; it was left as it is", path.display())]
     WrongFileType {
         /// The path.
@@ -92,8 +102,8 @@ pub enum Error {
         /// What is there.
         found: &'static str,
     },
-    /// *Yours*: it is unclear if this boot of the machine made the region, and a message in it was not
-    /// received. If an earlier one made it, what was written last may be missing.
+    /// *Fix the call*: it is unclear if this boot of the machine made the region, and a message in it has not been
+    /// received. If an earlier boot made it, the last writes may be missing.
     #[error(
         "{} has a message in ring {ring}, but was it made since this machine started? It has boot id {found}, \
          here it is {here}, but by the clock it was made {after_start:.0?} after the start, within 10 s; open it in a \
@@ -113,7 +123,7 @@ pub enum Error {
         /// How long after the machine's start the region was made, by the wall clock.
         after_start: Duration,
     },
-    /// *Yours*: descriptors that are not those of one region, in their order.
+    /// *Fix the call*: descriptors that are not those of one region, in their order.
     #[error(
         "descriptor {index} for {} is {found}, wanted {wanted}; pass all that to_fds gave, in their order",
         path.display()
@@ -128,7 +138,7 @@ pub enum Error {
         /// What it should be.
         wanted: &'static str,
     },
-    /// *Yours*: a path that someone else could turn elsewhere.
+    /// *Fix the call*: a path that another user could redirect.
     #[error("{}: {reason}", path.display())]
     UnsafePath {
         /// The path.
@@ -136,7 +146,7 @@ pub enum Error {
         /// Why it is not used.
         reason: &'static str,
     },
-    /// *Yours*: the file's owner or mode is not one that the options allow.
+    /// *Fix the call*: the file's owner or mode is not one that the options allow.
     #[error(
         "{} is owned by uid {owner} with mode {mode:04o}, this process runs as uid {euid}: {hint}",
         path.display()
@@ -153,7 +163,7 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
-    /// *Yours*: a file system on which locks or mappings don't behave.
+    /// *Fix the call*: a file system on which locks or mappings don't behave.
     #[error(
         "{} lies on {name} (magic {magic:#x}), on which locks and shared mappings are not \
          dependable; use tmpfs, ext4, xfs or btrfs, or allow it with OpenOptions::file_system",
@@ -162,12 +172,12 @@ pub enum Error {
     UnsupportedFileSystem {
         /// The path.
         path: PathBuf,
-        /// The file system's name where known.
+        /// The file system's name, if it is known.
         name: &'static str,
         /// Its magic number.
         magic: u64,
     },
-    /// *Yours*: a copy of a region's file. Who has the region open cannot be seen from there.
+    /// *Fix the call*: a copy of a region's file. A copy does not show which processes have the region open.
     #[error(
         "{} is a copy of a region's file (inode {found}, the region's has {wanted}); open that file, or \
          make a new region in place of the copy with CreatePolicy::CreateNew",
@@ -178,24 +188,24 @@ pub enum Error {
         path: PathBuf,
         /// Its inode number.
         found: u64,
-        /// That of the file which the region was made in.
+        /// The inode number of the file in which the region was made.
         wanted: u64,
     },
-    /// *Retry*: no room for the region; nothing was left behind. Of a region in use: none for a page that
-    /// its file claims and its creator has not reserved; then it is *over*.
+    /// *Retry*: no space for the region; nothing was left behind. *Over* if the region is in use: then there
+    /// is no space for a page that its file claims and its creator has not reserved.
     #[error(
-        "no room for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",
+        "no space for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",
         path.display()
     )]
     NoSpace {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
         /// Bytes of the region.
         wanted_len: u64,
         /// What the kernel said.
         source: io::Error,
     },
-    /// *Yours*: the region would exceed the process's limit on file size.
+    /// *Fix the call*: the region would exceed the process's limit on file size.
     #[error(
         "a region of {wanted_len} bytes exceeds this process's file size limit of {limit} \
          (RLIMIT_FSIZE); raise it with ulimit -f or ask for smaller rings"
@@ -209,7 +219,7 @@ pub enum Error {
     /// *Retry*: opening an existing region only, and there is none.
     #[error("no region at {}; start its creator first, or allow creating it", path.display())]
     NotFound {
-        /// Where it was looked for.
+        /// The path that was tried.
         path: PathBuf,
     },
     /// *Retry*: creating a new region only, and the present one is in use.
@@ -219,7 +229,7 @@ pub enum Error {
     InUse {
         /// The file.
         path: PathBuf,
-        /// One of its users; 0 if that has no pid in this PID namespace, or none is known.
+        /// One of its users; 0 if it has no pid in this PID namespace, or none is known.
         pid: u32,
     },
     /// *Over*: another region has taken the place of this one; open it again.
@@ -234,7 +244,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// *Damage*: a ring holds what no honest peer writes; it is closed for everybody.
+    /// *Damage*: a ring holds what no honest peer writes; it is closed for all processes.
     #[error("ring {ring} is poisoned at position {position}: {reason}; recreate the region")]
     Poisoned {
         /// The ring.
@@ -245,17 +255,17 @@ pub enum Error {
         /// What was found.
         reason: Damage,
     },
-    /// *Retry*: somebody else owns the endpoint.
+    /// *Retry*: another process, or another end in this one, owns the endpoint.
     #[error("the {role} of ring {ring} is held{}; close it there first", by_pid(*.pid))]
     Busy {
         /// The ring.
         ring: u32,
         /// `"sender"` or `"receiver"`.
         role: &'static str,
-        /// The owner; 0 if that has no pid in this PID namespace, or is just leaving.
+        /// The owner; 0 if it has no pid in this PID namespace, or is just leaving.
         pid: u32,
     },
-    /// *Retry*: there is a lane that nobody owns, and it cannot be had yet.
+    /// *Retry*: a lane is free, but the messages that its last owner left have not been received yet.
     #[error(
         "ring {ring} is free, but its last sender left messages that are still to be received; let the \
          receiver take them first"
@@ -274,7 +284,7 @@ pub enum Error {
         ring: u32,
         /// The holder's slot.
         slot: u16,
-        /// The holder; 0 if that has no pid in this PID namespace.
+        /// The holder; 0 if it has no pid in this PID namespace.
         pid: u32,
     },
     /// *Over*: the kernel no longer shows this process as the owner of its endpoint.
@@ -283,10 +293,10 @@ pub enum Error {
         /// The slot.
         slot: u16,
     },
-    /// *Yours*: used in a forked child; handles belong to the process that made them.
+    /// *Fix the call*: used in a forked child; handles belong to the process that made them.
     #[error("handles don't cross fork; open the region again in the child")]
     ForkedChild,
-    /// *Yours*: longer than the ring allows; nothing was written.
+    /// *Fix the call*: longer than the ring allows; nothing was written.
     #[error(
         "message of {found} bytes, ring {ring} takes at most {limit}; split it or recreate \
              the region with a larger max_message"
@@ -299,32 +309,34 @@ pub enum Error {
         /// The ring's limit.
         limit: u32,
     },
-    /// *Yours*: the caller's buffer cannot hold the next message, which stays where it is.
-    #[error("the next message has {needed} bytes, the buffer has room for {room}; it was kept")]
+    /// *Fix the call*: the caller's buffer cannot hold the next message, which stays in the ring.
+    #[error(
+        "the next message has {needed} bytes, the buffer takes {available}; it stays in the ring"
+    )]
     BufferTooSmall {
         /// Bytes of the message.
         needed: usize,
         /// Bytes of the buffer.
-        room: usize,
+        available: usize,
     },
-    /// *Yours*: there is no room for the next message and its handles, which stay where they are.
+    /// *Fix the call*: the caller's buffers cannot hold the next message and its handles, which stay in the ring.
     #[error(
-        "the next message has {needed} bytes and {needed_handles} handles, there is room for {room} \
-         and {handle_room}; it was kept"
+        "the next message has {needed} bytes and {needed_handles} handles, the buffers take {available} \
+         and {available_handles}; it stays in the ring"
     )]
-    HandleRoomTooSmall {
+    BuffersTooSmall {
         /// Bytes of the message.
         needed: usize,
-        /// Room for bytes.
-        room: usize,
+        /// Length of the buffer for bytes.
+        available: usize,
         /// Handles of the message.
         needed_handles: usize,
-        /// Room for handles.
-        handle_room: usize,
+        /// Length of the buffer for handles.
+        available_handles: usize,
     },
-    /// *Retry*: this process or the system may have no more descriptors open. The message stays,
-    /// and its handles with it. To go on without it, drop what [`recv_ref`](crate::Receiver::recv_ref)
-    /// lends.
+    /// *Retry*: this process or the system may have no more descriptors open. The message stays in the ring
+    /// with its handles. To go on without it, drop the record that [`recv_ref`](crate::Receiver::recv_ref)
+    /// gives.
     #[error("no descriptors are left for the handles on ring {ring}: {source}; close some")]
     TooManyFiles {
         /// The ring.
@@ -332,7 +344,7 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A message whose handles went to a receiver that is gone. It was taken; here are its bytes.
+    /// *Over*, for this message: its handles went to a receiver that is gone. It was taken; here are its bytes.
     #[error("the {count} handles of the message at {position:#x} on ring {ring} went down with an \
              earlier receiver; its {} bytes are in this error", data.len())]
     HandlesLost {
@@ -345,7 +357,7 @@ pub enum Error {
         /// Its bytes.
         data: Vec<u8>,
     },
-    /// *Damage*: a sender broke the rules of sending handles. Its message was passed over.
+    /// *Damage*: a sender broke the rules of sending handles. Its message was skipped.
     #[error("slot {slot} broke the protocol of ring {ring} at {position:#x}: {reason}")]
     ProtocolViolation {
         /// The ring.
@@ -357,13 +369,13 @@ pub enum Error {
         /// What it did.
         reason: &'static str,
     },
-    /// *Yours* or *retry*, as its source says: handles that no message takes along.
+    /// *Fix the call* or *retry*, as its source says: handles that no message takes along.
     #[error("{source}")]
     Handles {
         /// What is wrong with which of them.
         source: DispositionError,
     },
-    /// *Yours*: the messages of this ring carry no handles.
+    /// *Fix the call*: the messages of this ring carry no handles.
     #[error("ring {ring} carries no handles: {reason}")]
     HandlesNotCarried {
         /// The ring.
@@ -371,7 +383,7 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
-    /// *Yours*: too many receivers to wait for at once, or none.
+    /// *Fix the call*: too many receivers to wait for at once, or none.
     #[error("{found} receivers cannot be waited for at once; wait for 1 to {limit}")]
     WaitCount {
         /// Receivers given.
@@ -379,13 +391,13 @@ pub enum Error {
         /// The most that the kernel waits for at once.
         limit: usize,
     },
-    /// *Yours*: the region has no such ring.
+    /// *Fix the call*: the region has no such ring.
     #[error("the region has no {kind} ring")]
     NoSuchRing {
         /// The kind asked for.
         kind: &'static str,
     },
-    /// *Over*: the kernel, or a filter in front of it, lacks something that cannot be done without.
+    /// *Over*: the kernel, or a filter in front of it, lacks something that is required.
     #[error("{what} is not available here: {source}")]
     Unsupported {
         /// What is missing.
@@ -430,7 +442,7 @@ pub enum Damage {
         /// The slot named.
         slot: u16,
     },
-    /// Somebody else marked the ring before; the number is theirs.
+    /// Another process marked the ring before.
     #[error("marked by another process, reason {code}")]
     Marked {
         /// The reason stored with the mark.

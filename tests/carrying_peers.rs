@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo::{
     Error, EventsRegion, MessagePacket, SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
-use tombolo_abi::{CarriedHandle, Hello, RecordExt, packet_kind};
+use tombolo_abi::{CarriedHandle, RecordExt, packet_kind};
 
 mod support;
 use support::carrying::{
@@ -489,14 +489,13 @@ fn packets_that_are_none_are_violations_or_skipped() {
 fn whoever_says_no_proper_hello_is_turned_away_and_harms_nobody() {
     let (_dir, mut tx, mut rx, forger) = forged();
     let good = forger.hello(0);
-    let wrong = [
-        Hello { kind: 2, ..good },
-        Hello { ring: 1, ..good },
-        Hello { region_uuid: [0; 16], ..good },
-        Hello { key: !good.key, ..good },
-        Hello { device: !good.device, ..good },
-        Hello { inode: !good.inode, ..good },
-    ];
+    let mut wrong = [good; 6];
+    wrong[0].kind = 2;
+    wrong[1].ring = 1;
+    wrong[2].region_uuid = [0; 16];
+    wrong[3].key = !good.key;
+    wrong[4].device = !good.device;
+    wrong[5].inode = !good.inode;
     let mut sockets = vec![forger.connect()]; // says nothing at all
     let mut witnesses = Vec::new();
     for hello in wrong {

@@ -1,6 +1,6 @@
 //! A process killed at any named point of opening leaves what the next opener deals with at once.
-//! Runs with the feature `crash-points` only.
-#![cfg(feature = "crash-points")]
+//! Runs with the feature `__crash_points` only.
+#![cfg(feature = "__crash_points")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -189,7 +189,7 @@ on_all_rings! {
         tx.send(b"").unwrap();
         let mut room = [0; 77];
         let error = rx.try_recv_into(&mut room[..76]).unwrap_err();
-        let TryRecvError::Failed { source: Error::BufferTooSmall { needed: 77, room: 76 } } = error
+        let TryRecvError::Failed { source: Error::BufferTooSmall { needed: 77, available: 76 } } = error
         else {
             panic!("{error}")
         };
@@ -409,7 +409,7 @@ fn a_claim_is_sent_as_committed_and_leaves_nothing_when_it_is_not() {
     assert!(tx.try_reserve(tx.max_message() + 1).is_err());
     let claim = tx.reserve(10).unwrap();
     let error = claim.commit_len(11).unwrap_err();
-    assert!(matches!(error, Error::BufferTooSmall { needed: 11, room: 10 }), "{error}");
+    assert!(matches!(error, Error::BufferTooSmall { needed: 11, available: 10 }), "{error}");
 }
 
 #[test]

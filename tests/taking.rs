@@ -42,7 +42,7 @@ fn lanes(dir: &Dir, count: u16) -> (Vec<MpscProducer>, MpscConsumer) {
 fn too_long(error: TryRecvError) -> usize {
     match error {
         TryRecvError::Failed {
-            source: Error::HandleRoomTooSmall { needed, .. } | Error::BufferTooSmall { needed, .. },
+            source: Error::BuffersTooSmall { needed, .. } | Error::BufferTooSmall { needed, .. },
         } => needed,
         error => panic!("{error}"),
     }

@@ -5,33 +5,33 @@ use crate::table::stored;
 stored! {
     "A ring's control block. Each group of words that one side writes has 128 bytes of its own."
     pub struct RingControl [1024] {
-        0x000 lock: u64, "MPSC, atomic: 0 free, else bit 63 LOCKED, bits 32 to 62 the holder's incarnation, bits 16 to 31 zero, bits 0 to 15 its slot";
-        0x008 tail: u64, "producer: position after the last record; may lag by one record, or by one batch";
+        0x000 pub lock: u64, "MPSC, atomic: 0 free, else bit 63 LOCKED, bits 32 to 62 the holder's incarnation, bits 16 to 31 zero, bits 0 to 15 its slot";
+        0x008 pub tail: u64, "producer: position after the last record; may lag by one record, or by one batch";
         0x010 reserved_010: u64, "zero";
-        0x018 head_cache: u64, "MPSC producers, under the lock: head as last seen";
-        0x020 sent_msgs: u64, "producer: messages published";
-        0x028 sent_bytes: u64, "producer: payload bytes published";
-        0x030 full_events: u64, "producer: times that a send found no room";
-        0x038 lock_breaks: u64, "MPSC producers, under the lock: locks taken over from a dead holder";
-        0x040 handles_sent: u64, "producer: handles sent";
+        0x018 pub head_cache: u64, "MPSC producers, under the lock: head as last seen";
+        0x020 pub sent_msgs: u64, "producer: messages published";
+        0x028 pub sent_bytes: u64, "producer: payload bytes published";
+        0x030 pub full_events: u64, "producer: times that a send found no space";
+        0x038 pub lock_breaks: u64, "MPSC producers, under the lock: locks taken over from a dead holder";
+        0x040 pub handles_sent: u64, "producer: handles sent";
         0x048 reserved_048: [u8; 184], "zero";
-        0x100 head: u64, "consumer: position of the first record not yet freed; stored once a message";
-        0x108 received_msgs: u64, "consumer: messages freed";
-        0x110 received_bytes: u64, "consumer: payload bytes of them";
-        0x118 sleeps: u64, "consumer: times that it slept";
-        0x120 spurious: u64, "consumer: wake-ups that found nothing";
-        0x128 handles_taken: u64, "consumer: handles taken";
-        0x130 consumer_id: u64, "consumer: its incarnation << 32 | its slot; stored before it first arms";
-        0x138 skipped: u64, "consumer: records of kinds it doesn't know, passed over";
+        0x100 pub head: u64, "consumer: position of the first record not yet freed; stored once a message";
+        0x108 pub received_msgs: u64, "consumer: messages freed";
+        0x110 pub received_bytes: u64, "consumer: payload bytes of them";
+        0x118 pub sleeps: u64, "consumer: times that it slept";
+        0x120 pub spurious: u64, "consumer: wake-ups that found nothing";
+        0x128 pub handles_taken: u64, "consumer: handles taken";
+        0x130 pub consumer_id: u64, "consumer: its incarnation << 32 | its slot; stored before it first arms";
+        0x138 pub skipped: u64, "consumer: records of kinds it doesn't know, passed over";
         0x140 reserved_140: [u8; 192], "zero";
-        0x200 rx_wake: u32, "atomic, futex: the consumer's wake word";
+        0x200 pub rx_wake: u32, "atomic, futex: the consumer's wake word";
         0x204 reserved_204: [u8; 124], "zero";
-        0x280 tx_wake: u32, "atomic, futex: the blocked producers' wake word";
+        0x280 pub tx_wake: u32, "atomic, futex: the blocked producers' wake word";
         0x284 reserved_284: [u8; 124], "zero";
-        0x300 state: u32, "atomic: 0 OPEN, 1 TX_CLOSED, 2 RX_CLOSED, 3 POISONED; left once, never returned to";
-        0x304 reason: u32, "with POISONED: why";
+        0x300 pub state: u32, "atomic: 0 OPEN, 1 TX_CLOSED, 2 RX_CLOSED, 3 POISONED; left once, never returned to";
+        0x304 pub reason: u32, "with POISONED: why";
         0x308 reserved_308: [u8; 120], "zero";
-        0x380 summary: [u64; 8], "LANE, atomic, in the first lane of a group: one bit for each lane with something in it";
+        0x380 pub summary: [u64; 8], "LANE, atomic, in the first lane of a group: one bit for each lane with something in it";
         0x3C0 reserved_3c0: [u8; 64], "zero";
     }
 }

@@ -1,12 +1,12 @@
 //! What can be wrong with the bytes of a region.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
 /// Why bytes are not a region that this version can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayoutError {
-    /// *Yours*: the file is something else. It was not touched.
+    /// *Fix the call*: the file is something else. It was not touched.
     BadMagic {
         /// Its first bytes, zero-filled.
         found: [u8; 8],
@@ -54,7 +54,7 @@ pub enum LayoutError {
         /// Bytes that the header claims.
         claimed_len: u64,
     },
-    /// *Damage*, or *yours* if it speaks of an option: a field has a value it must not have.
+    /// *Damage*, or *fix the call* if it speaks of an option: a field has a value it must not have.
     Field {
         /// The field, by its name in the layout table or in the options.
         field: &'static str,
@@ -67,7 +67,7 @@ pub enum LayoutError {
         /// The number that `wanted` speaks of.
         limit: u64,
     },
-    /// *Yours*: the region was made with another choice than the one asked for.
+    /// *Fix the call*: the region was made with another choice than the one asked for.
     Option {
         /// The option.
         option: &'static str,
@@ -134,12 +134,38 @@ impl fmt::Display for Section {
     }
 }
 
+/// Bytes as pairs of hexadecimal digits.
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(index, byte)| {
+            let gap = if index == 0 { "" } else { " " };
+            write!(f, "{gap}{byte:02x}")
+        })
+    }
+}
+
+/// Bytes as text, with a dot for each that is no printable ASCII.
+struct Text<'a>(&'a [u8]);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| {
+            let printable = byte.is_ascii_graphic() || *byte == b' ';
+            f.write_char(if printable { (*byte).into() } else { '.' })
+        })
+    }
+}
+
 impl fmt::Display for LayoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::BadMagic { found } => write!(
                 f,
-                "not a region: starts with {found:02x?}; it was left as it is, choose another path"
+                "not a region: starts with {} ({}); it was left as it is, choose another path",
+                Hex(&found),
+                Text(&found)
             ),
             Self::Truncated { found_len, wanted_len } => write!(
                 f,

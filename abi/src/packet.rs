@@ -8,17 +8,17 @@ use crate::table::stored;
 stored! {
     "A connection's first packet: which sender it belongs to, and from which record on."
     pub struct Hello [80] {
-        0x00 kind: u32, "1";
-        0x04 ring: u32, "index of the ring in the directory";
-        0x08 region_uuid: [u8; 16], "the header's";
-        0x18 generation: u64, "the header's";
-        0x20 key: u64, "the header's";
-        0x28 incarnation: u32, "the sender's";
-        0x2C slot: u16, "the sender's";
+        0x00 pub kind: u32, "1";
+        0x04 pub ring: u32, "index of the ring in the directory";
+        0x08 pub region_uuid: [u8; 16], "the header's";
+        0x18 pub generation: u64, "the header's";
+        0x20 pub key: u64, "the header's";
+        0x28 pub incarnation: u32, "the sender's";
+        0x2C pub slot: u16, "the sender's";
         0x2E reserved_2e: u16, "zero";
-        0x30 tail: u64, "the ring's tail: no record before it has its handles on this connection";
-        0x38 device: u64, "device number of the region's file";
-        0x40 inode: u64, "inode number of the region's file";
+        0x30 pub tail: u64, "the ring's tail: no record before it has its handles on this connection";
+        0x38 pub device: u64, "device number of the region's file";
+        0x40 pub inode: u64, "inode number of the region's file";
         0x48 reserved_48: [u8; 8], "zero";
     }
 }
@@ -27,12 +27,12 @@ stored! {
     "The packet with the handles of one record. Behind it a `CarriedHandle` for each; the \
      descriptors themselves travel beside it as SCM_RIGHTS, in the same order."
     pub struct HandlePacket [32] {
-        0x00 kind: u32, "2; readers skip packets of other kinds";
-        0x04 ring: u32, "index of the ring in the directory";
-        0x08 position: u64, "the record's";
-        0x10 incarnation: u32, "the sender's";
-        0x14 slot: u16, "the sender's";
-        0x16 handle_count: u16, "handles, as in the record's header word";
+        0x00 pub kind: u32, "2; readers skip packets of other kinds";
+        0x04 pub ring: u32, "index of the ring in the directory";
+        0x08 pub position: u64, "the record's";
+        0x10 pub incarnation: u32, "the sender's";
+        0x14 pub slot: u16, "the sender's";
+        0x16 pub handle_count: u16, "handles, as in the record's header word";
         0x18 reserved_18: [u8; 8], "zero";
     }
 }
@@ -40,9 +40,9 @@ stored! {
 stored! {
     "One handle of a packet."
     pub struct CarriedHandle [8] {
-        0x00 rights: u32, "its rights; 0x80000000: those that any new handle of the descriptor has";
-        0x04 kind: u16, "0: one descriptor";
-        0x06 descriptor_count: u16, "1";
+        0x00 pub rights: u32, "its rights; 0x80000000: those that any new handle of the descriptor has";
+        0x04 pub kind: u16, "0: one descriptor";
+        0x06 pub descriptor_count: u16, "1";
     }
 }
 

@@ -3,36 +3,36 @@
 use crate::table::stored;
 
 stored! {
-    "An endpoint's slot. Who holds lock byte `64 + n` owns slot `n`; everything in the slot is a \
+    "An endpoint's slot. The holder of lock byte `64 + n` owns slot `n`; everything in the slot is a \
      hint about the owner, the lock is the truth."
     pub struct Slot [256] {
-        0x00 state: u32, "atomic: 0 FREE, 1 ATTACHING, 2 ATTACHED, 3 IN_TRANSIT, 4 DETACHING";
-        0x04 incarnation: u32, "atomic: 1 to 0x7fffffff, then 1 again; one more at each attach, 0 before the first";
-        0x08 pid: u32, "the owner's process id in its own namespace";
-        0x0C liveness: u32, "robust futex word: the kernel marks it when the owner's watcher dies";
-        0x10 start_ticks: u64, "the owner's start time (field 22 of its stat)";
-        0x18 pid_namespace: u64, "inode of the owner's pid namespace";
-        0x20 role: u32, "1 receiver, 2 sender";
-        0x24 ring: u32, "index of the ring in the directory";
-        0x28 flags: u32, "bit 0 MEMBARRIER_OK, 1 HAS_SOCKET, 2 HAS_EVENTFD, 3 FENCES_ALWAYS, 4 ROBUST_LIVENESS, 5 LOCK_BY_FD";
-        0x2C seqlock: u32, "atomic: odd while the owner writes pid to attach_ns; odd for ever if it died there";
-        0x30 attach_ns: u64, "wall clock at attach, Unix ns";
-        0x38 socket_number: u64, "random part of the name at which the consumer listens for handles; 0: none; 1 to 4095: none, and the error number that says why";
-        0x40 robust_node: [u64; 2], "robust list node; written by the owner, read by its kernel only";
-        0x50 koid: u64, "id of the channel end on this slot, or 0";
-        0x58 signals: u32, "atomic, futex: the channel end's signals";
+        0x00 pub state: u32, "atomic: 0 FREE, 1 ATTACHING, 2 ATTACHED, 3 IN_TRANSIT, 4 DETACHING";
+        0x04 pub incarnation: u32, "atomic: 1 to 0x7fffffff, then 1 again; one more at each attach, 0 before the first";
+        0x08 pub pid: u32, "the owner's process id in its own namespace";
+        0x0C pub liveness: u32, "robust futex word: the kernel marks it when the owner's watcher dies";
+        0x10 pub start_ticks: u64, "the owner's start time (field 22 of its stat)";
+        0x18 pub pid_namespace: u64, "inode of the owner's pid namespace";
+        0x20 pub role: u32, "1 receiver, 2 sender";
+        0x24 pub ring: u32, "index of the ring in the directory";
+        0x28 pub flags: u32, "bit 0 MEMBARRIER_OK, 1 HAS_SOCKET, 2 HAS_EVENTFD, 3 FENCES_ALWAYS, 4 ROBUST_LIVENESS, 5 LOCK_BY_FD";
+        0x2C pub seqlock: u32, "atomic: odd while the owner writes pid to attach_ns; odd for ever if it died there";
+        0x30 pub attach_ns: u64, "wall clock at attach, Unix ns";
+        0x38 pub socket_number: u64, "random part of the name at which the consumer listens for handles; 0: none; 1 to 4095: none, and the error number that says why";
+        0x40 pub robust_node: [u64; 2], "robust list node; written by the owner, read by its kernel only";
+        0x50 pub koid: u64, "id of the channel end on this slot, or 0";
+        0x58 pub signals: u32, "atomic, futex: the channel end's signals";
         0x5C reserved_5c: [u8; 36], "zero";
-        0x80 msgs: u64, "MPSC producer, under the ring's lock: messages sent since this attach; of other endpoints the ring's counters tell";
-        0x88 bytes: u64, "payload bytes of them";
-        0x90 wakes_sent: u64, "times that the owner notified a sleeper, which takes a system call";
-        0x98 wakes_elided: u64, "times that it looked and nobody slept; stored from time to time";
-        0xA0 full_waits: u64, "sends that waited for room";
-        0xA8 aborts: u64, "claims given up";
-        0xB0 lock_breaks: u64, "locks taken over from a dead holder";
-        0xB8 handles: u64, "handles sent or received";
-        0xC0 sleeps: u64, "times that the owner slept until it was notified, or for a while";
-        0xC8 woken_by_death: u64, "of those, ended because the other side's process died";
-        0xD0 attaches: u64, "how often an owner has attached, this one included; counted by the owner";
+        0x80 pub msgs: u64, "MPSC producer, under the ring's lock: messages sent since this attach; of other endpoints the ring's counters tell";
+        0x88 pub bytes: u64, "payload bytes of them";
+        0x90 pub wakes_sent: u64, "times that the owner notified a sleeper, which takes a system call";
+        0x98 pub wakes_elided: u64, "times that it checked and no process slept; stored from time to time";
+        0xA0 pub full_waits: u64, "sends that waited for space";
+        0xA8 pub aborts: u64, "claims given up";
+        0xB0 pub lock_breaks: u64, "locks taken over from a dead holder";
+        0xB8 pub handles: u64, "handles sent or received";
+        0xC0 pub sleeps: u64, "times that the owner slept until it was notified, or for a while";
+        0xC8 pub woken_by_death: u64, "of those, ended because the other side's process died";
+        0xD0 pub attaches: u64, "how often an owner has attached, this one included; counted by the owner";
         0xD8 reserved_d8: [u8; 40], "zero";
     }
 }

@@ -50,14 +50,14 @@ macro_rules! stored {
     (
         $doc:literal
         pub struct $name:ident [$len:literal] {
-            $( $offset:literal $field:ident : $ty:ty, $field_doc:literal; )*
+            $( $offset:literal $vis:vis $field:ident : $ty:ty, $field_doc:literal; )*
         }
     ) => {
         #[doc = $doc]
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
         pub struct $name {
-            $( #[doc = $field_doc] pub $field: $ty, )*
+            $( #[doc = $field_doc] $vis $field: $ty, )*
         }
 
         impl $name {

@@ -246,18 +246,16 @@ pub(super) mod tests {
         ) -> Self {
             let region = region.shared();
             let (header, file) = (region.header(), region.file_id());
-            let hello = Hello {
-                kind: packet_kind::HELLO,
-                ring,
-                region_uuid: header.region_uuid,
-                generation: header.generation,
-                key: header.key,
-                incarnation: 1,
-                slot: region.entries()[ring as usize].tx_slot_first + number,
-                device: file.device(),
-                inode: file.inode(),
-                ..bytemuck::Zeroable::zeroed()
-            };
+            let mut hello: Hello = bytemuck::Zeroable::zeroed();
+            hello.kind = packet_kind::HELLO;
+            hello.ring = ring;
+            hello.region_uuid = header.region_uuid;
+            hello.generation = header.generation;
+            hello.key = header.key;
+            hello.incarnation = 1;
+            hello.slot = region.entries()[ring as usize].tx_slot_first + number;
+            hello.device = file.device();
+            hello.inode = file.inode();
             Self { socket, hello }
         }
 
@@ -275,7 +273,9 @@ pub(super) mod tests {
 
         /// Says hello: no record before `tail` has its handles on this connection.
         pub(in crate::carrier) fn greet(&self, tail: u64) {
-            self.send(bytemuck::bytes_of(&Hello { tail, ..self.hello }), 0);
+            let mut hello = self.hello;
+            hello.tail = tail;
+            self.send(bytemuck::bytes_of(&hello), 0);
         }
 
         /// Sends the packet of the record at `position`, with one handle.
@@ -290,15 +290,13 @@ pub(super) mod tests {
         }
 
         fn packet(&self, position: u64, handle_count: u16) -> Vec<u8> {
-            let packet = HandlePacket {
-                kind: packet_kind::HANDLES,
-                ring: self.hello.ring,
-                position,
-                incarnation: self.hello.incarnation,
-                slot: self.hello.slot,
-                handle_count,
-                ..bytemuck::Zeroable::zeroed()
-            };
+            let mut packet: HandlePacket = bytemuck::Zeroable::zeroed();
+            packet.kind = packet_kind::HANDLES;
+            packet.ring = self.hello.ring;
+            packet.position = position;
+            packet.incarnation = self.hello.incarnation;
+            packet.slot = self.hello.slot;
+            packet.handle_count = handle_count;
             let one = CarriedHandle { rights: u32::MAX, kind: 0, descriptor_count: 1 };
             let mut bytes = bytemuck::bytes_of(&packet).to_vec();
             (0..handle_count).for_each(|_| bytes.extend_from_slice(bytemuck::bytes_of(&one)));

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use tombolo_abi::{LockWord, Slot, slot_flags};
 
 use super::listener::{Listener, Said, said};
-use crate::endpoint::slot_table::slot_u32;
+use crate::endpoint::slot_u32;
 use crate::os::descriptor::Descriptor;
 use crate::os::socket;
 use crate::region::Region;

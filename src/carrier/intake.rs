@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use tombolo_abi::LockWord;
 
 use super::{Incoming, NotFetched, Wanted};
-use crate::endpoint::attached::Attached;
-use crate::endpoint::group::Group;
-use crate::endpoint::watcher::Upkeep;
+use crate::endpoint::{Attached, Group, Upkeep};
 use crate::error::Error;
 use crate::handle::Handle;
 

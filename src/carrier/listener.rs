@@ -21,7 +21,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use tombolo_abi::{LockWord, Slot};
 
-use crate::endpoint::slot_table::{is_seen_as, slot_offset};
+use crate::endpoint::{is_seen_as, slot_offset};
 use crate::os::descriptor::Descriptor;
 use crate::os::file::FileId;
 use crate::os::{random, socket};
@@ -215,8 +215,7 @@ mod tests {
             end.attach().unwrap(); // without handles, so it listens nowhere
             let slot = region.shared().entries()[0].rx_slot;
             let incarnation = offset_of!(Slot, incarnation);
-            let incarnation =
-                crate::endpoint::slot_table::slot_u32(region.shared(), slot, incarnation);
+            let incarnation = crate::endpoint::slot_u32(region.shared(), slot, incarnation);
             let owner = LockWord { slot, incarnation: incarnation.load(Acquire) };
             let shared = region.shared();
             let listener = Listener::open(shared, shared.place().unwrap(), 0, owner);

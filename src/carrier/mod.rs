@@ -26,12 +26,13 @@
 mod connection;
 mod door;
 mod incoming;
-pub(crate) mod intake;
+mod intake;
 mod listener;
 mod outgoing;
 
 pub(crate) use self::connection::{NotFetched, Wanted};
 pub(crate) use self::incoming::Incoming;
+pub(crate) use self::intake::Intake;
 pub(crate) use self::outgoing::{HandOver, Outgoing, Unsent};
 
 use std::os::fd::{AsFd, BorrowedFd};

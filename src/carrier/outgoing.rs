@@ -156,31 +156,29 @@ impl Connection {
 
 fn hello(what: &HandOver<'_>) -> Hello {
     let (header, file) = (what.region.header(), what.region.file_id());
-    Hello {
-        kind: packet_kind::HELLO,
-        ring: what.ring,
-        region_uuid: header.region_uuid,
-        generation: header.generation,
-        key: header.key,
-        incarnation: what.sender.incarnation,
-        slot: what.sender.slot,
-        tail: what.tail,
-        device: file.device(),
-        inode: file.inode(),
-        ..Hello::zeroed()
-    }
+    let mut hello = Hello::zeroed();
+    hello.kind = packet_kind::HELLO;
+    hello.ring = what.ring;
+    hello.region_uuid = header.region_uuid;
+    hello.generation = header.generation;
+    hello.key = header.key;
+    hello.incarnation = what.sender.incarnation;
+    hello.slot = what.sender.slot;
+    hello.tail = what.tail;
+    hello.device = file.device();
+    hello.inode = file.inode();
+    hello
 }
 
 fn handle_packet(what: &HandOver<'_>) -> HandlePacket {
-    HandlePacket {
-        kind: packet_kind::HANDLES,
-        ring: what.ring,
-        position: what.position,
-        incarnation: what.sender.incarnation,
-        slot: what.sender.slot,
-        handle_count: what.handles.len() as u16,
-        ..HandlePacket::zeroed()
-    }
+    let mut packet = HandlePacket::zeroed();
+    packet.kind = packet_kind::HANDLES;
+    packet.ring = what.ring;
+    packet.position = what.position;
+    packet.incarnation = what.sender.incarnation;
+    packet.slot = what.sender.slot;
+    packet.handle_count = what.handles.len() as u16;
+    packet
 }
 
 fn not_connected(region: &Region, ring: u32, error: NotConnected) -> Unsent {
@@ -216,7 +214,7 @@ mod tests {
 
     use super::super::connection::tests::region;
     use super::*;
-    use crate::endpoint::slot_table::slot_u32;
+    use crate::endpoint::slot_u32;
     use crate::options::MpscOrder;
     use crate::{EventsRegion, MpscConsumer};
 

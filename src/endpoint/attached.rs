@@ -7,11 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use tombolo_abi::{RingControl, RingEntry, RingKind, Role, Slot};
 
-use crate::endpoint::group::Group;
-use crate::endpoint::interrupt::Until;
-use crate::endpoint::meeting::Meeting;
-use crate::endpoint::slot::{OwnedSlot, Wanted};
-use crate::endpoint::watcher::Watch;
+use crate::endpoint::{Group, Meeting, OwnedSlot, Until, Wanted, Watch};
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;

@@ -95,15 +95,16 @@ mod tests {
 
     /// A ring of one producer, three lanes of a group, and one of another.
     fn entries() -> [RingEntry; 5] {
-        let lane = |group, lane_index| RingEntry {
-            kind: RingKind::Lane as u32,
-            group,
-            lane_index,
-            tx_slot_first: 10 * (group + 1) + lane_index,
-            tx_slot_count: 1,
-            ..bytemuck::Zeroable::zeroed()
+        let lane = |group, lane_index| {
+            let mut lane: RingEntry = bytemuck::Zeroable::zeroed();
+            lane.kind = RingKind::Lane as u32;
+            (lane.group, lane.lane_index) = (group, lane_index);
+            lane.tx_slot_first = 10 * (group + 1) + lane_index;
+            lane.tx_slot_count = 1;
+            lane
         };
-        let single = RingEntry { kind: RingKind::Spsc as u32, tx_slot_count: 1, ..lane(0, 0) };
+        let mut single = lane(0, 0);
+        single.kind = RingKind::Spsc as u32;
         [single, lane(0, 0), lane(0, 1), lane(0, 2), lane(1, 0)]
     }
 

@@ -4,8 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::endpoint::slot::OwnedSlot;
-use crate::endpoint::slot_table::{attaches, count_held, incarnations};
+use crate::endpoint::{OwnedSlot, attaches, count_held, incarnations};
 use crate::error::Error;
 
 /// Which peers count as having been there, when no peer is alive: set at each end, by

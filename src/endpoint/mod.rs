@@ -1,13 +1,24 @@
 //! Who owns an end of a ring, and who has died.
 
-pub(crate) mod attached;
-pub(crate) mod group;
-pub(crate) mod interrupt;
-pub(crate) mod meeting;
-pub(crate) mod peer;
-pub(crate) mod slot;
-pub(crate) mod slot_table;
-pub(crate) mod watcher;
+mod attached;
+mod group;
+mod interrupt;
+mod meeting;
+mod peer;
+mod slot;
+mod slot_table;
+mod watcher;
 
+pub(crate) use attached::{Attached, map_ring, position_of};
+pub(crate) use group::Group;
 pub use interrupt::Interrupter;
+pub(crate) use interrupt::{Interrupts, Until};
 pub use meeting::{Disconnect, Peers};
+pub(crate) use meeting::{Look, Meeting};
+pub(crate) use peer::Peer;
+pub(crate) use slot::{OwnedSlot, Wanted, claim_until};
+pub(crate) use slot_table::{
+    attaches, byte, byte_is_held, count_held, incarnations, is_seen_as, pid_of, pid_of_owner,
+    slot_offset, slot_u32,
+};
+pub(crate) use watcher::{Pulse, Upkeep, Watch};

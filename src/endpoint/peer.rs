@@ -8,8 +8,7 @@
 //! the region's header, a slot that changed hands. A peer that is dropped counts there after its byte is
 //! free, so the next call after an orderly close knows of it.
 
-use crate::endpoint::attached::Attached;
-use crate::endpoint::meeting::{Disconnect, Look};
+use crate::endpoint::{Attached, Disconnect, Look};
 use crate::error::Error;
 
 /// What one handle knows of the other side.

@@ -20,9 +20,9 @@ use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation
 
 use crate::backoff::Backoff;
 use crate::crash::{crash_point, test_point};
-use crate::endpoint::interrupt::{Interrupts, Until};
-use crate::endpoint::slot_table::{byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32};
-use crate::endpoint::watcher::Pulse;
+use crate::endpoint::{
+    Interrupts, Pulse, Until, byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32,
+};
 use crate::error::Error;
 use crate::mem::LockMapping;
 use crate::os::descriptor::Descriptor;

@@ -5,14 +5,10 @@ use std::ops::ControlFlow;
 
 use tombolo_abi::RECORD_HEADER_LEN;
 
-use crate::carrier::intake::Intake;
+use crate::carrier::Intake;
 use crate::deadline::Deadline;
-use crate::endpoint::attached::Attached;
-use crate::ends::receiver::Receiver;
-use crate::ends::receiving::Receiving;
-use crate::ends::record_ref::LentWhile;
-use crate::ends::record_ref::RecordRef;
-use crate::ends::topology::Topology;
+use crate::endpoint::Attached;
+use crate::ends::{LentWhile, Receiver, Receiving, RecordRef, Topology};
 use crate::error::Error;
 use crate::ring::{Consumer, Front, Run, Wakes};
 
@@ -82,11 +78,11 @@ impl<K: Topology> Receiver<K> {
     /// as [`RecordRef::keep`] does. [`RecordRef::handles`] reports handles that are lost, and nothing else
     /// does.
     ///
-    /// Room is freed for up to 32 messages at once: so many may come again where this process is killed,
+    /// Room is freed for up to 32 messages at once: so many may come again if this process is killed,
     /// and a sender may wait for room of up to 4 KiB, or one message, while `take` runs.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] and the like. An empty ring is no error, it gives 0, also where its
+    /// [`Error::Poisoned`] and the like. An empty ring is no error, it gives 0, also if its
     /// sender is gone: the next receive says so.
     ///
     /// # Cost
@@ -111,6 +107,7 @@ impl<K: Topology> Receiver<K> {
     /// assert_eq!((taken, rx.recv()?.data), (1, b"too long".to_vec()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("try_iter", "recvmmsg"))]
     #[inline]
     pub fn drain<F: DrainFlow>(
         &mut self,

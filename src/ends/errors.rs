@@ -1,11 +1,11 @@
 //! Why a message was not sent or not received, in the shapes of `std::sync::mpsc`.
 
-use crate::endpoint::attached::Attached;
+use crate::endpoint::Attached;
 use crate::error::{Error, by_pid};
 use crate::ring::{NoRoom, Refusal};
-use crate::wait::sleep::GaveUp;
+use crate::wait::GaveUp;
 
-/// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message where it was handed over,
+/// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message if it was handed over,
 /// or how many messages of a batch were sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

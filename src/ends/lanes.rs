@@ -11,12 +11,12 @@
 use std::mem::swap;
 use std::time::{Duration, Instant};
 
-use crate::endpoint::attached::{Attached, map_ring, position_of};
+use crate::endpoint::{Attached, map_ring, position_of};
 use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Attention, Consumer, Memory, Ring, Wakes};
-use crate::wait::bell::Incoming;
+use crate::wait::Incoming;
 
 /// Looks in a row that find a lane empty before its bit in the summary is cleared: so many that a
 /// lane in use is not cleared and set for each message.
@@ -66,7 +66,7 @@ impl Lanes {
     /// producers learn of what a predecessor freed.
     ///
     /// # Errors
-    /// Where one of them is damaged.
+    /// If one of them is damaged.
     pub(crate) fn attach(
         end: &Attached,
         consumer: &mut Consumer,
@@ -77,7 +77,7 @@ impl Lanes {
         let mut lanes = Vec::with_capacity(end.group.rings.len());
         for index in end.group.rings.clone() {
             let ring = map_ring(end.slot.region(), index, first)?;
-            // One consumer a lane: where this one passes over padding, no other knows of it.
+            // One consumer a lane: if this one passes over padding, no other knows of it.
             let mut other = (index != first).then(|| Consumer::attach(&ring)).transpose();
             let damaged = |damage, position| end.damaged_in(index, damage, position);
             let other = other.as_mut().map_err(|damage| damaged(*damage, position_of(*damage)))?;
@@ -136,7 +136,7 @@ impl Lanes {
     }
 
     /// The next lane behind the current one in which there is something, or the current one again.
-    /// `None` where none is known to have anything.
+    /// `None` if none is known to have anything.
     pub(crate) fn next(&mut self, end: &Attached, head: u64, all_fence: bool) -> Option<usize> {
         self.all_fence = all_fence;
         self.attention.merge(&end.ring);
@@ -163,7 +163,7 @@ impl Lanes {
         if !self.lanes[lane].is_populated {
             self.lanes[lane].is_populated = true;
             let region = end.slot.region();
-            // Where the pages cannot be had now, using them tells why.
+            // If the pages cannot be had now, using them tells why.
             let _ = region.populate_lane(&region.entries()[end.index as usize], POPULATED_MAX);
         }
     }
@@ -199,13 +199,13 @@ impl Lanes {
         }
         *empty_looks = empty_looks.saturating_add(1);
         if self.attention.note_empty(lane) {
-            *empty_looks = 0; // it is counted anew where the summary brings it back
+            *empty_looks = 0; // it is counted anew if the summary brings it back
         } else if *empty_looks == EMPTY_LOOKS {
             self.attention.clear(&end.ring, lane);
         }
     }
 
-    /// Settles quiet lanes where that can be done now.
+    /// Settles quiet lanes if that can be done now.
     fn settle(&mut self, end: &Attached) {
         self.looks = self.looks.wrapping_add(1);
         let is_time = || self.last_barrier.elapsed() >= BARRIER_EVERY;

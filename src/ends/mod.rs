@@ -1,29 +1,34 @@
 //! The ends of rings: sending, receiving, and what can go wrong.
 
 mod drain;
-pub(crate) mod errors;
+mod errors;
 mod lanes;
 mod message;
 mod receiver;
-pub(crate) mod receiving;
+mod receiving;
 mod record_ref;
 mod reservation;
 mod sender;
 mod sending;
 mod split;
-pub(crate) mod topology;
+mod topology;
 mod wait_any;
 
 pub use crate::endpoint::Peers;
 pub use drain::DrainFlow;
+pub(crate) use errors::NotSent;
 pub use errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
+pub(crate) use lanes::{AllLanes, Lanes};
 pub use message::MessagePacket;
 pub use receiver::{Iter, Receiver};
+pub(crate) use receiving::Receiving;
+pub(crate) use record_ref::LentWhile;
 pub use record_ref::RecordRef;
 pub use reservation::Reservation;
 pub use sender::Sender;
+pub(crate) use sending::{Sending, Shared};
 pub use topology::{Mpsc, Spsc, Topology};
 pub use wait_any::{Waitable, wait_any};
 

@@ -6,26 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::endpoint::interrupt::{Interrupter, Interrupts, Until};
-use crate::endpoint::meeting::{Disconnect, Peers};
-use crate::ends::errors::{RecvError, RecvTimeoutError, TryRecvError};
-use crate::ends::message::MessagePacket;
-use crate::ends::receiving::Receiving;
-use crate::ends::record_ref::LentWhile;
-use crate::ends::record_ref::RecordRef;
-use crate::ends::topology::Topology;
+use crate::endpoint::{Disconnect, Interrupter, Interrupts, Peers, Until};
+use crate::ends::{
+    LentWhile, MessagePacket, Receiving, RecordRef, RecvError, RecvTimeoutError, Topology,
+    TryRecvError,
+};
 use crate::error::Error;
 use crate::region::Region;
 use crate::ring::doorbell::{Look, look};
 use crate::ring::{Front, Nothing};
-use crate::wait::sleep::wait_for_peer;
-use crate::wait::spin::{SPIN_MAX, Spin};
+use crate::wait::{SPIN_MAX, Spin, wait_for_peer};
 
 /// The receiving end of a ring: [`SpscReceiver`](crate::SpscReceiver) or
 /// [`MpscConsumer`](crate::MpscConsumer).
 ///
 /// It claims its endpoint at first use, or by [`Receiver::attach`]. Messages come in the order of
-/// the ring, or of each lane, see [`MpscOrder`](crate::options::MpscOrder), each once. Where a receiver dies,
+/// the ring, or of each lane, see [`MpscOrder`](crate::options::MpscOrder), each once. If a receiver dies,
 /// its successor gets what it had not freed once more, in the same ring at the same position; nothing
 /// else is ever repeated. Positions grow by the bytes of each record, and a ring never repeats one in the
 /// region's life; they count no messages. Of lanes, positions of different ones are alike: a message is known
@@ -54,16 +50,17 @@ impl<K: Topology> Receiver<K> {
         Self { region, index, receiving, spin_max, disconnect, interrupts, topology, not_shared }
     }
 
-    /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
+    /// Claims the endpoint now and not at first use. Does nothing if it has been claimed.
     ///
     /// Waits up to 100 ms for a process that is just leaving it.
     ///
     /// # Errors
-    /// [`Error::Busy`] where somebody else owns it, [`Error::Replaced`] where the region is no
-    /// longer the one to use, [`Error::Poisoned`] where the ring is damaged.
+    /// [`Error::Busy`] if somebody else owns it, [`Error::Replaced`] if the region is no
+    /// longer the one to use, [`Error::Poisoned`] if the ring is damaged.
     ///
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
+    #[doc(alias = "claim")]
     pub fn attach(&mut self) -> Result<(), Error> {
         self.receiving_until(Deadline::PAST)?.end.check_usable()
     }
@@ -80,6 +77,7 @@ impl<K: Topology> Receiver<K> {
     /// # Cost
     /// One allocation and one copy of the message; no system call while there are messages
     /// and no sender sleeps.
+    #[doc(alias("pop", "read", "dequeue", "subscribe", "recvmsg", "SCM_RIGHTS"))]
     pub fn recv(&mut self) -> Result<MessagePacket, RecvError> {
         Ok(self.recv_timeout(Deadline::NEVER)?)
     }
@@ -87,7 +85,7 @@ impl<K: Topology> Receiver<K> {
     /// Takes the next message, waiting for it until `deadline`.
     ///
     /// # Errors
-    /// [`RecvTimeoutError::Timeout`] where none came until then; else as [`Self::recv`].
+    /// [`RecvTimeoutError::Timeout`] if none came until then; else as [`Self::recv`].
     pub fn recv_timeout(
         &mut self,
         deadline: impl Into<Deadline>,
@@ -98,7 +96,8 @@ impl<K: Topology> Receiver<K> {
     /// Takes the next message if there is one now.
     ///
     /// # Errors
-    /// [`TryRecvError::Empty`] where there is none; else as [`Self::recv`].
+    /// [`TryRecvError::Empty`] if there is none; else as [`Self::recv`].
+    #[doc(alias = "try_pop")]
     pub fn try_recv(&mut self) -> Result<MessagePacket, TryRecvError> {
         Ok(self.try_recv_ref()?.take()?)
     }
@@ -107,8 +106,8 @@ impl<K: Topology> Receiver<K> {
     ///
     /// # Errors
     /// As [`Self::recv`]; [`Error::BufferTooSmall`] with the size needed, and then the message
-    /// stays. So does one that has handles, with [`Error::HandleRoomTooSmall`]: see
-    /// [`Self::recv_parts`]. Where each producer has a lane, a message of another one may come before it.
+    /// stays. So does one that has handles, with [`Error::BuffersTooSmall`]: see
+    /// [`RecordRef::take_parts`]. If each producer has a lane, a message of another one may come before it.
     ///
     /// # Cost
     /// One copy of the message, no allocation; no system call while there are messages
@@ -190,6 +189,7 @@ impl<K: Topology> Receiver<K> {
     /// # Cost
     /// No copy and no allocation; no system call while there are messages
     /// and no sender sleeps.
+    #[doc(alias = "peek")]
     #[inline(always)]
     pub fn recv_ref(&mut self) -> Result<RecordRef<'_>, RecvError> {
         Ok(self.recv_ref_timeout(Deadline::NEVER)?)
@@ -315,7 +315,7 @@ impl<K: Topology> Receiver<K> {
         interrupter
     }
 
-    /// Sets how long a wait spins at most before it sleeps: 50 µs where nobody said otherwise. How long
+    /// Sets how long a wait spins at most before it sleeps: 50 µs if nobody said otherwise. How long
     /// it does is up to what paid lately. Zero: it looks once more and sleeps, so that no processor is
     /// busy with waiting, at the price of a wake-up for each wait.
     ///
@@ -359,8 +359,8 @@ impl<K: Topology> Receiver<K> {
         }
     }
 
-    /// Takes the next message into `room` where nothing stands in the way, and gives its length.
-    /// `Err` where the ring is empty and there is nothing to tell; `None` where something is to be
+    /// Takes the next message into `room` if nothing stands in the way, and gives its length.
+    /// `Err` if the ring is empty and there is nothing to tell; `None` if something is to be
     /// looked into.
     #[inline(always)]
     fn take_at_once(&mut self, room: &mut [u8]) -> Result<Option<usize>, Nothing> {
@@ -377,7 +377,7 @@ impl<K: Topology> Receiver<K> {
         Ok(Some(front.payload_len()))
     }
 
-    /// As [`Self::take_at_once`], looking a few times where messages come that fast.
+    /// As [`Self::take_at_once`], looking a few times if messages come that fast.
     #[inline(always)]
     fn take_soon(&mut self, room: &mut [u8]) -> Option<usize> {
         match self.take_at_once(room) {
@@ -478,7 +478,7 @@ impl<K: Topology> Receiver<K> {
         }
         match &mut self.receiving {
             Some(receiving) => Ok(receiving),
-            None => Err(Error::ForkedChild), // never: just filled where it was empty
+            None => Err(Error::ForkedChild), // never: just filled if it was empty
         }
     }
 }

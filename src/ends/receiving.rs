@@ -5,27 +5,21 @@ use std::time::Duration;
 
 use tombolo_abi::Role;
 
-use crate::carrier::intake::Intake;
-use crate::endpoint::attached::Attached;
-use crate::endpoint::interrupt::Until;
-use crate::endpoint::peer::Peer;
-use crate::ends::errors::TryRecvError;
-use crate::ends::lanes::{AllLanes, Lanes};
+use crate::carrier::Intake;
+use crate::endpoint::{Attached, Peer, Until};
+use crate::ends::{AllLanes, Lanes, TryRecvError};
 use crate::error::Error;
 use crate::os::futex::Sleeping;
 use crate::region::Region;
 use crate::ring::{Consumer, Front, Wakes};
-use crate::wait::any::{Turn, Waited};
-use crate::wait::bell::{Bell, OneRing};
-use crate::wait::sleep::Sleep;
-use crate::wait::spin::Spin;
+use crate::wait::{Bell, OneRing, Sleep, Spin, Turn, Waited};
 
 /// What a receiver has once it owns its endpoint.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     pub(crate) end: Attached,
     pub(crate) consumer: Consumer,
-    /// `None` where the ring's messages carry no handles.
+    /// `None` if the ring's messages carry no handles.
     pub(crate) intake: Option<Intake>,
     pub(crate) wakes: Wakes,
     pub(crate) peer: Peer,
@@ -78,7 +72,7 @@ impl Receiving {
     /// As [`Self::front`], of all lanes: that of the current one while its turn lasts, else of the next.
     fn front_of_lanes(&mut self) -> Result<Option<Front>, Error> {
         let Self { end, consumer, wakes, bell, lanes: Some(lanes), .. } = self else {
-            return Ok(None); // never: asked where there are lanes
+            return Ok(None); // never: asked if there are lanes
         };
         let mut is_over = bell.look_around(end) || wakes.is_due();
         if is_over {
@@ -252,8 +246,12 @@ mod tests {
 
     use super::*;
     use crate::carrier::HandOver;
+<<<<<<< HEAD
+    use crate::endpoint::slot_offset;
+=======
     use crate::endpoint::slot_table::slot_offset;
     use crate::os::staged;
+>>>>>>> m1
     use crate::ring::{Memory, Word};
     use crate::{
         Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, RecvError,

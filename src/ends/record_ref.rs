@@ -5,10 +5,9 @@ use std::thread::panicking;
 
 use tombolo_abi::Slot;
 
-use crate::carrier::Wanted;
-use crate::carrier::intake::Intake;
-use crate::endpoint::attached::Attached;
-use crate::ends::message::MessagePacket;
+use crate::carrier::{Intake, Wanted};
+use crate::endpoint::Attached;
+use crate::ends::MessagePacket;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::mem::Payload;
@@ -203,13 +202,13 @@ impl<'a> RecordRef<'a> {
     /// taken: asking again gives further descriptors, and those that nobody asked for are closed then.
     ///
     /// # Errors
-    /// [`Error::TooManyFiles`] where the process may not have so many descriptors;
+    /// [`Error::TooManyFiles`] if the process may not have so many descriptors;
     /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] if they are gone: no other call reports that of
     /// a message that is lent. [`Error::ForkedChild`]. The message stays in any case: dropping it takes it,
     /// without its handles.
     ///
     /// # Cost
-    /// One system call, and none where the message has no handles.
+    /// One system call, and none if the message has no handles.
     pub fn handles(&self) -> Result<Vec<Handle>, Error> {
         if self.handle_count() == 0 {
             return Ok(Vec::new());
@@ -268,7 +267,7 @@ impl<'a> RecordRef<'a> {
     /// Takes the message into `room` and gives its length.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] if it is longer, [`Error::HandleRoomTooSmall`] if it has handles: it stays
+    /// [`Error::BufferTooSmall`] if it is longer, [`Error::BuffersTooSmall`] if it has handles: it stays
     /// in the ring.
     pub fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
         let mut this = self.held();
@@ -277,7 +276,7 @@ impl<'a> RecordRef<'a> {
         }
         let (needed, available) = (this.front.payload_len(), room.len());
         let Some(room) = room.get_mut(..needed) else {
-            return Err(Error::BufferTooSmall { needed, room: available });
+            return Err(Error::BufferTooSmall { needed, available });
         };
         this.consumer.copy_out(&this.end.ring, this.front, room);
         this.end.check_whole()?;
@@ -285,12 +284,12 @@ impl<'a> RecordRef<'a> {
         Ok(needed)
     }
 
-    /// Takes the message's bytes into `room` and its handles into the first places of `handle_room`. Gives
+    /// Takes the message's bytes into `room` and its handles into the first places of `available_handles`. Gives
     /// how many there were of each.
     ///
     /// # Errors
     /// As [`Receiver::recv`](crate::Receiver::recv) of a message that is there;
-    /// [`Error::HandleRoomTooSmall`] with what is needed if either does not fit, and then the message stays in
+    /// [`Error::BuffersTooSmall`] with what is needed if either does not fit, and then the message stays in
     /// the ring with its handles. To discard it instead, compare [`Self::len`] and [`Self::handle_count`]
     /// first, and drop it.
     ///
@@ -316,25 +315,25 @@ impl<'a> RecordRef<'a> {
     pub fn take_parts(
         self,
         room: &mut [u8],
-        handle_room: &mut [Option<Handle>],
+        available_handles: &mut [Option<Handle>],
     ) -> Result<(usize, usize), Error> {
         let mut this = self.held();
         let (needed, count) = (this.front.payload_len(), this.handle_count());
-        let (Some(bytes), true) = (room.get_mut(..needed), count <= handle_room.len()) else {
-            return Err(this.too_small(room.len(), handle_room.len()));
+        let (Some(bytes), true) = (room.get_mut(..needed), count <= available_handles.len()) else {
+            return Err(this.too_small(room.len(), available_handles.len()));
         };
         this.consumer.copy_out(&this.end.ring, this.front, bytes);
         this.end.check_whole()?;
         let handles = this.handles_to_take()?;
         this.free();
-        handle_room.iter_mut().zip(handles).for_each(|(place, handle)| *place = Some(handle));
+        available_handles.iter_mut().zip(handles).for_each(|(place, handle)| *place = Some(handle));
         Ok((needed, count))
     }
 
     #[cold]
-    fn too_small(&self, room: usize, handle_room: usize) -> Error {
+    fn too_small(&self, available: usize, available_handles: usize) -> Error {
         let (needed, needed_handles) = (self.front.payload_len(), self.handle_count());
-        Error::HandleRoomTooSmall { needed, room, needed_handles, handle_room }
+        Error::BuffersTooSmall { needed, available, needed_handles, available_handles }
     }
 
     /// Frees the space, but leaves alone what is another's by now, the mapping or the endpoint.

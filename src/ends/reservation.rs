@@ -7,10 +7,7 @@ use std::mem::offset_of;
 use tombolo_abi::Slot;
 
 use crate::deadline::Deadline;
-use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use crate::ends::sender::Sender;
-use crate::ends::sending::Sending;
-use crate::ends::topology::Spsc;
+use crate::ends::{NotSent, SendError, SendTimeoutError, Sender, Sending, Spsc, TrySendError};
 use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring::Reserved;
@@ -47,6 +44,7 @@ impl Sender<Spsc> {
     /// assert_eq!(rx.recv()?.data, b"built in place");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("claim", "loan"))]
     pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_>, SendError> {
         Ok(self.reserve_timeout(len, Deadline::NEVER)?)
     }
@@ -70,6 +68,7 @@ impl Sender<Spsc> {
     ///
     /// # Errors
     /// As [`Self::try_send`].
+    #[doc(alias = "try_claim")]
     #[inline]
     pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, TrySendError> {
         let room = match self.reserve_fast(len) {
@@ -79,7 +78,7 @@ impl Sender<Spsc> {
         self.lend(room).map_err(|error| error.into_try_error(()))
     }
 
-    /// Claims room where nothing stands in the way.
+    /// Claims room if nothing stands in the way.
     #[inline(always)]
     fn reserve_fast(&mut self, len: usize) -> Option<Reserved> {
         let Sending { end, producer, .. } = self.sending()?;
@@ -123,7 +122,7 @@ impl Reservation<'_> {
     /// Writes `bytes` from `offset` on.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] where they reach beyond the claim; nothing was written.
+    /// [`Error::BufferTooSmall`] if they reach beyond the claim; nothing was written.
     #[inline]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
         self.payload().write_at(offset, bytes)
@@ -164,7 +163,7 @@ impl Reservation<'_> {
     ///
     /// # Errors
     /// [`Error::ForkedChild`] in a forked child, [`Error::Poisoned`], [`Error::LockLost`] or
-    /// [`Error::RegionTooSmall`] where the ring or this end of it came to harm; nothing was sent.
+    /// [`Error::RegionTooSmall`] if the ring or this end of it came to harm; nothing was sent.
     #[inline]
     pub fn commit(self) -> Result<(), Error> {
         let len = self.len();
@@ -174,11 +173,11 @@ impl Reservation<'_> {
     /// Sends the first `len` bytes of what was sending.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] where fewer were sending; as [`Self::commit`]; nothing was sent.
+    /// [`Error::BufferTooSmall`] if fewer were reserved; as [`Self::commit`]; nothing was sent.
     #[inline]
     pub fn commit_len(mut self, len: usize) -> Result<(), Error> {
         if len > self.len() {
-            return Err(Error::BufferTooSmall { needed: len, room: self.len() });
+            return Err(Error::BufferTooSmall { needed: len, available: self.len() });
         }
         let Sending { end, producer, wakes, .. } = &mut *self.sending;
         end.check_usable()?;
@@ -215,7 +214,7 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
-    use crate::endpoint::slot_table::slot_offset;
+    use crate::endpoint::slot_offset;
     use crate::error::Damage;
     use crate::ring::doorbell::{Look, look};
     use crate::{EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};

@@ -10,22 +10,19 @@ use tombolo_abi::{RingKind, Role, Slot};
 
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
-use crate::endpoint::attached::Attached;
-use crate::endpoint::interrupt::{Interrupter, Interrupts, Until};
-use crate::endpoint::meeting::{Disconnect, Peers};
-use crate::endpoint::peer::Peer;
-use crate::endpoint::slot::claim_until;
-use crate::ends::errors::{NotSent, SendError, SendTimeoutError, TrySendError};
-use crate::ends::message::MessagePacket;
-use crate::ends::sending::{Sending, Shared};
-use crate::ends::topology::{Mpsc, Topology};
+use crate::endpoint::{
+    Attached, Disconnect, Interrupter, Interrupts, Peer, Peers, Until, claim_until,
+};
+use crate::ends::{
+    MessagePacket, Mpsc, NotSent, SendError, SendTimeoutError, Sending, Shared, Topology,
+    TrySendError,
+};
 use crate::error::Error;
 use crate::handle::{Handle, Through, check_moved};
 use crate::region::Region;
 use crate::ring::SendFast;
 use crate::ring::carry::Recount;
-use crate::wait::sleep::{GaveUp, sleep_for_peer, wait_for_peer};
-use crate::wait::spin::{SPIN_MAX, Spin};
+use crate::wait::{GaveUp, SPIN_MAX, Spin, sleep_for_peer, wait_for_peer};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).
@@ -67,17 +64,18 @@ impl<K: Topology> Sender<K> {
         }
     }
 
-    /// Claims the endpoint now and not at first use. Does nothing where it has been claimed.
+    /// Claims the endpoint now and not at first use. Does nothing if it has been claimed.
     ///
     /// Waits up to 100 ms for a process that is just leaving it.
     ///
     /// # Errors
-    /// [`Error::Busy`] where somebody else owns it, [`Error::LaneNotEmpty`] where the messages of its
-    /// last owner are still to be received, which is asked of lanes only, [`Error::Replaced`] where
-    /// the region is no longer the one to use, [`Error::Poisoned`] where the ring is damaged.
+    /// [`Error::Busy`] if somebody else owns it, [`Error::LaneNotEmpty`] if the messages of its
+    /// last owner are still to be received, which is asked of lanes only, [`Error::Replaced`] if
+    /// the region is no longer the one to use, [`Error::Poisoned`] if the ring is damaged.
     ///
     /// # Cost
     /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
+    #[doc(alias = "claim")]
     pub fn attach(&mut self) -> Result<(), Error> {
         self.usable().map(drop)
     }
@@ -104,6 +102,7 @@ impl<K: Topology> Sender<K> {
     /// assert_eq!(rx.recv()?.data, b"one");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("push", "publish", "write", "enqueue"))]
     #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         if self.send_fast(message) {
@@ -115,7 +114,7 @@ impl<K: Topology> Sender<K> {
     /// Sends `message`, waiting for room until `deadline`.
     ///
     /// # Errors
-    /// [`SendTimeoutError::Timeout`] where there was no room until then; else as [`Self::send`].
+    /// [`SendTimeoutError::Timeout`] if there was no room until then; else as [`Self::send`].
     #[inline]
     pub fn send_timeout(
         &mut self,
@@ -139,8 +138,9 @@ impl<K: Topology> Sender<K> {
     /// 100 ms, as [`Self::attach`] does.
     ///
     /// # Errors
-    /// [`TrySendError::Full`] where there is none, [`TrySendError::Contended`] where a live process
+    /// [`TrySendError::Full`] if there is none, [`TrySendError::Contended`] if a live process
     /// stopped while it was sending.
+    #[doc(alias("try_push", "offer"))]
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
         if self.send_fast(message) {
@@ -155,6 +155,7 @@ impl<K: Topology> Sender<K> {
     ///
     /// # Errors
     /// As [`Self::send`], with the number of messages that were sent before.
+    #[doc(alias = "sendmmsg")]
     pub fn send_batch(&mut self, messages: &[&[u8]]) -> Result<(), SendError<usize>> {
         Ok(self.send_batch_timeout(messages, Deadline::NEVER)?)
     }
@@ -183,7 +184,7 @@ impl<K: Topology> Sender<K> {
     /// many. The receiver sees all of them or none.
     ///
     /// # Errors
-    /// As [`Self::try_send`], where not even the first was sent. One message that is too long for
+    /// As [`Self::try_send`], if not even the first was sent. One message that is too long for
     /// the ring keeps the whole batch back.
     ///
     /// # Examples
@@ -204,7 +205,7 @@ impl<K: Topology> Sender<K> {
         self.attempt_batch(messages).map_err(|error| error.into_try_error(()))
     }
 
-    /// Sends `packet`, waiting while there is no room, or, where it has handles, nobody to take them.
+    /// Sends `packet`, waiting while there is no room, or, if it has handles, nobody to take them.
     ///
     /// Bytes and handles arrive together. On failure the error gives back the packet with all its handles.
     ///
@@ -246,6 +247,7 @@ impl<K: Topology> Sender<K> {
     /// assert_eq!(rx.recv()?.handles[0].rights(), Rights::READ);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias("sendmsg", "SCM_RIGHTS"))]
     #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     pub fn send_packet(&mut self, packet: MessagePacket) -> Result<(), SendError<MessagePacket>> {
         Ok(self.send_packet_timeout(packet, Deadline::NEVER)?)
@@ -263,24 +265,23 @@ impl<K: Topology> Sender<K> {
         deadline: impl Into<Deadline>,
     ) -> Result<(), SendTimeoutError<MessagePacket>> {
         let index = self.ring();
-        let sent = self
-            .check_handles(&packet)
-            .and_then(|()| self.until(deadline.into(), |sender| sender.attempt_packet(&packet)));
-        match sent {
-            Ok(()) => {
-                Handle::close_all(packet.handles);
-                Ok(())
-            }
-            Err(error) => Err(error.into_timeout_error(packet, index)),
+        let sent = match self.check_handles(&packet) {
+            Ok(()) => self.until(deadline.into(), |sender| sender.attempt_packet(&packet)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            return Err(error.into_timeout_error(packet, index));
         }
+        Handle::close_all(packet.handles);
+        Ok(())
     }
 
-    /// Sends `packet` if there is room now and, where it has handles, somebody to take them. On failure
+    /// Sends `packet` if there is room now and, if it has handles, somebody to take them. On failure
     /// the error has the packet with all its handles.
     ///
     /// # Errors
     /// As [`Self::try_send`]; [`TrySendError::NoReceiver`]; [`Error::Handles`]. The ring is
-    /// [`TrySendError::Full`] too where 256 handles are on their way through it, or the kernel takes no
+    /// [`TrySendError::Full`] too if 256 handles are on their way through it, or the kernel takes no
     /// more.
     #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     pub fn try_send_packet(
@@ -363,7 +364,7 @@ impl<K: Topology> Sender<K> {
         interrupter
     }
 
-    /// Sets how long a wait spins at most before it sleeps: 50 µs where nobody said otherwise. How long
+    /// Sets how long a wait spins at most before it sleeps: 50 µs if nobody said otherwise. How long
     /// it does is up to what paid lately. Zero: it looks once more and sleeps, so that no processor is
     /// busy with waiting, at the price of a wake-up for each wait.
     ///
@@ -391,7 +392,7 @@ impl<K: Topology> Sender<K> {
         self.region.entries()[self.index as usize].max_message as usize
     }
 
-    /// Index of the ring in the region's directory. Where each producer has a lane: that of the first
+    /// Index of the ring in the region's directory. If each producer has a lane: that of the first
     /// lane before the claim, and of this producer's own behind it, as
     /// [`RecordRef::ring`](crate::RecordRef::ring) gives it.
     #[must_use]
@@ -454,7 +455,7 @@ impl<K: Topology> Sender<K> {
         }
     }
 
-    /// The endpoint, where it has been claimed.
+    /// The endpoint, if it has been claimed.
     #[inline(always)]
     pub(crate) fn sending(&mut self) -> Option<&mut Sending<K>> {
         self.sending.as_mut()
@@ -485,7 +486,7 @@ impl<K: Topology> Sender<K> {
         }
         match &mut self.sending {
             Some(sending) => Ok(sending),
-            None => Err(Error::ForkedChild), // never: just filled where it was empty
+            None => Err(Error::ForkedChild), // never: just filled if it was empty
         }
     }
 
@@ -592,7 +593,7 @@ impl<K: Topology> Sender<K> {
 }
 
 /// Clones share the endpoint, and so the slot: several threads of a process are one producer to
-/// the outside. Where each producer has a lane, each clone claims one of its own at first use.
+/// the outside. If each producer has a lane, each clone claims one of its own at first use.
 impl Clone for Sender<Mpsc> {
     fn clone(&self) -> Self {
         Self {

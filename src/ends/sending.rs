@@ -7,20 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
 
 use crate::carrier::{HandOver, Outgoing, Unsent};
-use crate::endpoint::attached::Attached;
-use crate::endpoint::interrupt::Until;
-use crate::endpoint::peer::Peer;
-use crate::endpoint::slot_table::byte_is_held;
-use crate::ends::errors::NotSent;
-use crate::ends::message::MessagePacket;
-use crate::ends::topology::Topology;
+use crate::endpoint::{Attached, Peer, Until, byte_is_held};
+use crate::ends::{MessagePacket, NotSent, Topology};
 use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::ring::carry::{Carried, NotCarried, Recount, Spot};
 use crate::ring::doorbell::{has_come, is_comfortable};
 use crate::ring::{NoRoom, Refusal, Ring, Sent, Wakes, Window};
-use crate::wait::sleep::sleep_for_room;
-use crate::wait::spin::Spin;
+use crate::wait::{Spin, sleep_for_room};
 
 /// Looks after room during which a sender that spins holds out for more than its message needs: 10
 /// to 50 microseconds, or as long as it spins.
@@ -127,23 +121,24 @@ impl<K: Topology> Sending<K> {
         Ok(())
     }
 
+    /// Sends a message with handles.
     #[cold]
     pub(crate) fn carry(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
         self.check_len(packet.data.len())?;
         // Before connecting is tried: who begins to listen after that changes it.
         let seen = self.end.slot.region().membership().load(Acquire);
-        self.attempt(|sending| sending.carry_reconnecting(packet, seen))?;
+        self.attempt(|sending| {
+            let was_connected = sending.outgoing().is_connected();
+            match sending.carry_once(packet, seen) {
+                // That connection was broken: over a new one.
+                Err(NotSent::NoReceiver { .. }) if was_connected => {
+                    sending.carry_once(packet, seen)
+                }
+                sent => sent,
+            }
+        })?;
         self.end.slot.add(offset_of!(Slot, handles), packet.handles.len() as u64);
         Ok(())
-    }
-
-    /// Sends over the connection that there is, and over a new one where that is broken.
-    fn carry_reconnecting(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
-        let was_connected = self.outgoing().is_connected();
-        match self.carry_once(packet, seen) {
-            Err(NotSent::NoReceiver { .. }) if was_connected => self.carry_once(packet, seen),
-            sent => sent,
-        }
     }
 
     fn carry_once(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {

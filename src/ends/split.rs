@@ -16,8 +16,8 @@ impl EventsRegion {
     /// alive by themselves.
     ///
     /// # Errors
-    /// [`Error::NoSuchRing`] where the region has no SPSC ring; [`Error::Layout`],
-    /// [`Error::Replaced`] and [`Error::RegionPoisoned`] where the header is no longer what it was.
+    /// [`Error::NoSuchRing`] if the region has no SPSC ring; [`Error::Layout`],
+    /// [`Error::Replaced`] and [`Error::RegionPoisoned`] if the header is no longer what it was.
     ///
     /// # Source
     /// The name and the signature are those of the original `EventsRegion`.
@@ -32,6 +32,7 @@ impl EventsRegion {
     /// assert_eq!(rx.recv()?.data, b"hello");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "channel")]
     pub fn split_spsc(&mut self) -> Result<(SpscSender, SpscReceiver), Error> {
         self.split::<Spsc>()
     }
@@ -43,6 +44,7 @@ impl EventsRegion {
     /// # Errors
     /// As [`Self::split_spsc`]; ends of lanes that don't lie in the order that this version needs fail
     /// with [`Error::Layout`] when they are claimed.
+    #[doc(alias = "channel")]
     pub fn split_mpsc(&mut self) -> Result<(MpscProducer, MpscConsumer), Error> {
         self.split::<Mpsc>()
     }

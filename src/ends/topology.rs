@@ -3,12 +3,11 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::Acquire;
 
-use crossbeam_utils::Backoff;
+use crossbeam_utils::Backoff as SpinThenYield;
 use tombolo_abi::{LockWord, RingKind, Slot};
 
-use crate::endpoint::attached::Attached;
-use crate::endpoint::slot_table::pid_of_owner;
-use crate::ends::errors::NotSent;
+use crate::endpoint::{Attached, pid_of_owner};
+use crate::ends::NotSent;
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::ring::{
@@ -55,7 +54,7 @@ pub(crate) mod sealed {
         /// Takes the sending end over.
         ///
         /// # Errors
-        /// Where the ring is damaged.
+        /// If the ring is damaged.
         fn attach(end: &Attached) -> Result<Self::Producer, Error>;
 
         /// Runs `step`, a verb of the window that sends from `payloads`, and gives how many messages it
@@ -167,7 +166,7 @@ fn lock_contended<'a>(
 ) -> Result<Locked<'a, RingSpan>, NotSent> {
     let mut judged = None;
     for _ in 0..ROUNDS {
-        let backoff = Backoff::new(); // spins longer and longer, then yields a few times
+        let backoff = SpinThenYield::new(); // spins longer and longer, then yields a few times
         while !backoff.is_completed() {
             if let Held::Damaged(damage) = held {
                 return Err(end.damaged(damage).into());
@@ -191,10 +190,10 @@ fn lock_contended<'a>(
     Err(NotSent::Contended { slot, pid })
 }
 
-/// Takes the lock over from `holder` where that is dead; `None` where it has let go meanwhile.
+/// Takes the lock over from `holder` if that is dead; `None` if it has let go meanwhile.
 ///
 /// # Errors
-/// [`NotSent::Contended`] where it lives.
+/// [`NotSent::Contended`] if it lives.
 fn judge<'a>(
     end: &'a Attached,
     wakes: &'a Wakes,
@@ -230,7 +229,7 @@ mod tests {
     use super::sealed::Sealed;
     use super::*;
     use crate::crash::visits;
-    use crate::endpoint::slot_table::slot_offset;
+    use crate::endpoint::slot_offset;
     use crate::region::Region;
     use crate::{EventsRegion, MpscProducer, OpenOptions};
 

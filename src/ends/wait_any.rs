@@ -1,10 +1,8 @@
 //! Waiting for several receivers at once.
 
 use crate::deadline::Deadline;
-use crate::endpoint::interrupt::Interrupts;
-use crate::ends::errors::RecvTimeoutError;
-use crate::ends::receiver::Receiver;
-use crate::ends::topology::Topology;
+use crate::endpoint::Interrupts;
+use crate::ends::{Receiver, RecvTimeoutError, Topology};
 use crate::error::Error;
 use crate::wait::any::{self, Waited};
 
@@ -55,6 +53,7 @@ impl<K: Topology> any::Waitable for Receiver<K> {
 /// assert_eq!(orders.try_recv()?.data, b"an order");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias("select", "poll", "epoll"))]
 pub fn wait_any(
     receivers: &mut [&mut dyn Waitable],
     deadline: impl Into<Deadline>,

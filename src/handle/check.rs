@@ -1,14 +1,15 @@
-//! Judging one handle that is to be sent.
+//! Checking handles that are to be sent.
 
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 
 use tombolo_abi::HANDLE_COUNT_MAX;
 
-use super::error::{DispositionError, HandleError};
 use super::look::Look;
 use super::owned::{Handle, refused};
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::error::{DispositionError, HandleError};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// What to do with a handle. As numbers: 0 moves it, 1 duplicates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,12 +37,12 @@ impl TryFrom<u32> for HandleOp {
 
 /// What is asked of a handle.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
-    pub(super) operation: HandleOp,
+pub(crate) struct Wanted {
+    pub(crate) operation: HandleOp,
     /// `None` takes any.
-    pub(super) handle_type: Option<HandleType>,
+    pub(crate) handle_type: Option<HandleType>,
     /// The rights that it is to have in the end.
-    pub(super) rights: Rights,
+    pub(crate) rights: Rights,
 }
 
 /// The files that a channel is made of, which must not go through it.
@@ -72,17 +73,70 @@ impl Through {
     }
 }
 
-/// Refuses more handles than one message takes.
-pub(super) fn check_count(found: usize) -> Result<(), DispositionError> {
-    let limit = usize::from(HANDLE_COUNT_MAX);
-    if found > limit {
-        return Err(DispositionError::TooManyHandles { found, limit });
-    }
-    Ok(())
+/// Why a list of dispositions was refused.
+#[derive(Debug)]
+pub(crate) struct ListRefused {
+    error: DispositionError,
+    /// Each entry that was, by its index. None if the list is no good as a whole.
+    entries: Vec<(usize, HandleError)>,
 }
 
-/// Judges a handle that is there, in the order of the seven steps. Nothing happens to it.
-pub(super) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Result<(), HandleError> {
+impl ListRefused {
+    /// Of one entry.
+    pub(crate) fn of_entry(index: usize, source: HandleError) -> Self {
+        let entries = vec![(index, source.clone())];
+        Self { error: DispositionError::Handle { index, source }, entries }
+    }
+
+    /// Gives the error of the list, after each of those of its entries was handed to `write`.
+    pub(crate) fn tell(self, mut write: impl FnMut(usize, HandleError)) -> DispositionError {
+        self.entries.into_iter().for_each(|(index, error)| write(index, error));
+        self.error
+    }
+}
+
+impl From<DispositionError> for ListRefused {
+    fn from(error: DispositionError) -> Self {
+        Self { error, entries: Vec::new() }
+    }
+}
+
+/// Checks a list of dispositions whole, and then makes the copies that it asks for: `None` stands for a handle
+/// that is to be moved, to which nothing happens. Each entry is a handle with what is asked of it, or why it is
+/// not there.
+pub(crate) fn resolve<H: Deref<Target = Handle>>(
+    list: impl ExactSizeIterator<Item = Result<(H, Wanted), HandleError>>,
+    through: &[BorrowedFd<'_>],
+) -> Result<Vec<Option<Handle>>, ListRefused> {
+    check_count(list.len(), HANDLE_COUNT_MAX)?;
+    let through = Through::of(through.iter().copied())?;
+    let (mut admitted, mut refused) = (Vec::with_capacity(list.len()), Vec::new());
+    for (index, entry) in list.enumerate() {
+        let checked = entry.and_then(|(handle, wanted)| {
+            check(&handle, wanted, &through)?;
+            Ok((handle, wanted))
+        });
+        match checked {
+            Ok(entry) => admitted.push(entry),
+            Err(error) => refused.push((index, error)),
+        }
+    }
+    if let Some((index, source)) = refused.first().cloned() {
+        let error = DispositionError::Handle { index, source };
+        return Err(ListRefused { error, entries: refused });
+    }
+    let copies = admitted.iter().enumerate().map(|(index, (handle, wanted))| {
+        let copy = match wanted.operation {
+            HandleOp::Move => return Ok(None),
+            HandleOp::Duplicate => handle.copy(wanted.rights),
+        };
+        copy.map(Some).map_err(|source| ListRefused::of_entry(index, source))
+    });
+    copies.collect()
+}
+
+/// Checks a handle that is there, in the order of the seven steps. Nothing happens to it.
+fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Result<(), HandleError> {
     handle.require(Rights::TRANSFER)?;
     through.admits(handle)?;
     handle.require_type(wanted.handle_type)?;
@@ -93,28 +147,22 @@ pub(super) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Resul
     }
 }
 
-/// Judges handles that are to be moved into a message just as they are: at most `limit`, with the
+/// Checks handles that are to be moved into a message just as they are: at most `limit`, with the
 /// right to be sent or from a list of dispositions, and none on the files in `through`. Nothing happens to them.
 pub(crate) fn check_moved(
     handles: &[Handle],
     limit: u16,
     through: &Through,
 ) -> Result<(), DispositionError> {
-    let (found, limit) = (handles.len(), usize::from(limit.min(HANDLE_COUNT_MAX)));
-    if found > limit {
-        return Err(DispositionError::TooManyHandles { found, limit });
-    }
+    check_count(handles.len(), limit.min(HANDLE_COUNT_MAX))?;
     for (index, handle) in handles.iter().enumerate() {
-        let judged = handle.check_sendable().and_then(|()| through.admits(handle));
-        judged.map_err(|source| DispositionError::Handle { index, source })?;
+        let checked = handle.check_sendable().and_then(|()| through.admits(handle));
+        checked.map_err(|source| DispositionError::Handle { index, source })?;
     }
     Ok(())
 }
 
-/// Makes the copy that a checked disposition asks for; none where the handle is to be moved.
-pub(super) fn copy(handle: &Handle, wanted: Wanted) -> Result<Option<Handle>, HandleError> {
-    match wanted.operation {
-        HandleOp::Move => Ok(None),
-        HandleOp::Duplicate => handle.copy(wanted.rights).map(Some),
-    }
+fn check_count(found: usize, limit: u16) -> Result<(), DispositionError> {
+    let limit = usize::from(limit);
+    if found > limit { Err(DispositionError::TooManyHandles { found, limit }) } else { Ok(()) }
 }

@@ -2,11 +2,11 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::check::{HandleOp, Through, Wanted, check, check_count, copy};
-use super::error::{DispositionError, HandleError};
+use super::check::{HandleOp, Wanted, resolve};
 use super::owned::Handle;
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::error::{DispositionError, HandleError};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// Where the handle of a [`HandleDisposition`] is.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl<'a> HandleDisposition<'a> {
     /// The handles that a message with this list takes along, in its order. Moved ones are gone
     /// from the list; on failure they are closed, all of them.
     ///
-    /// They may be sent, as they are, also where the list took [`Rights::TRANSFER`] from them.
+    /// They may be sent, as they are, also if the list took [`Rights::TRANSFER`] from them.
     ///
     /// `through` are the descriptors of the files that the channel consists of, if it is known: a
     /// handle on one of those is refused.
@@ -109,7 +109,7 @@ impl<'a> HandleDisposition<'a> {
     ///
     /// # Cost
     /// For a handle whose type is not known yet and matters, the system calls that tell it; one for
-    /// each handle where `through` is given; one for each duplicate.
+    /// each handle if `through` is given; one for each duplicate.
     pub fn resolve_all(
         list: &mut [Self],
         through: &[BorrowedFd<'_>],
@@ -143,15 +143,9 @@ impl<'a> HandleDisposition<'a> {
         list: &mut [Self],
         through: &[BorrowedFd<'_>],
     ) -> Result<Vec<Handle>, DispositionError> {
-        check_count(list.len())?;
-        let through = Through::of(through.iter().copied())?;
-        let refusals: Vec<_> = list.iter_mut().map(|one| one.judge(&through).err()).collect();
-        first_of(refusals)?;
-        let mut copies = Vec::with_capacity(list.len());
-        for (index, disposition) in list.iter_mut().enumerate() {
-            let copy = disposition.make_copy();
-            copies.push(copy.map_err(|source| DispositionError::Handle { index, source })?);
-        }
+        let copies = resolve(list.iter().map(Self::wanted), through);
+        let copies = copies
+            .map_err(|refusal| refusal.tell(|index, error| list[index].result = Err(error)))?;
         let handles =
             list.iter_mut().zip(copies).filter_map(|(one, copy)| copy.or_else(|| one.take_moved()));
         Ok(handles.map(Handle::disposed).collect())
@@ -172,16 +166,6 @@ impl<'a> HandleDisposition<'a> {
         Ok((handle, wanted))
     }
 
-    fn judge(&mut self, through: &Through) -> Result<(), HandleError> {
-        let judged = self.wanted().and_then(|(handle, wanted)| check(handle, wanted, through));
-        judged.inspect_err(|error| self.result = Err(error.clone()))
-    }
-
-    fn make_copy(&mut self) -> Result<Option<Handle>, HandleError> {
-        let made = self.wanted().and_then(|(handle, wanted)| copy(handle, wanted));
-        made.inspect_err(|error| self.result = Err(error.clone()))
-    }
-
     /// Takes out the handle to be moved, with the rights wanted.
     fn take_moved(&mut self) -> Option<Handle> {
         if !matches!(self.source, HandleSource::Move(_)) {
@@ -192,12 +176,4 @@ impl<'a> HandleDisposition<'a> {
             HandleSource::Duplicate(_) | HandleSource::Moved => None,
         }
     }
-}
-
-/// The first refusal of a list, as the error of all of it.
-pub(super) fn first_of(refusals: Vec<Option<HandleError>>) -> Result<(), DispositionError> {
-    let first = refusals.into_iter().enumerate().find_map(|(index, refusal)| {
-        refusal.map(|source| DispositionError::Handle { index, source })
-    });
-    first.map_or(Ok(()), Err)
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// descriptors it is given come from.
 ///
 /// Ids below 2^63 mean nothing to another process: the same object has a number of its own there. A
-/// forked child goes on counting where its parent was, and the two give the same numbers to
+/// forked child goes on counting from where its parent was, and the two give the same numbers to
 /// different objects.
 ///
 /// # Source
@@ -43,7 +43,7 @@ pub(super) fn several(count: usize) -> KoID {
 /// The id of the `count`-th end of a channel in the region with this uuid, by which all processes
 /// agree on it.
 ///
-/// Different for each of 2^63 ends of a region. Ends of two regions have the same id only where
+/// Different for each of 2^63 ends of a region. Ends of two regions have the same id only if
 /// their random uuids happen to lie as close together as the regions have had ends.
 ///
 /// # Examples

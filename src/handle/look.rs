@@ -46,14 +46,14 @@ pub(super) fn link(fd: BorrowedFd<'_>) -> Option<PathBuf> {
     fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd())).ok()
 }
 
-/// Whether the file begins as a region does. `false` where it cannot be read.
+/// Whether the file begins as a region does. `false` if it cannot be read.
 pub(super) fn begins_as_region(fd: BorrowedFd<'_>) -> bool {
     let mut first = [0; MAGIC.len()];
     crate::os::file::read_at(fd, &mut first, 0) == Ok(MAGIC.len()) && first == MAGIC
 }
 
 /// Whether the description behind `fd` itself owns an endpoint of its region: holds the lock byte of
-/// a slot. Where there is more to read than fits, it is taken for an owner, which may do less.
+/// a slot. If there is more to read than fits, it is taken for an owner, which may do less.
 pub(super) fn owns_endpoint(fd: BorrowedFd<'_>) -> bool {
     let mut about = String::new();
     let path = format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd());

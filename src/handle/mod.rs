@@ -1,8 +1,6 @@
-//! Handles: descriptors with a type, rights and an id; tables that number them; and what is to
-//! become of each when it is sent.
+//! Handles: descriptors with a type, rights and an id; and what is to become of each when it is sent.
 //!
 //! ```text
-//! HandleTable      number -> Handle
 //! Handle           descriptor, HandleType, Rights, KoID
 //! disposition      what is to become of a handle: moved or duplicated, of which type, with which
 //!                  rights; checked as a whole list before anything happens
@@ -20,22 +18,16 @@
 
 mod check;
 mod disposition;
-mod error;
 mod koid;
 mod look;
 mod owned;
-mod rights;
-mod table;
-mod table_disposition;
 mod tell;
 
 pub use self::check::HandleOp;
-pub(crate) use self::check::{Through, check_moved};
+pub(crate) use self::check::{ListRefused, Through, Wanted, check_moved, resolve};
 pub use self::disposition::{HandleDisposition, HandleSource};
-pub use self::error::{DispositionError, HandleError};
 pub use self::koid::{KoID, channel_end_koid};
 pub use self::owned::Handle;
-pub use self::rights::Rights;
-pub use self::table::{HandleTable, HandleValue};
-pub use self::table_disposition::TableDisposition;
-pub use self::tell::HandleType;
+pub use crate::error::{DispositionError, HandleError};
+pub use crate::handle_type::HandleType;
+pub use crate::rights::Rights;

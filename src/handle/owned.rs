@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 
-use super::error::HandleError;
 use super::koid::{self, KoID};
 use super::look::Look;
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::error::HandleError;
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// A descriptor that is owned, with its type, what may be done with it, and an id.
 ///
@@ -31,11 +31,11 @@ use super::tell::HandleType;
 /// and its locks.
 ///
 /// **What has come in a message is of its sender's choice**, and whatever is done with it is done to the
-/// sender's file. Reading, asking for the type, and closing may wait for a server of the sender's, where
+/// sender's file. Reading, asking for the type, and closing may wait for a server of the sender's, if
 /// that is a file system in user space or on a network: leave such handles to a thread that may wait. A
-/// description of one's own, where the file has a name or is memory, comes from opening
+/// description of one's own, if the file has a name or is memory, comes from opening
 /// `/proc/self/fd/N`. And memory or a file that the sender can still shrink ends a process that has it
-/// mapped by `SIGBUS`: map a memfd only where `fcntl(F_GET_SEALS)` has `F_SEAL_SHRINK`, and copy from
+/// mapped by `SIGBUS`: map a memfd only if `fcntl(F_GET_SEALS)` has `F_SEAL_SHRINK`, and copy from
 /// anything else by `pread`. This library maps nothing that has come, but regions that it is asked to
 /// open.
 ///
@@ -104,7 +104,7 @@ struct Told {
 }
 
 impl Handle {
-    /// Takes the descriptor. It gets an id of its own, also where another handle leads to the same
+    /// Takes the descriptor. It gets an id of its own, also if another handle leads to the same
     /// file.
     ///
     /// # Examples
@@ -237,11 +237,11 @@ impl Handle {
 
     /// What a list of dispositions made of it. To have given the right to send it away is no reason
     /// not to send it.
-    pub(super) fn disposed(self) -> Self {
+    pub(crate) fn disposed(self) -> Self {
         Self { is_disposed: true, ..self }
     }
 
-    /// Refuses where it may not be sent.
+    /// Refuses if it may not be sent.
     pub(super) fn check_sendable(&self) -> Result<(), HandleError> {
         if self.is_disposed { Ok(()) } else { self.require(Rights::TRANSFER) }
     }
@@ -255,9 +255,9 @@ impl Handle {
         Ok(*self.file.get_or_init(|| found))
     }
 
-    /// Refuses where one of `wanted` is missing. Does not ask for the type where every new handle
+    /// Refuses if one of `wanted` is missing. Does not ask for the type if every new handle
     /// has them.
-    pub(super) fn require(&self, wanted: Rights) -> Result<(), HandleError> {
+    pub(crate) fn require(&self, wanted: Rights) -> Result<(), HandleError> {
         let surely = match self.granted {
             Granted::OfNew => Rights::ALWAYS,
             Granted::AtMost(rights) => Rights::ALWAYS.intersection(rights),
@@ -272,7 +272,7 @@ impl Handle {
     }
 
     /// Refuses another type than `wanted`.
-    pub(super) fn require_type(&self, wanted: Option<HandleType>) -> Result<(), HandleError> {
+    pub(crate) fn require_type(&self, wanted: Option<HandleType>) -> Result<(), HandleError> {
         match wanted {
             Some(wanted) if wanted != self.handle_type() => {
                 Err(HandleError::WrongType { found: self.handle_type(), wanted })
@@ -281,7 +281,7 @@ impl Handle {
         }
     }
 
-    /// Refuses where `wanted` are neither the same rights nor a part of them.
+    /// Refuses if `wanted` are neither the same rights nor a part of them.
     pub(super) fn grants(&self, wanted: Rights) -> Result<(), HandleError> {
         if wanted == Rights::SAME_RIGHTS || self.rights().contains(wanted) {
             return Ok(());
@@ -291,7 +291,7 @@ impl Handle {
 
     /// A handle with a descriptor of its own on the same description. What may be had of this one
     /// was checked before.
-    pub(super) fn copy(&self, rights: Rights) -> Result<Self, HandleError> {
+    pub(crate) fn copy(&self, rights: Rights) -> Result<Self, HandleError> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|error| refused("duplicate a descriptor", error))?;
         let (id, granted) = (self.id, self.granted);
@@ -301,7 +301,7 @@ impl Handle {
     }
 
     /// This handle with `rights`, which it grants.
-    pub(super) fn with(mut self, rights: Rights) -> Self {
+    pub(crate) fn with(mut self, rights: Rights) -> Self {
         self.is_disposed = false;
         if rights != Rights::SAME_RIGHTS {
             self.granted = Granted::Exactly(rights);
@@ -360,7 +360,7 @@ pub(super) fn refused(action: &'static str, error: Errno) -> HandleError {
     HandleError::Descriptor { action, errno: error.raw_os_error() }
 }
 
-/// Marks the descriptor where it is not marked yet. On a descriptor that is open neither call can
+/// Marks the descriptor if it is not marked yet. On a descriptor that is open neither call can
 /// fail.
 fn close_on_exec(fd: &OwnedFd) {
     let flags = rustix::io::fcntl_getfd(fd).unwrap_or(FdFlags::empty());

@@ -11,10 +11,22 @@ use bytemuck::Pod;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, statat};
 use rustix::io::Errno;
 
-use super::image::Boot;
 use crate::error::Error;
 use crate::os::boot::{self, MadeIn};
 use crate::os::{file_system, ofd};
+
+/// Which boot of the machine made a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Boot {
+    /// This one.
+    This,
+    /// An earlier one: no endpoint is alive, and what was written last may not have reached the disk.
+    Earlier,
+    /// Its boot id is another one, but it was made after this boot began: in a container that shows a boot
+    /// id of its own, or before a clock was set.
+    Unclear,
+}
 
 /// A regular file, read with `pread` only.
 ///

@@ -132,7 +132,8 @@ fn judge(
 
 /// What else is wrong with a header whose checksum is: often the very field that changed.
 fn beyond_checksum(header: &Header, directory: &[u8], file_len: u64) -> Option<Problem> {
-    let summed = Header { crc: header_crc(header, directory), ..*header };
+    let mut summed = *header;
+    summed.crc = header_crc(header, directory);
     let error = check_directory(&summed, directory, file_len, PAGE_LEN_MIN).err()?;
     Some(Problem::from_layout(&error, header))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tombolo_abi::{LOCK_INIT, LayoutError, RegionState, SharedLayout};
 
 use super::endpoint::{EndpointView, Liveness, SlotTable};
-use super::file::RegionFile;
+use super::file::{Boot, RegionFile};
 use super::group;
 use super::header::{HeaderImage, Verdict};
 use super::problem::{Place, Problem, header_offset};
@@ -37,19 +37,6 @@ pub enum Health {
     Unsupported,
     /// Something else.
     NotARegion,
-}
-
-/// Which boot of the machine made a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Boot {
-    /// This one.
-    This,
-    /// An earlier one: no endpoint is alive, and what was written last may not have reached the disk.
-    Earlier,
-    /// Its boot id is another one, but it was made after this boot began: in a container that shows a boot
-    /// id of its own, or before a clock was set.
-    Unclear,
 }
 
 /// What one look at a file found.

@@ -38,10 +38,16 @@ mod stuck;
 mod walk;
 
 pub use endpoint::{EndpointView, Liveness};
-pub use image::{Boot, Health, Image};
+pub use file::Boot;
+pub use image::{Health, Image};
 pub use lock::LockView;
 pub use problem::{Place, Problem};
 pub use process::Process;
 pub use records::{RecordView, Records, RecordsEnd};
 pub use ring::{Depth, RingView};
 pub use stuck::{Stuck, StuckReason};
+// Stored types that are public fields here, or of errors.
+pub use tombolo_abi::{
+    Header, Record, RecordError, RecordKind, RingControl, RingEntry, RingKind, RingState, Role,
+    Section, Slot, SlotState,
+};

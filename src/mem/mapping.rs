@@ -38,10 +38,12 @@ impl Mapping {
     }
 
     /// Faults every page of `bytes` in for writing, so that the first message pays no page fault.
-    /// They must lie inside the mapping.
+    /// Bytes outside of the mapping are `OutOfMemory`, as the kernel says of pages that are not there.
     pub(crate) fn populate(&self, bytes: Range<u64>) -> io::Result<()> {
-        let len = bytes.end.saturating_sub(bytes.start) as usize;
-        self.map.advise_range(Advice::PopulateWrite, bytes.start as usize, len)
+        // What lies behind the mapping may be other memory, whose pages must stay as they are.
+        let len = bytes.end.checked_sub(bytes.start).filter(|_| bytes.end <= self.len());
+        let len = len.ok_or(io::ErrorKind::OutOfMemory)?;
+        self.map.advise_range(Advice::PopulateWrite, bytes.start as usize, len as usize)
     }
 
     /// Where the mapping starts.
@@ -144,6 +146,24 @@ mod tests {
         let (_, behind) = all.split_once(&format!("\n{start:08x}-"))?;
         let flags = behind.lines().find_map(|line| line.strip_prefix("VmFlags:"))?;
         Some(flags.to_owned())
+    }
+
+    #[test]
+    fn no_page_outside_of_the_mapping_is_faulted_in() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(3 * 4096).unwrap();
+        let mapping = Mapping::new(file.as_fd(), 2 * 4096).unwrap();
+        mapping.populate(0..2 * 4096).unwrap();
+        mapping.populate(2 * 4096..2 * 4096).unwrap();
+        let (page, end) = (4096, 2 * 4096);
+        for bytes in
+            [0..end + 1, page..3 * page, end..end + page, 0..u64::MAX, u64::MAX - 1..u64::MAX]
+        {
+            let refused = mapping.populate(bytes.clone()).map_err(|error| error.kind());
+            assert_eq!(refused, Err(io::ErrorKind::OutOfMemory), "{bytes:?}");
+        }
+        let refused = mapping.populate(page..0).map_err(|error| error.kind());
+        assert_eq!(refused, Err(io::ErrorKind::OutOfMemory));
     }
 
     #[test]

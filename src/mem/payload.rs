@@ -35,7 +35,7 @@ impl<'a> Payload<'a> {
         }
         let available = room.len();
         let Some(room) = room.get_mut(..self.len) else {
-            return Err(Error::BufferTooSmall { needed: self.len, room: available });
+            return Err(Error::BufferTooSmall { needed: self.len, available });
         };
         copy::copy_out(self.words(), room);
         Ok(self.len)
@@ -90,7 +90,7 @@ impl<'a> Payload<'a> {
         }
         let needed = offset.saturating_add(bytes.len());
         if needed > self.len {
-            return Err(Error::BufferTooSmall { needed, room: self.len });
+            return Err(Error::BufferTooSmall { needed, available: self.len });
         }
         if !bytes.is_empty() {
             copy::merge_in(self.words(), offset, bytes);

@@ -316,9 +316,10 @@ mod tests {
             eprintln!("skipped: this program lies in memory");
             return None;
         }
-        let header =
-            Header { boot_id: [7; 16], created_unix_ns: u64::MAX, ..bytemuck::Zeroable::zeroed() };
-        let entry = RingEntry { kind: kind as u32, capacity: 8, ..bytemuck::Zeroable::zeroed() };
+        let (mut header, mut entry): (Header, RingEntry) =
+            (bytemuck::Zeroable::zeroed(), bytemuck::Zeroable::zeroed());
+        (header.boot_id, header.created_unix_ns) = ([7; 16], u64::MAX);
+        (entry.kind, entry.capacity) = (kind as u32, 8);
         let description = Description { header, entries: vec![entry] };
         let asked = Cell::new(0);
         let is_owned = || Ok(asked.replace(asked.get() + 1) >= owned_from);

@@ -71,6 +71,7 @@ impl EventsRegion {
     ///
     /// # Errors
     /// [`Error::InvalidName`], and those of [`Self::open_path`].
+    #[doc(alias("connect", "shm_open", "mmap"))]
     pub fn open(name: &str) -> Result<Self, Error> {
         Self::open_with(name, OpenOptions::new())
     }
@@ -144,6 +145,7 @@ impl EventsRegion {
     /// assert_eq!(ours.uuid(), theirs.uuid());
     /// # Ok::<(), tombolo::Error>(())
     /// ```
+    #[doc(alias = "memfd_create")]
     pub fn anonymous(options: OpenOptions) -> Result<Self, Error> {
         anonymous::create(&options).map(Self::from_region)
     }

@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn the_longest_name_of_a_socket_fits_an_address() {
-        let region = Header { region_uuid: [0xff; 16], ..bytemuck::Zeroable::zeroed() };
+        let mut region: Header = bytemuck::Zeroable::zeroed();
+        region.region_uuid = [0xff; 16];
         let mut stat = rustix::fs::stat("/").unwrap();
         stat.st_dev = u32::MAX.into(); // no device number that the kernel gives is longer
         stat.st_ino = u64::MAX;

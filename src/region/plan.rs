@@ -78,16 +78,14 @@ impl Plan {
         let last = entries.last().map(|entry| entry.data_offset + entry.capacity);
         let total_len = last.unwrap_or(data_offset).next_multiple_of(page_len.into());
         let ring_count = rings.len() as u32;
-        let header = Header {
-            total_len,
-            caps_required,
-            page_len,
-            ring_count,
-            slot_count,
-            directory_offset,
-            slot_offset: HEADER_PAGE_LEN,
-            ..constant_header()
-        };
+        let mut header = constant_header();
+        header.total_len = total_len;
+        header.caps_required = caps_required;
+        header.page_len = page_len;
+        header.ring_count = ring_count;
+        header.slot_count = slot_count;
+        header.directory_offset = directory_offset;
+        header.slot_offset = HEADER_PAGE_LEN;
         Self { header, entries }
     }
 
@@ -136,41 +134,37 @@ fn entry(
     data_offset: u64,
     (rx_slot, tx_slot_first): (u16, u16),
 ) -> RingEntry {
-    RingEntry {
-        kind: ring.kind as u32,
-        flags: 0,
-        control_offset,
-        data_offset,
-        capacity: ring.capacity,
-        max_message: ring.max_message,
-        align_shift: ring.align_shift,
-        reserved_37: 0,
-        max_handles: ring.max_handles,
-        peer_ring: NO_RING,
-        rx_slot,
-        tx_slot_first,
-        tx_slot_count: ring.producers,
-        group: if ring.kind == RingKind::Lane { 0 } else { NO_GROUP },
-        lane_index: ring.lane,
-        reserved_54: [0; 10],
-    }
+    let mut entry: RingEntry = bytemuck::Zeroable::zeroed();
+    entry.kind = ring.kind as u32;
+    entry.control_offset = control_offset;
+    entry.data_offset = data_offset;
+    entry.capacity = ring.capacity;
+    entry.max_message = ring.max_message;
+    entry.align_shift = ring.align_shift;
+    entry.max_handles = ring.max_handles;
+    entry.peer_ring = NO_RING;
+    entry.rx_slot = rx_slot;
+    entry.tx_slot_first = tx_slot_first;
+    entry.tx_slot_count = ring.producers;
+    entry.group = if ring.kind == RingKind::Lane { 0 } else { NO_GROUP };
+    entry.lane_index = ring.lane;
+    entry
 }
 
 /// What all headers of v1 have in common; zero elsewhere.
 fn constant_header() -> Header {
-    Header {
-        magic: MAGIC,
-        endian: ENDIAN_TAG,
-        major: MAJOR,
-        minor: MINOR,
-        header_len: HEADER_PAGE_LEN as u32,
-        isolation_len: ISOLATION_LEN,
-        entry_len: ENTRY_LEN,
-        control_len: CONTROL_LEN,
-        slot_len: SLOT_LEN,
-        lock_base: LOCK_BASE,
-        ..bytemuck::Zeroable::zeroed()
-    }
+    let mut header: Header = bytemuck::Zeroable::zeroed();
+    header.magic = MAGIC;
+    header.endian = ENDIAN_TAG;
+    header.major = MAJOR;
+    header.minor = MINOR;
+    header.header_len = HEADER_PAGE_LEN as u32;
+    header.isolation_len = ISOLATION_LEN;
+    header.entry_len = ENTRY_LEN;
+    header.control_len = CONTROL_LEN;
+    header.slot_len = SLOT_LEN;
+    header.lock_base = LOCK_BASE;
+    header
 }
 
 #[cfg(test)]

@@ -166,11 +166,12 @@ mod tests {
 
     #[test]
     fn a_number_that_means_nothing_makes_no_ring_a_later_lane() {
-        let entry = |kind: RingKind, lane_index| RingEntry {
-            kind: kind as u32,
-            lane_index,
-            max_handles: 1,
-            ..bytemuck::Zeroable::zeroed()
+        let entry = |kind: RingKind, lane_index| {
+            let mut entry: RingEntry = bytemuck::Zeroable::zeroed();
+            entry.kind = kind as u32;
+            entry.lane_index = lane_index;
+            entry.max_handles = 1;
+            entry
         };
         let entries = [(RingKind::Spsc, 5), (RingKind::Lane, 1), (RingKind::Lane, 0)];
         let entries = entries.map(|(kind, lane)| entry(kind, lane));

@@ -44,7 +44,7 @@ enum News {
 pub(crate) struct Nothing;
 
 /// The record at the consumer's head, by its header word, which has been checked. A single word: the
-/// processor waits where what was stored piece by piece is loaded as a whole.
+/// processor waits if what was stored piece by piece is loaded as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Front {
     word: NonZeroU64,
@@ -82,7 +82,7 @@ impl Run {
         self.msgs
     }
 
-    /// The next message and its length where it is a plain one that is there; [`Consumer::front`] tells
+    /// The next message and its length if it is a plain one that is there; [`Consumer::front`] tells
     /// what else there is once the run is freed. The ring's rules come by themselves, so that they may stay
     /// in registers.
     #[inline(always)]
@@ -129,7 +129,7 @@ impl Consumer {
     /// Goes on where the consumer before stopped: what it had not freed is delivered again.
     ///
     /// # Errors
-    /// Where the stored position is impossible.
+    /// If the stored position is impossible.
     pub(crate) fn attach<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
         let ours = |word| ring.memory.load(word, Relaxed); // ours: nobody else writes them
         let head = ours(Word::Head);
@@ -163,8 +163,8 @@ impl Consumer {
         self.head != self.first
     }
 
-    /// The next message where it is a plain one that is there: as [`Self::front`], which tells what
-    /// else there is. `Err` where there is nothing at all, and nobody to be told of what was freed.
+    /// The next message if it is a plain one that is there: as [`Self::front`], which tells what
+    /// else there is. `Err` if there is nothing at all, and nobody to be told of what was freed.
     #[inline(always)]
     pub(crate) fn front_at_once<M: Memory>(
         &self,
@@ -182,11 +182,11 @@ impl Consumer {
     }
 
     /// The next message, which stays until it is freed. Padding and records of unknown kinds are
-    /// passed over, at most one capacity of them a call. Where there is none, producers that are
+    /// passed over, at most one capacity of them a call. If there is none, producers that are
     /// blocked learn of what was freed.
     ///
     /// # Errors
-    /// Where the header is none that an honest producer writes.
+    /// If the header is none that an honest producer writes.
     pub(crate) fn front<M: Memory>(
         &mut self,
         ring: &Ring<M>,

@@ -34,7 +34,18 @@ use std::sync::atomic::{AtomicU32, compiler_fence};
 use tombolo_abi::{LockWord, wake};
 
 use super::memory::Sleepers;
-use super::{Memory, NoRoom, Ring, Word};
+use super::{Memory, Ring, Word};
+
+/// What a message that found no room waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NoRoom {
+    /// Where it would have gone.
+    pub(crate) tail: u64,
+    /// Free bytes that it takes, padding and the zero word behind it included.
+    pub(crate) needed: u64,
+    /// Free bytes worth being woken for: at least an eighth of the ring.
+    pub(crate) comfortable: u64,
+}
 
 /// Bits of a wake word's count of armings.
 const COUNT: u32 = !(wake::COUNT_ONE - 1);
@@ -44,7 +55,7 @@ const COUNT: u32 = !(wake::COUNT_ONE - 1);
 pub(crate) struct Wakes {
     /// Somebody slept and was notified.
     sent: AtomicU32,
-    /// Nobody slept; [`URGENT`] where somebody did.
+    /// Nobody slept; [`URGENT`] if somebody did.
     elided: AtomicU32,
 }
 
@@ -96,7 +107,7 @@ pub(crate) fn notify_consumer<M: Memory>(
     *relies_on_barriers = notify_consumer_fenced(ring, wakes);
 }
 
-/// As [`notify_consumer`], where it takes a fence. Gives whether the next time may go without.
+/// As [`notify_consumer`], if it takes a fence. Gives whether the next time may go without.
 #[cold]
 fn notify_consumer_fenced<M: Memory>(ring: &Ring<M>, wakes: &Wakes) -> bool {
     ring.memory.fence(SeqCst); // edge `wake`: record header, `rx_wake`
@@ -196,7 +207,7 @@ pub(crate) enum Look {
 
 impl RxDoorbell {
     /// Attaches as the consumer `id`. A dead predecessor's arming goes; `count` is where armings
-    /// are counted from, best a random number. `fences` is `Requested`, or `Always` where producers
+    /// are counted from, best a random number. `fences` is `Requested`, or `Always` if producers
     /// take a lock.
     pub(crate) fn attach<M: Memory>(
         ring: &Ring<M>,
@@ -284,13 +295,13 @@ pub(crate) fn look_locked<M: Memory>(ring: &Ring<M>, head: u64) -> Look {
 }
 
 /// Looks past a live holder of the lock: executes a barrier, behind which the holder has either
-/// published visibly or will see the arming. `None` where the kernel refuses. Not for a holder that
+/// published visibly or will see the arming. `None` if the kernel refuses. Not for a holder that
 /// barriers don't reach: behind that one only short sleeps are safe.
 pub(crate) fn look_past_holder<M: Memory>(ring: &Ring<M>, head: u64) -> Option<Look> {
     ring.memory.barrier().then(|| look(ring, head))
 }
 
-/// Arms `tx_wake` for a producer that found no room, and gives the word to sleep on; `None` where
+/// Arms `tx_wake` for a producer that found no room, and gives the word to sleep on; `None` if
 /// there is room by now.
 pub(crate) fn arm_for_room<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> Option<u32> {
     let word = count_arming(ring)?;
@@ -301,7 +312,7 @@ pub(crate) fn arm_for_room<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> Option
 /// Attempts to arm while other producers do.
 const ARM_ATTEMPTS: u32 = 64;
 
-/// `None` where others change the word again and again: there is something to look at then.
+/// `None` if others change the word again and again: there is something to look at then.
 fn count_arming<M: Memory>(ring: &Ring<M>) -> Option<u32> {
     let mut found = ring.memory.load(Word::TxWake, Relaxed) as u32;
     for _ in 0..ARM_ATTEMPTS {
@@ -327,6 +338,6 @@ pub(crate) fn is_comfortable<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> bool
 
 fn is_free<M: Memory>(ring: &Ring<M>, tail: u64, len: u64) -> bool {
     let head = ring.memory.load(Word::Head, Acquire); // edge `free`
-    // Where other producers have gone on since, head may be beyond the tail seen.
+    // If other producers have gone on since, head may be beyond the tail seen.
     tail.wrapping_sub(head) as i64 <= ring.rules.capacity.wrapping_sub(len) as i64
 }

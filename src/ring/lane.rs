@@ -14,7 +14,7 @@ impl LaneProducer {
     /// Takes lane `index` of its group over, as [`SpscProducer::attach`].
     ///
     /// # Errors
-    /// Where a header or a position is impossible.
+    /// If a header or a position is impossible.
     pub(crate) fn attach<M: Memory>(ring: &Ring<M>, index: u16) -> Result<Self, Damage> {
         Ok(Self { producer: SpscProducer::attach(ring)?, bit: SummaryBit::of(index) })
     }

@@ -64,7 +64,7 @@ pub(crate) enum Location {
     Control64(usize),
     /// 32 bits at this offset of the control block.
     Control32(usize),
-    /// 64 bits at this offset of the control block of the group's first lane; of the ring's own where
+    /// 64 bits at this offset of the control block of the group's first lane; of the ring's own if
     /// it is no lane.
     Group64(usize),
     /// 32 bits there.
@@ -122,7 +122,7 @@ pub(crate) trait Memory {
     /// Stores a word; 32-bit words take the low half.
     fn store(&self, word: Word, value: u64, order: Ordering);
 
-    /// Replaces `current` by `new`, SeqCst where it succeeds, Relaxed where it doesn't, and gives
+    /// Replaces `current` by `new`, SeqCst if it succeeds, Relaxed if it doesn't, and gives
     /// what was found.
     fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64>;
 
@@ -135,7 +135,7 @@ pub(crate) trait Memory {
     /// A fence between the accesses before it and those after it.
     fn fence(&self, order: Ordering);
 
-    /// Makes every process that relies on barriers execute a fence, wherever it is; `false` where
+    /// Makes every process that relies on barriers execute a fence, wherever it is; `false` if
     /// the kernel did not.
     fn barrier(&self) -> bool;
 
@@ -291,7 +291,7 @@ impl<M: Memory> Ring<M> {
         self.memory.load(Word::State, Acquire) != RingState::Poisoned as u64
     }
 
-    /// An error where somebody has marked the ring as poisoned.
+    /// An error if somebody has marked the ring as poisoned.
     pub(crate) fn check_open(&self) -> Result<(), Damage> {
         if self.is_open() { Ok(()) } else { Err(self.marked()) }
     }

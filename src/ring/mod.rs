@@ -51,13 +51,13 @@ mod summary;
 mod window;
 
 pub(crate) use consumer::{Consumer, Front, Nothing, Run};
-pub(crate) use doorbell::Wakes;
+pub(crate) use doorbell::{NoRoom, Wakes};
 pub(crate) use lane::LaneProducer;
 pub(crate) use memory::{Memory, Ring, Word};
 pub(crate) use mpsc::{Held, Locked, SharedProducer, touch, transfer, try_lock};
 pub(crate) use spsc::SpscProducer;
 pub(crate) use summary::{Attention, SummaryBit};
-pub(crate) use window::{NoRoom, Refusal, Reserved, SendFast, Sent, Window};
+pub(crate) use window::{Refusal, Reserved, SendFast, Sent, Window};
 
 #[cfg(test)]
 #[path = "../../tests/ring/mod.rs"]

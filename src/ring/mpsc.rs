@@ -104,10 +104,10 @@ pub(crate) fn try_lock<'a, M: Memory>(
 }
 
 /// Takes the lock over from `dead`, which the kernel said is dead, for `me`, whose own lock byte is
-/// held and whose incarnation is stored. `None` where somebody else was faster.
+/// held and whose incarnation is stored. `None` if somebody else was faster.
 ///
 /// # Errors
-/// Where what the dead holder left is impossible; the lock was given back.
+/// If what the dead holder left is impossible; the lock was given back.
 #[cold]
 pub(crate) fn transfer<'a, M: Memory>(
     ring: &'a Ring<M>,

@@ -20,7 +20,7 @@ impl SpscProducer {
     /// Takes the producer's end over from whoever had it before, dead in the middle of anything.
     ///
     /// # Errors
-    /// Where a header or a position is impossible.
+    /// If a header or a position is impossible.
     pub(crate) fn attach<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
         let window = Window::take_over(ring)?;
         Ok(Self { window, relies_on_barriers: ring.memory.is_reached_by_barriers() })

@@ -3,14 +3,14 @@
 //! A lane is an SPSC ring. The consumer of a group may have hundreds of them, of which a few are
 //! busy, so it looks at those only that it takes for *active*, and at the summary for others.
 //!
-//! The producer publishes, then looks at its lane's bit, and sets it where it is clear. The bit of a
+//! The producer publishes, then looks at its lane's bit, and sets it if it is clear. The bit of a
 //! busy lane is set, so that is one load of a line that nobody writes. The consumer stops looking at
 //! a lane in three steps, between which it goes on looking:
 //!
 //! 1. it clears the bit: the lane is *quiet*;
 //! 2. every producer executes a fence: the lane is *settled*. Those that fence for each message, see
 //!    [`super::doorbell`], do so anyway; else it is a barrier of the consumer's, one for all quiet lanes;
-//! 3. it looks at the lane once more: where there is nothing, the lane is *forgotten*.
+//! 3. it looks at the lane once more: if there is nothing, the lane is *forgotten*.
 //!
 //! A producer that found its bit set before the clearing has a fence behind its message by then, so
 //! that the look of step 3 finds the message. One that looks later finds the bit clear and sets it.
@@ -59,7 +59,7 @@ impl SummaryBit {
     }
 
     /// Tells the consumer of what was just published. Behind the look after the consumer's sleep,
-    /// which fences where that is asked for.
+    /// which fences if that is asked for.
     #[inline(always)]
     pub(crate) fn tell<M: Memory>(self, ring: &Ring<M>) {
         compiler_fence(SeqCst); // the load stays behind the publishing store

@@ -9,7 +9,7 @@ use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::{RECORD_HEADER_LEN, Record};
 
-use super::{Memory, Ring, Wakes, Word};
+use super::{Memory, NoRoom, Ring, Wakes, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
@@ -95,17 +95,6 @@ impl From<Damage> for Refusal {
     }
 }
 
-/// What a message that found no room waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct NoRoom {
-    /// Where it would have gone.
-    pub(crate) tail: u64,
-    /// Free bytes that it takes, padding and the zero word behind it included.
-    pub(crate) needed: u64,
-    /// Free bytes worth being woken for: at least an eighth of the ring.
-    pub(crate) comfortable: u64,
-}
-
 impl Window {
     /// Where `record` would go behind `start`, without asking whether there is room.
     #[inline(always)]
@@ -116,10 +105,10 @@ impl Window {
     }
 
     /// Whether everything up to `end` may be written, and the zero word behind it too. Looks at the
-    /// consumer's position only where the one last seen does not suffice.
+    /// consumer's position only if the one last seen does not suffice.
     ///
     /// # Errors
-    /// Where the consumer's position is impossible.
+    /// If the consumer's position is impossible.
     #[inline(always)]
     pub(crate) fn has_room<M: Memory>(&mut self, ring: &Ring<M>, end: u64) -> Result<bool, Damage> {
         let limit = end.wrapping_add(RECORD_HEADER_LEN);
@@ -130,7 +119,7 @@ impl Window {
         Ok(limit.wrapping_sub(self.head) <= ring.rules.capacity)
     }
 
-    /// What to wait for where there is no room up to `end`.
+    /// What to wait for if there is no room up to `end`.
     #[cold]
     pub(crate) fn no_room<M: Memory>(&self, ring: &Ring<M>, end: u64) -> Refusal {
         let needed = end.wrapping_sub(self.tail).wrapping_add(RECORD_HEADER_LEN);
@@ -225,7 +214,7 @@ impl Window {
     /// them or none.
     ///
     /// # Errors
-    /// [`Refusal`], where there is no room for the first; nothing was published.
+    /// [`Refusal`], if there is no room for the first; nothing was published.
     pub(crate) fn send_batch<M: Memory>(
         &mut self,
         ring: &Ring<M>,
@@ -330,11 +319,11 @@ impl Window {
     /// The window of a producer that takes an endpoint over: behind every record that anybody
     /// published.
     ///
-    /// Published records are those whose header word is there, also where their producer died
+    /// Published records are those whose header word is there, also if their producer died
     /// before it stored `tail`. Walking over them only reads; then their end is stored.
     ///
     /// # Errors
-    /// Where a header or a position is impossible.
+    /// If a header or a position is impossible.
     pub(crate) fn take_over<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
         let stored = ring.memory.load(Word::Tail, Acquire);
         if !ring.is_aligned(stored) {
@@ -366,7 +355,7 @@ impl Window {
     /// The window stored in the control block, for whoever holds the lock.
     ///
     /// # Errors
-    /// Where the positions contradict each other: no loop may run on them then.
+    /// If the positions contradict each other: no loop may run on them then.
     #[inline]
     pub(crate) fn load<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
         let tail = ring.memory.load(Word::Tail, Relaxed); // edge `lock`, as the next

@@ -8,11 +8,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::deadline::Deadline;
-use crate::endpoint::interrupt::Interrupts;
+use crate::endpoint::Interrupts;
 use crate::error::Error;
 use crate::os::futex::{self, Moment, Sleeping, WORDS_MAX, Woken};
-use crate::wait::sleep::{GaveUp, SLEEP_MAX};
-use crate::wait::spin::Spin;
+use crate::wait::{GaveUp, SLEEP_MAX, Spin};
 
 /// What can be waited for, once it is attached.
 pub(crate) trait Waitable {

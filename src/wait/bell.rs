@@ -8,17 +8,14 @@ use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, RingKind, Slot, slot_flags};
 
-use crate::endpoint::attached::Attached;
-use crate::endpoint::interrupt::Until;
-use crate::endpoint::slot_table::slot_u32;
+use crate::endpoint::{Attached, Until, slot_u32};
 use crate::error::{Damage, Error};
 use crate::os::random;
 use crate::ring::Wakes;
 use crate::ring::doorbell::{
     Armed, Fences, Look, RxDoorbell, Trust, look, look_locked, look_past_holder,
 };
-use crate::wait::sleep::{Ended, SLEEP_MAX, Sleep, sleep_for_record};
-use crate::wait::spin::Spin;
+use crate::wait::{Ended, SLEEP_MAX, Sleep, Spin, sleep_for_record};
 
 /// Records taken without a sleep before producers may go on without fences.
 const RECORDS: u32 = 256;
@@ -309,10 +306,8 @@ mod tests {
 
     use super::*;
     use crate::Receiver;
-    use crate::endpoint::interrupt::Interrupts;
-    use crate::ends::Spsc;
-    use crate::ends::receiving::Receiving;
-    use crate::ends::topology::Topology;
+    use crate::endpoint::Interrupts;
+    use crate::ends::{Receiving, Spsc, Topology};
     use crate::options::MpscOrder;
     use crate::ring::{Memory, Word};
     use crate::{Deadline, EventsRegion, MpscConsumer, MpscProducer, OpenOptions};

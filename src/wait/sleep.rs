@@ -4,9 +4,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
-use crate::endpoint::attached::Attached;
-use crate::endpoint::interrupt::Until;
-use crate::endpoint::peer::Peer;
+use crate::endpoint::{Attached, Peer, Until};
 use crate::error::Error;
 use crate::os::futex::{Moment, Woken};
 use crate::ring::NoRoom;
@@ -132,17 +130,12 @@ mod tests {
     use tombolo_abi::{RingControl, Slot};
 
     use super::*;
-    use crate::endpoint::interrupt::Interrupts;
-    use crate::endpoint::slot_table::slot_offset;
-    use crate::ends::Spsc;
-    use crate::ends::errors::NotSent;
-    use crate::ends::receiving::Receiving;
-    use crate::ends::topology::Topology;
+    use crate::endpoint::{Interrupts, slot_offset};
+    use crate::ends::{NotSent, Receiving, Spsc, Topology};
     use crate::error::Damage;
     use crate::options::MpscOrder;
     use crate::os::futex;
-    use crate::wait::any::Waited;
-    use crate::wait::bell::OneRing;
+    use crate::wait::{OneRing, Waited};
     use crate::{Deadline, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError};
 
     /// A sleep that nothing ends, so short that a test which begins one by mistake is over soon.

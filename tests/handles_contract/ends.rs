@@ -189,9 +189,9 @@ impl<K: Kind> Reader<K> {
         self.rx.as_mut().unwrap().try_recv()
     }
 
-    fn parts(&mut self, room: usize, handle_room: usize, read: ReadParts<K>) -> String {
+    fn parts(&mut self, room: usize, available_handles: usize, read: ReadParts<K>) -> String {
         let mut bytes = vec![0; room];
-        let mut handles: Vec<_> = (0..handle_room).map(|_| None).collect();
+        let mut handles: Vec<_> = (0..available_handles).map(|_| None).collect();
         let taken = read(self.rx.as_mut().unwrap(), &mut bytes, &mut handles);
         taken.map_or_else(told, |(len, count)| format!("{len} bytes, {count} handles"))
     }
@@ -218,9 +218,9 @@ fn told(error: TryRecvError) -> String {
     match error {
         TryRecvError::Empty => "empty".into(),
         TryRecvError::Disconnected => "disconnected".into(),
-        TryRecvError::Failed {
-            source: Error::HandleRoomTooSmall { needed, needed_handles, .. },
-        } => format!("needs {needed} bytes, {needed_handles} handles"),
+        TryRecvError::Failed { source: Error::BuffersTooSmall { needed, needed_handles, .. } } => {
+            format!("needs {needed} bytes, {needed_handles} handles")
+        }
         error => error.to_string(),
     }
 }

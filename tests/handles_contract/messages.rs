@@ -294,13 +294,15 @@ sentences! {
         assert!(is_closed(&mut witness, SOON));
     }
 
-    fn a_write_that_fails_behind_its_checks_consumes_the_handles_too(ends) {
+    fn a_write_that_fails_behind_its_checks_gives_the_handles_back_too(ends) {
         assert_eq!(ends.far("go"), "gone");
         let (handle, mut witness) = witness();
         let packet = MessagePacket::from(b"nobody").handle(handle.into_fd());
         let refused = ends.tx.send_packet_timeout(packet, SHORT).unwrap_err();
         let SendTimeoutError::NoReceiver(back) = refused else { panic!("{refused}") };
-        assert_eq!((&back.data[..], back.handles.len()), (&b"nobody"[..], 0));
+        assert_eq!((&back.data[..], back.handles.len()), (&b"nobody"[..], 1));
+        assert!(!is_closed(&mut witness, SHORT));
+        drop(back);
         assert!(is_closed(&mut witness, SOON));
     }
 

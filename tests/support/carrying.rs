@@ -187,19 +187,18 @@ impl Forger {
 
     pub(crate) fn hello(&self, tail: u64) -> Hello {
         let (device, inode) = self.file_id();
-        Hello {
-            kind: packet_kind::HELLO,
-            ring: self.ring,
-            region_uuid: self.header.region_uuid,
-            generation: self.header.generation,
-            key: self.header.key,
-            incarnation: self.incarnation(),
-            slot: self.slot,
-            tail,
-            device,
-            inode,
-            ..Hello::zeroed()
-        }
+        let mut hello = Hello::zeroed();
+        hello.kind = packet_kind::HELLO;
+        hello.ring = self.ring;
+        hello.region_uuid = self.header.region_uuid;
+        hello.generation = self.header.generation;
+        hello.key = self.header.key;
+        hello.incarnation = self.incarnation();
+        hello.slot = self.slot;
+        hello.tail = tail;
+        hello.device = device;
+        hello.inode = inode;
+        hello
     }
 
     /// The packet of a record, whose handles are `descriptors` and said to be `count`.
@@ -215,15 +214,13 @@ impl Forger {
 
     /// The bytes of the packet of the record at `position`, with `count` handles.
     pub(crate) fn packet(&self, position: u64, count: u16) -> Vec<u8> {
-        let packet = HandlePacket {
-            kind: packet_kind::HANDLES,
-            ring: self.ring,
-            position,
-            incarnation: self.incarnation(),
-            slot: self.slot,
-            handle_count: count,
-            ..HandlePacket::zeroed()
-        };
+        let mut packet = HandlePacket::zeroed();
+        packet.kind = packet_kind::HANDLES;
+        packet.ring = self.ring;
+        packet.position = position;
+        packet.incarnation = self.incarnation();
+        packet.slot = self.slot;
+        packet.handle_count = count;
         let mut bytes = bytes_of(&packet).to_vec();
         let one = CarriedHandle { rights: u32::MAX, kind: 0, descriptor_count: 1 };
         (0..count).for_each(|_| bytes.extend_from_slice(bytes_of(&one)));

@@ -15,12 +15,12 @@ fn take_or_discard(
     handles: Places<'_>,
 ) -> Result<Parts, Error> {
     let (needed, needed_handles) = (record.len(), record.handle_count());
-    let (room, handle_room) = (bytes.len(), handles.len());
-    if needed <= room && needed_handles <= handle_room {
+    let (available, available_handles) = (bytes.len(), handles.len());
+    if needed <= available && needed_handles <= available_handles {
         return record.take_parts(bytes, handles);
     }
     drop(record);
-    Err(Error::HandleRoomTooSmall { needed, room, needed_handles, handle_room })
+    Err(Error::BuffersTooSmall { needed, available, needed_handles, available_handles })
 }
 
 /// Each way to receive, with the buffers as arguments.

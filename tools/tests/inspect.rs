@@ -107,7 +107,9 @@ fn what_tail_and_counters_do_not_tell_yet_is_no_consistent_snapshot() {
         }
     }
     let mut image = RegionImage::with_records();
-    let sender = Slot { state: 2, incarnation: 1, role: 2, ring: 1, msgs: 3, ..Slot::zeroed() };
+    let mut sender = Slot::zeroed();
+    (sender.state, sender.incarnation, sender.role) = (2, 1, 2);
+    (sender.ring, sender.msgs) = (1, 3);
     image.put_slot(4, &sender); // of a ring that counts two
     let (_, out, _) = look("inspect", &image.save(directory.path()), &[]);
     assert!(out.contains("consistent: no, a sender of ring 1 is in the middle of a send"), "{out}");
@@ -296,16 +298,16 @@ fn a_damaged_header_does_not_hide_rings_and_records() {
 fn a_slot_whose_byte_is_free_is_dead_and_a_torn_one_is_marked() {
     let directory = tempfile::tempdir().unwrap();
     let mut image = RegionImage::new();
-    let slot = Slot {
-        state: SlotState::Attached as u32,
-        incarnation: 4,
-        pid: 4_000_000_000,
-        role: 2,
-        seqlock: 3,
-        ..Slot::zeroed()
-    };
+    let mut slot = Slot::zeroed();
+    slot.state = SlotState::Attached as u32;
+    slot.incarnation = 4;
+    slot.pid = 4_000_000_000;
+    slot.role = 2;
+    slot.seqlock = 3;
     image.put_slot(1, &slot);
-    image.put_slot(2, &Slot { state: SlotState::Free as u32, seqlock: 0, ..slot });
+    slot.state = SlotState::Free as u32;
+    slot.seqlock = 0;
+    image.put_slot(2, &slot);
     let path = image.save(directory.path());
     let (code, out, _) = look("inspect", &path, &[]);
     println!("{out}");

@@ -29,6 +29,7 @@ fn what_is_no_region_is_named_and_never_waited_for() {
     std::fs::write(path("empty"), b"").unwrap();
     std::fs::write(path("zeros"), [0; 8192]).unwrap();
     std::fs::write(path("short"), b"\x89TM").unwrap();
+    std::fs::write(path("text"), b"# notes\x1b[2J\n").unwrap();
     make_fifo(&path("fifo"));
     let _listener = UnixListener::bind(path("socket")).unwrap();
     let sound = RegionImage::new().save(directory.path());
@@ -37,7 +38,8 @@ fn what_is_no_region_is_named_and_never_waited_for() {
         (path("empty"), "the file is empty"),
         (path("zeros"), "not a region"),
         (path("short"), "not a region"),
-        (env!("CARGO_BIN_EXE_tombolo").into(), "not a region: starts with [7f, 45"),
+        (env!("CARGO_BIN_EXE_tombolo").into(), "not a region: starts with 7f 45 4c 46 "),
+        (path("text"), "not a region: starts with 23 20 6e 6f 74 65 73 1b (# notes.);"),
         (path("fifo"), "FIFO"),
         (path("socket"), "socket"),
         (directory.path().into(), "directory"),

@@ -14,40 +14,34 @@ pub(crate) struct Image {
 /// What a region made with default options looks like: ring 0 SPSC, ring 1 MPSC with 64 producers,
 /// 1 MiB each.
 pub(crate) fn default_region() -> Image {
-    let header = Header {
-        magic: MAGIC,
-        endian: ENDIAN_TAG,
-        major: MAJOR,
-        minor: MINOR,
-        header_len: HEADER_PAGE_LEN as u32,
-        state: RegionState::Ready as u32,
-        total_len: 0x20_6000,
-        region_uuid: *b"0123456789abcdef",
-        boot_id: *b"fedcba9876543210",
-        generation: 1,
-        creator_pid: 4242,
-        creator_start_ticks: 0x1122_3344,
-        pid_namespace: 0xeffc_fffc,
-        created_unix_ns: 0x18a0_0000_0000_0000,
-        isolation_len: ISOLATION_LEN,
-        page_len: PAGE_LEN_MIN,
-        ring_count: 2,
-        slot_count: 67,
-        directory_offset: 0x5300,
-        entry_len: ENTRY_LEN,
-        control_len: CONTROL_LEN,
-        slot_offset: 0x1000,
-        slot_len: SLOT_LEN,
-        lock_base: LOCK_BASE,
-        key: 0x0123_4567_89ab_cdef,
-        name: {
-            let mut name = [0; 64];
-            name[..4].copy_from_slice(b"demo");
-            name
-        },
-        file_inode: 0x0000_0042_0000_0017,
-        ..Header::zeroed()
-    };
+    let mut header = Header::zeroed();
+    header.magic = MAGIC;
+    header.endian = ENDIAN_TAG;
+    header.major = MAJOR;
+    header.minor = MINOR;
+    header.header_len = HEADER_PAGE_LEN as u32;
+    header.state = RegionState::Ready as u32;
+    header.total_len = 0x20_6000;
+    header.region_uuid = *b"0123456789abcdef";
+    header.boot_id = *b"fedcba9876543210";
+    header.generation = 1;
+    header.creator_pid = 4242;
+    header.creator_start_ticks = 0x1122_3344;
+    header.pid_namespace = 0xeffc_fffc;
+    header.created_unix_ns = 0x18a0_0000_0000_0000;
+    header.isolation_len = ISOLATION_LEN;
+    header.page_len = PAGE_LEN_MIN;
+    header.ring_count = 2;
+    header.slot_count = 67;
+    header.directory_offset = 0x5300;
+    header.entry_len = ENTRY_LEN;
+    header.control_len = CONTROL_LEN;
+    header.slot_offset = 0x1000;
+    header.slot_len = SLOT_LEN;
+    header.lock_base = LOCK_BASE;
+    header.key = 0x0123_4567_89ab_cdef;
+    header.name[..4].copy_from_slice(b"demo");
+    header.file_inode = 0x0000_0042_0000_0017;
     let spsc = ring(RingKind::Spsc, 0x5380, 0x6000, (0, 1, 1));
     let mpsc = ring(RingKind::Mpsc, 0x5780, 0x10_6000, (2, 3, 64));
     Image { header, entries: vec![spsc, mpsc] }
@@ -55,20 +49,19 @@ pub(crate) fn default_region() -> Image {
 
 /// An entry of 1 MiB for messages of 64 KiB; `slots` are consumer, first producer, producers.
 pub(crate) fn ring(kind: RingKind, control: u64, data: u64, slots: (u16, u16, u16)) -> RingEntry {
-    RingEntry {
-        kind: kind as u32,
-        control_offset: control,
-        data_offset: data,
-        capacity: 1 << 20,
-        max_message: 1 << 16,
-        align_shift: if kind == RingKind::Mpsc { 6 } else { 3 },
-        peer_ring: NO_RING,
-        rx_slot: slots.0,
-        tx_slot_first: slots.1,
-        tx_slot_count: slots.2,
-        group: NO_GROUP,
-        ..RingEntry::zeroed()
-    }
+    let mut entry = RingEntry::zeroed();
+    entry.kind = kind as u32;
+    entry.control_offset = control;
+    entry.data_offset = data;
+    entry.capacity = 1 << 20;
+    entry.max_message = 1 << 16;
+    entry.align_shift = if kind == RingKind::Mpsc { 6 } else { 3 };
+    entry.peer_ring = NO_RING;
+    entry.rx_slot = slots.0;
+    entry.tx_slot_first = slots.1;
+    entry.tx_slot_count = slots.2;
+    entry.group = NO_GROUP;
+    entry
 }
 
 /// A region of two lanes of group 7, whose consumer has slot 0.
@@ -87,9 +80,11 @@ pub(crate) fn lanes() -> Image {
 /// A region whose second ring is plain memory of three pages.
 pub(crate) fn with_memory() -> Image {
     let mut image = default_region();
-    let (data_offset, capacity) = (image.entries[1].data_offset, 3 * 4096);
-    let kind = RingKind::Memory as u32;
-    image.entries[1] = RingEntry { kind, data_offset, capacity, ..RingEntry::zeroed() };
+    let mut memory = RingEntry::zeroed();
+    memory.kind = RingKind::Memory as u32;
+    memory.data_offset = image.entries[1].data_offset;
+    memory.capacity = 3 * 4096;
+    image.entries[1] = memory;
     image
 }
 

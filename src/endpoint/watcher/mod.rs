@@ -24,120 +24,23 @@
 
 mod peers;
 mod scan;
+mod table;
 mod thread;
 
-use std::fmt;
 use std::io;
-use std::mem::offset_of;
 use std::ops::Range;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
-use std::sync::atomic::{AtomicU32, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::{Arc, OnceLock};
 
-use tombolo_abi::{LockWord, Slot, slot_flags};
+use tombolo_abi::{LockWord, slot_flags};
 
 use self::peers::Peers;
-use self::scan::Tick;
-use crate::endpoint::slot_table::{slot_offset, slot_u32};
+use self::table::{Life, Place, Start, Task, Watched, Watcher};
+use crate::endpoint::slot_offset;
 use crate::error::Error;
-use crate::mem::RobustList;
-use crate::os::{fork, futex};
+use crate::os::fork;
 use crate::region::Region;
-
-/// A process's watcher.
-#[derive(Debug)]
-struct Watcher {
-    owner: fork::Owner,
-    table: Mutex<Table>,
-    /// Told when the thread has its robust list.
-    started: Condvar,
-    /// Changes when the table has, for the thread to look at it.
-    kick: AtomicU32,
-    /// The watcher that a forked child of `owner` made.
-    child: Place,
-}
-
-/// Where a process's watcher is kept once it has started.
-type Place = OnceLock<Arc<Watcher>>;
-
-/// What the thread looks after.
-///
-/// It keeps no region alive: a forked child inherits it and must not keep what it has dropped. Only one
-/// that is forked in the middle of a scan keeps the descriptors of that moment, until it ends or execs.
-#[derive(Debug, Default)]
-struct Table {
-    start: Start,
-    /// What our slots say of barriers; no flag while that is not known.
-    barrier_flag: u32,
-    coverage: Coverage,
-    /// Endpoints of ours that others watch.
-    lives: Vec<Life>,
-    /// Endpoints of ours that watch others.
-    watched: Vec<Watched>,
-    /// What is to be done each second.
-    upkeep: Vec<(u64, Task)>,
-    /// Asking the kernel about peers.
-    tick: Tick,
-    /// Asking it about ourselves.
-    long_tick: Tick,
-    next_id: u64,
-}
-
-/// Something to be done again and again. It keeps no region alive, either.
-#[derive(Clone)]
-struct Task(Arc<dyn Fn() + Send + Sync>);
-
-impl fmt::Debug for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Task")
-    }
-}
-
-#[derive(Debug, Default)]
-enum Start {
-    #[default]
-    Pending,
-    /// `None` where the kernel refuses robust lists: others find out by their tick.
-    Done(Option<RobustList>),
-}
-
-/// Whether the thread can sleep on more than one word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Coverage {
-    #[default]
-    ByWords,
-    /// No: everything is left to the tick.
-    ByTick,
-}
-
-/// An endpoint of ours.
-#[derive(Debug)]
-struct Life {
-    id: u64,
-    region: Weak<Region>,
-    slot: u16,
-}
-
-/// The other side of an endpoint of ours.
-#[derive(Debug)]
-struct Watched {
-    id: u64,
-    region: Weak<Region>,
-    own: LockWord,
-    peers: Peers,
-    /// Offset of the wake word that our side sleeps on.
-    doorbell: u64,
-    departures: Arc<AtomicU32>,
-}
-
-impl Watched {
-    /// Tells who waits that somebody is gone, or that something is to be looked at.
-    fn tell(&self, region: &Region) {
-        self.departures.fetch_add(1, AcqRel);
-        fence(SeqCst); // edge `departure`: the count, the wake word
-        futex::disarm_and_wake(region.mapping().word_u32(self.doorbell), i32::MAX as u32);
-    }
-}
 
 /// Keeps an endpoint of this process on its robust list.
 #[derive(Debug)]
@@ -181,14 +84,6 @@ impl Drop for Pulse {
         let Life { slot, .. } = table.lives.remove(index);
         if let Start::Done(Some(list)) = &mut table.start {
             list.unlink(self.region.mapping(), slot_offset(&self.region, slot, 0));
-        }
-    }
-}
-
-impl Life {
-    fn flag(&self, flags: u32) {
-        if let Some(region) = self.region.upgrade() {
-            slot_u32(&region, self.slot, offset_of!(Slot, flags)).fetch_or(flags, AcqRel);
         }
     }
 }
@@ -283,24 +178,6 @@ impl Drop for Upkeep {
     }
 }
 
-impl Watcher {
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn kick(&self) {
-        self.kick.fetch_add(1, AcqRel);
-        futex::wake_all(&self.kick);
-    }
-}
-
-impl Table {
-    fn new_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
-    }
-}
-
 /// The watcher of this process, which is started where there is none.
 fn running() -> io::Result<Arc<Watcher>> {
     let _no_forks = fork::hold_off()?; // and one thread at a time
@@ -330,12 +207,16 @@ fn present() -> Result<&'static Arc<Watcher>, &'static Place> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
+    use std::mem::offset_of;
+    use std::sync::atomic::Ordering::{AcqRel, Relaxed};
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
+    use tombolo_abi::Slot;
+
     use super::*;
-    use crate::os::futex::{Moment, Woken};
+    use crate::endpoint::slot_u32;
+    use crate::os::futex::{self, Moment, Woken};
     use crate::os::staged;
     use crate::{EventsRegion, OpenOptions};
 

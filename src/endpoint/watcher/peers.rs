@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::futex::OWNER_DIED;
 use tombolo_abi::{Slot, SlotState};
 
-use crate::endpoint::slot_table::slot_u32;
+use crate::endpoint::slot_u32;
 use crate::os::futex;
 use crate::region::Region;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::peers::Step;
-use super::{Coverage, Start, Table, Task, Watched};
-use crate::endpoint::slot_table::{byte_is_held, is_seen_as};
+use super::table::{Coverage, Start, Table, Task, Watched};
+use crate::endpoint::{byte_is_held, is_seen_as};
 use crate::os::futex::{Sleeping, WORDS_MAX};
 use crate::region::Region;
 
@@ -14,27 +14,6 @@ use crate::region::Region;
 const TICK: Duration = Duration::from_secs(1);
 /// And where not.
 pub(super) const TICK_UNCOVERED: Duration = Duration::from_millis(250);
-
-/// Something to be done every so often.
-#[derive(Debug, Default)]
-pub(super) struct Tick {
-    /// When it is due; at once where that was never said.
-    due: Option<Instant>,
-}
-
-impl Tick {
-    /// Whether it is due, which it then no longer is.
-    fn is_due(&mut self, now: Instant) -> bool {
-        self.due.take_if(|due| *due <= now);
-        self.due.is_none()
-    }
-
-    /// When it is due next: `every` so often, or sooner where that was said before.
-    fn next(&mut self, now: Instant, every: Duration) -> Instant {
-        let latest = now + every;
-        *self.due.insert(self.due.map_or(latest, |due| due.min(latest)))
-    }
-}
 
 /// What a look found.
 #[derive(Debug)]
@@ -193,10 +172,10 @@ mod tests {
     use rustix::thread::futex::OWNER_DIED;
     use tombolo_abi::{LockWord, RingControl, Slot, SlotState};
 
+    use super::super::table::Tick;
     use super::*;
-    use crate::endpoint::slot_table::{byte, slot_u32};
-    use crate::endpoint::watcher::Upkeep;
     use crate::endpoint::watcher::peers::Peers;
+    use crate::endpoint::{Upkeep, byte, slot_u32};
     use crate::mem::RobustList;
     use crate::os::{ofd, staged};
     use crate::{EventsRegion, OpenOptions};

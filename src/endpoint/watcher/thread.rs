@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tombolo_abi::slot_flags;
 
 use super::scan::{Found, TICK_UNCOVERED};
-use super::{Coverage, Start, Table, Task, Watcher};
+use super::table::{Coverage, Start, Table, Task, Watcher};
 use crate::mem::RobustList;
 use crate::os::futex::{self, Moment, Sleeping, Woken};
 use crate::os::{fork, membarrier, process};

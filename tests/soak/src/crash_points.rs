@@ -4,7 +4,7 @@
 //! Who dies inside a send on the ring of many producers leaves its lock held. The next producer takes
 //! it over, at once, also from one that died while it did so; what is committed is received.
 //!
-//! Only with the feature `crash-points`.
+//! Only with the feature `__crash_points`.
 
 use std::collections::BTreeSet;
 use std::fs;

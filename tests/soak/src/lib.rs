@@ -12,7 +12,7 @@ mod clock;
 mod collector;
 mod content;
 mod counters;
-#[cfg(feature = "crash-points")]
+#[cfg(feature = "__crash_points")]
 mod crash_points;
 mod creation;
 mod ends;
@@ -39,7 +39,7 @@ mod run;
 mod sending;
 mod shared_words;
 mod space;
-#[cfg(feature = "crash-points")]
+#[cfg(feature = "__crash_points")]
 mod stopped_producer;
 mod stream;
 mod stream_mpsc;

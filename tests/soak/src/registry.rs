@@ -32,9 +32,9 @@ pub const RUNS: &[Run] = &[
     space::RUN,
     boots::RUN,
     collector::RUN,
-    #[cfg(feature = "crash-points")]
+    #[cfg(feature = "__crash_points")]
     crate::crash_points::RUN,
-    #[cfg(feature = "crash-points")]
+    #[cfg(feature = "__crash_points")]
     crate::stopped_producer::RUN,
 ];
 

@@ -1,6 +1,6 @@
 //! Whoever is killed at any named point leaves what the next process goes on with. Runs with the
-//! feature `crash-points` only.
-#![cfg(feature = "crash-points")]
+//! feature `__crash_points` only.
+#![cfg(feature = "__crash_points")]
 
 use tombolo_soak::{Setting, find};
 

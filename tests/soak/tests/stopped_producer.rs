@@ -1,6 +1,6 @@
 //! A producer that is stopped while it holds the lock is waited for and not overtaken. Runs with the
-//! feature `crash-points` only.
-#![cfg(feature = "crash-points")]
+//! feature `__crash_points` only.
+#![cfg(feature = "__crash_points")]
 
 use tombolo_soak::{Setting, find};
 

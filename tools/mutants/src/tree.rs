@@ -154,7 +154,7 @@ pub(crate) fn build(sources: &Sources, work: &Path) -> Result<Built, Failure> {
     let mut left_out = HashSet::new();
     loop {
         let places = sources.write(&tree, &left_out)?;
-        let check = ["check", "-p", "tombolo", "--lib", "--features", "crash-points"];
+        let check = ["check", "-p", "tombolo", "--lib", "--features", "__crash_points"];
         let messages = cargo(&tree, work, &check)?;
         let bad = to_leave_out(sources, &places, &messages)?;
         if bad.is_empty() {
@@ -163,7 +163,7 @@ pub(crate) fn build(sources: &Sources, work: &Path) -> Result<Built, Failure> {
         println!("mutants: {} do not compile", bad.len());
         left_out.extend(bad);
     }
-    let mut build = vec!["test", "--no-run", "--features", "tombolo-soak/crash-points"];
+    let mut build = vec!["test", "--no-run", "--features", "tombolo-soak/__crash_points"];
     PACKAGES.iter().for_each(|package| build.extend(["-p", package]));
     build.extend(["--lib", "--bins", "--tests"]);
     let messages = cargo(&tree, work, &build)?;

@@ -32,31 +32,29 @@ pub(crate) struct RegionImage {
 impl RegionImage {
     pub(crate) fn new() -> Self {
         let total_len = DATA_OFFSET + 2 * CAPACITY;
-        let mut header = Header {
-            magic: MAGIC,
-            endian: ENDIAN_TAG,
-            major: MAJOR,
-            header_len: HEADER_PAGE_LEN as u32,
-            state: RegionState::Ready as u32,
-            total_len,
-            caps_required: caps::EXT | caps::HANDLES,
-            region_uuid: [0xab; 16],
-            boot_id: boot_id(),
-            generation: 1,
-            created_unix_ns: 1_790_000_000_000_000_000,
-            isolation_len: ISOLATION_LEN,
-            page_len: 4096,
-            ring_count: 2,
-            slot_count: SLOT_COUNT,
-            directory_offset: DIRECTORY_OFFSET,
-            entry_len: ENTRY_LEN,
-            control_len: CONTROL_LEN,
-            slot_offset: SLOT_OFFSET,
-            slot_len: SLOT_LEN,
-            lock_base: LOCK_BASE,
-            key: 0x1234_5678_9abc_def0,
-            ..Header::zeroed()
-        };
+        let mut header = Header::zeroed();
+        header.magic = MAGIC;
+        header.endian = ENDIAN_TAG;
+        header.major = MAJOR;
+        header.header_len = HEADER_PAGE_LEN as u32;
+        header.state = RegionState::Ready as u32;
+        header.total_len = total_len;
+        header.caps_required = caps::EXT | caps::HANDLES;
+        header.region_uuid = [0xab; 16];
+        header.boot_id = boot_id();
+        header.generation = 1;
+        header.created_unix_ns = 1_790_000_000_000_000_000;
+        header.isolation_len = ISOLATION_LEN;
+        header.page_len = 4096;
+        header.ring_count = 2;
+        header.slot_count = SLOT_COUNT;
+        header.directory_offset = DIRECTORY_OFFSET;
+        header.entry_len = ENTRY_LEN;
+        header.control_len = CONTROL_LEN;
+        header.slot_offset = SLOT_OFFSET;
+        header.slot_len = SLOT_LEN;
+        header.lock_base = LOCK_BASE;
+        header.key = 0x1234_5678_9abc_def0;
         header.name[..4].copy_from_slice(b"demo");
         let entries = [entry(0), entry(1)];
         let mut image = Self { bytes: vec![0; total_len as usize], header, entries };
@@ -152,21 +150,20 @@ impl RegionImage {
 fn entry(ring: u64) -> RingEntry {
     let kinds = [(RingKind::Spsc, 3, 0, 1, 1), (RingKind::Mpsc, 6, 2, 3, 5)];
     let (kind, align_shift, rx_slot, tx_slot_first, tx_slot_count) = kinds[ring as usize];
-    RingEntry {
-        kind: kind as u32,
-        control_offset: CONTROL_OFFSET + ring * u64::from(CONTROL_LEN),
-        data_offset: DATA_OFFSET + ring * CAPACITY,
-        capacity: CAPACITY,
-        max_message: 1000,
-        align_shift,
-        max_handles: 64,
-        peer_ring: NO_RING,
-        rx_slot,
-        tx_slot_first,
-        tx_slot_count,
-        group: NO_GROUP,
-        ..RingEntry::zeroed()
-    }
+    let mut entry = RingEntry::zeroed();
+    entry.kind = kind as u32;
+    entry.control_offset = CONTROL_OFFSET + ring * u64::from(CONTROL_LEN);
+    entry.data_offset = DATA_OFFSET + ring * CAPACITY;
+    entry.capacity = CAPACITY;
+    entry.max_message = 1000;
+    entry.align_shift = align_shift;
+    entry.max_handles = 64;
+    entry.peer_ring = NO_RING;
+    entry.rx_slot = rx_slot;
+    entry.tx_slot_first = tx_slot_first;
+    entry.tx_slot_count = tx_slot_count;
+    entry.group = NO_GROUP;
+    entry
 }
 
 fn boot_id() -> [u8; 16] {

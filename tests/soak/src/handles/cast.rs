@@ -153,7 +153,7 @@ impl<'a> Cast<'a> {
         self.lives += 1;
         let points = points(role, self.scene.kind);
         let is_armed =
-            fate == Fate::MayDieBetween && cfg!(feature = "crash-points") && self.rng.percent(50);
+            fate == Fate::MayDieBetween && cfg!(feature = "__crash_points") && self.rng.percent(50);
         let point = is_armed.then(|| points[self.rng.below(points.len() as u64) as usize]);
         Actor::start(self.scene, role, self.lives, point, self.rng)
     }

@@ -105,7 +105,7 @@ fn tell(report: &mut Report, setting: &Setting, kind: RingKind, toll: &Toll, led
         report.count(&format!("{name}: {what}"), count);
     }
     report.note(&format!("{name}: messages noted again"), ledger.repeated);
-    if !cfg!(feature = "crash-points") {
+    if !cfg!(feature = "__crash_points") {
         return;
     }
     for role in [sender::NAME, receiver::NAME] {

@@ -240,8 +240,8 @@ impl<K: Kind> Play<K> {
         context: &mut Context,
     ) -> Result<(), Failure> {
         match (missed, buffers) {
-            (Missed::Failed(Error::BufferTooSmall { needed, room }), Some(buffers))
-                if buffers.len == room && needed > room =>
+            (Missed::Failed(Error::BufferTooSmall { needed, available }), Some(buffers))
+                if buffers.len == available && needed > available =>
             {
                 let (_, front) = self.front_of(needed)?;
                 if !front.files.is_empty() {
@@ -251,15 +251,15 @@ impl<K: Kind> Play<K> {
                 Ok(())
             }
             (
-                Missed::Failed(Error::HandleRoomTooSmall {
+                Missed::Failed(Error::BuffersTooSmall {
                     needed,
-                    room,
+                    available,
                     needed_handles,
-                    handle_room,
+                    available_handles,
                 }),
                 Some(buffers),
-            ) if (buffers.len, buffers.handles) == (room, handle_room)
-                && (needed > room || needed_handles > handle_room) =>
+            ) if (buffers.len, buffers.handles) == (available, available_handles)
+                && (needed > available || needed_handles > available_handles) =>
             {
                 self.note_too_small(needed, needed_handles, buffers.discards, context)
             }

@@ -5,7 +5,7 @@
 //! *rival* then tries to send in every way that there is; the *receiver* takes what was published.
 //! The run itself watches the lock word until it lets the holder go on.
 //!
-//! Only with the feature `crash-points`.
+//! Only with the feature `__crash_points`.
 
 mod children;
 mod plan;

@@ -5,7 +5,7 @@ use std::ops::{BitAnd, BitOr, BitOrAssign, Sub};
 
 use rustix::fs::OFlags;
 
-use super::tell::HandleType;
+use crate::handle_type::HandleType;
 
 /// What may be done with a [`Handle`](crate::Handle).
 ///
@@ -126,7 +126,7 @@ impl Rights {
         self.0
     }
 
-    /// The rights that these bits are; `None` where one of them is no right with a name here.
+    /// The rights that these bits are; `None` if one of them is no right with a name here.
     #[must_use]
     pub fn from_bits(bits: u32) -> Option<Self> {
         let all = Self::NAMES.iter().fold(0, |all, (_, right)| all | right.0);
@@ -191,16 +191,16 @@ impl Sub for Rights {
 
 impl Rights {
     /// Those of these bits that are rights with names here.
-    pub(super) fn known(bits: u32) -> Self {
+    pub(crate) fn known(bits: u32) -> Self {
         let all = Self::NAMES.iter().fold(Self(0), |all, (_, right)| all | *right);
         Self(bits).intersection(all)
     }
 
     /// What every new handle has, whatever its type and mode.
-    pub(super) const ALWAYS: Self = Self::TRANSFER.union(Self::INSPECT);
+    pub(crate) const ALWAYS: Self = Self::TRANSFER.union(Self::INSPECT);
 
     /// The rights of a new handle, by the flags of its descriptor.
-    pub(super) fn of_new(kind: HandleType, flags: OFlags) -> Self {
+    pub(crate) fn of_new(kind: HandleType, flags: OFlags) -> Self {
         if kind == HandleType::Channel {
             return Self::CHANNEL_DEFAULT;
         }

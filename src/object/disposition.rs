@@ -1,15 +1,12 @@
 //! What is to become of handles in a table that are sent.
 
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 
-use super::check::{HandleOp, Through, Wanted, check, check_count, copy};
-use super::disposition::first_of;
-use super::error::{DispositionError, HandleError};
-use super::owned::Handle;
-use super::rights::Rights;
 use super::table::{HandleTable, HandleValue};
-use super::tell::HandleType;
+use crate::handle::{
+    DispositionError, Handle, HandleError, HandleOp, HandleType, ListRefused, Rights, Wanted,
+    resolve,
+};
 
 /// What is to become of one handle of a message, by its number in a [`HandleTable`]. Judged as
 /// [`HandleDisposition`](crate::handle::HandleDisposition) tells. A number that stands behind its own move
@@ -43,16 +40,12 @@ impl TableDisposition {
         let Self { operation, handle_type, rights, .. } = *self;
         Wanted { operation, handle_type, rights }
     }
-
-    fn refuse(&mut self, error: &HandleError) {
-        self.result = Err(error.clone());
-    }
 }
 
 impl HandleTable {
     /// The handles that a message with this list takes along, in its order. Moved ones leave the
     /// table; on failure they are closed, all that the list would have moved. They may be sent, as they
-    /// are, also where the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
+    /// are, also if the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
     ///
     /// `through` is as for [`HandleDisposition::resolve_all`](crate::handle::HandleDisposition::resolve_all).
     ///
@@ -90,7 +83,8 @@ impl HandleTable {
     ) -> Result<Vec<Handle>, DispositionError> {
         let resolved = self.try_resolve_all(list, through);
         if resolved.is_err() {
-            let _ = self.close_many(&moved(list)); // those that the table never had are told already
+            let numbers: Vec<_> = moved(list).map(|(_, number)| number).collect();
+            let _ = self.close_many(&numbers); // those that the table never had are told already
         }
         resolved
     }
@@ -108,85 +102,37 @@ impl HandleTable {
         list: &mut [TableDisposition],
         through: &[BorrowedFd<'_>],
     ) -> Result<Vec<Handle>, DispositionError> {
-        check_count(list.len())?;
-        let through = Through::of(through.iter().copied())?;
-        let handles = self.judge(list, &through)?;
-        let copies = make_copies(list, &handles)?;
-        drop(handles); // what only the table holds now can leave it without a second descriptor
-        let mut taken = self.take_moved(list)?.into_iter();
+        let resolved = self.resolve(list, through);
+        resolved.map_err(|refusal| refusal.tell(|index, error| list[index].result = Err(error)))
+    }
+
+    fn resolve(
+        &self,
+        list: &[TableDisposition],
+        through: &[BorrowedFd<'_>],
+    ) -> Result<Vec<Handle>, ListRefused> {
+        let entries = list.iter().enumerate().map(|(index, one)| {
+            if moved(&list[..index]).any(|(_, number)| number == one.handle) {
+                return Err(HandleError::BadHandle { number: one.handle });
+            }
+            Ok((self.find(one.handle)?, one.wanted()))
+        });
+        // What only the table holds from here on can leave it without a second descriptor.
+        let copies = resolve(entries, through)?;
+        let (places, numbers): (Vec<_>, Vec<_>) = moved(list).unzip();
+        // All of them or, if another thread was faster, none.
+        let taken = self.take(&numbers);
+        let taken = taken.map_err(|(nth, error)| ListRefused::of_entry(places[nth], error))?;
+        let mut taken = taken.into_iter();
         let both = list.iter().zip(copies).filter_map(|(one, copy)| {
             copy.or_else(|| taken.next().map(|handle| handle.with(one.rights)))
         });
         Ok(both.map(Handle::disposed).collect())
     }
-
-    /// The handles of the list, all of which may be sent as it says.
-    fn judge(
-        &self,
-        list: &mut [TableDisposition],
-        through: &Through,
-    ) -> Result<Vec<Arc<Handle>>, DispositionError> {
-        let (mut handles, mut refusals) = (Vec::new(), Vec::new());
-        for index in 0..list.len() {
-            let (earlier, rest) = list.split_at_mut(index);
-            let Some(one) = rest.first_mut() else { break };
-            match self.judge_one(earlier, one, through) {
-                Ok(handle) => {
-                    handles.push(handle);
-                    refusals.push(None);
-                }
-                Err(error) => {
-                    one.refuse(&error);
-                    refusals.push(Some(error));
-                }
-            }
-        }
-        first_of(refusals)?;
-        Ok(handles)
-    }
-
-    fn judge_one(
-        &self,
-        earlier: &[TableDisposition],
-        one: &TableDisposition,
-        through: &Through,
-    ) -> Result<Arc<Handle>, HandleError> {
-        if moved(earlier).contains(&one.handle) {
-            return Err(HandleError::BadHandle { number: one.handle });
-        }
-        let handle = self.find(one.handle)?;
-        check(&handle, one.wanted(), through)?;
-        Ok(handle)
-    }
-
-    /// Takes out what is to be moved: all of it, or nothing where another thread was faster.
-    fn take_moved(&self, list: &mut [TableDisposition]) -> Result<Vec<Handle>, DispositionError> {
-        self.take(&moved(list)).map_err(|(place, source)| {
-            let mut moves =
-                list.iter_mut().enumerate().filter(|(_, one)| one.operation == HandleOp::Move);
-            let index = moves.nth(place).map_or(0, |(index, one)| {
-                one.refuse(&source);
-                index
-            });
-            DispositionError::Handle { index, source }
-        })
-    }
 }
 
-/// The numbers that the list moves.
-fn moved(list: &[TableDisposition]) -> Vec<HandleValue> {
-    let moves = list.iter().filter(|one| one.operation == HandleOp::Move);
-    moves.map(|one| one.handle).collect()
-}
-
-fn make_copies(
-    list: &mut [TableDisposition],
-    handles: &[Arc<Handle>],
-) -> Result<Vec<Option<Handle>>, DispositionError> {
-    let mut copies = Vec::with_capacity(list.len());
-    for (index, (one, handle)) in list.iter_mut().zip(handles).enumerate() {
-        let copy = copy(handle, one.wanted()).inspect_err(|error| one.refuse(error));
-        copies.push(copy.map_err(|source| DispositionError::Handle { index, source })?);
-    }
-    Ok(copies)
+/// What the list moves: the places in it, and the numbers.
+fn moved(list: &[TableDisposition]) -> impl Iterator<Item = (usize, HandleValue)> {
+    let moves = list.iter().enumerate().filter(|(_, one)| one.operation == HandleOp::Move);
+    moves.map(|(index, one)| (index, one.handle))
 }

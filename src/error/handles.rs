@@ -1,35 +1,36 @@
 //! Why something could not be done with a handle.
 //!
-//! Each variant is one of: *retry* (may succeed later), *yours* (the call must change). The status
+//! Each variant is one of: *retry* (may succeed later), *fix the call* (the call must change). The status
 //! is the name that Zircon has for it.
 
 use std::io;
 
-use super::{HandleType, Rights};
+use crate::handle_type::HandleType;
+use crate::rights::Rights;
 
 /// Why something could not be done with one handle.
 ///
-/// Where several are true, the one that stands first here is told; a disposition judges in an order
+/// If several are true, the one that stands first here is told; a disposition judges in an order
 /// of its own, which [`HandleDisposition`](crate::handle::HandleDisposition) lists.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// *Yours*, `BAD_HANDLE`: the table has no such handle.
+    /// *Fix the call*, `BAD_HANDLE`: the table has no such handle.
     #[error("{number:#x} names no handle of this table: it was closed, moved, or never given")]
     BadHandle {
         /// The number given, a [`HandleValue`](crate::object::HandleValue).
         number: u64,
     },
-    /// *Yours*, `BAD_HANDLE`: a disposition whose handle an earlier call has taken.
+    /// *Fix the call*, `BAD_HANDLE`: a disposition whose handle an earlier call has taken.
     #[error("the handle of this disposition was moved by an earlier call; make a new one")]
     AlreadyMoved,
-    /// *Yours*, `INVALID_ARGS`: neither to be moved nor to be duplicated.
+    /// *Fix the call*, `INVALID_ARGS`: neither to be moved nor to be duplicated.
     #[error("{found} is no operation on a handle; 0 moves it, 1 duplicates it")]
     InvalidOperation {
         /// The number given.
         found: u32,
     },
-    /// *Yours*, `WRONG_TYPE`: something of another type than asked for.
+    /// *Fix the call*, `WRONG_TYPE`: something of another type than asked for.
     #[error("the handle is of type {found}, wanted {wanted}")]
     WrongType {
         /// The handle's type.
@@ -37,7 +38,7 @@ pub enum HandleError {
         /// The type asked for.
         wanted: HandleType,
     },
-    /// *Yours*, `ACCESS_DENIED`: the handle lacks a right that this takes.
+    /// *Fix the call*, `ACCESS_DENIED`: the handle lacks a right that this takes.
     #[error("the handle has the rights {held} and lacks {missing}; use one that has them")]
     AccessDenied {
         /// The handle's rights.
@@ -45,7 +46,7 @@ pub enum HandleError {
         /// Those that are missing.
         missing: Rights,
     },
-    /// *Yours*, `INVALID_ARGS`: rights asked for that the handle does not have.
+    /// *Fix the call*, `INVALID_ARGS`: rights asked for that the handle does not have.
     #[error(
         "rights {wanted} are no part of the handle's rights {held}; ask for fewer, or for \
          SAME_RIGHTS alone"
@@ -56,7 +57,7 @@ pub enum HandleError {
         /// The rights asked for.
         wanted: Rights,
     },
-    /// *Yours*, `NOT_SUPPORTED`: a channel, or a file that it is made of, sent through itself.
+    /// *Fix the call*, `NOT_SUPPORTED`: a channel, or a file that it is made of, sent through itself.
     #[error("the handle leads to the channel that it would go through; send it through another")]
     ThroughItself,
     /// *Retry*, `NO_RESOURCES`: the kernel refused a new descriptor or a look at one.
@@ -73,7 +74,7 @@ pub enum HandleError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DispositionError {
-    /// *Yours*, `OUT_OF_RANGE`: more handles than one message takes. None was looked at.
+    /// *Fix the call*, `OUT_OF_RANGE`: more handles than one message takes. None was looked at.
     #[error("{found} handles, a message takes at most {limit}; send them in several messages")]
     TooManyHandles {
         /// Handles in the list.

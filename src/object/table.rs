@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::error::HandleError;
-use super::owned::Handle;
-use super::rights::Rights;
-use super::tell::HandleType;
+use crate::handle::{Handle, HandleError, HandleType, Rights};
 
 /// The number of a handle in a [`HandleTable`]. 0 names none.
 ///
@@ -25,12 +22,12 @@ const LOWEST_BITS: HandleValue = 3;
 /// is wrong, `BAD_HANDLE` is told first, then `WRONG_TYPE`, then `ACCESS_DENIED`.
 ///
 /// A handle that one thread is given by [`Self::get`] stays open for it, whatever others do with the
-/// number. Where such a handle is taken out or moved at the same time, it leaves with a descriptor
+/// number. If such a handle is taken out or moved at the same time, it leaves with a descriptor
 /// of its own on the same description: the end of a channel is then held by both, until the thread
 /// lets go of what it was given.
 ///
 /// # Cost
-/// A lock, held for no longer than it takes to find the number, and to duplicate a descriptor where
+/// A lock, held for no longer than it takes to find the number, and to duplicate a descriptor if
 /// one is in use. No descriptor is closed and no file looked at while it is held.
 ///
 /// # Source
@@ -77,7 +74,7 @@ impl HandleTable {
         self.lock().insert(handle.into())
     }
 
-    /// The handle with this number, of the type `wanted` where one is given, and with these rights
+    /// The handle with this number, of the type `wanted` if one is given, and with these rights
     /// at least.
     ///
     /// # Errors
@@ -98,7 +95,7 @@ impl HandleTable {
     /// Takes the handle out of the table.
     ///
     /// # Errors
-    /// [`HandleError::BadHandle`] (`BAD_HANDLE`); [`HandleError::Descriptor`] where another thread
+    /// [`HandleError::BadHandle`] (`BAD_HANDLE`); [`HandleError::Descriptor`] if another thread
     /// uses it and no second descriptor is to be had: then it stays.
     ///
     /// # Examples
@@ -155,7 +152,7 @@ impl HandleTable {
         self.close_many(&[number])
     }
 
-    /// Closes all of these handles, also where some of the numbers name none.
+    /// Closes all of these handles, also if some of the numbers name none.
     ///
     /// # Errors
     /// [`HandleError::BadHandle`] (`BAD_HANDLE`) with the first number that names none, 0 excepted.
@@ -233,7 +230,7 @@ impl Inside {
         Ok(taken.collect())
     }
 
-    /// A copy of the handle where others than the table use it.
+    /// A copy of the handle if others than the table use it.
     fn copy_of_shared(&self, number: HandleValue) -> Result<Option<Handle>, HandleError> {
         let handle = self.handles.get(&number).ok_or(HandleError::BadHandle { number })?;
         if Arc::strong_count(handle) == 1 {

@@ -3,4 +3,9 @@
 //! A [`HandleTable`] gives each [`Handle`](crate::Handle) a number, as a Zircon process has it; a
 //! [`TableDisposition`] says what is to become of one that is sent.
 
-pub use crate::handle::{HandleTable, HandleValue, TableDisposition, channel_end_koid};
+mod disposition;
+mod table;
+
+pub use self::disposition::TableDisposition;
+pub use self::table::{HandleTable, HandleValue};
+pub use crate::handle::channel_end_koid;
