@@ -246,12 +246,8 @@ mod tests {
 
     use super::*;
     use crate::carrier::HandOver;
-<<<<<<< HEAD
     use crate::endpoint::slot_offset;
-=======
-    use crate::endpoint::slot_table::slot_offset;
     use crate::os::staged;
->>>>>>> m1
     use crate::ring::{Memory, Word};
     use crate::{
         Deadline, EventsRegion, Handle, MpscConsumer, MpscProducer, OpenOptions, RecvError,
