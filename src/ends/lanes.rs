@@ -292,7 +292,7 @@ mod tests {
     use crate::options::MpscOrder;
     use crate::os::staged::{self, Call};
     use crate::ring::Word;
-    use crate::{EventsRegion, OpenOptions};
+    use crate::{EventsRegion, OpenOptions, TryRecvError};
 
     /// The producers of so many lanes, each in its own, and their consumer.
     fn group(count: u16) -> (Vec<MpscProducer>, MpscConsumer) {
@@ -437,5 +437,55 @@ mod tests {
         assert!(rx.try_recv().is_err());
         parts(&mut rx).2.scan_soon();
         assert_eq!(rx.try_recv().unwrap().data, b"a message");
+    }
+
+    #[test]
+    fn so_is_one_that_was_left_before_anything_was_counted_that_the_consumer_has_not_looked_into() {
+        let (mut producers, mut rx) = group(2);
+        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        producers[1].send(b"a message").unwrap();
+        parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
+        assert_eq!(rx.try_recv().unwrap().data, b"a message");
+    }
+
+    #[test]
+    fn what_the_departed_have_left_is_found_at_the_end_of_a_turn() {
+        let (mut producers, mut rx) = group(2);
+        assert!(rx.try_recv().is_err()); // asks after the producers
+        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        producers[1].send(b"left").unwrap();
+        parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
+        (0..100).for_each(|_| producers[0].send(b"of another").unwrap());
+        let departures = &mut parts(&mut rx).2.departures;
+        *departures = departures.wrapping_sub(1);
+        let received: Vec<_> = (0..101).map(|_| rx.recv().unwrap().data).collect();
+        let at = received.iter().position(|data| data == b"left");
+        assert!(at.is_some_and(|at| at < 100), "{at:?}");
+    }
+
+    #[test]
+    fn each_lane_has_a_turn_of_its_own() {
+        let (mut producers, mut rx) = group(2);
+        let whole = rx.receiving_until(Deadline::PAST).unwrap().bell.records_left();
+        (0..40).for_each(|_| producers[0].send(b"one of many").unwrap());
+        producers[1].send(b"in the other lane").unwrap();
+        (0..41).for_each(|_| drop(rx.recv().unwrap()));
+        let left = rx.receiving_until(Deadline::PAST).unwrap().bell.records_left();
+        assert!(left > whole - 10, "{left} of {whole}");
+    }
+
+    #[test]
+    fn who_sent_what_was_taken_in_any_lane_counts_as_met() {
+        let options = OpenOptions::new().mpsc_capacity(4096).producers(2);
+        let options = options.mpsc_order(MpscOrder::PerProducer);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (mut tx, mut rx) = region.split_mpsc().unwrap();
+        tx.send(b"from one that is gone").unwrap();
+        drop(tx);
+        rx.recv().unwrap();
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        let (end, consumer) = (&mut receiving.end, &mut receiving.consumer);
+        receiving.lanes.as_mut().unwrap().turn_to(1, end, consumer);
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
     }
 }

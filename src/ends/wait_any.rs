@@ -60,3 +60,50 @@ pub fn wait_any(
 ) -> Result<usize, RecvTimeoutError> {
     Ok(any::wait_any(receivers, deadline.into())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::os::staged::{self, Call};
+    use crate::{EventsRegion, OpenOptions};
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn a_kernel_that_cannot_wait_for_several_words_is_named() {
+        let (_tx, mut rx) =
+            EventsRegion::anonymous(OpenOptions::new()).unwrap().split_spsc().unwrap();
+        rx.attach().unwrap();
+        for (errno, is_named) in [(Errno::NOSYS, true), (Errno::PERM, true), (Errno::FAULT, false)]
+        {
+            let call = Call::any(libc::SYS_futex_waitv);
+            let waited = staged::refusing(call, errno, || wait_any(&mut [&mut rx], SHORT));
+            let Some(waited) = waited else { return eprintln!("skipped: no filters") };
+            let is_so = match &waited {
+                Err(RecvTimeoutError::Failed { source, .. }) => {
+                    is_named && matches!(source, Error::Unsupported { .. })
+                }
+                Err(RecvTimeoutError::Timeout) => !is_named,
+                _ => false,
+            };
+            assert!(is_so, "{errno}: {waited:?}");
+        }
+    }
+
+    #[test]
+    fn an_interrupt_is_taken_and_told_also_if_a_receiver_cannot_be_attached() {
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let (_, mut owner) = region.split_spsc().unwrap();
+        owner.attach().unwrap();
+        let (_, mut rx) = region.split_spsc().unwrap();
+        rx.interrupter().interrupt();
+        let waited = wait_any(&mut [&mut rx], SHORT);
+        assert!(matches!(waited, Err(RecvTimeoutError::Interrupted)), "{waited:?}");
+        let waited = wait_any(&mut [&mut rx], SHORT);
+        assert!(matches!(waited, Err(RecvTimeoutError::Failed { .. })), "{waited:?}");
+    }
+}
