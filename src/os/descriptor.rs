@@ -68,6 +68,11 @@ impl Descriptor {
         if is_ours { Ok(stat) } else { Err(Errno::BADF) }
     }
 
+    /// The file that it was opened on.
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
     fn is_lost(&self) -> bool {
         !self.place.is_of(self.fd.as_raw_fd())
     }

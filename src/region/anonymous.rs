@@ -10,12 +10,13 @@ use rustix::fs::{FileType, MemfdFlags, SealFlags, Stat};
 use tombolo_abi::RegionState;
 
 use super::contents::{NewContents, set_mode};
-use super::description::{Contents, Description};
+use super::description::{Description, state_in};
 use super::init_lock::owned_slot;
 use super::joined::{Origin, Region};
 use super::options::OpenOptions;
-use super::place::{check_file_system, check_owner};
+use super::place::{check_access, check_file_system, check_owner};
 use super::refusal;
+use super::rendezvous::Rendezvous;
 use crate::crash::test_point;
 use crate::error::Error;
 use crate::os::file::{FileId, reopen, type_name};
@@ -38,10 +39,10 @@ pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     contents.write(file.as_fd(), path, RegionState::Ready)?;
     set_mode(file.as_fd(), path, options)?;
     rustix::fs::fcntl_add_seals(&file, SEALS).map_err(|error| refusal::io("seal", path, error))?;
-    let stat = rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", path, error))?;
     let origin = Origin { place: None, path: path.to_owned(), creator: true };
-    let mut region = Region::map(file, FileId::of(&stat), origin, options)?;
-    region.meet()?;
+    let mut region = Region::map(file, origin, options)?;
+    region.rendezvous = Rendezvous::of_all(region.entries())
+        .map_err(|error| refusal::io("make sockets for the handles of", path, error))?;
     Ok(region)
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn join(file: OwnedFd, options: &OpenOptions) -> Result<Region, Error
     wait_until_ready(&path, &plain, options)?;
     check_boot(&path, plain.as_fd(), id)?;
     test_point!("passed.judged");
-    let region = Region::map(plain, id, Origin { place: None, path, creator: false }, options)?;
+    let region = Region::map(plain, Origin { place: None, path, creator: false }, options)?;
     if region.state() == RegionState::Retired as u32 {
         return Err(Error::Replaced { path: region.path().to_owned() });
     }
@@ -81,22 +82,11 @@ fn check_passed(
         let found = type_name(stat.st_mode);
         return Err(Error::WrongFileType { path: path.to_owned(), found });
     }
-    check_owner(path, stat, options.owner)?;
-    match stat.st_nlink {
-        0 => check_seals(path, file),
-        1 if stat.st_mode & 0o022 & !options.write_bits_allowed() != 0 => {
-            let hint = "others can write to it; chmod go-w it, or allow it with OpenOptions::mode";
-            Err(refusal::permission(path, stat, hint))
-        }
-        1 => check_file_system(path, file.as_fd(), options),
-        _ => {
-            let reason = "it has more than one name (hard links); remove the others";
-            Err(refusal::unsafe_path(path, reason))
-        }
+    if stat.st_nlink > 0 {
+        check_access(path, stat, options)?;
+        return check_file_system(path, file.as_fd(), options);
     }
-}
-
-fn check_seals(path: &Path, file: &OwnedFd) -> Result<(), Error> {
+    check_owner(path, stat, options.owner)?;
     let seals = rustix::fs::fcntl_get_seals(file).unwrap_or(SealFlags::empty());
     if seals.contains(SEALS) && !seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
         return Ok(());
@@ -109,17 +99,14 @@ fn check_seals(path: &Path, file: &OwnedFd) -> Result<(), Error> {
 fn wait_until_ready(path: &Path, plain: &OwnedFd, options: &OpenOptions) -> Result<(), Error> {
     let started = Instant::now();
     loop {
-        let contents = Contents::of(plain.as_fd(), path)?;
-        match contents {
-            Contents::Region(RegionState::Ready) => return Ok(()),
-            Contents::Region(RegionState::Retired) => {
-                return Err(Error::Replaced { path: path.to_owned() });
+        match state_in(plain.as_fd(), path)? {
+            RegionState::Ready => return Ok(()),
+            RegionState::Empty | RegionState::Initializing
+                if started.elapsed() < options.patience() =>
+            {
+                thread::sleep(PAUSE);
             }
-            Contents::Region(RegionState::Poisoned) => {
-                return Err(Error::RegionPoisoned { path: path.to_owned() });
-            }
-            _ if started.elapsed() < options.patience() => thread::sleep(PAUSE),
-            _ => return Err(refusal::not_ready(path, contents.state())),
+            state => return Err(refusal::unusable(path, state)),
         }
     }
 }

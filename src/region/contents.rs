@@ -56,11 +56,6 @@ impl NewContents {
         Ok(Self { plan })
     }
 
-    /// Bytes of the region.
-    pub(crate) fn total_len(&self) -> u64 {
-        self.plan.total_len()
-    }
-
     /// Gives the file room from its end `from` on.
     pub(crate) fn reserve(
         &self,
@@ -68,7 +63,7 @@ impl NewContents {
         path: &Path,
         from: u64,
     ) -> Result<(), Error> {
-        let wanted_len = self.total_len();
+        let wanted_len = self.plan.total_len();
         reserve(file, from, wanted_len).map_err(|error| refusal::no_room(path, wanted_len, error))
     }
 
@@ -80,7 +75,7 @@ impl NewContents {
         path: &Path,
         state: RegionState,
     ) -> Result<(), Error> {
-        let wanted_len = self.total_len();
+        let wanted_len = self.plan.total_len();
         let write = |bytes: &[u8], offset| {
             write_at(file, bytes, offset).map_err(|error| match error {
                 Errno::NOSPC | Errno::DQUOT => refusal::no_room(path, wanted_len, error),
@@ -91,15 +86,10 @@ impl NewContents {
         self.plan.header.file_inode = inode.map_err(|error| refusal::io("stat", path, error))?;
         self.plan.seal();
         write(self.plan.directory(), self.plan.header.directory_offset)?;
-        write(&self.page(state), 0)
-    }
-
-    /// The header page with `state`.
-    fn page(&self, state: RegionState) -> Vec<u8> {
         let mut page: SharedLayout = bytemuck::Zeroable::zeroed();
         page.header = self.plan.header;
         page.header.state = state as u32;
-        bytemuck::bytes_of(&page).to_vec()
+        write(bytemuck::bytes_of(&page), 0)
     }
 
     /// Marks a file as a region that is being made: its first page, with nothing but magic number,
@@ -192,7 +182,9 @@ mod tests {
             });
             let Some(written) = written else { return eprintln!("skipped: no filters") };
             let is_so = match written.unwrap_err() {
-                Error::NoSpace { wanted_len, .. } => is_full && wanted_len == contents.total_len(),
+                Error::NoSpace { wanted_len, .. } => {
+                    is_full && wanted_len == contents.plan.total_len()
+                }
                 error => !is_full && matches!(error, Error::Io { action: "write", .. }),
             };
             assert!(is_so, "{errno}");

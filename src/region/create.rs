@@ -1,13 +1,13 @@
 //! Making a region: whole and then named, or in place in a file that is there.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use tombolo_abi::{HEADER_PAGE_LEN, RegionState};
 
 use super::contents::{NewContents, set_mode};
-use super::joined::{Origin, Region};
+use super::joined::{Origin, Region, set_state};
 use super::place::{Candidate, Place};
 use super::refusal;
 use super::request::Request;
@@ -15,56 +15,40 @@ use crate::crash::crash_point;
 use crate::error::Error;
 use crate::os::file::{FileId, OPEN_FLAGS};
 
-/// A complete region without a name. Dropping it leaves nothing behind.
-#[derive(Debug)]
-pub(crate) struct Unnamed {
-    region: Region,
-}
-
-impl Unnamed {
-    /// Makes a region in a file without a name; `None` where the file system has no such files.
-    pub(crate) fn new(request: &Request) -> Result<Option<Self>, Error> {
-        let (place, options) = (request.place(), request.options());
-        let mut contents = request.new_contents()?;
-        let Some(file) = open_unnamed(place)? else { return Ok(None) };
-        crash_point!("create.after-tmpfile");
-        contents.reserve(file.as_fd(), place.path(), 0)?;
-        crash_point!("create.after-reserve");
-        contents.write(file.as_fd(), place.path(), RegionState::Ready)?;
-        set_mode(file.as_fd(), place.path(), options)?;
-        let stat =
-            rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", place.path(), error))?;
-        let origin = Origin { creator: true, ..request.origin() };
-        let region = Region::map(file, FileId::of(&stat), origin, options)?;
-        Ok(Some(Self { region }))
-    }
-
-    /// Gives the region its name; `None` where something else has it by now.
-    pub(crate) fn publish(self, place: &Place) -> Result<Option<Region>, Error> {
-        crash_point!("create.before-linkat");
-        match link(&self.region, place) {
-            Ok(()) => {
-                crash_point!("create.after-linkat");
-                Ok(Some(self.region))
-            }
-            Err(Errno::EXIST) => Ok(None),
-            Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
-                let wanted_len = self.region.header().total_len;
-                Err(refusal::no_room(place.path(), wanted_len, error))
-            }
-            Err(error) => Err(refusal::io("link", place.path(), error)),
-        }
-    }
-}
-
-/// A new file without a name in the place's directory.
-fn open_unnamed(place: &Place) -> Result<Option<OwnedFd>, Error> {
+/// Makes a complete region in a file without a name, which leaves nothing behind if it is dropped; `None` if the
+/// file system has no such files.
+pub(crate) fn create_unnamed(request: &Request) -> Result<Option<Region>, Error> {
+    let place = &request.place;
+    let mut contents = request.new_contents()?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let mode = Mode::empty(); // no process is to open it before it has the one that was asked for
-    match retry_on_intr(|| rustix::fs::openat(place.dir(), c".", flags, mode)) {
-        Ok(file) => Ok(Some(file)),
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
-        Err(error) => Err(cannot_create(place, error)),
+    let file = match retry_on_intr(|| rustix::fs::openat(place.dir(), c".", flags, mode)) {
+        Ok(file) => file,
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => return Ok(None),
+        Err(error) => return Err(cannot_create(place, error)),
+    };
+    crash_point!("create.after-tmpfile");
+    contents.reserve(file.as_fd(), place.path(), 0)?;
+    crash_point!("create.after-reserve");
+    contents.write(file.as_fd(), place.path(), RegionState::Ready)?;
+    set_mode(file.as_fd(), place.path(), &request.options)?;
+    let origin = Origin { creator: true, ..request.origin() };
+    Region::map(file, origin, &request.options).map(Some)
+}
+
+/// Gives the region its name; `None` if something else has it by now.
+pub(crate) fn give_name(region: Region, place: &Place) -> Result<Option<Region>, Error> {
+    crash_point!("create.before-linkat");
+    match link(&region, place) {
+        Ok(()) => {
+            crash_point!("create.after-linkat");
+            Ok(Some(region))
+        }
+        Err(Errno::EXIST) => Ok(None),
+        Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
+            Err(refusal::no_room(place.path(), region.header().total_len, error))
+        }
+        Err(error) => Err(refusal::io("link", place.path(), error)),
     }
 }
 
@@ -85,7 +69,7 @@ pub(crate) fn has_space(
     count: u64,
     file: Option<BorrowedFd<'_>>,
 ) -> Result<bool, Error> {
-    let place = request.place();
+    let place = &request.place;
     let io = |error| refusal::io("stat the file system of", place.path(), error);
     let found = retry_on_intr(|| rustix::fs::fstatvfs(place.dir())).map_err(io)?;
     // Looked at afterwards: what another opener gives the file meanwhile is then counted twice, not missed.
@@ -159,12 +143,12 @@ fn fill(
     crash_point!("in-place.after-reserve");
     contents.write(file, path, RegionState::Initializing)?;
     if candidate.stat.st_uid == rustix::process::geteuid().as_raw() {
-        set_mode(file, path, request.options())?;
+        set_mode(file, path, &request.options)?;
     }
     let origin = Origin { creator: true, ..request.origin() };
-    let region = Region::map(candidate.file, candidate.id, origin, request.options())?;
+    let region = Region::map(candidate.file, origin, &request.options)?;
     crash_point!("in-place.before-ready");
-    region.publish_ready();
+    set_state(region.mapping(), RegionState::Ready); // `ready`: what was written before is there
     crash_point!("in-place.after-ready");
     Ok(region)
 }

@@ -11,7 +11,7 @@ use tombolo_abi::{
     check_directory, check_writable, parse_entries, parse_header,
 };
 
-use super::options::{Asked, MpscOrder};
+use super::options::{MpscOrder, OpenOptions};
 use super::refusal;
 use crate::error::Error;
 use crate::os::boot::{self, MadeIn};
@@ -23,40 +23,21 @@ pub(crate) const STATE_OFFSET: u64 = offset_of!(Header, state) as u64;
 /// Rings of messages.
 const OF_MESSAGES: [RingKind; 3] = [RingKind::Spsc, RingKind::Mpsc, RingKind::Lane];
 
-/// What a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Contents {
-    /// Nothing at all.
-    Nothing,
-    /// A region in this state.
-    Region(RegionState),
-}
-
-impl Contents {
-    /// Looks at the file's first bytes. A file that has bytes, but not the magic number first, is
-    /// somebody else's: an error, and nobody writes to it.
-    pub(crate) fn of(file: BorrowedFd<'_>, path: &Path) -> Result<Self, Error> {
-        let mut bytes = [0; HEADER_LEN];
-        let bytes = read_start(file, path, &mut bytes)?;
-        if bytes.is_empty() {
-            return Ok(Self::Nothing);
-        }
-        if bytes.len() < HEADER_LEN || !bytes.starts_with(&MAGIC) {
-            let error = parse_header(bytes).err();
-            let reason = error.unwrap_or(LayoutError::BadMagic { found: [0; 8] });
-            return Err(layout(path, reason));
-        }
-        let header: Header = bytemuck::pod_read_unaligned(bytes);
-        state_of(path, header.state).map(Self::Region)
+/// The state of the region in the file, by its first bytes; `Empty` if it holds nothing at all. A file that has
+/// bytes, but not the magic number first, is another program's: an error, and it is never written to.
+pub(crate) fn state_in(file: BorrowedFd<'_>, path: &Path) -> Result<RegionState, Error> {
+    let mut bytes = [0; HEADER_LEN];
+    let bytes = read_start(file, path, &mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(RegionState::Empty);
     }
-
-    /// The state word; 0 for a file that holds nothing.
-    pub(crate) fn state(self) -> u32 {
-        match self {
-            Self::Nothing => RegionState::Empty as u32,
-            Self::Region(state) => state as u32,
-        }
+    if bytes.len() < HEADER_LEN || !bytes.starts_with(&MAGIC) {
+        let error = parse_header(bytes).err();
+        let reason = error.unwrap_or(LayoutError::BadMagic { found: [0; 8] });
+        return Err(layout(path, reason));
     }
+    let header: Header = bytemuck::pod_read_unaligned(bytes);
+    state_of(path, header.state)
 }
 
 /// The state that the word `found` stands for.
@@ -102,22 +83,17 @@ impl Description {
     }
 
     /// Whether the region has what the caller asked for.
-    pub(crate) fn check(&self, path: &Path, asked: &Asked) -> Result<(), Error> {
-        let (found, limit) = (self.header.total_len, asked.total_len_max.unwrap_or(u64::MAX));
+    pub(crate) fn check(&self, path: &Path, asked: &OpenOptions) -> Result<(), Error> {
+        let refuse = |field, ring, found, wanted, limit| {
+            Err(layout(path, LayoutError::Field { field, ring, found, wanted, limit }))
+        };
+        let (found, limit) = (self.header.total_len, asked.max_total_len.unwrap_or(u64::MAX));
         if found > limit {
-            return Err(not_as_asked(path, "total_len", None, found, "at most", limit));
+            return refuse("total_len", None, found, "at most", limit);
         }
-        let found = self.header.caps_required;
-        if asked.required_caps & !found != 0 {
-            let wanted = "all capability bits of";
-            return Err(not_as_asked(
-                path,
-                "caps_required",
-                None,
-                found,
-                wanted,
-                asked.required_caps,
-            ));
+        let (found, wanted) = (self.header.caps_required, asked.required_caps);
+        if wanted & !found != 0 {
+            return refuse("caps_required", None, found, "all capability bits of", wanted);
         }
         let at_least = [
             ("spsc_capacity", self.spsc_capacity(), asked.spsc_capacity),
@@ -130,7 +106,7 @@ impl Description {
             if let Some(wanted) = wanted
                 && found < wanted
             {
-                return Err(not_as_asked(path, option, ring, found, "at least", wanted));
+                return refuse(option, ring, found, "at least", wanted);
             }
         }
         match asked.order {
@@ -258,17 +234,6 @@ pub(crate) fn layout(path: &Path, reason: LayoutError) -> Error {
         }
         reason => Error::Layout { path, reason },
     }
-}
-
-fn not_as_asked(
-    path: &Path,
-    field: &'static str,
-    ring: Option<u32>,
-    found: u64,
-    wanted: &'static str,
-    limit: u64,
-) -> Error {
-    layout(path, LayoutError::Field { field, ring, found, wanted, limit })
 }
 
 /// The file's first bytes, as many as there are and `bytes` has room for.

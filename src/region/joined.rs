@@ -38,15 +38,14 @@ pub(crate) struct Region {
     /// For looking at locks and bytes; holds no lock, ever.
     plain: Descriptor,
     description: Description,
-    id: FileId,
     /// The name it was opened by; `None` for an anonymous region.
     place: Option<Arc<Place>>,
     /// For messages.
     path: PathBuf,
-    creator: bool,
+    pub(super) creator: bool,
     prefault: Prefault,
     /// Of a region without a name: where handles come in.
-    rendezvous: Vec<Rendezvous>,
+    pub(super) rendezvous: Vec<Rendezvous>,
 }
 
 /// Where a region came from.
@@ -62,7 +61,6 @@ impl Region {
     /// caller's business.
     pub(crate) fn map(
         plain: OwnedFd,
-        id: FileId,
         origin: Origin,
         options: &OpenOptions,
     ) -> Result<Self, Error> {
@@ -70,8 +68,13 @@ impl Region {
         let plain =
             Descriptor::shared(plain).map_err(|error| refusal::io("keep open", &path, error))?;
         let description = Description::read(plain.as_fd(), &path)?;
-        check_not_copied(plain.as_fd(), &path, &description.header)?;
-        description.check(&path, &options.asked())?;
+        let found = file_system::lasting_inode(plain.as_fd())
+            .map_err(|error| refusal::io("stat", &path, error))?;
+        if description.header.is_copy_in(found) {
+            // It has lock bytes of its own: an end that is owned here may be owned there, too.
+            return Err(Error::Copied { path, found, wanted: description.header.file_inode });
+        }
+        description.check(&path, options)?;
         let mapping = Mapping::new(plain.as_fd(), description.header.total_len)
             .map_err(|error| refusal::io("map", &path, error))?;
         let (address, align) = (mapping.base() as usize, HEADER_PAGE_LEN as usize);
@@ -81,17 +84,12 @@ impl Region {
         let (mapping, prefault) = (Arc::new(mapping), options.prefault);
         let rendezvous = Vec::new();
         let region =
-            Self { mapping, plain, description, id, place, path, creator, prefault, rendezvous };
-        region.populate(0..region.common_len())?;
-        Ok(region)
-    }
-
-    /// Bytes before the data areas of lanes, which each take pages when they are claimed: opening a
-    /// region of hundreds of lanes takes no longer than another.
-    fn common_len(&self) -> u64 {
+            Self { mapping, plain, description, place, path, creator, prefault, rendezvous };
+        // Lanes take pages when they are claimed: opening a region of hundreds of them takes no longer.
         let is_lane = |entry: &&RingEntry| entry.ring_kind() == Some(RingKind::Lane);
-        let lanes = self.entries().iter().filter(is_lane).map(|entry| entry.data_offset);
-        lanes.min().unwrap_or(self.header().total_len)
+        let lanes = region.entries().iter().filter(is_lane).map(|entry| entry.data_offset);
+        region.populate(0..lanes.min().unwrap_or(region.header().total_len))?;
+        Ok(region)
     }
 
     /// Faults in the pages of the first `len_max` bytes of a lane's data area, where pages are not to
@@ -146,30 +144,9 @@ impl Region {
         &self.path
     }
 
-    /// Whether this process created the region.
-    pub(crate) fn is_creator(&self) -> bool {
-        self.creator
-    }
-
     /// The place of a region that has a name.
     pub(crate) fn place(&self) -> Option<&Place> {
         self.place.as_deref()
-    }
-
-    /// Makes a rendezvous for each ring that carries handles.
-    pub(super) fn meet(&mut self) -> Result<(), Error> {
-        let rendezvous = Rendezvous::of_all(self.entries());
-        self.rendezvous = rendezvous
-            .map_err(|error| self.io_error("make sockets for the handles of", error.into()))?;
-        Ok(())
-    }
-
-    /// Takes the sockets that came with the region; none are none.
-    pub(super) fn pass(&mut self, sockets: Vec<OwnedFd>) -> Result<(), Error> {
-        if !sockets.is_empty() {
-            self.rendezvous = Rendezvous::passed(&self.path, self.entries(), sockets)?;
-        }
-        Ok(())
     }
 
     /// The most handles of one message: none if the region came as a descriptor alone, without the sockets at
@@ -181,12 +158,7 @@ impl Region {
 
     /// The rendezvous of ring `ring`, or of the lanes of which that is the first.
     pub(crate) fn rendezvous(&self, ring: u32) -> Option<&Rendezvous> {
-        self.rendezvous.iter().find(|one| one.ring() == ring)
-    }
-
-    /// Copies of the sockets of each, to be passed on.
-    pub(super) fn copies_of_rendezvous(&self) -> impl Iterator<Item = io::Result<[OwnedFd; 2]>> {
-        self.rendezvous.iter().map(Rendezvous::copies)
+        self.rendezvous.iter().find(|one| one.ring == ring)
     }
 
     /// The sockets of all.
@@ -197,30 +169,28 @@ impl Region {
     /// A new description of the file, which shares no lock with any other: through `/proc`, or by
     /// the name where that is not mounted.
     pub(crate) fn reopen(&self) -> Result<OwnedFd, Error> {
-        let error = match reopen(self.plain(), self.id) {
+        let error = match reopen(self.plain(), self.file_id()) {
             Ok(file) => return Ok(file),
             Err(error) => error,
         };
         if error.kind() == io::ErrorKind::NotFound
             && let Some(place) = &self.place
         {
-            return match place.open_again(self.id)? {
-                Some(file) => Ok(file),
-                None => Err(Error::Replaced { path: self.path.clone() }),
-            };
+            let opened = place.open_again(self.file_id())?;
+            return opened.ok_or_else(|| Error::Replaced { path: self.path.clone() });
         }
         Err(refusal::io("open again", &self.path, error))
     }
 
     /// The file, which names of sockets and hellos tell from copies of it.
     pub(crate) fn file_id(&self) -> FileId {
-        self.id
+        self.plain.id()
     }
 
     /// The name at which the consumer of ring `ring` listens, or of the lanes of which that is the first,
     /// in the region's directory; `number` is the one in its slot.
     pub(crate) fn socket_name(&self, ring: u32, number: u64) -> String {
-        socket_name(self.header(), self.id, ring, number)
+        socket_name(self.header(), self.file_id(), ring, number)
     }
 
     /// Whether the plain descriptor is still open on the region's file. Ask before and after each
@@ -248,15 +218,9 @@ impl Region {
         if self.mapping.is_cut() {
             return Err(self.cut_error());
         }
-        match state_of(&self.path, state)? {
-            RegionState::Ready => {}
-            RegionState::Retired => return Err(Error::Replaced { path: self.path.clone() }),
-            RegionState::Poisoned => {
-                return Err(Error::RegionPoisoned { path: self.path.clone() });
-            }
-            RegionState::Empty | RegionState::Initializing => {
-                return Err(refusal::not_ready(&self.path, self.state()));
-            }
+        let state = state_of(&self.path, state)?;
+        if state != RegionState::Ready {
+            return Err(refusal::unusable(&self.path, state));
         }
         if !self.check_plain_is_ours() {
             return Err(refusal::io("read again", &self.path, Errno::BADF));
@@ -278,7 +242,7 @@ impl Region {
             return Err(self.cut_error());
         }
         match &self.place {
-            Some(place) => Ok(ready && place.names(self.id)?),
+            Some(place) => Ok(ready && place.names(self.file_id())?),
             None => Ok(ready),
         }
     }
@@ -329,23 +293,6 @@ impl Region {
     pub(crate) fn io_error(&self, action: &'static str, error: io::Error) -> Error {
         refusal::io(action, &self.path, error)
     }
-
-    /// Lets others join: everything written before is there for whoever sees the state.
-    pub(crate) fn publish_ready(&self) {
-        set_state(&self.mapping, RegionState::Ready); // `ready`
-    }
-}
-
-/// An error in a copy of the region's file, which has lock bytes of its own: an end that is owned here
-/// may be owned there, too.
-fn check_not_copied(file: BorrowedFd<'_>, path: &Path, header: &Header) -> Result<(), Error> {
-    let found = file_system::lasting_inode(file);
-    let found = found.map_err(|error| refusal::io("stat", path, error))?;
-    if header.is_copy_in(found) {
-        let (path, wanted) = (path.to_owned(), header.file_inode);
-        return Err(Error::Copied { path, found, wanted });
-    }
-    Ok(())
 }
 
 /// Stores the state word and wakes everybody who sleeps on it.
@@ -522,7 +469,7 @@ mod tests {
     #[test]
     fn each_ring_has_its_own_rendezvous() {
         let region = EventsRegion::anonymous(OpenOptions::new().max_handles(1)).unwrap();
-        let ring = |ring| region.shared().rendezvous(ring).map(Rendezvous::ring);
+        let ring = |ring| region.shared().rendezvous(ring).map(|one| one.ring);
         assert_eq!([0, 1, 2].map(ring), [Some(0), Some(1), None]);
     }
 

@@ -30,6 +30,7 @@ pub(crate) use self::init_lock::InitLock;
 pub(crate) use self::joined::Region;
 use self::open::Opening;
 pub(crate) use self::place::Place;
+use self::rendezvous::Rendezvous;
 use crate::error::Error;
 
 /// One file with rings in it, mapped by all processes that talk through it.
@@ -191,8 +192,11 @@ impl EventsRegion {
             return Err(Error::WrongDescriptor { path, index: 0, found, wanted });
         };
         let mut region = anonymous::join(file, &options)?;
-        region.pass(fds.collect())?;
-        if options.asked().max_handles.unwrap_or(0) > region.max_handles() {
+        let sockets: Vec<_> = fds.collect();
+        if !sockets.is_empty() {
+            region.rendezvous = Rendezvous::passed(region.path(), region.entries(), sockets)?;
+        }
+        if options.max_handles.unwrap_or(0) > region.max_handles() {
             let path = region.path().to_owned();
             let (option, wanted) = ("max_handles", "the sockets that to_fds gave beside it");
             let found = "0 in a region that came as one descriptor";
@@ -232,8 +236,12 @@ impl EventsRegion {
     /// As [`Self::to_fd`].
     pub fn to_fds(&self) -> Result<Vec<OwnedFd>, Error> {
         let mut fds = vec![self.to_fd()?];
-        for copies in self.region.copies_of_rendezvous() {
-            fds.extend(copies.map_err(|error| self.region.io_error("copy a socket of", error))?);
+        for rendezvous in &self.region.rendezvous {
+            fds.extend(
+                rendezvous
+                    .copies()
+                    .map_err(|error| self.region.io_error("copy a socket of", error))?,
+            );
         }
         Ok(fds)
     }
@@ -250,7 +258,7 @@ impl EventsRegion {
     /// Whether this value's opening created the region.
     #[must_use]
     pub fn is_creator(&self) -> bool {
-        self.region.is_creator()
+        self.region.creator
     }
 
     /// The path that the region was opened by, or `None` where it came without one.

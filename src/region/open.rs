@@ -27,8 +27,8 @@ use std::time::Duration;
 
 use tombolo_abi::RegionState;
 
-use super::create::{Unnamed, create_empty, fill_in_place, has_space};
-use super::description::{Contents, Description};
+use super::create::{create_empty, create_unnamed, fill_in_place, give_name, has_space};
+use super::description::{Description, state_in};
 use super::init_lock::{INITIALIZING, InitLock, owned_slot};
 use super::joined::Region;
 use super::options::{CreatePolicy, OpenOptions};
@@ -63,7 +63,7 @@ impl Opening {
     pub(crate) fn run(mut self) -> Result<Region, Error> {
         let opened = self.look_until_done();
         if let (Err(_), Some(id)) = (&opened, self.begun) {
-            let _ = replace::remove_empty(self.request.place(), id); // an empty file is the next opener's to fill
+            let _ = replace::remove_empty(&self.request.place, id); // an empty file is the next opener's to fill
         }
         opened
     }
@@ -76,10 +76,10 @@ impl Opening {
                 return Ok(region);
             }
             let waited = self.request.age();
-            if waited >= self.request.patience() {
+            if waited >= self.request.options.patience() {
                 return Err(refusal::not_ready(self.request.path(), self.state_seen));
             }
-            thread::sleep(pause.min(self.request.patience() - waited));
+            thread::sleep(pause.min(self.request.options.patience() - waited));
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -89,19 +89,14 @@ impl Opening {
         let Some(candidate) = self.request.find()? else {
             return self.create();
         };
-        let contents = Contents::of(candidate.file.as_fd(), self.request.path())?;
-        self.state_seen = contents.state();
-        match contents {
-            Contents::Nothing
-            | Contents::Region(RegionState::Empty | RegionState::Initializing) => {
-                self.initialize(candidate)
-            }
-            Contents::Region(RegionState::Ready) => self.join_or_replace(candidate),
-            Contents::Region(RegionState::Retired) if self.request.may_create() => {
-                self.replace(&candidate)
-            }
-            Contents::Region(RegionState::Retired) => Ok(None),
-            Contents::Region(RegionState::Poisoned) => {
+        let state = state_in(candidate.file.as_fd(), self.request.path())?;
+        self.state_seen = state as u32;
+        match state {
+            RegionState::Empty | RegionState::Initializing => self.initialize(candidate),
+            RegionState::Ready => self.join_or_replace(candidate),
+            RegionState::Retired if self.request.may_create() => self.replace(&candidate),
+            RegionState::Retired => Ok(None),
+            RegionState::Poisoned => {
                 Err(Error::RegionPoisoned { path: self.request.path().to_owned() })
             }
         }
@@ -111,12 +106,12 @@ impl Opening {
         if !self.request.may_create() {
             return Err(Error::NotFound { path: self.request.path().to_owned() });
         }
-        check_file_system(self.request.path(), self.request.place().dir(), self.request.options())?;
+        check_file_system(self.request.path(), self.request.place.dir(), &self.request.options)?;
         if !has_space(&self.request, 2, None)? {
             return self.begin_in_place();
         }
-        let made = match Unnamed::new(&self.request) {
-            Ok(Some(unnamed)) => unnamed.publish(self.request.place()),
+        let made = match create_unnamed(&self.request) {
+            Ok(Some(region)) => give_name(region, &self.request.place),
             Ok(None) => return self.begin_in_place(),
             Err(error) => Err(error),
         };
@@ -125,7 +120,7 @@ impl Opening {
             Err(Error::NoSpace { .. }) => self.begin_in_place(),
             Err(Error::Io { .. }) if !has_proc() => self.begin_in_place(),
             // One of many creators at once has won: join it.
-            Err(error) if is_out_of_memory(&error) && self.request.place().stat()?.is_some() => {
+            Err(error) if is_out_of_memory(&error) && self.request.place.stat()?.is_some() => {
                 Ok(None)
             }
             made => made,
@@ -135,7 +130,7 @@ impl Opening {
     /// Makes an empty file with the name, and fills it if no other opener is faster.
     fn begin_in_place(&mut self) -> Result<Option<Region>, Error> {
         test_point!("in-place.before-file");
-        match create_empty(self.request.place()) {
+        match create_empty(&self.request.place) {
             Err(Error::NoSpace { .. }) if self.request.may_space_come() => return Ok(None),
             made => self.begun = made?.or(self.begun),
         }
@@ -149,71 +144,49 @@ impl Opening {
     }
 
     fn initialize(&self, candidate: Candidate) -> Result<Option<Region>, Error> {
-        if !self.request.may_create() {
+        let request = &self.request;
+        if !request.may_create() {
             return Ok(None);
         }
         // Not tried in vain: that would take the space away from others for moments.
-        if !has_space(&self.request, 1, Some(candidate.file.as_fd()))? {
-            return if self.request.may_space_come() {
-                Ok(None)
-            } else {
-                Err(self.request.no_space())
-            };
+        if !has_space(request, 1, Some(candidate.file.as_fd()))? {
+            return if request.may_space_come() { Ok(None) } else { Err(request.no_space()) };
         }
-        let Some(_lock) = InitLock::try_new(self.request.place(), candidate.id, INITIALIZING)?
-        else {
+        let Some(_lock) = InitLock::try_new(&request.place, candidate.id, INITIALIZING)? else {
             return Ok(None);
         };
         test_point!("in-place.locked");
         // Judge again: the creator may have finished since the last look.
-        let Some(candidate) = self.request.find()?.filter(|now| now.id == candidate.id) else {
+        let Some(candidate) = request.find()?.filter(|now| now.id == candidate.id) else {
             return Ok(None);
         };
-        match Contents::of(candidate.file.as_fd(), self.request.path())? {
-            Contents::Nothing
-            | Contents::Region(RegionState::Empty | RegionState::Initializing) => {}
-            Contents::Region(_) => return Ok(None),
+        let state = state_in(candidate.file.as_fd(), request.path())?;
+        if !matches!(state, RegionState::Empty | RegionState::Initializing) {
+            return Ok(None);
         }
-        match fill_in_place(&self.request, candidate) {
-            Err(Error::NoSpace { .. }) if self.request.may_space_come() => Ok(None),
+        match fill_in_place(request, candidate) {
+            Err(Error::NoSpace { .. }) if request.may_space_come() => Ok(None),
             filled => filled.map(Some),
         }
     }
 
     fn join_or_replace(&mut self, candidate: Candidate) -> Result<Option<Region>, Error> {
-        let description = Description::read(candidate.file.as_fd(), self.request.path())?;
-        let orphaned = self.is_orphaned(&description, &candidate)?;
-        if self.request.policy() == CreatePolicy::CreateNew
-            || (orphaned && self.request.may_create())
+        let request = &mut self.request;
+        let (file, path) = (candidate.file.as_fd(), request.path());
+        let found = Description::read(file, path)?;
+        let is_owned = || Ok(owned_slot(file, candidate.id, path)?.is_some());
+        if request.options.policy == CreatePolicy::CreateNew
+            || found.is_of_earlier_boot(file, path, is_owned)?
         {
+            if !request.may_create() {
+                return Err(Error::NotFound { path: path.to_owned() });
+            }
             // Also if another replacer is faster and, when this one looks again, has taken the old name away
             // and not given the new one yet.
-            self.request.succeed(description.header.generation);
+            request.succeed(found.header.generation);
             return self.replace(&candidate);
         }
-        if orphaned {
-            return Err(Error::NotFound { path: self.request.path().to_owned() });
-        }
-        self.join(candidate)
-    }
-
-    /// Whether the region is one of an earlier boot.
-    fn is_orphaned(&self, found: &Description, candidate: &Candidate) -> Result<bool, Error> {
-        if self.request.policy() == CreatePolicy::CreateNew {
-            return Ok(false); // replaced whatever it is
-        }
-        let file = candidate.file.as_fd();
-        let is_owned = || Ok(owned_slot(file, candidate.id, self.request.path())?.is_some());
-        found.is_of_earlier_boot(file, self.request.path(), is_owned)
-    }
-
-    fn join(&self, candidate: Candidate) -> Result<Option<Region>, Error> {
-        let region = Region::map(
-            candidate.file,
-            candidate.id,
-            self.request.origin(),
-            self.request.options(),
-        )?;
+        let region = Region::map(candidate.file, request.origin(), &request.options)?;
         crash_point!("join.after-map");
         // Replaced while it was being mapped: start over.
         Ok((region.state() == RegionState::Ready as u32).then_some(region))
@@ -223,7 +196,7 @@ impl Opening {
         match replace::replace(&mut self.request, candidate)? {
             Outcome::Replaced(region) => Ok(Some(*region)),
             Outcome::StartOver => Ok(None),
-            Outcome::InUse { pid } if self.request.policy() == CreatePolicy::CreateNew => {
+            Outcome::InUse { pid } if self.request.options.policy == CreatePolicy::CreateNew => {
                 Err(Error::InUse { path: self.request.path().to_owned(), pid })
             }
             Outcome::InUse { .. } => Ok(None), // somebody came to life: the next look joins

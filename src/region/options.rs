@@ -135,36 +135,22 @@ impl MpscOrder {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct OpenOptions {
-    spsc_capacity: Option<u64>,
-    mpsc_capacity: Option<u64>,
-    max_message: Option<u32>,
-    max_handles: Option<u16>,
-    producers: Option<u16>,
-    order: Option<MpscOrder>,
-    max_total_len: Option<u64>,
-    required_caps: u64,
+    // What a joiner asks of a region: at least this, at most this length, exactly this order. `None` if it takes
+    // what there is.
+    pub(super) spsc_capacity: Option<u64>,
+    pub(super) mpsc_capacity: Option<u64>,
+    pub(super) max_message: Option<u32>,
+    pub(super) max_handles: Option<u16>,
+    pub(super) producers: Option<u16>,
+    pub(super) order: Option<MpscOrder>,
+    pub(super) max_total_len: Option<u64>,
+    pub(super) required_caps: u64,
     pub(crate) policy: CreatePolicy,
     mode: Option<u32>,
     pub(crate) owner: OwnerPolicy,
     join_timeout: Option<Duration>,
     pub(crate) prefault: Prefault,
     pub(crate) file_system: FileSystemPolicy,
-}
-
-/// What a joiner asks of a region; `None` if it takes what there is. At least this, unless it says
-/// otherwise.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
-    /// At most this.
-    pub(crate) total_len_max: Option<u64>,
-    pub(crate) spsc_capacity: Option<u64>,
-    pub(crate) mpsc_capacity: Option<u64>,
-    pub(crate) max_message: Option<u32>,
-    pub(crate) max_handles: Option<u16>,
-    pub(crate) producers: Option<u16>,
-    /// Exactly this.
-    pub(crate) order: Option<MpscOrder>,
-    pub(crate) required_caps: u64,
 }
 
 impl OpenOptions {
@@ -175,24 +161,21 @@ impl OpenOptions {
     }
 
     /// Bytes of the SPSC ring's data area: a power of two from 4096 to 2^40. Default 1 MiB.
-    pub fn spsc_capacity(mut self, bytes: u64) -> Self {
-        self.spsc_capacity = Some(bytes);
-        self
+    pub fn spsc_capacity(self, bytes: u64) -> Self {
+        Self { spsc_capacity: Some(bytes), ..self }
     }
 
     /// Bytes of the MPSC ring's data area: a power of two from 4096 to 2^40. Default 1 MiB. With
     /// [`MpscOrder::PerProducer`], of each lane's data area, by default 256 KiB.
-    pub fn mpsc_capacity(mut self, bytes: u64) -> Self {
-        self.mpsc_capacity = Some(bytes);
-        self
+    pub fn mpsc_capacity(self, bytes: u64) -> Self {
+        Self { mpsc_capacity: Some(bytes), ..self }
     }
 
     /// The longest message in bytes, at most 2^28 - 8. With its header it takes at most a quarter
     /// of each ring, so that it always finds room in the end. Default 65536, or what fits: 65520 with
     /// lanes of 256 KiB.
-    pub fn max_message(mut self, bytes: u32) -> Self {
-        self.max_message = Some(bytes);
-        self
+    pub fn max_message(self, bytes: u32) -> Self {
+        Self { max_message: Some(bytes), ..self }
     }
 
     /// The most handles of one message, at most 64. Default 0: messages carry bytes only.
@@ -203,17 +186,15 @@ impl OpenOptions {
     /// [`EventsRegion::to_fds`](crate::EventsRegion::to_fds). Connections are taken from who may use the
     /// region by the user that the kernel names: this one, the file's owner, root, and where the file's mode
     /// lets them write, its group or all.
-    pub fn max_handles(mut self, count: u16) -> Self {
-        self.max_handles = Some(count);
-        self
+    pub fn max_handles(self, count: u16) -> Self {
+        Self { max_handles: Some(count), ..self }
     }
 
     /// Processes that may send on the MPSC ring at the same time, 1 to 8189. Default 64. With
     /// [`MpscOrder::PerProducer`] the number of lanes, 1 to 512: each takes its capacity of the file,
     /// and a clone of a producer takes one too.
-    pub fn producers(mut self, count: u16) -> Self {
-        self.producers = Some(count);
-        self
+    pub fn producers(self, count: u16) -> Self {
+        Self { producers: Some(count), ..self }
     }
 
     /// In which order the messages of many producers come out. Default: [`MpscOrder::Total`].
@@ -233,9 +214,8 @@ impl OpenOptions {
     /// assert_eq!(got, [b"one", b"two"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn mpsc_order(mut self, order: MpscOrder) -> Self {
-        self.order = Some(order);
-        self
+    pub fn mpsc_order(self, order: MpscOrder) -> Self {
+        Self { order: Some(order), ..self }
     }
 
     /// The longest region in bytes that is joined or made. Default: no limit but the layout's, 2^46.
@@ -252,68 +232,47 @@ impl OpenOptions {
     /// assert!(joined.is_err_and(|error| error.to_string().contains("total_len")));
     /// # Ok::<(), tombolo::Error>(())
     /// ```
-    pub fn max_total_len(mut self, bytes: u64) -> Self {
-        self.max_total_len = Some(bytes);
-        self
+    pub fn max_total_len(self, bytes: u64) -> Self {
+        Self { max_total_len: Some(bytes), ..self }
     }
 
     /// Capability bits that the region must have, as in the layout's `caps_required`. A creator
     /// sets them.
-    pub fn require(mut self, capabilities: u64) -> Self {
-        self.required_caps |= capabilities;
-        self
+    pub fn require(self, capabilities: u64) -> Self {
+        Self { required_caps: self.required_caps | capabilities, ..self }
     }
 
     /// Whether to create, to join, or either. Default: either.
-    pub fn policy(mut self, policy: CreatePolicy) -> Self {
-        self.policy = policy;
-        self
+    pub fn policy(self, policy: CreatePolicy) -> Self {
+        Self { policy, ..self }
     }
 
     /// Mode bits of a new file, whatever the umask; at least 0600. An existing file that the group
     /// or others may write to is refused unless these bits, or [`Self::owner`], allow it.
     /// Default 0600.
-    pub fn mode(mut self, bits: u32) -> Self {
-        self.mode = Some(bits);
-        self
+    pub fn mode(self, bits: u32) -> Self {
+        Self { mode: Some(bits), ..self }
     }
 
     /// Who may own an existing file. Default: the same user only.
-    pub fn owner(mut self, owner: OwnerPolicy) -> Self {
-        self.owner = owner;
-        self
+    pub fn owner(self, owner: OwnerPolicy) -> Self {
+        Self { owner, ..self }
     }
 
     /// How long to wait for another process that is creating or replacing the region. One that
     /// died is not waited for. Default 5 seconds.
-    pub fn join_timeout(mut self, timeout: Duration) -> Self {
-        self.join_timeout = Some(timeout);
-        self
+    pub fn join_timeout(self, timeout: Duration) -> Self {
+        Self { join_timeout: Some(timeout), ..self }
     }
 
     /// When pages are faulted in. Default: at open.
-    pub fn prefault(mut self, prefault: Prefault) -> Self {
-        self.prefault = prefault;
-        self
+    pub fn prefault(self, prefault: Prefault) -> Self {
+        Self { prefault, ..self }
     }
 
     /// Which file systems are allowed. Default: those known to work.
-    pub fn file_system(mut self, file_system: FileSystemPolicy) -> Self {
-        self.file_system = file_system;
-        self
-    }
-
-    pub(crate) fn asked(&self) -> Asked {
-        Asked {
-            total_len_max: self.max_total_len,
-            spsc_capacity: self.spsc_capacity,
-            mpsc_capacity: self.mpsc_capacity,
-            max_message: self.max_message,
-            max_handles: self.max_handles,
-            producers: self.producers,
-            order: self.order,
-            required_caps: self.required_caps,
-        }
+    pub fn file_system(self, file_system: FileSystemPolicy) -> Self {
+        Self { file_system, ..self }
     }
 
     /// Whether a region of `total_len` bytes may be made.
@@ -390,9 +349,18 @@ impl OpenOptions {
         if self.policy == CreatePolicy::OpenExisting {
             return Ok(());
         }
-        check_capacity("spsc_capacity", self.new_spsc_capacity())?;
-        check_capacity("mpsc_capacity", self.new_mpsc_capacity())?;
-        self.check_max_message()?;
+        for (option, found) in [
+            ("spsc_capacity", self.new_spsc_capacity()),
+            ("mpsc_capacity", self.new_mpsc_capacity()),
+        ] {
+            let legal = found.is_power_of_two() && (CAPACITY_MIN..=CAPACITY_MAX).contains(&found);
+            refuse_unless(legal, option, found, "a power of two from 4096 to 2^40")?;
+        }
+        let message = self.new_max_message();
+        refuse_unless(message <= MESSAGE_LEN_MAX, "max_message", message, "at most 268435448")?;
+        let wanted = "at most a quarter of the smaller ring less 16 bytes";
+        let fits = u64::from(message) <= self.message_len_max();
+        refuse_unless(fits, "max_message", message, wanted)?;
         let (producers_max, wanted) = match self.new_order() {
             MpscOrder::Total => (SLOT_COUNT_MAX as u16 - 3, "1 to 8189"),
             MpscOrder::PerProducer => (LANE_COUNT_MAX, "1 to 512 with an order per producer"),
@@ -404,36 +372,15 @@ impl OpenOptions {
         let mode = self.new_mode();
         let mode_is_legal = mode & !0o777 == 0 && mode & 0o600 == 0o600;
         refuse_unless(mode_is_legal, "mode", mode, "permission bits with at least 0600")?;
-        self.check_required_caps()
+        let caps = self.required_caps;
+        let can_set = caps & !(caps::EXT | caps::HANDLES | caps::LANES) == 0;
+        let wanted = "of EXT (1), HANDLES (2) and LANES (16), to create a region";
+        refuse_unless(can_set, "require", caps, wanted)?;
+        let has_lanes = caps & caps::LANES == 0 || self.new_order() == MpscOrder::PerProducer;
+        refuse_unless(has_lanes, "require", caps, "an order per producer beside LANES (16)")?;
+        let has_handles = caps & caps::HANDLES == 0 || handles > 0;
+        refuse_unless(has_handles, "require", caps, "max_handles above 0 beside HANDLES (2)")
     }
-
-    fn check_max_message(&self) -> Result<(), Error> {
-        let found = self.new_max_message();
-        refuse_unless(found <= MESSAGE_LEN_MAX, "max_message", found, "at most 268435448")?;
-        let fits = u64::from(found) <= self.message_len_max();
-        let wanted = "at most a quarter of the smaller ring less 16 bytes";
-        refuse_unless(fits, "max_message", found, wanted)
-    }
-
-    fn check_required_caps(&self) -> Result<(), Error> {
-        let found = self.required_caps;
-        let can_set = found & !(caps::EXT | caps::HANDLES | caps::LANES) == 0;
-        refuse_unless(
-            can_set,
-            "require",
-            found,
-            "of EXT (1), HANDLES (2) and LANES (16), to create a region",
-        )?;
-        let has_lanes = found & caps::LANES == 0 || self.new_order() == MpscOrder::PerProducer;
-        refuse_unless(has_lanes, "require", found, "an order per producer beside LANES (16)")?;
-        let has_handles = found & caps::HANDLES == 0 || self.new_max_handles() > 0;
-        refuse_unless(has_handles, "require", found, "max_handles above 0 beside HANDLES (2)")
-    }
-}
-
-fn check_capacity(option: &'static str, found: u64) -> Result<(), Error> {
-    let legal = found.is_power_of_two() && (CAPACITY_MIN..=CAPACITY_MAX).contains(&found);
-    refuse_unless(legal, option, found, "a power of two from 4096 to 2^40")
 }
 
 fn refuse_unless(

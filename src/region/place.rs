@@ -207,6 +207,11 @@ fn check_file(path: &Path, stat: &Stat, options: &OpenOptions) -> Result<(), Err
             return Err(Error::WrongFileType { path: path.to_owned(), found });
         }
     }
+    check_access(path, stat, options)
+}
+
+/// Whether the options allow who can reach and write the file that `stat` describes.
+pub(crate) fn check_access(path: &Path, stat: &Stat, options: &OpenOptions) -> Result<(), Error> {
     if stat.st_nlink > 1 {
         let reason = "it has more than one name (hard links); remove the others";
         return Err(refusal::unsafe_path(path, reason));

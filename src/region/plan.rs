@@ -7,32 +7,6 @@ use tombolo_abi::{
 
 use super::options::{MpscOrder, OpenOptions};
 
-/// A ring that is to be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RingPlan {
-    pub(crate) kind: RingKind,
-    pub(crate) capacity: u64,
-    pub(crate) max_message: u32,
-    pub(crate) max_handles: u16,
-    /// Records start at multiples of `1 << align_shift` bytes.
-    pub(crate) align_shift: u8,
-    /// Slots for producers.
-    pub(crate) producers: u16,
-    /// Which lane it is. All but lane 0 have the consumer's slot of the ring before.
-    pub(crate) lane: u16,
-}
-
-impl RingPlan {
-    fn slot_count(&self) -> u32 {
-        u32::from(self.consumers()) + u32::from(self.producers)
-    }
-
-    /// Slots that a consumer of its own takes.
-    fn consumers(&self) -> u16 {
-        u16::from(self.lane == 0)
-    }
-}
-
 /// Where everything of a new region lies. The header lacks what tells one region from another.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -44,45 +18,31 @@ impl Plan {
     /// The region that `open` makes: ring 0 SPSC, ring 1 MPSC, or lanes from ring 1 on. The options
     /// have been checked.
     pub(crate) fn of_options(options: &OpenOptions, page_len: u32) -> Self {
-        let (max_message, max_handles) = (options.new_max_message(), options.new_max_handles());
-        let spsc = RingPlan {
-            kind: RingKind::Spsc,
-            capacity: options.new_spsc_capacity(),
-            max_message,
-            max_handles,
-            align_shift: 3,
-            producers: 1,
-            lane: 0,
-        };
-        let capacity = options.new_mpsc_capacity();
-        let lane = |lane| RingPlan { kind: RingKind::Lane, capacity, lane, ..spsc };
-        let mpsc =
-            RingPlan { kind: RingKind::Mpsc, capacity, producers: options.new_producers(), ..spsc };
-        let mut rings = vec![spsc];
-        match options.new_order() {
-            MpscOrder::Total => rings.push(mpsc),
-            MpscOrder::PerProducer => rings.extend((0..options.new_producers()).map(lane)),
-        }
-        Self::of_rings(&rings, options.new_caps(), page_len)
-    }
-
-    /// A region with these rings: each takes the next free slots, the consumer's first.
-    pub(crate) fn of_rings(rings: &[RingPlan], caps_required: u64, page_len: u32) -> Self {
-        let slot_count = rings.iter().map(RingPlan::slot_count).sum::<u32>();
+        let mut entries = rings(options);
+        let has_rx_slot = |ring: &RingEntry| ring.lane_index == 0; // lanes share the first one's
+        let slots = |ring| u32::from(has_rx_slot(ring)) + u32::from(ring.tx_slot_count);
+        let slot_count = entries.iter().map(slots).sum::<u32>();
         let directory_offset = HEADER_PAGE_LEN + u64::from(slot_count) * u64::from(SLOT_LEN);
-        let directory_end = directory_offset + rings.len() as u64 * u64::from(ENTRY_LEN);
-        let control_offset = directory_end.next_multiple_of(ISOLATION_LEN.into());
-        let control_end = control_offset + rings.len() as u64 * u64::from(CONTROL_LEN);
-        let data_offset = control_end.next_multiple_of(page_len.into());
-        let entries = lay_out(rings, control_offset, data_offset, page_len);
-        let last = entries.last().map(|entry| entry.data_offset + entry.capacity);
-        let total_len = last.unwrap_or(data_offset).next_multiple_of(page_len.into());
-        let ring_count = rings.len() as u32;
+        let directory_end = directory_offset + entries.len() as u64 * u64::from(ENTRY_LEN);
+        let mut control_offset = directory_end.next_multiple_of(ISOLATION_LEN.into());
+        let control_end = control_offset + entries.len() as u64 * u64::from(CONTROL_LEN);
+        let mut data_offset = control_end.next_multiple_of(page_len.into());
+        let (mut slot, mut rx_slot) = (0, 0);
+        for ring in &mut entries {
+            if has_rx_slot(ring) {
+                (rx_slot, slot) = (slot, slot + 1);
+            }
+            (ring.rx_slot, ring.tx_slot_first) = (rx_slot, slot);
+            (ring.control_offset, ring.data_offset) = (control_offset, data_offset);
+            slot = ring.tx_slots().end;
+            control_offset += u64::from(CONTROL_LEN);
+            data_offset = (data_offset + ring.capacity).next_multiple_of(page_len.into());
+        }
         let mut header = constant_header();
-        header.total_len = total_len;
-        header.caps_required = caps_required;
+        header.total_len = data_offset; // behind the last ring
+        header.caps_required = options.new_caps();
         header.page_len = page_len;
-        header.ring_count = ring_count;
+        header.ring_count = entries.len() as u32;
         header.slot_count = slot_count;
         header.directory_offset = directory_offset;
         header.slot_offset = HEADER_PAGE_LEN;
@@ -105,50 +65,33 @@ impl Plan {
     }
 }
 
-fn lay_out(
-    rings: &[RingPlan],
-    control_offset: u64,
-    data_offset: u64,
-    page_len: u32,
-) -> Vec<RingEntry> {
-    let (mut control_offset, mut data_offset) = (control_offset, data_offset);
-    let (mut slot, mut rx_slot) = (0, 0);
-    let mut entries = Vec::with_capacity(rings.len());
-    for ring in rings {
-        if ring.lane == 0 {
-            rx_slot = slot;
+/// The rings of the region, without where they lie and which slots they have.
+fn rings(options: &OpenOptions) -> Vec<RingEntry> {
+    let mut ring: RingEntry = bytemuck::Zeroable::zeroed();
+    ring.kind = RingKind::Spsc as u32;
+    ring.capacity = options.new_spsc_capacity();
+    ring.max_message = options.new_max_message();
+    ring.max_handles = options.new_max_handles();
+    ring.align_shift = 3;
+    ring.tx_slot_count = 1;
+    (ring.peer_ring, ring.group) = (NO_RING, NO_GROUP);
+    let mut rings = vec![ring];
+    ring.capacity = options.new_mpsc_capacity();
+    match options.new_order() {
+        MpscOrder::Total => {
+            (ring.kind, ring.tx_slot_count) = (RingKind::Mpsc as u32, options.new_producers());
+            rings.push(ring);
         }
-        let slots = (rx_slot, slot + ring.consumers());
-        let entry = entry(ring, control_offset, data_offset, slots);
-        control_offset += u64::from(CONTROL_LEN);
-        data_offset = (data_offset + ring.capacity).next_multiple_of(page_len.into());
-        slot = entry.tx_slots().end;
-        entries.push(entry);
+        MpscOrder::PerProducer => {
+            (ring.kind, ring.group) = (RingKind::Lane as u32, 0);
+            let lanes = (0..options.new_producers()).map(|lane_index| {
+                ring.lane_index = lane_index;
+                ring
+            });
+            rings.extend(lanes);
+        }
     }
-    entries
-}
-
-fn entry(
-    ring: &RingPlan,
-    control_offset: u64,
-    data_offset: u64,
-    (rx_slot, tx_slot_first): (u16, u16),
-) -> RingEntry {
-    let mut entry: RingEntry = bytemuck::Zeroable::zeroed();
-    entry.kind = ring.kind as u32;
-    entry.control_offset = control_offset;
-    entry.data_offset = data_offset;
-    entry.capacity = ring.capacity;
-    entry.max_message = ring.max_message;
-    entry.align_shift = ring.align_shift;
-    entry.max_handles = ring.max_handles;
-    entry.peer_ring = NO_RING;
-    entry.rx_slot = rx_slot;
-    entry.tx_slot_first = tx_slot_first;
-    entry.tx_slot_count = ring.producers;
-    entry.group = if ring.kind == RingKind::Lane { 0 } else { NO_GROUP };
-    entry.lane_index = ring.lane;
-    entry
+    rings
 }
 
 /// What all headers of v1 have in common; zero elsewhere.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
-use tombolo_abi::LayoutError;
+use tombolo_abi::{LayoutError, RegionState};
 
 use crate::error::Error;
 
@@ -17,6 +17,15 @@ pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>
 /// Nobody finished the region, which was found in `state`, while there was time.
 pub(crate) fn not_ready(path: &Path, state: u32) -> Error {
     Error::Layout { path: path.to_owned(), reason: LayoutError::NotReady { state } }
+}
+
+/// The region can't be used, as it is in `state` and no longer, or not yet, ready.
+pub(crate) fn unusable(path: &Path, state: RegionState) -> Error {
+    match state {
+        RegionState::Retired => Error::Replaced { path: path.to_owned() },
+        RegionState::Poisoned => Error::RegionPoisoned { path: path.to_owned() },
+        state => not_ready(path, state as u32),
+    }
 }
 
 /// The kernel refused to give a file `wanted_len` bytes.

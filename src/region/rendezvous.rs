@@ -20,7 +20,7 @@ const JUNK_MAX: u32 = 1024;
 #[derive(Debug)]
 pub(crate) struct Rendezvous {
     /// The ring, or the first of a group of lanes.
-    ring: u32,
+    pub(super) ring: u32,
     entrance: Descriptor,
     exit: Descriptor,
 }
@@ -75,11 +75,6 @@ impl Rendezvous {
     fn new(ring: u32, entrance: OwnedFd, exit: OwnedFd) -> Result<Self, Errno> {
         let (entrance, exit) = (Descriptor::shared(entrance)?, Descriptor::shared(exit)?);
         Ok(Self { ring, entrance, exit })
-    }
-
-    /// The ring, or the first of a group of lanes.
-    pub(super) fn ring(&self) -> u32 {
-        self.ring
     }
 
     /// Copies of both sockets, to be passed on.

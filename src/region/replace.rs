@@ -20,8 +20,8 @@ use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use tombolo_abi::{HEADER_PAGE_LEN, RegionState, SharedLayout, Slot};
 
-use super::create::{Unnamed, has_space};
-use super::description::{Contents, Description};
+use super::create::{create_unnamed, give_name, has_space};
+use super::description::{Description, state_in};
 use super::init_lock::{INITIALIZING, InitLock, REPLACING, owned_slot};
 use super::joined::{Region, set_state};
 use super::name::{SOCKET_SUFFIX, socket_name_start};
@@ -51,18 +51,18 @@ pub(crate) enum Outcome {
 pub(crate) fn replace(request: &mut Request, old: &Candidate) -> Result<Outcome, Error> {
     // Before the lock, which those who try to attach hold again and again while they wait for an end.
     if let Some(in_use) = owner(request, old)?
-        && request.place().names(old.id)?
+        && request.place.names(old.id)?
     {
         return Ok(in_use);
     }
     // Attaching holds the init byte shared, so under this lock nobody is on the way in.
-    let Some(_lock) = InitLock::try_new(request.place(), old.id, REPLACING)? else {
+    let Some(_lock) = InitLock::try_new(&request.place, old.id, REPLACING)? else {
         return Ok(Outcome::StartOver);
     };
     crash_point!("replace.after-lock");
-    match Contents::of(old.file.as_fd(), request.path())? {
-        Contents::Region(RegionState::Ready | RegionState::Retired) => {}
-        _ => return Ok(Outcome::StartOver),
+    let state = state_in(old.file.as_fd(), request.path())?;
+    if !matches!(state, RegionState::Ready | RegionState::Retired) {
+        return Ok(Outcome::StartOver);
     }
     if let Some(in_use) = owner(request, old)? {
         return Ok(in_use);
@@ -70,29 +70,26 @@ pub(crate) fn replace(request: &mut Request, old: &Candidate) -> Result<Outcome,
     let description = Description::read(old.file.as_fd(), request.path())?;
     request.succeed(description.header.generation);
     // Made before the old one goes, so that a lack of room leaves things as they were.
-    let new = match new_beside(request) {
+    let has_space = has_space(request, 1, None)?;
+    let new = if has_space { create_unnamed(request) } else { Err(request.no_space()) };
+    let new = match new {
         Err(Error::NoSpace { .. }) if request.may_space_come() => return Ok(Outcome::StartOver),
         new => new?,
     };
     crash_point!("replace.after-new-file");
     retire(request, old, description.header.generation.wrapping_add(1))?;
     crash_point!("replace.after-retire");
-    remove_sockets(request.place(), &description, old.id);
-    if !remove(request.place(), old.id)? {
+    remove_sockets(&request.place, &description, old.id);
+    if !remove(&request.place, old.id)? {
         return Ok(Outcome::StartOver);
     }
     crash_point!("replace.after-unlink");
-    sweep(request.place());
+    sweep(&request.place);
     // Where there are no files without a name, the next look creates in place.
     let Some(new) = new else { return Ok(Outcome::StartOver) };
-    let named = new.publish(request.place())?;
+    let named = give_name(new, &request.place)?;
     crash_point!("replace.after-linkat");
     Ok(named.map_or(Outcome::StartOver, |region| Outcome::Replaced(Box::new(region))))
-}
-
-/// A new region, beside the old one.
-fn new_beside(request: &Request) -> Result<Option<Unnamed>, Error> {
-    if has_space(request, 1, None)? { Unnamed::new(request) } else { Err(request.no_space()) }
 }
 
 /// What to say if an endpoint of the old region has an owner.
@@ -175,15 +172,14 @@ fn sweep_one(place: &Place, name: &OsStr) -> Result<(), Error> {
     let dir = dir.map_err(|error| refusal::io("open", place.path(), error))?;
     let left = Place::in_dir(dir, name, &place.path().with_file_name(name))?;
     let Some(candidate) = left.open(&OpenOptions::new())? else { return Ok(()) };
-    let Some(_lock) = InitLock::try_new(&left, candidate.id, REPLACING)? else { return Ok(()) };
-    match Contents::of(candidate.file.as_fd(), left.path())? {
-        Contents::Nothing => {}
-        Contents::Region(RegionState::Retired) => {
-            if owned_slot(candidate.file.as_fd(), candidate.id, left.path())?.is_some() {
-                return Ok(());
-            }
-        }
-        Contents::Region(_) => return Ok(()),
+    let Some(lock) = InitLock::try_new(&left, candidate.id, REPLACING)? else { return Ok(()) };
+    let (file, path) = (candidate.file.as_fd(), left.path());
+    let is_unused = match state_in(file, path)? {
+        RegionState::Retired => owned_slot(file, candidate.id, path)?.is_none(),
+        _ => lock.is_of_empty_file(),
+    };
+    if !is_unused {
+        return Ok(());
     }
     unlinkat(left.dir(), left.file_name(), AtFlags::empty())
         .map_err(|error| refusal::io("remove", left.path(), error))

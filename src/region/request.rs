@@ -20,8 +20,8 @@ const SPACE_PATIENCE: Duration = Duration::from_millis(800);
 /// The region that is asked for.
 #[derive(Debug)]
 pub(crate) struct Request {
-    place: Arc<Place>,
-    options: OpenOptions,
+    pub(super) place: Arc<Place>,
+    pub(super) options: OpenOptions,
     started: Instant,
     /// The generation of the region that would be made.
     generation: u64,
@@ -33,20 +33,8 @@ impl Request {
         Self { place: Arc::new(place), options, started: Instant::now(), generation: 1 }
     }
 
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
-    }
-
     pub(crate) fn path(&self) -> &Path {
         self.place.path()
-    }
-
-    pub(crate) fn options(&self) -> &OpenOptions {
-        &self.options
-    }
-
-    pub(crate) fn policy(&self) -> CreatePolicy {
-        self.options.policy
     }
 
     pub(crate) fn may_create(&self) -> bool {
@@ -61,11 +49,6 @@ impl Request {
     /// How long it has been under way.
     pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// How long it may be under way.
-    pub(crate) fn patience(&self) -> Duration {
-        self.options.patience()
     }
 
     /// Where a region found for this request comes from.
@@ -97,7 +80,7 @@ impl Request {
     /// Whether to look again if there is no space: what other openers have made and not published goes away
     /// within moments.
     pub(crate) fn may_space_come(&self) -> bool {
-        self.age() < SPACE_PATIENCE.min(self.patience())
+        self.age() < SPACE_PATIENCE.min(self.options.patience())
     }
 }
 
