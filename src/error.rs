@@ -71,7 +71,7 @@ pub enum Error {
          dot, or open it by path"
     )]
     InvalidName {
-        /// The name given, cut to 256 bytes.
+        /// The name given, cut to 128 characters.
         name: String,
         /// What it breaks.
         reason: &'static str,
@@ -384,9 +384,11 @@ pub enum Error {
         reason: &'static str,
     },
     /// *Fix the call*: too many receivers to wait for at once, or none.
-    #[error("{found} receivers cannot be waited for at once; wait for 1 to {limit}")]
+    #[error(
+        "{found} receivers and interrupters cannot be waited for at once; wait for 1 to {limit}"
+    )]
     WaitCount {
-        /// Receivers given.
+        /// Receivers given; one that has an interrupter counts twice.
         found: usize,
         /// The most that the kernel waits for at once.
         limit: usize,
