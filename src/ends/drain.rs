@@ -8,7 +8,7 @@ use tombolo_abi::RECORD_HEADER_LEN;
 use crate::carrier::Intake;
 use crate::deadline::Deadline;
 use crate::endpoint::Attached;
-use crate::ends::{LentWhile, Receiver, Receiving, RecordRef, Topology};
+use crate::ends::{BorrowedWhile, Receiver, Receiving, RecordRef, Topology};
 use crate::error::Error;
 use crate::ring::{Consumer, Front, Run, Wakes};
 
@@ -124,13 +124,13 @@ impl<K: Topology> Receiver<K> {
             if taken > 0 {
                 continue;
             }
-            let front = match self.front_carefully() {
+            let front = match self.front_slow() {
                 Ok(Some(front)) => front,
                 Ok(None) => break,
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break, // told by the next call
             };
-            let mut record = self.lend(front)?.held(); // a panic of `take` leaves it
+            let mut record = self.borrow(front)?.held(); // a panic of `take` leaves it
             if take(&record).leaves() {
                 break;
             }
@@ -158,17 +158,17 @@ impl<K: Topology> Receiver<K> {
         let limit = limit.min(bell.records_left().min(RUN_MAX) as usize) as u64;
         let rules = end.ring.rules;
         let len_max = RUN_BYTES.min(end.ring.freed_step());
-        let mut lent = Lent { end, run: consumer.run(), consumer, wakes };
-        while lent.run.count() < limit && lent.run.len() < len_max && lent.is_ours() {
-            let Some((front, len)) = lent.run.front(&end.ring.memory, &rules) else { break };
-            if take(&lent.record(front, intake)).leaves() {
+        let mut borrowed = Borrowed { end, run: consumer.run(), consumer, wakes };
+        while borrowed.run.count() < limit && borrowed.run.len() < len_max && borrowed.is_ours() {
+            let Some((front, len)) = borrowed.run.front(&end.ring.memory, &rules) else { break };
+            if take(&borrowed.record(front, intake)).leaves() {
                 is_left = true;
                 break;
             }
-            lent.run.pass(&rules, RECORD_HEADER_LEN, len);
+            borrowed.run.pass(&rules, RECORD_HEADER_LEN, len);
         }
-        let count = lent.run.count();
-        drop(lent);
+        let count = borrowed.run.count();
+        drop(borrowed);
         // One that is left counts, or a lane whose message is left each time would never end its turn.
         bell.note_records(count as u32 + u32::from(is_left));
         (count as usize, is_left)
@@ -176,14 +176,14 @@ impl<K: Topology> Receiver<K> {
 }
 
 /// Messages that were taken and not freed yet. Dropping it frees them, in a panic too.
-struct Lent<'a> {
+struct Borrowed<'a> {
     end: &'a Attached,
     consumer: &'a mut Consumer,
     wakes: &'a Wakes,
     run: Run,
 }
 
-impl Lent<'_> {
+impl Borrowed<'_> {
     /// Whether this is no forked child, which doesn't have the mapping: the user's code may do anything.
     #[inline(always)]
     fn is_ours(&self) -> bool {
@@ -198,12 +198,13 @@ impl Lent<'_> {
         intake: &'b Option<Intake>,
     ) -> ManuallyDrop<RecordRef<'b>> {
         let position = self.run.head();
-        let lent = LentWhile::Calm; // it is never dropped
-        RecordRef::new(self.end, self.consumer, self.wakes, intake, (position, front), lent).held()
+        let borrowed = BorrowedWhile::Calm; // it is never dropped
+        RecordRef::new(self.end, self.consumer, self.wakes, intake, (position, front), borrowed)
+            .held()
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for Borrowed<'_> {
     /// Leaves alone what is another's by now, the mapping or the endpoint.
     #[inline(always)]
     fn drop(&mut self) {

@@ -2,7 +2,7 @@
 
 use crate::endpoint::Attached;
 use crate::error::{Error, by_pid};
-use crate::ring::{NoRoom, Refusal};
+use crate::ring::{Refusal, SpaceWanted};
 use crate::wait::GaveUp;
 
 /// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message if it was handed over,
@@ -156,7 +156,7 @@ pub enum TryRecvError {
 #[derive(Debug)]
 pub(crate) enum NotSent {
     /// No room.
-    Full(NoRoom),
+    Full(SpaceWanted),
     /// No room, and the receiver is gone.
     Disconnected,
     /// A live process holds the lock.

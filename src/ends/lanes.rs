@@ -14,17 +14,17 @@ use std::time::{Duration, Instant};
 use crate::endpoint::{Attached, map_ring, position_of};
 use crate::error::Error;
 use crate::mem::RingSpan;
-use crate::ring::doorbell::{Look, look};
+use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Attention, Consumer, Memory, Ring, Wakes};
 use crate::wait::Incoming;
 
 /// Looks in a row that find a lane empty before its bit in the summary is cleared: so many that a
 /// lane in use is not cleared and set for each message.
-const EMPTY_LOOKS: u32 = 512;
+const EMPTY_POLLS: u32 = 512;
 /// How long since the last barrier for the sake of quiet lanes, and looks between two looks at the
 /// clock.
 const BARRIER_EVERY: Duration = Duration::from_millis(1);
-const LOOKS_A_CLOCK: u32 = 32;
+const POLLS_A_CLOCK: u32 = 32;
 /// Bytes of a lane that are faulted in at its first turn. That happens within a receive, so it must be
 /// short; the pages behind them come when they are used.
 const POPULATED_MAX: u64 = 1 << 20;
@@ -44,7 +44,7 @@ pub(crate) struct Lanes {
     has_taken: bool,
     /// Whether all producers fenced for each message when that was last asked.
     all_fence: bool,
-    looks: u32,
+    polls: u32,
     last_barrier: Instant,
 }
 
@@ -56,7 +56,7 @@ struct Lane {
     /// Its index in the directory.
     index: u32,
     /// Looks in a row that found it empty, the consumer being at this position.
-    empty_looks: u32,
+    empty_polls: u32,
     empty_at: u64,
     is_populated: bool,
 }
@@ -94,7 +94,7 @@ impl Lanes {
             departures,
             has_taken: false,
             all_fence: false,
-            looks: 0,
+            polls: 0,
             last_barrier: Instant::now(),
         })
     }
@@ -146,14 +146,14 @@ impl Lanes {
         let behind = self.current + 1;
         let found = self.find(end, head, behind, self.lanes.len());
         let found = found.or_else(|| self.find(end, head, 0, behind));
-        if self.attention.has_quiet() {
-            self.settle(end);
+        if self.attention.has_draining() {
+            self.fence_draining(end);
         }
         found
     }
 
     /// Makes `lane` the current one.
-    pub(crate) fn turn_to(&mut self, lane: usize, end: &mut Attached, consumer: &mut Consumer) {
+    pub(crate) fn switch_to(&mut self, lane: usize, end: &mut Attached, consumer: &mut Consumer) {
         if lane != self.current {
             self.has_taken |= consumer.has_taken();
             self.exchange(self.current, end, consumer);
@@ -180,9 +180,9 @@ impl Lanes {
         let mut from = from;
         while let Some(lane) = self.attention.active().next(from).filter(|lane| *lane < to) {
             let (ring, head) = self.place(end, head, lane);
-            if look(ring, head) == Look::Something {
+            if poll(ring, head) == Polled::Something {
                 self.attention.note_found(lane);
-                self.lanes[lane].empty_looks = 0;
+                self.lanes[lane].empty_polls = 0;
                 return Some(lane);
             }
             self.note_empty(end, lane, head);
@@ -193,29 +193,29 @@ impl Lanes {
 
     #[inline]
     fn note_empty(&mut self, end: &Attached, lane: usize, head: u64) {
-        let Lane { empty_looks, empty_at, .. } = &mut self.lanes[lane];
+        let Lane { empty_polls, empty_at, .. } = &mut self.lanes[lane];
         if std::mem::replace(empty_at, head) != head {
-            *empty_looks = 0;
+            *empty_polls = 0;
             self.attention.note_found(lane); // and taken, while it was the current one
         }
-        *empty_looks = empty_looks.saturating_add(1);
+        *empty_polls = empty_polls.saturating_add(1);
         if self.attention.note_empty(lane) {
-            *empty_looks = 0; // it is counted anew if the summary brings it back
-        } else if *empty_looks == EMPTY_LOOKS {
+            *empty_polls = 0; // it is counted anew if the summary brings it back
+        } else if *empty_polls == EMPTY_POLLS {
             self.attention.clear(&end.ring, lane);
         }
     }
 
     /// Settles quiet lanes if that can be done now.
-    fn settle(&mut self, end: &Attached) {
-        self.looks = self.looks.wrapping_add(1);
+    fn fence_draining(&mut self, end: &Attached) {
+        self.polls = self.polls.wrapping_add(1);
         let is_time = || self.last_barrier.elapsed() >= BARRIER_EVERY;
         if self.all_fence {
-            self.attention.settle();
-        } else if self.looks.is_multiple_of(LOOKS_A_CLOCK) && is_time() {
+            self.attention.note_fenced();
+        } else if self.polls.is_multiple_of(POLLS_A_CLOCK) && is_time() {
             self.last_barrier = Instant::now();
             if end.ring.memory.barrier() {
-                self.attention.settle();
+                self.attention.note_fenced();
             }
         }
     }
@@ -227,7 +227,7 @@ impl Lanes {
         let mut lanes = std::iter::successors(active.next(0), |lane| active.next(lane + 1));
         lanes.any(|lane| {
             let (ring, head) = self.place(end, head, lane);
-            look(ring, head) == Look::Something
+            poll(ring, head) == Polled::Something
         })
     }
 
@@ -240,7 +240,7 @@ impl Lanes {
     }
 
     /// Looks at all lanes.
-    fn scan(&mut self, end: &Attached, head: u64) -> Look {
+    fn scan(&mut self, end: &Attached, head: u64) -> Polled {
         let (current, attention) = (self.current, &mut self.attention);
         attention.scan(self.lanes.iter().enumerate().map(|(lane, Lane { ring, consumer, .. })| {
             if lane == current { (&end.ring, head) } else { (ring, consumer.head()) }
@@ -250,8 +250,8 @@ impl Lanes {
 
 impl Lane {
     fn new(ring: Ring<RingSpan>, consumer: Consumer, index: u32) -> Self {
-        let (empty_looks, empty_at, is_populated) = (0, consumer.head(), false);
-        Self { ring, consumer, index, empty_looks, empty_at, is_populated }
+        let (empty_polls, empty_at, is_populated) = (0, consumer.head(), false);
+        Self { ring, consumer, index, empty_polls, empty_at, is_populated }
     }
 }
 
@@ -266,14 +266,14 @@ impl Incoming for AllLanes<'_> {
         self.lanes.next(end, self.head, all_fence).is_some()
     }
 
-    fn look_armed(&mut self, end: &Attached) -> Look {
+    fn poll_armed(&mut self, end: &Attached) -> Polled {
         self.lanes.scan(end, self.head)
     }
 
     /// Who woke us may not have come to the summary yet: then it takes a look at all lanes.
     fn is_there(&mut self, end: &Attached) -> bool {
         self.lanes.is_any_active(end, self.head)
-            || self.lanes.scan(end, self.head) == Look::Something
+            || self.lanes.scan(end, self.head) == Polled::Something
     }
 
     fn head(&self) -> u64 {
@@ -290,12 +290,12 @@ mod tests {
     use crate::{EventsRegion, OpenOptions};
 
     /// Looks at empty lanes, more often than it takes to clear their bits; no barrier is due.
-    fn look_often(rx: &mut MpscConsumer, all_fence: bool) -> bool {
+    fn poll_often(rx: &mut MpscConsumer, all_fence: bool) -> bool {
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
         let (end, head) = (&receiving.end, receiving.consumer.head());
         let lanes = receiving.lanes.as_mut().unwrap();
         lanes.last_barrier = Instant::now() + Duration::from_secs(3600);
-        for _ in 0..2 * EMPTY_LOOKS {
+        for _ in 0..2 * EMPTY_POLLS {
             assert_eq!(lanes.next(end, head, all_fence), None);
         }
         lanes.attention.active().next(0).is_some()
@@ -306,7 +306,7 @@ mod tests {
         let options = OpenOptions::new().mpsc_capacity(4096).producers(2);
         let options = options.mpsc_order(MpscOrder::PerProducer);
         let (_, mut rx) = EventsRegion::anonymous(options).unwrap().split_mpsc().unwrap();
-        assert!(look_often(&mut rx, false), "forgotten, and nobody fences");
-        assert!(!look_often(&mut rx, true), "looked at for ever");
+        assert!(poll_often(&mut rx, false), "forgotten, and nobody fences");
+        assert!(!poll_often(&mut rx, true), "looked at for ever");
     }
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::deadline::Deadline;
 use crate::endpoint::{Disconnect, Interrupter, Interrupts, Peers, Until};
 use crate::ends::{
-    LentWhile, MessagePacket, Receiving, RecordRef, RecvError, RecvTimeoutError, Topology,
+    BorrowedWhile, MessagePacket, Receiving, RecordRef, RecvError, RecvTimeoutError, Topology,
     TryRecvError,
 };
 use crate::error::Error;
 use crate::region::Region;
-use crate::ring::doorbell::{Look, look};
+use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Front, Nothing};
 use crate::wait::{SPIN_MAX, Spin, wait_for_peer};
 
@@ -102,7 +102,7 @@ impl<K: Topology> Receiver<K> {
         Ok(self.try_recv_ref()?.take()?)
     }
 
-    /// Takes the next message into `room`, waiting for it, and gives its length.
+    /// Takes the next message into `buffer`, waiting for it, and gives its length.
     ///
     /// # Errors
     /// As [`Self::recv`]; [`Error::BufferTooSmall`] with the size needed, and then the message
@@ -119,63 +119,63 @@ impl<K: Topology> Receiver<K> {
     /// let mut region = EventsRegion::anonymous(OpenOptions::new())?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
     /// tx.send(b"four")?;
-    /// let mut room = [0; 64];
-    /// assert!(rx.recv_into(&mut room[..3]).is_err());
-    /// let len = rx.recv_into(&mut room)?;
-    /// assert_eq!(&room[..len], b"four");
+    /// let mut buffer = [0; 64];
+    /// assert!(rx.recv_into(&mut buffer[..3]).is_err());
+    /// let len = rx.recv_into(&mut buffer)?;
+    /// assert_eq!(&buffer[..len], b"four");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn recv_into(&mut self, room: &mut [u8]) -> Result<usize, RecvError> {
-        if let Some(len) = self.take_soon(room) {
+    pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        if let Some(len) = self.take_spinning(buffer) {
             return Ok(len);
         }
-        Ok(self.recv_into_waiting(room, Deadline::NEVER)?)
+        Ok(self.recv_into_waiting(buffer, Deadline::NEVER)?)
     }
 
-    /// Takes the next message into `room`, waiting for it until `deadline`, and gives its length.
+    /// Takes the next message into `buffer`, waiting for it until `deadline`, and gives its length.
     ///
     /// # Errors
     /// As [`Self::recv_timeout`] and [`Self::recv_into`].
     #[inline]
     pub fn recv_into_timeout(
         &mut self,
-        room: &mut [u8],
+        buffer: &mut [u8],
         deadline: impl Into<Deadline>,
     ) -> Result<usize, RecvTimeoutError> {
-        if let Some(len) = self.take_soon(room) {
+        if let Some(len) = self.take_spinning(buffer) {
             return Ok(len);
         }
-        self.recv_into_waiting(room, deadline.into())
+        self.recv_into_waiting(buffer, deadline.into())
     }
 
     #[cold]
     fn recv_into_waiting(
         &mut self,
-        room: &mut [u8],
+        buffer: &mut [u8],
         deadline: Deadline,
     ) -> Result<usize, RecvTimeoutError> {
         let record = self.recv_ref_timeout(deadline)?;
-        record.take_into(room).map_err(RecvTimeoutError::from)
+        record.take_into(buffer).map_err(RecvTimeoutError::from)
     }
 
-    /// Takes the next message into `room` if there is one now, and gives its length.
+    /// Takes the next message into `buffer` if there is one now, and gives its length.
     ///
     /// # Errors
     /// As [`Self::try_recv`] and [`Self::recv_into`].
     #[inline]
-    pub fn try_recv_into(&mut self, room: &mut [u8]) -> Result<usize, TryRecvError> {
-        match self.take_at_once(room) {
+    pub fn try_recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, TryRecvError> {
+        match self.take_fast(buffer) {
             Ok(Some(len)) => Ok(len),
             Err(Nothing) => Err(TryRecvError::Empty),
-            Ok(None) => self.try_recv_into_carefully(room),
+            Ok(None) => self.try_recv_into_slow(buffer),
         }
     }
 
     #[cold]
-    fn try_recv_into_carefully(&mut self, room: &mut [u8]) -> Result<usize, TryRecvError> {
+    fn try_recv_into_slow(&mut self, buffer: &mut [u8]) -> Result<usize, TryRecvError> {
         let record = self.try_recv_ref()?;
-        record.take_into(room).map_err(TryRecvError::from)
+        record.take_into(buffer).map_err(TryRecvError::from)
     }
 
     /// Lends the next message in place, waiting for it. Dropping the [`RecordRef`] takes it.
@@ -208,7 +208,7 @@ impl<K: Topology> Receiver<K> {
             Ok(Some(front)) => front,
             _ => self.front_until(deadline.into())?,
         };
-        Ok(self.lend(front)?)
+        Ok(self.borrow(front)?)
     }
 
     /// Lends the next message in place if there is one now.
@@ -218,12 +218,12 @@ impl<K: Topology> Receiver<K> {
     #[inline(always)]
     pub fn try_recv_ref(&mut self) -> Result<RecordRef<'_>, TryRecvError> {
         let front = self.try_front()?;
-        Ok(self.lend(front)?)
+        Ok(self.borrow(front)?)
     }
 
     /// The next message if there is one now; of departures nothing is said.
     #[cold]
-    pub(crate) fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
+    pub(crate) fn front_slow(&mut self) -> Result<Option<Front>, Error> {
         let receiving = self.receiving_until(Deadline::PAST)?;
         receiving.end.check_usable()?;
         match receiving.front()? {
@@ -351,25 +351,25 @@ impl<K: Topology> Receiver<K> {
         if !end.is_sound() {
             return Ok(None);
         }
-        match consumer.front_at_once(&end.ring) {
+        match consumer.front_fast(&end.ring) {
             Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
             Err(Nothing) if end.has_news(peer.known()) || !end.is_whole() => Ok(None),
-            Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
+            Ok(Some(_)) if bell.is_quantum_over() => Ok(None),
             found => found,
         }
     }
 
-    /// Takes the next message into `room` if nothing stands in the way, and gives its length.
+    /// Takes the next message into `buffer` if nothing stands in the way, and gives its length.
     /// `Err` if the ring is empty and there is nothing to tell; `None` if something is to be
     /// looked into.
     #[inline(always)]
-    fn take_at_once(&mut self, room: &mut [u8]) -> Result<Option<usize>, Nothing> {
+    fn take_fast(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Nothing> {
         let Some(front) = self.front_fast()? else { return Ok(None) };
         let Some(Receiving { end, consumer, wakes, .. }) = &mut self.receiving else {
             return Ok(None);
         };
-        let Some(room) = room.get_mut(..front.payload_len()) else { return Ok(None) };
-        consumer.copy_out(&end.ring, front, room);
+        let Some(buffer) = buffer.get_mut(..front.payload_len()) else { return Ok(None) };
+        consumer.copy_out(&end.ring, front, buffer);
         if !end.is_whole() {
             return Ok(None); // zeros may have been read; nothing was freed
         }
@@ -377,22 +377,22 @@ impl<K: Topology> Receiver<K> {
         Ok(Some(front.payload_len()))
     }
 
-    /// As [`Self::take_at_once`], looking a few times if messages come that fast.
+    /// As [`Self::take_fast`], looking a few times if messages come that fast.
     #[inline(always)]
-    fn take_soon(&mut self, room: &mut [u8]) -> Option<usize> {
-        match self.take_at_once(room) {
+    fn take_spinning(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        match self.take_fast(buffer) {
             Ok(Some(len)) => Some(len),
-            _ => self.take_a_little_later(room),
+            _ => self.take_after_spin(buffer),
         }
     }
 
     #[cold]
-    fn take_a_little_later(&mut self, room: &mut [u8]) -> Option<usize> {
+    fn take_after_spin(&mut self, buffer: &mut [u8]) -> Option<usize> {
         let Receiving { end, consumer, bell, lanes, .. } = self.receiving.as_mut()?;
         if !end.is_sound() || K::MAY_HAVE_LANES && lanes.is_some() {
             return None; // the mapping may be another process's, or another lane have a message
         }
-        let is_there = || look(&end.ring, consumer.head()) == Look::Something;
+        let is_there = || poll(&end.ring, consumer.head()) == Polled::Something;
         for round in 0..bell.spin.first_looks() {
             if is_there() {
                 if round > 0 {
@@ -402,17 +402,17 @@ impl<K: Topology> Receiver<K> {
             }
             std::hint::spin_loop();
         }
-        self.take_at_once(room).ok().flatten()
+        self.take_fast(buffer).ok().flatten()
     }
 
     /// Lends `front`, which was found just now.
     #[inline(always)]
-    pub(crate) fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
-        let lent = LentWhile::now();
+    pub(crate) fn borrow(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
+        let borrowed = BorrowedWhile::now();
         match &mut self.receiving {
             Some(Receiving { end, consumer, wakes, intake, .. }) => {
                 let position = consumer.head();
-                Ok(RecordRef::new(end, consumer, wakes, intake, (position, front), lent))
+                Ok(RecordRef::new(end, consumer, wakes, intake, (position, front), borrowed))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }
@@ -450,12 +450,12 @@ impl<K: Topology> Receiver<K> {
         match self.front_fast() {
             Ok(Some(front)) => Ok(front),
             Err(Nothing) => Err(TryRecvError::Empty),
-            Ok(None) => self.try_front_carefully(),
+            Ok(None) => self.try_front_slow(),
         }
     }
 
     #[cold]
-    fn try_front_carefully(&mut self) -> Result<Front, TryRecvError> {
+    fn try_front_slow(&mut self) -> Result<Front, TryRecvError> {
         let receiving = self.receiving_until(Deadline::PAST)?;
         receiving.end.check_usable()?;
         match receiving.front()? {

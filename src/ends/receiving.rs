@@ -59,7 +59,7 @@ impl Receiving {
         let Self { end, consumer, wakes, bell, .. } = self;
         match consumer.front(&end.ring, wakes) {
             Ok(Some(front)) => {
-                if bell.look_around(end) || wakes.is_due() {
+                if bell.count_record(end) || wakes.is_due() {
                     end.settle(wakes);
                 }
                 Ok(Some(front))
@@ -74,7 +74,7 @@ impl Receiving {
         let Self { end, consumer, wakes, bell, lanes: Some(lanes), .. } = self else {
             return Ok(None); // never: asked if there are lanes
         };
-        let mut is_over = bell.look_around(end) || wakes.is_due();
+        let mut is_over = bell.count_record(end) || wakes.is_due();
         if is_over {
             end.settle_now_and_then(wakes);
         }
@@ -87,12 +87,12 @@ impl Receiving {
             if front.is_some() {
                 lanes.note_left();
             }
-            bell.begin_turn(end);
+            bell.begin_quantum(end);
             lanes.note_departures(end);
             let Some(next) = lanes.next(end, consumer.head(), bell.all_fence()) else {
                 return Ok(front);
             };
-            lanes.turn_to(next, end, consumer);
+            lanes.switch_to(next, end, consumer);
             is_over = false;
         }
         Ok(None) // a flood of padding
@@ -120,7 +120,7 @@ impl Receiving {
 
     /// What to say of an empty ring.
     pub(crate) fn empty(&mut self) -> Result<Front, TryRecvError> {
-        match self.last_look()? {
+        match self.last_poll()? {
             (Some(front), _) => Ok(front),
             (None, true) => Err(TryRecvError::Disconnected),
             (None, false) => Err(TryRecvError::Empty),
@@ -130,15 +130,15 @@ impl Receiving {
     /// Looks at an empty ring once more if a sender is gone, as what it sent before is delivered first;
     /// gives what there is, and whether the other side is disconnected. If there is nothing, the
     /// connections of the departed are closed.
-    fn last_look(&mut self) -> Result<(Option<Front>, bool), Error> {
+    fn last_poll(&mut self) -> Result<(Option<Front>, bool), Error> {
         let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
         let departed = departed.unwrap_or_default();
         if let (Some(lanes), false) = (&mut self.lanes, departed.is_empty()) {
             lanes.scan_soon(); // what they left may be in a lane that the summary doesn't tell of
         }
         let is_disconnected = self.is_disconnected()?;
-        let is_to_look = is_disconnected || !departed.is_empty() || self.is_scan_due();
-        if is_to_look && let Some(front) = self.front()? {
+        let is_to_poll = is_disconnected || !departed.is_empty() || self.is_scan_due();
+        if is_to_poll && let Some(front) = self.front()? {
             if !departed.is_empty() {
                 self.peer.ask_again();
             }
@@ -151,10 +151,10 @@ impl Receiving {
         Ok((None, is_disconnected))
     }
 
-    /// As [`Self::last_look`], if there may be handles that no process comes for any more.
+    /// As [`Self::last_poll`], if there may be handles that no process comes for any more.
     pub(crate) fn front_behind_departed(&mut self) -> Result<Option<Front>, Error> {
         match self.intake {
-            Some(_) => self.last_look().map(|(front, _)| front),
+            Some(_) => self.last_poll().map(|(front, _)| front),
             None => Ok(None),
         }
     }
@@ -174,7 +174,7 @@ impl Waited for Receiving {
     fn is_ready(&mut self) -> bool {
         let usable = self.end.check_usable().and_then(|()| self.front());
         match usable
-            .and_then(|front| front.map_or_else(|| self.last_look(), |it| Ok((Some(it), false))))
+            .and_then(|front| front.map_or_else(|| self.last_poll(), |it| Ok((Some(it), false))))
         {
             Ok((None, _)) => self.peer.is_to_be_named(),
             Ok((Some(_), _)) | Err(_) => true,
@@ -282,7 +282,7 @@ mod tests {
         drop(tx);
         // As if the message had come between a look at the ring and that at the sender.
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
-        assert!(matches!(receiving.last_look(), Ok((Some(_), true))));
+        assert!(matches!(receiving.last_poll(), Ok((Some(_), true))));
         let wait = |rx: &mut SpscReceiver| wait_any(&mut [rx], Deadline::PAST).ok();
         assert_eq!(wait(&mut rx), Some(0), "for the message");
         assert_eq!(rx.try_recv().unwrap().data, b"the last");
@@ -309,7 +309,7 @@ mod tests {
             yield_now();
         }
         tx.send(b"at the last moment").unwrap();
-        assert!(matches!(receiving.last_look(), Ok((Some(_), false))));
+        assert!(matches!(receiving.last_poll(), Ok((Some(_), false))));
         assert!(receiving.end.has_departures(receiving.peer.asked()), "the departed are forgotten");
         assert_eq!(rx.try_recv().unwrap().data, b"at the last moment");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
@@ -388,7 +388,7 @@ mod tests {
         let counted = || counter(&region, slot, offset_of!(Slot, woken_by_death));
         receiving.count_departure(); // nothing is known yet
         assert_eq!(counted(), 1);
-        receiving.last_look().unwrap();
+        receiving.last_poll().unwrap();
         receiving.count_departure();
         assert_eq!(counted(), 1);
     }

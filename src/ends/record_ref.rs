@@ -43,21 +43,21 @@ pub struct RecordRef<'a> {
     consumer: &'a mut Consumer,
     wakes: &'a Wakes,
     intake: &'a Option<Intake>,
-    lent: LentWhile,
+    borrowed: BorrowedWhile,
 }
 
 /// What went on when a message was lent. A whole word: the padding of less would be copied along with
 /// each record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub(crate) enum LentWhile {
+pub(crate) enum BorrowedWhile {
     /// Nothing unwound.
     Calm,
     /// A panic unwound already: it did not begin while the message was looked at.
     Unwinding,
 }
 
-impl LentWhile {
+impl BorrowedWhile {
     #[inline(always)]
     pub(crate) fn now() -> Self {
         if panicking() { Self::Unwinding } else { Self::Calm }
@@ -73,9 +73,9 @@ impl<'a> RecordRef<'a> {
         wakes: &'a Wakes,
         intake: &'a Option<Intake>,
         (position, front): (u64, Front),
-        lent: LentWhile,
+        borrowed: BorrowedWhile,
     ) -> Self {
-        Self { position, front, end, consumer, wakes, intake, lent }
+        Self { position, front, end, consumer, wakes, intake, borrowed }
     }
 
     /// Its bytes, in place.
@@ -264,27 +264,27 @@ impl<'a> RecordRef<'a> {
         handles
     }
 
-    /// Takes the message into `room` and gives its length.
+    /// Takes the message into `buffer` and gives its length.
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] if it is longer, [`Error::BuffersTooSmall`] if it has handles: it stays
     /// in the ring.
-    pub fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
+    pub fn take_into(self, buffer: &mut [u8]) -> Result<usize, Error> {
         let mut this = self.held();
         if this.handle_count() > 0 {
-            return Err(this.too_small(room.len(), 0));
+            return Err(this.too_small(buffer.len(), 0));
         }
-        let (needed, available) = (this.front.payload_len(), room.len());
-        let Some(room) = room.get_mut(..needed) else {
+        let (needed, available) = (this.front.payload_len(), buffer.len());
+        let Some(buffer) = buffer.get_mut(..needed) else {
             return Err(Error::BufferTooSmall { needed, available });
         };
-        this.consumer.copy_out(&this.end.ring, this.front, room);
+        this.consumer.copy_out(&this.end.ring, this.front, buffer);
         this.end.check_whole()?;
         this.free();
         Ok(needed)
     }
 
-    /// Takes the message's bytes into `room` and its handles into the first places of `available_handles`. Gives
+    /// Takes the message's bytes into `buffer` and its handles into the first places of `available_handles`. Gives
     /// how many there were of each.
     ///
     /// # Errors
@@ -314,13 +314,14 @@ impl<'a> RecordRef<'a> {
     /// ```
     pub fn take_parts(
         self,
-        room: &mut [u8],
+        buffer: &mut [u8],
         available_handles: &mut [Option<Handle>],
     ) -> Result<(usize, usize), Error> {
         let mut this = self.held();
         let (needed, count) = (this.front.payload_len(), this.handle_count());
-        let (Some(bytes), true) = (room.get_mut(..needed), count <= available_handles.len()) else {
-            return Err(this.too_small(room.len(), available_handles.len()));
+        let (Some(bytes), true) = (buffer.get_mut(..needed), count <= available_handles.len())
+        else {
+            return Err(this.too_small(buffer.len(), available_handles.len()));
         };
         this.consumer.copy_out(&this.end.ring, this.front, bytes);
         this.end.check_whole()?;
@@ -388,7 +389,7 @@ impl Drop for RecordRef<'_> {
     #[inline]
     fn drop(&mut self) {
         // A panic that began while it was lent leaves it.
-        if !panicking() || self.lent == LentWhile::Unwinding {
+        if !panicking() || self.borrowed == BorrowedWhile::Unwinding {
             self.free();
         }
     }

@@ -436,7 +436,7 @@ impl<K: Topology> Sender<K> {
             return Err(Error::HandlesNotCarried { ring, reason }.into());
         }
         let outgoing = self.usable_sending().map(Sending::outgoing);
-        let judged = match outgoing.as_ref().and_then(|outgoing| outgoing.through()) {
+        let checked = match outgoing.as_ref().and_then(|outgoing| outgoing.through()) {
             Some(through) => check_moved(&packet.handles, limit, through),
             None => {
                 let own = std::iter::once(self.region.plain());
@@ -444,7 +444,7 @@ impl<K: Topology> Sender<K> {
                     .and_then(|through| check_moved(&packet.handles, limit, &through))
             }
         };
-        Ok(judged.map_err(|source| Error::Handles { source })?)
+        Ok(checked.map_err(|source| Error::Handles { source })?)
     }
 
     fn attempt_packet(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
@@ -570,7 +570,7 @@ impl<K: Topology> Sender<K> {
                     if !replace(&mut has_waited, true) {
                         sending.end.slot.count(offset_of!(Slot, full_waits));
                     }
-                    sending.wait_for_room(wanted, until);
+                    sending.wait_for_space(wanted, until);
                 }
                 Err(NotSent::NoReceiver { seen }) if !deadline.has_passed() => {
                     sending.end.check_usable()?;

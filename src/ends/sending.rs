@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::ring::carry::{Carried, NotCarried, Recount, Spot};
 use crate::ring::doorbell::{has_come, is_comfortable};
-use crate::ring::{NoRoom, Refusal, Ring, Sent, Wakes, Window};
-use crate::wait::{Spin, sleep_for_room};
+use crate::ring::{Refusal, Ring, Sent, SpaceWanted, Wakes, Window};
+use crate::wait::{Spin, sleep_for_space};
 
 /// Looks after room during which a sender that spins holds out for more than its message needs: 10
 /// to 50 microseconds, or as long as it spins.
@@ -49,19 +49,19 @@ impl<K: Topology> Sending<K> {
     }
 
     /// Waits until there may be room for `wanted`, or something else to do.
-    pub(crate) fn wait_for_room(&mut self, wanted: &NoRoom, until: Until<'_>) {
+    pub(crate) fn wait_for_space(&mut self, wanted: &SpaceWanted, until: Until<'_>) {
         let Self { end, wakes, peer, spin, .. } = self;
         let known = peer.asked();
         let mut patience = PATIENCE;
-        let has_news = || {
+        let is_over = || {
             patience = patience.saturating_sub(1);
             // One message's room at a time would make both sides look at each other all the time.
-            let has_room = if patience > 0 { is_comfortable } else { has_come };
-            has_room(&end.ring, wanted) || end.has_news(known) || until.interrupts.is_pending()
+            let has_space = if patience > 0 { is_comfortable } else { has_come };
+            has_space(&end.ring, wanted) || end.has_news(known) || until.interrupts.is_pending()
         };
-        if !spin.until(until.deadline, has_news) && !has_come(&end.ring, wanted) {
+        if !spin.until(until.deadline, is_over) && !has_come(&end.ring, wanted) {
             end.settle(wakes);
-            sleep_for_room(end, wanted, known, until);
+            sleep_for_space(end, wanted, known, until);
             if has_come(&end.ring, wanted) {
                 spin.note_end_of_sleep();
             }
@@ -93,15 +93,15 @@ impl<K: Topology> Sending<K> {
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
     ) -> Result<T, NotSent> {
-        let is_to_wait = |result: &Result<T, NotSent>| {
+        let must_wait = |result: &Result<T, NotSent>| {
             matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. } | NotSent::Crowded))
         };
         let mut result = attempt(self);
-        if is_to_wait(&result) {
+        if must_wait(&result) {
             self.end.check_whole()?; // bytes that are missing may look like a full ring
             if self.peer.is_disconnected(&self.end)? {
                 result = attempt(self);
-                if is_to_wait(&result) {
+                if must_wait(&result) {
                     return Err(NotSent::Disconnected);
                 }
             }
@@ -155,15 +155,15 @@ impl<K: Topology> Sending<K> {
         let ext = RecordExt { txid: 0, slot, incarnation_low: incarnation as u16 };
         let handle_count = packet.handles.len() as u8; // 64 at the most
         let carried = Carried { payload: &packet.data, handle_count, ext };
-        let hand_over = |Spot { tail, position }| {
+        let transfer = |Spot { tail, position }| {
             check_receiver(end)?;
             let handles = &packet.handles[..];
             outgoing.hand_over(&HandOver { region, ring, sender, tail, position, handles })
         };
         K::produce(end, producer, wakes, &[&packet.data], |window, ring| {
-            window.send_carried(ring, &carried, recount, hand_over).map_err(|error| match error {
+            window.send_carried(ring, &carried, recount, transfer).map_err(|error| match error {
                 NotCarried::Refused(refusal) => NotSent::of(end, refusal),
-                NotCarried::NotHandedOver(unsent) => not_sent(unsent),
+                NotCarried::NotTransferred(unsent) => not_sent(unsent),
             })
         })?;
         Ok(())

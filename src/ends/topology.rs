@@ -164,7 +164,7 @@ fn lock_contended<'a>(
     wakes: &'a Wakes,
     mut held: Held,
 ) -> Result<Locked<'a, RingSpan>, NotSent> {
-    let mut judged = None;
+    let mut last_holder = None;
     for _ in 0..ROUNDS {
         let backoff = Backoff::new(); // spins longer and longer, then yields a few times
         while !backoff.is_completed() {
@@ -178,15 +178,15 @@ fn lock_contended<'a>(
             }
         }
         if let Held::By(holder) = held {
-            if let Some(locked) = judge(end, wakes, holder)? {
+            if let Some(locked) = take_from_dead(end, wakes, holder)? {
                 return Ok(locked);
             }
-            judged = Some(holder);
+            last_holder = Some(holder);
         }
     }
     // Others come first again and again: they live, or their lock would not have moved on.
-    let slot = judged.map_or(0, |holder| holder.slot);
-    let pid = judged.map_or(0, |holder| pid_of_owner(end.slot.region(), holder));
+    let slot = last_holder.map_or(0, |holder| holder.slot);
+    let pid = last_holder.map_or(0, |holder| pid_of_owner(end.slot.region(), holder));
     Err(NotSent::Contended { slot, pid })
 }
 
@@ -194,7 +194,7 @@ fn lock_contended<'a>(
 ///
 /// # Errors
 /// [`NotSent::Contended`] if it lives.
-fn judge<'a>(
+fn take_from_dead<'a>(
     end: &'a Attached,
     wakes: &'a Wakes,
     holder: LockWord,

@@ -4,8 +4,8 @@ use std::os::fd::BorrowedFd;
 
 use tombolo_abi::HANDLE_COUNT_MAX;
 
-use super::look::Look;
 use super::owned::{Handle, refused};
+use super::stat::Stat;
 use crate::error::{DispositionError, HandleError};
 use crate::handle_type::HandleType;
 use crate::rights::Rights;
@@ -47,7 +47,7 @@ pub(crate) struct Wanted {
 /// The files that a channel is made of, which must not go through it.
 #[derive(Debug)]
 pub(crate) struct Through {
-    files: Vec<Look>,
+    files: Vec<Stat>,
 }
 
 impl Through {
@@ -55,7 +55,7 @@ impl Through {
     pub(crate) fn of<'a>(
         channel: impl IntoIterator<Item = BorrowedFd<'a>>,
     ) -> Result<Self, DispositionError> {
-        let files = channel.into_iter().map(Look::at).collect::<Result<_, _>>();
+        let files = channel.into_iter().map(Stat::of).collect::<Result<_, _>>();
         files.map(|files| Self { files }).map_err(|error| DispositionError::Channel {
             source: refused("look at a descriptor", error),
         })
@@ -105,8 +105,8 @@ pub(crate) fn check_moved(
         return Err(DispositionError::TooManyHandles { found, limit });
     }
     for (index, handle) in handles.iter().enumerate() {
-        let judged = handle.check_sendable().and_then(|()| through.admits(handle));
-        judged.map_err(|source| DispositionError::Handle { index, source })?;
+        let checked = handle.check_sendable().and_then(|()| through.admits(handle));
+        checked.map_err(|source| DispositionError::Handle { index, source })?;
     }
     Ok(())
 }

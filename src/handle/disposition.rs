@@ -145,7 +145,7 @@ impl<'a> HandleDisposition<'a> {
     ) -> Result<Vec<Handle>, DispositionError> {
         check_count(list.len())?;
         let through = Through::of(through.iter().copied())?;
-        let refusals: Vec<_> = list.iter_mut().map(|one| one.judge(&through).err()).collect();
+        let refusals: Vec<_> = list.iter_mut().map(|one| one.check(&through).err()).collect();
         first_of(refusals)?;
         let mut copies = Vec::with_capacity(list.len());
         for (index, disposition) in list.iter_mut().enumerate() {
@@ -172,9 +172,9 @@ impl<'a> HandleDisposition<'a> {
         Ok((handle, wanted))
     }
 
-    fn judge(&mut self, through: &Through) -> Result<(), HandleError> {
-        let judged = self.wanted().and_then(|(handle, wanted)| check(handle, wanted, through));
-        judged.inspect_err(|error| self.result = Err(error.clone()))
+    fn check(&mut self, through: &Through) -> Result<(), HandleError> {
+        let checked = self.wanted().and_then(|(handle, wanted)| check(handle, wanted, through));
+        checked.inspect_err(|error| self.result = Err(error.clone()))
     }
 
     fn make_copy(&mut self) -> Result<Option<Handle>, HandleError> {

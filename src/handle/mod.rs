@@ -17,11 +17,11 @@
 //! Names, numbers and the order of errors are those of Zircon's handles.
 
 mod check;
+mod classify;
 mod disposition;
 mod koid;
-mod look;
 mod owned;
-mod tell;
+mod stat;
 
 pub use self::check::HandleOp;
 pub(crate) use self::check::{Through, Wanted, check, check_count, check_moved, copy};

@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 
 use super::koid::{self, KoID};
-use super::look::Look;
+use super::stat::Stat;
 use crate::error::HandleError;
 use crate::handle_type::HandleType;
 use crate::rights::Rights;
@@ -22,7 +22,7 @@ use crate::rights::Rights;
 /// [`Self::new`] and keeps it, also after [`Self::into_fd`]. What another thread starts between the
 /// descriptor's opening and that call inherits it all the same: open it close-on-exec.
 ///
-/// Type and rights are told when they are first asked for, then kept.
+/// Type and rights are found when they are first asked for, then kept.
 ///
 /// **The rights bind this library's operations only.** The kernel knows the mode that the descriptor
 /// was opened with, and nothing else: a handle without [`Rights::WRITE`] on a file that was opened
@@ -65,9 +65,9 @@ pub struct Handle {
     fd: OwnedFd,
     id: KoID,
     /// Which file it leads to, once somebody has asked.
-    file: OnceLock<Look>,
+    file: OnceLock<Stat>,
     /// What the descriptor is, once somebody has asked.
-    told: OnceLock<Told>,
+    facts: OnceLock<Facts>,
     granted: Granted,
     /// Whether a list of dispositions has judged it: it may be sent, with whatever rights it has now.
     is_disposed: bool,
@@ -85,11 +85,11 @@ enum Granted {
 }
 
 impl Granted {
-    /// The rights, as the descriptor is what `told` says.
-    fn of(self, told: Told) -> Rights {
+    /// The rights, as the descriptor is what `facts` says.
+    fn of(self, facts: Facts) -> Rights {
         match self {
-            Self::OfNew => told.rights,
-            Self::AtMost(rights) => told.rights.intersection(rights),
+            Self::OfNew => facts.rights,
+            Self::AtMost(rights) => facts.rights.intersection(rights),
             Self::Exactly(rights) => rights,
         }
     }
@@ -97,7 +97,7 @@ impl Granted {
 
 /// What follows from the descriptor, and never changes.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct Facts {
     kind: HandleType,
     /// The rights of a new handle.
     rights: Rights,
@@ -182,7 +182,7 @@ impl Handle {
     /// What it leads to.
     #[must_use]
     pub fn handle_type(&self) -> HandleType {
-        self.told().kind
+        self.facts().kind
     }
 
     /// What may be done with it.
@@ -191,7 +191,7 @@ impl Handle {
         match self.granted {
             Granted::Exactly(rights) => rights,
             Granted::AtMost(rights) if Rights::ALWAYS.contains(rights) => rights,
-            granted => granted.of(self.told()),
+            granted => granted.of(self.facts()),
         }
     }
 
@@ -231,8 +231,8 @@ impl Handle {
 
     /// A handle of which nothing else is known.
     fn with_id(fd: OwnedFd, id: KoID, granted: Granted) -> Self {
-        let (file, told) = (OnceLock::new(), OnceLock::new());
-        Self { fd, id, file, told, granted, is_disposed: false }
+        let (file, facts) = (OnceLock::new(), OnceLock::new());
+        Self { fd, id, file, facts, granted, is_disposed: false }
     }
 
     /// What a list of dispositions made of it. To have given the right to send it away is no reason
@@ -247,11 +247,11 @@ impl Handle {
     }
 
     /// The file that it leads to: looked at once, for it never changes.
-    pub(super) fn file(&self) -> Result<Look, Errno> {
+    pub(super) fn file(&self) -> Result<Stat, Errno> {
         if let Some(file) = self.file.get() {
             return Ok(*file);
         }
-        let found = Look::at(self.fd.as_fd())?;
+        let found = Stat::of(self.fd.as_fd())?;
         Ok(*self.file.get_or_init(|| found))
     }
 
@@ -295,8 +295,8 @@ impl Handle {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|error| refused("duplicate a descriptor", error))?;
         let (id, granted) = (self.id, self.granted);
-        let (file, told) = (self.file.clone(), self.told.clone());
-        let copy = Self { fd, id, file, told, granted, is_disposed: false };
+        let (file, facts) = (self.file.clone(), self.facts.clone());
+        let copy = Self { fd, id, file, facts, granted, is_disposed: false };
         Ok(copy.with(rights))
     }
 
@@ -309,11 +309,11 @@ impl Handle {
         self
     }
 
-    fn told(&self) -> Told {
-        *self.told.get_or_init(|| {
+    fn facts(&self) -> Facts {
+        *self.facts.get_or_init(|| {
             let flags = rustix::fs::fcntl_getfl(&self.fd).unwrap_or(OFlags::PATH);
             let kind = HandleType::of(self.fd.as_fd(), flags, self.file().ok());
-            Told { kind, rights: Rights::of_new(kind, flags) }
+            Facts { kind, rights: Rights::of_new(kind, flags) }
         })
     }
 }
@@ -341,15 +341,15 @@ impl AsRawFd for Handle {
 impl fmt::Debug for Handle {
     /// Asks for nothing that is not known yet.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = self.told.get();
+        let facts = self.facts.get();
         let rights = match self.granted {
             Granted::Exactly(rights) => Some(rights),
-            granted => told.map(|told| granted.of(*told)),
+            granted => facts.map(|facts| granted.of(*facts)),
         };
         f.debug_struct("Handle")
             .field("fd", &self.fd.as_raw_fd())
             .field("id", &self.id)
-            .field("type", &told.map(|told| told.kind))
+            .field("type", &facts.map(|facts| facts.kind))
             .field("rights", &rights)
             .finish()
     }

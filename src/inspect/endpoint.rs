@@ -108,7 +108,7 @@ impl SlotTable {
             let (again, torn_again) = self.read(file, slot)?;
             let same = (fields.state, fields.incarnation) == (again.state, again.incarnation);
             (fields, torn) = (again, torn_again);
-            liveness = judge(&fields, locked);
+            liveness = liveness_of(&fields, locked);
             if same {
                 break;
             }
@@ -180,7 +180,7 @@ fn was_never_used(fields: &Slot) -> bool {
     fields.state == SlotState::Free as u32 && fields.incarnation == 0
 }
 
-fn judge(fields: &Slot, locked: Option<bool>) -> Liveness {
+fn liveness_of(fields: &Slot, locked: Option<bool>) -> Liveness {
     match locked {
         None => Liveness::Unknown,
         Some(true) => Liveness::Alive,

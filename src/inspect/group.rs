@@ -8,7 +8,7 @@ use super::walk::RingPlace;
 
 /// Lets all lanes see the state of their group, and gives what is wrong with the summaries: bits that
 /// no lane has.
-pub(super) fn judge(
+pub(super) fn check(
     views: &mut [RingView],
     offset_of: impl Fn(&RingView) -> Option<RingPlace>,
 ) -> Vec<Problem> {

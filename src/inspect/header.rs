@@ -77,10 +77,10 @@ impl HeaderImage {
         }
         let header = &page.header;
         let directory = read_directory(file, header);
-        let verdict = judge(parsed, header, &directory, file.len);
+        let verdict = verdict(parsed, header, &directory, file.len);
         let entries = entries(header, &directory, &verdict);
-        let is_whole = header.crc == header_crc(header, &directory);
-        let is_copy = is_whole && header.is_copy_in(file.lasting_inode);
+        let is_intact = header.crc == header_crc(header, &directory);
+        let is_copy = is_intact && header.is_copy_in(file.lasting_inode);
         Self { verdict, page: Some(page), entries, is_copy }
     }
 
@@ -100,7 +100,7 @@ fn is_unfinished(header: &Header) -> bool {
     matches!(state, Some(RegionState::Empty | RegionState::Initializing))
 }
 
-fn judge(
+fn verdict(
     parsed: Result<Header, LayoutError>,
     header: &Header,
     directory: &[u8],
@@ -147,9 +147,9 @@ fn read_directory(file: &RegionFile, header: &Header) -> Vec<u8> {
 
 /// Of a damaged directory only the entries of known kinds, which are less likely to be noise.
 fn entries(header: &Header, directory: &[u8], verdict: &Verdict) -> Vec<(u32, RingEntry)> {
-    let sound = *verdict == Verdict::Region;
+    let is_usable = *verdict == Verdict::Region;
     (0u32..)
         .zip(parse_entries(header, directory))
-        .filter(|(_, entry)| sound || entry.ring_kind().is_some())
+        .filter(|(_, entry)| is_usable || entry.ring_kind().is_some())
         .collect()
 }

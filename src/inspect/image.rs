@@ -94,7 +94,7 @@ impl Image {
         }
         image.read_rings(entries);
         image.read_endpoints();
-        image.look_again();
+        image.read_again();
         image.find_stuck();
         image.conclude();
         Ok(image)
@@ -114,7 +114,7 @@ impl Image {
         }
         let header = &page.header;
         let place = |view: &RingView| RingPlace::new(header, view.ring, &view.entry);
-        self.problems.extend(group::judge(&mut self.rings, place));
+        self.problems.extend(group::check(&mut self.rings, place));
     }
 
     fn read_endpoints(&mut self) {
@@ -127,10 +127,10 @@ impl Image {
 
     /// Reads all that changes once more: two looks that found the same had all of it before them at one
     /// moment, between the end of the first and the start of the second.
-    fn look_again(&mut self) {
+    fn read_again(&mut self) {
         let Some(page) = &self.page else { return };
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst); // between the looks' loads
-        self.rings.iter_mut().for_each(|ring| ring.look_again(&self.file));
+        self.rings.iter_mut().for_each(|ring| ring.read_again(&self.file));
         let slots = SlotTable::new(&page.header);
         self.endpoints_moved = slots.have_moved(&self.file, &self.endpoints);
         let messages = |endpoint: &EndpointView| (endpoint.fields.msgs, endpoint.fields.bytes);

@@ -85,7 +85,7 @@ impl RingView {
         let (lock, problem) = LockView::read(file, &place, &entry, &SlotTable::new(header));
         view.lock = lock;
         view.problems.extend(problem);
-        view.judge_state(&place);
+        view.check_state(&place);
         let end = view.count(file, place, budget);
         view.is_behind = view.control.as_ref().is_some_and(|control| is_behind(control, end));
         let holder = |control: &RingControl| LockWord::from_word(control.lock);
@@ -96,14 +96,14 @@ impl RingView {
 
     /// Looks at the control block once more, when all else of the region has been read. Each of its words
     /// only grows or changes with one that does, so that what is the same has been so all the time.
-    pub(super) fn look_again(&mut self, file: &RegionFile) {
+    pub(super) fn read_again(&mut self, file: &RegionFile) {
         let Some(control) = self.control else { return };
         let again: Option<RingControl> = file.value_at(self.entry.control_offset);
         self.has_moved |= again != Some(control);
         self.control_again = again;
     }
 
-    fn judge_state(&mut self, place: &RingPlace) {
+    fn check_state(&mut self, place: &RingPlace) {
         let Some(control) = self.control else { return };
         let control_place = Place::Control(self.ring);
         let found = match self.state() {

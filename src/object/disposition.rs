@@ -108,7 +108,7 @@ impl HandleTable {
     ) -> Result<Vec<Handle>, DispositionError> {
         check_count(list.len())?;
         let through = Through::of(through.iter().copied())?;
-        let handles = self.judge(list, &through)?;
+        let handles = self.check_all(list, &through)?;
         let copies = make_copies(list, &handles)?;
         drop(handles); // what only the table holds now can leave it without a second descriptor
         let mut taken = self.take_moved(list)?.into_iter();
@@ -119,7 +119,7 @@ impl HandleTable {
     }
 
     /// The handles of the list, all of which may be sent as it says.
-    fn judge(
+    fn check_all(
         &self,
         list: &mut [TableDisposition],
         through: &Through,
@@ -128,7 +128,7 @@ impl HandleTable {
         for index in 0..list.len() {
             let (earlier, rest) = list.split_at_mut(index);
             let Some(one) = rest.first_mut() else { break };
-            match self.judge_one(earlier, one, through) {
+            match self.check_one(earlier, one, through) {
                 Ok(handle) => {
                     handles.push(handle);
                     refusals.push(None);
@@ -143,7 +143,7 @@ impl HandleTable {
         Ok(handles)
     }
 
-    fn judge_one(
+    fn check_one(
         &self,
         earlier: &[TableDisposition],
         one: &TableDisposition,

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tombolo_abi::{HANDLE_COUNT_MAX, RECORD_HEADER_LEN, Record, RecordExt};
 
 use super::window::position_damage;
-use super::{Memory, NoRoom, Refusal, Ring, Sent, Window, Word};
+use super::{Memory, Refusal, Ring, Sent, SpaceWanted, Window, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
@@ -50,7 +50,7 @@ pub(crate) enum NotCarried<E> {
     /// The ring refused it; nothing was handed over.
     Refused(Refusal),
     /// It could not be handed over.
-    NotHandedOver(E),
+    NotTransferred(E),
 }
 
 impl<E> From<Refusal> for NotCarried<E> {
@@ -91,18 +91,18 @@ impl Window {
         ring: &Ring<M>,
         carried: &Carried<'_>,
         recount: &mut Recount,
-        hand_over: impl FnOnce(Spot) -> Result<(), E>,
+        transfer: impl FnOnce(Spot) -> Result<(), E>,
     ) -> Result<Sent, NotCarried<E>> {
         let Carried { payload, handle_count, ext } = *carried;
         let record = Record::with_handles(payload.len() as u32, handle_count);
         let sent = self.check_under_way(ring, handle_count, recount)?;
         let place = Self::place_at(ring, self.tail, &record);
-        if !self.has_room(ring, place.end)? {
-            return Err(self.no_room(ring, place.end).into());
+        if !self.has_space(ring, place.end)? {
+            return Err(self.no_space(ring, place.end).into());
         }
         crash_point!("carry.before-hand-over");
         let spot = Spot { tail: self.tail, position: place.record };
-        hand_over(spot).map_err(NotCarried::NotHandedOver)?;
+        transfer(spot).map_err(NotCarried::NotTransferred)?;
         crash_point!("carry.after-hand-over");
         let ext_position = place.record.wrapping_add(RECORD_HEADER_LEN);
         ring.memory.store(Word::Data(ext_position), ext.to_word(), Relaxed);
@@ -140,7 +140,7 @@ impl Window {
         }
         let free = ring.rules.capacity - self.tail.wrapping_sub(self.head);
         let needed = free.saturating_add(recount.distance(self.head)).min(ring.rules.capacity);
-        Err(Refusal::full(ring, NoRoom { tail: self.tail, needed, comfortable: needed }))
+        Err(Refusal::full(ring, SpaceWanted { tail: self.tail, needed, comfortable: needed }))
     }
 
     /// Handles of all records from `head` to `tail`. Nothing changes them: their space is the producer's

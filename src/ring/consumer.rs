@@ -26,14 +26,14 @@ pub(crate) struct Consumer {
     /// Records of unknown kinds passed over.
     skipped: u64,
     /// Whether something was freed since the producers were last looked after.
-    news: News,
+    pending: Pending,
     /// Where the first record was that this consumer could take.
     first: u64,
 }
 
 /// Whether blocked producers may not have been told yet of what was freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum News {
+enum Pending {
     None,
     /// Freed here, or perhaps by a predecessor who did not come to telling.
     Some,
@@ -148,7 +148,7 @@ impl Consumer {
             received_msgs: ours(Word::ReceivedMsgs),
             received_bytes: ours(Word::ReceivedBytes),
             skipped: ours(Word::Skipped),
-            news: News::Some,
+            pending: Pending::Some,
             first: head,
         })
     }
@@ -166,14 +166,11 @@ impl Consumer {
     /// The next message if it is a plain one that is there: as [`Self::front`], which tells what
     /// else there is. `Err` if there is nothing at all, and nobody to be told of what was freed.
     #[inline(always)]
-    pub(crate) fn front_at_once<M: Memory>(
-        &self,
-        ring: &Ring<M>,
-    ) -> Result<Option<Front>, Nothing> {
+    pub(crate) fn front_fast<M: Memory>(&self, ring: &Ring<M>) -> Result<Option<Front>, Nothing> {
         let (rules, position) = (ring.rules, self.head);
         let word = ring.memory.load(Word::Data(position), Acquire); // edge `commit`
         match NonZeroU64::new(word) {
-            None if self.news == News::None => Err(Nothing),
+            None if self.pending == Pending::None => Err(Nothing),
             Some(word) if rules.plain_len(word.get(), position).is_some() => {
                 Ok(Some(Front { word }))
             }
@@ -197,8 +194,8 @@ impl Consumer {
             let word = ring.memory.load(Word::Data(self.head), Acquire); // edge `commit`
             let record = ring.rules.decode(word, self.head)?;
             let (Some(word), Some(record)) = (NonZeroU64::new(word), record) else {
-                if self.news == News::Some {
-                    self.tell(ring, wakes);
+                if self.pending == Pending::Some {
+                    self.notify(ring, wakes);
                 }
                 return Ok(None);
             };
@@ -212,13 +209,13 @@ impl Consumer {
         }
     }
 
-    /// Copies the payload of `front` to `room`, which has exactly its length.
+    /// Copies the payload of `front` to `buffer`, which has exactly its length.
     #[inline]
-    pub(crate) fn copy_out<M: Memory>(&self, ring: &Ring<M>, front: Front, room: &mut [u8]) {
-        ring.memory.copy_out(self.head.wrapping_add(front.payload_offset()), room);
+    pub(crate) fn copy_out<M: Memory>(&self, ring: &Ring<M>, front: Front, buffer: &mut [u8]) {
+        ring.memory.copy_out(self.head.wrapping_add(front.payload_offset()), buffer);
     }
 
-    /// Frees `front`: its room is the producer's again, and it is never delivered again.
+    /// Frees `front`: its space is the producer's again, and it is never delivered again.
     #[inline(always)]
     pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
         let mut run = self.run();
@@ -290,16 +287,16 @@ impl Consumer {
         let (from, to) = (self.head, self.head.wrapping_add(len));
         self.head = to;
         ring.memory.store(Word::Head, to, Release); // edge `free`
-        self.news = News::Some;
+        self.pending = Pending::Some;
         if (from ^ to) >= ring.freed_step() {
-            self.tell(ring, wakes);
+            self.notify(ring, wakes);
         }
     }
 
     /// Tells blocked producers of what was freed.
     #[cold]
-    fn tell<M: Memory>(&mut self, ring: &Ring<M>, wakes: &Wakes) {
-        self.news = News::None;
+    fn notify<M: Memory>(&mut self, ring: &Ring<M>, wakes: &Wakes) {
+        self.pending = Pending::None;
         notify_producers(ring, wakes);
     }
 }

@@ -38,7 +38,7 @@ use super::{Memory, Ring, Word};
 
 /// What a message that found no room waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct NoRoom {
+pub(crate) struct SpaceWanted {
     /// Where it would have gone.
     pub(crate) tail: u64,
     /// Free bytes that it takes, padding and the zero word behind it included.
@@ -196,7 +196,7 @@ pub(crate) enum Trust {
 
 /// What a consumer about to sleep finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Look {
+pub(crate) enum Polled {
     /// There is a record, or what should be one.
     Something,
     /// There is none, and whoever publishes one will see the arming.
@@ -222,7 +222,7 @@ impl RxDoorbell {
         doorbell
     }
 
-    /// Arms. Look at the ring before sleeping.
+    /// Arms. Poll the ring before sleeping.
     pub(crate) fn arm<M: Memory>(&mut self, ring: &Ring<M>) -> Armed {
         if self.needs_barrier() {
             self.fences = Fences::Requested;
@@ -279,17 +279,21 @@ impl RxDoorbell {
 }
 
 /// Looks at the ring after arming, as the consumer of an SPSC ring.
-pub(crate) fn look<M: Memory>(ring: &Ring<M>, head: u64) -> Look {
-    if ring.memory.load(Word::Data(head), Acquire) == 0 { Look::Nothing } else { Look::Something }
+pub(crate) fn poll<M: Memory>(ring: &Ring<M>, head: u64) -> Polled {
+    if ring.memory.load(Word::Data(head), Acquire) == 0 {
+        Polled::Nothing
+    } else {
+        Polled::Something
+    }
 }
 
 /// Looks at the ring after arming, as the consumer of an MPSC ring: **first at the lock**. A holder
 /// that is found may have published without seeing the arming; one that comes later sees it. The
 /// other way round, a producer could do all its work between the two looks.
-pub(crate) fn look_locked<M: Memory>(ring: &Ring<M>, head: u64) -> Look {
+pub(crate) fn poll_locked<M: Memory>(ring: &Ring<M>, head: u64) -> Polled {
     let holder = LockWord::from_word(ring.memory.load(Word::Lock, Acquire)); // edge `wake`, `lock`
-    match (look(ring, head), holder) {
-        (Look::Nothing, Some(holder)) => Look::LockedBy(holder),
+    match (poll(ring, head), holder) {
+        (Polled::Nothing, Some(holder)) => Polled::LockedBy(holder),
         (found, _) => found,
     }
 }
@@ -297,13 +301,13 @@ pub(crate) fn look_locked<M: Memory>(ring: &Ring<M>, head: u64) -> Look {
 /// Looks past a live holder of the lock: executes a barrier, behind which the holder has either
 /// published visibly or will see the arming. `None` if the kernel refuses. Not for a holder that
 /// barriers don't reach: behind that one only short sleeps are safe.
-pub(crate) fn look_past_holder<M: Memory>(ring: &Ring<M>, head: u64) -> Option<Look> {
-    ring.memory.barrier().then(|| look(ring, head))
+pub(crate) fn poll_past_holder<M: Memory>(ring: &Ring<M>, head: u64) -> Option<Polled> {
+    ring.memory.barrier().then(|| poll(ring, head))
 }
 
 /// Arms `tx_wake` for a producer that found no room, and gives the word to sleep on; `None` if
 /// there is room by now.
-pub(crate) fn arm_for_room<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> Option<u32> {
+pub(crate) fn arm_for_space<M: Memory>(ring: &Ring<M>, wanted: &SpaceWanted) -> Option<u32> {
     let word = count_arming(ring)?;
     ring.memory.fence(SeqCst); // edge `room`: `tx_wake`, `head`
     (!is_free(ring, wanted.tail, wanted.comfortable)).then_some(word)
@@ -327,12 +331,12 @@ fn count_arming<M: Memory>(ring: &Ring<M>) -> Option<u32> {
 }
 
 /// Whether the message that found no room would find it now.
-pub(crate) fn has_come<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> bool {
+pub(crate) fn has_come<M: Memory>(ring: &Ring<M>, wanted: &SpaceWanted) -> bool {
     is_free(ring, wanted.tail, wanted.needed)
 }
 
 /// Whether it would find so much that waiting for more is of no use.
-pub(crate) fn is_comfortable<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> bool {
+pub(crate) fn is_comfortable<M: Memory>(ring: &Ring<M>, wanted: &SpaceWanted) -> bool {
     is_free(ring, wanted.tail, wanted.comfortable)
 }
 

@@ -31,7 +31,7 @@ impl LaneProducer {
         step: impl FnOnce(&mut Window, &Ring<M>) -> Result<Sent, E>,
     ) -> Result<usize, E> {
         let count = self.producer.produce(ring, wakes, step)?;
-        self.bit.tell(ring);
+        self.bit.set(ring);
         Ok(count)
     }
 }
@@ -47,7 +47,7 @@ impl<M: Memory> SendFast<M> for LaneProducer {
     ) -> bool {
         let sent = self.producer.send_fast(ring, wakes, payload, count);
         if sent {
-            self.bit.tell(ring);
+            self.bit.set(ring);
         }
         sent
     }

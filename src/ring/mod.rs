@@ -51,7 +51,7 @@ mod summary;
 mod window;
 
 pub(crate) use consumer::{Consumer, Front, Nothing, Run};
-pub(crate) use doorbell::{NoRoom, Wakes};
+pub(crate) use doorbell::{SpaceWanted, Wakes};
 pub(crate) use lane::LaneProducer;
 pub(crate) use memory::{Memory, Ring, Word};
 pub(crate) use mpsc::{Held, Locked, SharedProducer, touch, transfer, try_lock};

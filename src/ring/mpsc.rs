@@ -33,12 +33,12 @@ pub(crate) struct Locked<'a, M: Memory> {
     pub(super) ring: &'a Ring<M>,
     pub(super) window: Window,
     wakes: &'a Wakes,
-    news: News,
+    pending: Pending,
 }
 
 /// Whether there are records that the consumer may not have been told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
+enum Pending {
     None,
     /// Published under this lock, or perhaps by a dead holder who did not come to telling.
     Some,
@@ -97,7 +97,7 @@ pub(crate) fn try_lock<'a, M: Memory>(
         Err(found) => Err(LockWord::from_word(found)
             .map_or_else(|| Held::Damaged(Damage::LockOwner { slot: found as u16 }), Held::By)),
         Ok(_) => match Window::load(ring) {
-            Ok(window) => Ok(Locked { ring, window, wakes, news: News::None }),
+            Ok(window) => Ok(Locked { ring, window, wakes, pending: Pending::None }),
             Err(damage) => Err(Held::Damaged(give_back(ring, damage))),
         },
     }
@@ -121,7 +121,7 @@ pub(crate) fn transfer<'a, M: Memory>(
     crash_point!("transfer.before-roll");
     let window = Window::take_over(ring).map_err(|damage| give_back(ring, damage))?;
     crash_point!("transfer.after-roll");
-    let locked = Locked { ring, window, wakes, news: News::Some };
+    let locked = Locked { ring, window, wakes, pending: Pending::Some };
     ring.add(Word::LockBreaks, 1);
     Ok(Some(locked))
 }
@@ -151,7 +151,7 @@ impl<M: Memory> Locked<'_, M> {
     /// What follows publishing.
     #[inline(always)]
     fn finish(&mut self, sent: Sent) {
-        self.news = News::Some;
+        self.pending = Pending::Some;
         self.ring.add(Word::SentMsgs, sent.count as u64);
         self.ring.add(Word::SentBytes, sent.payload_len as u64);
     }
@@ -162,7 +162,7 @@ impl<M: Memory> Drop for Locked<'_, M> {
     fn drop(&mut self) {
         self.window.store(self.ring);
         self.ring.memory.store(Word::Lock, LockWord::FREE, Release); // edge `lock`
-        if self.news == News::Some {
+        if self.pending == Pending::Some {
             notify_consumer_unlocked(self.ring, self.wakes);
         }
     }

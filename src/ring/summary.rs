@@ -7,17 +7,17 @@
 //! busy lane is set, so that is one load of a line that nobody writes. The consumer stops looking at
 //! a lane in three steps, between which it goes on looking:
 //!
-//! 1. it clears the bit: the lane is *quiet*;
-//! 2. every producer executes a fence: the lane is *settled*. Those that fence for each message, see
-//!    [`super::doorbell`], do so anyway; else it is a barrier of the consumer's, one for all quiet lanes;
-//! 3. it looks at the lane once more: if there is nothing, the lane is *forgotten*.
+//! 1. it clears the bit: the lane is *draining*;
+//! 2. every producer executes a fence: the lane is *fenced*. Those that fence for each message, see
+//!    [`super::doorbell`], do so anyway; else it is a barrier of the consumer's, one for all draining lanes;
+//! 3. it looks at the lane once more: if there is nothing, the lane is *idle*.
 //!
 //! A producer that found its bit set before the clearing has a fence behind its message by then, so
 //! that the look of step 3 finds the message. One that looks later finds the bit clear and sets it.
-//! Unless it is known that all producers have fenced, no lane is forgotten. A settled lane stays
-//! settled when producers are let go on without fences: by edge `relax`, they see the bit cleared.
+//! Unless it is known that all producers have fenced, no lane is idle. A fenced lane stays
+//! fenced when producers are let go on without fences: by edge `relax`, they see the bit cleared.
 //!
-//! A consumer that attaches knows nothing of what its predecessor cleared: to it all lanes are quiet.
+//! A consumer that attaches knows nothing of what its predecessor cleared: to it all lanes are draining.
 //!
 //! **No sleep depends on the summary.** Behind each arming comes a look at all lanes. So does one
 //! after each departure: who was killed before it set its bit has left a message that nobody else
@@ -36,7 +36,7 @@ use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::LANE_COUNT_MAX;
 
-use super::doorbell::{Look, look};
+use super::doorbell::{Polled, poll};
 use super::{Memory, Ring, Word};
 
 /// Lanes of one word.
@@ -61,7 +61,7 @@ impl SummaryBit {
     /// Tells the consumer of what was just published. Behind the look after the consumer's sleep,
     /// which fences if that is asked for.
     #[inline(always)]
-    pub(crate) fn tell<M: Memory>(self, ring: &Ring<M>) {
+    pub(crate) fn set<M: Memory>(self, ring: &Ring<M>) {
         compiler_fence(SeqCst); // the load stays behind the publishing store
         // Edge `summary`: the fence is that of the look before, or else the consumer's barrier.
         if ring.memory.load(Word::Summary(self.word), Relaxed) & self.mask == 0 {
@@ -118,9 +118,9 @@ pub(crate) struct Attention {
     /// Lanes that are looked at.
     active: LaneSet,
     /// Those of them whose bit was cleared, perhaps behind the back of a producer that has published.
-    quiet: LaneSet,
+    draining: LaneSet,
     /// Those of them whose producer has fenced since the bit was cleared.
-    settled: LaneSet,
+    fenced: LaneSet,
     /// Lanes that there are.
     count: usize,
 }
@@ -129,7 +129,7 @@ impl Attention {
     /// Attaches as the consumer of `count` lanes, at most 512.
     pub(crate) fn new(count: usize) -> Self {
         let all = LaneSet::first(count);
-        Self { active: all.clone(), quiet: all, settled: LaneSet::default(), count }
+        Self { active: all.clone(), draining: all, fenced: LaneSet::default(), count }
     }
 
     /// The lanes to look at.
@@ -153,43 +153,43 @@ impl Attention {
     #[inline]
     pub(crate) fn note_found(&mut self, lane: usize) {
         self.active.insert(lane);
-        self.quiet.remove(lane);
-        self.settled.remove(lane);
+        self.draining.remove(lane);
+        self.fenced.remove(lane);
     }
 
-    /// Notes that a look at `lane` found nothing: a settled lane is forgotten. Gives whether it was.
+    /// Notes that a look at `lane` found nothing: a fenced lane is idle. Gives whether it was.
     #[inline]
     pub(crate) fn note_empty(&mut self, lane: usize) -> bool {
-        let is_settled = self.settled.contains(lane);
-        if is_settled {
-            self.settled.remove(lane);
+        let is_fenced = self.fenced.contains(lane);
+        if is_fenced {
+            self.fenced.remove(lane);
             self.active.remove(lane);
         }
-        is_settled
+        is_fenced
     }
 
     /// Clears the bit of `lane`, in which nothing was found for long. `ring` is any lane of the group.
     #[cold]
     pub(crate) fn clear<M: Memory>(&mut self, ring: &Ring<M>, lane: usize) {
-        if self.quiet.contains(lane) || self.settled.contains(lane) {
+        if self.draining.contains(lane) || self.fenced.contains(lane) {
             return;
         }
         let bit = SummaryBit::of(lane as u16);
         ring.memory.fetch_and(Word::Summary(bit.word), !bit.mask);
         ring.memory.fence(SeqCst); // edge `summary`: `summary`, record header
-        self.quiet.insert(lane);
+        self.draining.insert(lane);
     }
 
     /// Whether a barrier would help to forget lanes.
     #[inline]
-    pub(crate) fn has_quiet(&self) -> bool {
-        !self.quiet.is_empty()
+    pub(crate) fn has_draining(&self) -> bool {
+        !self.draining.is_empty()
     }
 
     /// To be told behind a barrier, or while all producers fence for each message.
-    pub(crate) fn settle(&mut self) {
-        for (settled, quiet) in self.settled.0.iter_mut().zip(&mut self.quiet.0) {
-            *settled |= std::mem::take(quiet);
+    pub(crate) fn note_fenced(&mut self) {
+        for (fenced, draining) in self.fenced.0.iter_mut().zip(&mut self.draining.0) {
+            *fenced |= std::mem::take(draining);
         }
     }
 
@@ -198,12 +198,12 @@ impl Attention {
     pub(crate) fn scan<'a, M: Memory + 'a>(
         &mut self,
         lanes: impl Iterator<Item = (&'a Ring<M>, u64)>,
-    ) -> Look {
-        let mut found = Look::Nothing;
+    ) -> Polled {
+        let mut found = Polled::Nothing;
         for (lane, (ring, head)) in lanes.enumerate() {
-            if look(ring, head) == Look::Something {
+            if poll(ring, head) == Polled::Something {
                 self.note_found(lane);
-                found = Look::Something;
+                found = Polled::Something;
             }
         }
         found

@@ -9,7 +9,7 @@ use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::{RECORD_HEADER_LEN, Record};
 
-use super::{Memory, NoRoom, Ring, Wakes, Word};
+use super::{Memory, Ring, SpaceWanted, Wakes, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
@@ -75,7 +75,7 @@ pub(crate) trait SendFast<M: Memory> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// There is no room.
-    Full(NoRoom),
+    Full(SpaceWanted),
     /// What the consumer stored is impossible.
     Damaged(Damage),
 }
@@ -83,7 +83,7 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// For lack of room, which is counted.
     #[cold]
-    pub(super) fn full<M: Memory>(ring: &Ring<M>, wanted: NoRoom) -> Self {
+    pub(super) fn full<M: Memory>(ring: &Ring<M>, wanted: SpaceWanted) -> Self {
         ring.add(Word::FullEvents, 1);
         Self::Full(wanted)
     }
@@ -110,7 +110,11 @@ impl Window {
     /// # Errors
     /// If the consumer's position is impossible.
     #[inline(always)]
-    pub(crate) fn has_room<M: Memory>(&mut self, ring: &Ring<M>, end: u64) -> Result<bool, Damage> {
+    pub(crate) fn has_space<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        end: u64,
+    ) -> Result<bool, Damage> {
         let limit = end.wrapping_add(RECORD_HEADER_LEN);
         if limit.wrapping_sub(self.head) <= ring.rules.capacity {
             return Ok(true);
@@ -121,10 +125,10 @@ impl Window {
 
     /// What to wait for if there is no room up to `end`.
     #[cold]
-    pub(crate) fn no_room<M: Memory>(&self, ring: &Ring<M>, end: u64) -> Refusal {
+    pub(crate) fn no_space<M: Memory>(&self, ring: &Ring<M>, end: u64) -> Refusal {
         let needed = end.wrapping_sub(self.tail).wrapping_add(RECORD_HEADER_LEN);
         let comfortable = needed.max(ring.freed_step());
-        Refusal::full(ring, NoRoom { tail: self.tail, needed, comfortable })
+        Refusal::full(ring, SpaceWanted { tail: self.tail, needed, comfortable })
     }
 
     #[cold]
@@ -165,8 +169,8 @@ impl Window {
     ) -> Result<Sent, Refusal> {
         let record = Record::data(payload.len() as u32);
         let place = Self::place_at(ring, self.tail, &record);
-        if !self.has_room(ring, place.end)? {
-            return Err(self.no_room(ring, place.end));
+        if !self.has_space(ring, place.end)? {
+            return Err(self.no_space(ring, place.end));
         }
         Ok(self.write(ring, place, &record, payload))
     }
@@ -182,7 +186,7 @@ impl Window {
             return None;
         }
         let place = Place { start, record: start, end: start.wrapping_add(len) };
-        if !matches!(self.has_room(ring, place.end), Ok(true)) {
+        if !matches!(self.has_space(ring, place.end), Ok(true)) {
             return None;
         }
         crash_point!("send.before-payload");
@@ -225,8 +229,8 @@ impl Window {
         };
         let record = Record::data(first.len() as u32);
         let place = Self::place_at(ring, self.tail, &record);
-        if !self.has_room(ring, place.end)? {
-            return Err(self.no_room(ring, place.end));
+        if !self.has_space(ring, place.end)? {
+            return Err(self.no_space(ring, place.end));
         }
         let (mut count, mut payload_len, mut end) = (1, first.len(), place.end);
         let (rules, mut left) = (ring.rules, self.left_behind(ring, end));
@@ -235,7 +239,7 @@ impl Window {
             let len = rules.record_len(&record);
             if len > left {
                 let place = Self::place_at(ring, end, &record);
-                if !self.has_room(ring, place.end)? {
+                if !self.has_space(ring, place.end)? {
                     break;
                 }
                 pad_unpublished(ring, place);
@@ -264,7 +268,7 @@ impl Window {
     ) -> Result<Reserved, Refusal> {
         let reserved = Reserved { payload_len: payload_len.into() };
         let end = self.place_of(ring, reserved).end;
-        if self.has_room(ring, end)? { Ok(reserved) } else { Err(self.no_room(ring, end)) }
+        if self.has_space(ring, end)? { Ok(reserved) } else { Err(self.no_space(ring, end)) }
     }
 
     /// Fast path of [`Self::reserve`]. `None` if the slow path must decide.
@@ -275,8 +279,8 @@ impl Window {
         payload_len: u32,
     ) -> Option<Reserved> {
         let reserved = Reserved { payload_len: payload_len.into() };
-        let has_room = self.has_room(ring, self.place_of(ring, reserved).end).ok()?;
-        has_room.then_some(reserved)
+        let has_space = self.has_space(ring, self.place_of(ring, reserved).end).ok()?;
+        has_space.then_some(reserved)
     }
 
     /// Where the reserved room lies.
@@ -312,8 +316,8 @@ impl Window {
     /// to the end of the area, or of the room last seen and a zero word before it.
     #[inline(always)]
     fn left_behind<M>(&self, ring: &Ring<M>, start: u64) -> u64 {
-        let room = ring.rules.capacity - RECORD_HEADER_LEN - start.wrapping_sub(self.head);
-        room.min(ring.rules.len_to_end(start))
+        let space = ring.rules.capacity - RECORD_HEADER_LEN - start.wrapping_sub(self.head);
+        space.min(ring.rules.len_to_end(start))
     }
 
     /// The window of a producer that takes an endpoint over: behind every record that anybody

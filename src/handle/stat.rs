@@ -14,7 +14,7 @@ const ABOUT_LEN_MAX: u64 = 64 << 10;
 
 /// What the kernel knows of a file by itself: a file system in user space is not asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct Stat {
     /// `Unknown` for eventfds and their like.
     pub(super) file_type: FileType,
     /// Names of the file.
@@ -23,8 +23,8 @@ pub(super) struct Look {
     id: (u32, u32, u64),
 }
 
-impl Look {
-    pub(super) fn at(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+impl Stat {
+    pub(super) fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let mask = StatxFlags::TYPE | StatxFlags::NLINK | StatxFlags::INO;
         let found = retry_on_intr(|| rustix::fs::statx(fd, c"", flags, mask))?;
