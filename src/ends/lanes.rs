@@ -1,12 +1,11 @@
 //! The consumer of a group of lanes: which lane is next.
 //!
-//! A receiver has one *current* lane, which it looks at as at any ring. When that has nothing more, or
-//! has had its turn, the next active lane becomes the current one, in the order of their numbers: no
-//! busy lane waits for longer than one turn of each other. What is active is the business of
-//! [`Attention`].
+//! A receiver has one *current* lane, which it polls like any ring. When that is empty, or its quantum is
+//! over, the next active lane becomes the current one, in the order of their numbers: no busy lane waits for
+//! longer than one quantum of each other lane. [`Attention`] decides which lanes are active.
 //!
-//! A lane is left only when it was found empty, which tells its blocked producer, or with a record at
-//! its head, which brings the consumer back. So nobody is left asleep before an empty lane.
+//! The consumer leaves a lane only if it found the lane empty, which notifies its blocked producer, or with a
+//! record at its head, which brings the consumer back. So no producer is left asleep before an empty lane.
 
 use std::mem::swap;
 use std::time::{Duration, Instant};
@@ -18,31 +17,30 @@ use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Attention, Consumer, Memory, Ring, Wakes};
 use crate::wait::Incoming;
 
-/// Looks in a row that find a lane empty before its bit in the summary is cleared: so many that a
+/// Polls in a row that find a lane empty before its bit in the summary is cleared: so many that a
 /// lane in use is not cleared and set for each message.
 const EMPTY_POLLS: u32 = 512;
-/// How long since the last barrier for the sake of quiet lanes, and looks between two looks at the
-/// clock.
+/// The shortest time between two barriers for draining lanes, and polls between two checks of the clock.
 const BARRIER_EVERY: Duration = Duration::from_millis(1);
 const POLLS_A_CLOCK: u32 = 32;
-/// Bytes of a lane that are faulted in at its first turn. That happens within a receive, so it must be
-/// short; the pages behind them come when they are used.
+/// Bytes of a lane that are faulted in at its first quantum. That happens within a receive, so it must be
+/// short; the other pages come when they are used.
 const POPULATED_MAX: u64 = 1 << 20;
 
 /// All lanes of a receiver's group.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    /// All of them. In the place of the current one lies something of no meaning.
+    /// All lanes. The place of the current one holds the ring and consumer that were swapped out for it.
     lanes: Vec<Lane>,
     current: usize,
     attention: Attention,
-    /// Whether all lanes are to be looked at, whatever the summary says.
+    /// Whether to poll all lanes next, whatever the summary says.
     is_scan_due: bool,
-    /// The watcher's count of departures when that was last looked into.
+    /// The watcher's count of peer exits when it was last checked.
     departures: u32,
     /// Whether anything was freed in a lane that was current before.
     has_taken: bool,
-    /// Whether all producers fenced for each message when that was last asked.
+    /// Whether all producers fenced for each message at the last check.
     all_fence: bool,
     polls: u32,
     last_barrier: Instant,
@@ -55,15 +53,15 @@ struct Lane {
     consumer: Consumer,
     /// Its index in the directory.
     index: u32,
-    /// Looks in a row that found it empty, the consumer being at this position.
+    /// Polls in a row that found it empty, all with the consumer at `empty_at`.
     empty_polls: u32,
     empty_at: u64,
     is_populated: bool,
 }
 
 impl Lanes {
-    /// All lanes of the group of `end`, which has attached to the first with `consumer`. Blocked
-    /// producers learn of what a predecessor freed.
+    /// Attaches to all lanes of the group of `end`; `consumer` is that of the first. Notifies blocked
+    /// producers of what a predecessor freed.
     ///
     /// # Errors
     /// If one of them is damaged.
@@ -73,7 +71,7 @@ impl Lanes {
         wakes: &Wakes,
     ) -> Result<Self, Error> {
         let first = end.group.rings.start;
-        let departures = end.watch.departures(); // all lanes are looked at behind this
+        let departures = end.watch.departures(); // all lanes are polled after this
         let mut lanes = Vec::with_capacity(end.group.rings.len());
         for index in end.group.rings.clone() {
             let ring = map_ring(end.slot.region(), index, first)?;
@@ -99,7 +97,6 @@ impl Lanes {
         })
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.lanes.len()
     }
@@ -109,14 +106,13 @@ impl Lanes {
         self.has_taken
     }
 
-    /// To be told of every departure: the departed may have left something that the summary doesn't
-    /// tell of.
+    /// To be called after every exit of a peer.
     pub(crate) fn scan_soon(&mut self) {
-        self.is_scan_due = true;
+        self.is_scan_due = true; // the peer may have died before it set its bit in the summary
     }
 
-    /// Looks whether anybody has departed since it last did. To be asked at the end of each turn, so that
-    /// it doesn't take an empty lane to find what the departed left.
+    /// Checks for exits of peers since the last check. To be called at the end of each quantum, so that what
+    /// they left is found even if no lane is ever empty.
     pub(crate) fn note_departures(&mut self, end: &Attached) {
         let departures = end.watch.departures();
         if std::mem::replace(&mut self.departures, departures) != departures {
@@ -124,19 +120,18 @@ impl Lanes {
         }
     }
 
-    /// Notes that the current lane is left with a record at its head, which brings the consumer back:
-    /// it may have been forgotten, and its producer not have come to setting its bit.
+    /// Notes that the consumer leaves the current lane with a record at its head.
     pub(crate) fn note_left(&mut self) {
+        // Keeps it active: it may have become idle, and its producer not have come to setting its bit.
         self.attention.note_found(self.current);
     }
 
-    /// Whether a look at all lanes is still to come.
     pub(crate) fn is_scan_due(&self) -> bool {
         self.is_scan_due
     }
 
-    /// The next lane behind the current one in which there is something, or the current one again.
-    /// `None` if none is known to have anything.
+    /// The next lane after the current one that has a record, or the current one again. Returns `None` if no
+    /// lane is known to have one.
     pub(crate) fn next(&mut self, end: &Attached, head: u64, all_fence: bool) -> Option<usize> {
         self.all_fence = all_fence;
         self.attention.merge(&end.ring);
@@ -163,7 +158,7 @@ impl Lanes {
         if !self.lanes[lane].is_populated {
             self.lanes[lane].is_populated = true;
             let region = end.slot.region();
-            // If the pages cannot be had now, using them tells why.
+            // If the pages cannot be had now, using them fails and says why.
             let _ = region.populate_lane(&region.entries()[end.index as usize], POPULATED_MAX);
         }
     }
@@ -175,7 +170,7 @@ impl Lanes {
         swap(&mut lane.consumer, consumer);
     }
 
-    /// The first of the active lanes `from..to` in which there is something.
+    /// The first active lane of `from..to` that has a record.
     fn find(&mut self, end: &Attached, head: u64, from: usize, to: usize) -> Option<usize> {
         let mut from = from;
         while let Some(lane) = self.attention.active().next(from).filter(|lane| *lane < to) {
@@ -196,17 +191,17 @@ impl Lanes {
         let Lane { empty_polls, empty_at, .. } = &mut self.lanes[lane];
         if std::mem::replace(empty_at, head) != head {
             *empty_polls = 0;
-            self.attention.note_found(lane); // and taken, while it was the current one
+            self.attention.note_found(lane); // a record came and was taken while it was current
         }
         *empty_polls = empty_polls.saturating_add(1);
         if self.attention.note_empty(lane) {
-            *empty_polls = 0; // it is counted anew if the summary brings it back
+            *empty_polls = 0; // counted anew if the summary brings it back
         } else if *empty_polls == EMPTY_POLLS {
             self.attention.clear(&end.ring, lane);
         }
     }
 
-    /// Settles quiet lanes if that can be done now.
+    /// Makes draining lanes fenced if all producers fence, or if it is time for a barrier.
     fn fence_draining(&mut self, end: &Attached) {
         self.polls = self.polls.wrapping_add(1);
         let is_time = || self.last_barrier.elapsed() >= BARRIER_EVERY;
@@ -220,7 +215,7 @@ impl Lanes {
         }
     }
 
-    /// Whether there is something in any of the lanes that the summary tells of, or that are active.
+    /// Whether a lane that is active, or whose bit is set, has a record.
     fn is_any_active(&mut self, end: &Attached, head: u64) -> bool {
         self.attention.merge(&end.ring);
         let active = self.attention.active();
@@ -231,7 +226,7 @@ impl Lanes {
         })
     }
 
-    /// A lane with the consumer's position in it, which of the current one is `head`.
+    /// A lane with the consumer's position in it; `head` is that of the current one.
     fn place<'a>(&'a self, end: &'a Attached, head: u64, lane: usize) -> (&'a Ring<RingSpan>, u64) {
         match &self.lanes[lane] {
             _ if lane == self.current => (&end.ring, head),
@@ -239,7 +234,6 @@ impl Lanes {
         }
     }
 
-    /// Looks at all lanes.
     fn scan(&mut self, end: &Attached, head: u64) -> Polled {
         let (current, attention) = (self.current, &mut self.attention);
         attention.scan(self.lanes.iter().enumerate().map(|(lane, Lane { ring, consumer, .. })| {
@@ -270,8 +264,8 @@ impl Incoming for AllLanes<'_> {
         self.lanes.scan(end, self.head)
     }
 
-    /// Who woke us may not have come to the summary yet: then it takes a look at all lanes.
     fn is_there(&mut self, end: &Attached) -> bool {
+        // The producer that notified may not have set its bit yet: then only a scan finds the record.
         self.lanes.is_any_active(end, self.head)
             || self.lanes.scan(end, self.head) == Polled::Something
     }
@@ -289,7 +283,7 @@ mod tests {
     use crate::options::MpscOrder;
     use crate::{EventsRegion, OpenOptions};
 
-    /// Looks at empty lanes, more often than it takes to clear their bits; no barrier is due.
+    /// Polls empty lanes, more often than it takes to clear their bits; no barrier is due.
     fn poll_often(rx: &mut MpscConsumer, all_fence: bool) -> bool {
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
         let (end, head) = (&receiving.end, receiving.consumer.head());
@@ -306,7 +300,7 @@ mod tests {
         let options = OpenOptions::new().mpsc_capacity(4096).producers(2);
         let options = options.mpsc_order(MpscOrder::PerProducer);
         let (_, mut rx) = EventsRegion::anonymous(options).unwrap().split_mpsc().unwrap();
-        assert!(poll_often(&mut rx, false), "forgotten, and nobody fences");
-        assert!(!poll_often(&mut rx, true), "looked at for ever");
+        assert!(poll_often(&mut rx, false), "idle, and no producer fences");
+        assert!(!poll_often(&mut rx, true), "polled for ever");
     }
 }

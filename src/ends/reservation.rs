@@ -1,4 +1,4 @@
-//! Building a message where it will lie.
+//! Building a message in place.
 
 use std::convert::Infallible;
 use std::io::{self, Read};
@@ -12,13 +12,13 @@ use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring::Reserved;
 
-/// Room in the ring, lent for building one message in place.
+/// Space reserved in the ring for building one message in place.
 ///
-/// The message is sent by [`Reservation::commit`]; a claim that is dropped or forgotten sends nothing and
-/// leaves nothing behind. What is not written keeps the bytes of earlier messages.
+/// [`Reservation::commit`] sends the message; a reservation that is dropped or forgotten sends nothing and
+/// leaves nothing behind. Bytes that are not written hold those of earlier messages.
 ///
 /// # Source
-/// Claim, commit and abort are Aeron's words for this.
+/// Aeron's claim, commit and abort; the name `reserve` is tokio's.
 #[derive(Debug)]
 pub struct Reservation<'a> {
     sending: &'a mut Sending<Spsc>,
@@ -26,7 +26,7 @@ pub struct Reservation<'a> {
 }
 
 impl Sender<Spsc> {
-    /// Claims room for a message of `len` bytes, waiting while the ring is full.
+    /// Reserves space for a message of `len` bytes, waiting while the ring is full.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -49,7 +49,7 @@ impl Sender<Spsc> {
         Ok(self.reserve_timeout(len, Deadline::NEVER)?)
     }
 
-    /// Claims room for a message of `len` bytes, waiting for it until `deadline`.
+    /// Reserves space for a message of `len` bytes, waiting for it until `deadline`.
     ///
     /// # Errors
     /// As [`Self::send_timeout`].
@@ -64,7 +64,7 @@ impl Sender<Spsc> {
             .map_err(|error| error.into_timeout_error((), index))
     }
 
-    /// Claims room for a message of `len` bytes if there is any now.
+    /// Reserves space for a message of `len` bytes if there is any now.
     ///
     /// # Errors
     /// As [`Self::try_send`].
@@ -78,7 +78,7 @@ impl Sender<Spsc> {
         self.reservation(reserved).map_err(|error| error.into_try_error(()))
     }
 
-    /// Claims room if nothing stands in the way.
+    /// Fast path; returns `None` if [`Self::attempt_reserve`] must decide.
     #[inline(always)]
     fn reserve_fast(&mut self, len: usize) -> Option<Reserved> {
         let Sending { end, producer, .. } = self.sending()?;
@@ -106,14 +106,14 @@ impl Sender<Spsc> {
 }
 
 impl Reservation<'_> {
-    /// Bytes sending.
+    /// Bytes reserved.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.reserved.map_or(0, Reserved::payload_len)
     }
 
-    /// Whether no bytes were sending, which is legal.
+    /// Whether no bytes were reserved, which is legal.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -122,17 +122,17 @@ impl Reservation<'_> {
     /// Writes `bytes` from `offset` on.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] if they reach beyond the claim; nothing was written.
+    /// [`Error::BufferTooSmall`] if they reach beyond the reservation; nothing was written.
     #[inline]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
         self.payload().write_at(offset, bytes)
     }
 
-    /// Fills the claim from `source`, from its first byte on, until it is full or `source` ends,
-    /// and gives how many bytes that were.
+    /// Fills the reservation from `source`, from its first byte on, until it is full or `source` ends, and
+    /// returns how many bytes that were.
     ///
     /// # Errors
-    /// What `source` says; interruptions are retried.
+    /// Those of `source`; interruptions are retried.
     pub fn fill_from(&mut self, mut source: impl Read) -> io::Result<usize> {
         let mut chunk = [0; 4096];
         let mut filled = 0;
@@ -152,25 +152,25 @@ impl Reservation<'_> {
         Ok(filled)
     }
 
-    /// Where the sending bytes lie, for filling them by other means. Valid for [`Self::len`] bytes
-    /// while the claim lives, in the process that made it.
+    /// The address of the reserved bytes, for filling them by other means. Valid for [`Self::len`] bytes
+    /// while the reservation lives, in the process that made it.
     #[must_use]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.payload().as_ptr()
     }
 
-    /// Sends the message as long as it was sending.
+    /// Sends the message with all bytes reserved.
     ///
     /// # Errors
-    /// [`Error::ForkedChild`] in a forked child, [`Error::Poisoned`], [`Error::LockLost`] or
-    /// [`Error::RegionTooSmall`] if the ring or this end of it came to harm; nothing was sent.
+    /// [`Error::ForkedChild`] in a forked child; [`Error::Poisoned`], [`Error::LockLost`] or
+    /// [`Error::RegionTooSmall`] if the ring or this end of it is no longer usable. Nothing was sent.
     #[inline]
     pub fn commit(self) -> Result<(), Error> {
         let len = self.len();
         self.commit_len(len)
     }
 
-    /// Sends the first `len` bytes of what was sending.
+    /// Sends the first `len` bytes of what was reserved.
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] if fewer were reserved; as [`Self::commit`]; nothing was sent.
@@ -200,7 +200,7 @@ impl Reservation<'_> {
     }
 }
 
-/// Gives the room back: nothing is sent.
+/// Gives the space up: nothing is sent.
 impl Drop for Reservation<'_> {
     #[inline]
     fn drop(&mut self) {
@@ -225,7 +225,7 @@ mod tests {
         EventsRegion::anonymous(options).unwrap().split_spsc().unwrap()
     }
 
-    /// Reads as it is told, one after the other; then there is no more.
+    /// Runs its steps one after the other, then ends.
     struct Source<F>(Vec<F>);
 
     impl<F: FnMut(&mut [u8]) -> io::Result<usize>> Read for Source<F> {

@@ -25,7 +25,7 @@ pub enum Spsc {}
 pub enum Mpsc {}
 
 /// How senders share a ring: [`Spsc`] or [`Mpsc`].
-#[expect(private_bounds, reason = "sealed: what senders need of it is nobody else's business")]
+#[expect(private_bounds, reason = "sealed: it names types that no user needs")]
 pub trait Topology: sealed::Sealed {}
 
 impl Topology for Spsc {}
@@ -37,13 +37,13 @@ pub(crate) mod sealed {
         Attached, Error, NotSent, Ring, RingKind, RingSpan, SendFast, Sent, Wakes, Window,
     };
 
-    /// What the two disciplines do each in their own way.
+    /// What the two topologies do each in its own way.
     pub(crate) trait Sealed: Sized + 'static {
         /// The kind of ring in the directory.
         const KIND: RingKind;
         /// Whether it may also be a group of lanes.
         const MAY_HAVE_LANES: bool = false;
-        /// What a claimed sender keeps beside its endpoint.
+        /// What an attached sender keeps beside its endpoint.
         type Producer: SendFast<RingSpan> + Send + std::fmt::Debug;
 
         /// Whether rings of `kind` are used by it.
@@ -57,11 +57,11 @@ pub(crate) mod sealed {
         /// If the ring is damaged.
         fn attach(end: &Attached) -> Result<Self::Producer, Error>;
 
-        /// Runs `step`, a verb of the window that sends from `payloads`, and gives how many messages it
+        /// Runs `step`, a verb of the window that sends from `payloads`, and returns how many messages it
         /// published.
         ///
         /// # Errors
-        /// Those of `step`, and who does not let go of the ring's lock.
+        /// Those of `step`, and [`NotSent::Contended`].
         fn produce(
             end: &Attached,
             producer: &mut Self::Producer,
@@ -147,7 +147,10 @@ impl sealed::Sealed for Mpsc {
     }
 }
 
-/// Takes the lock, also over from a dead holder; or tells which live one does not let go.
+/// Takes the lock, also over from a dead holder.
+///
+/// # Errors
+/// [`NotSent::Contended`] if a live holder keeps it.
 fn lock<'a>(end: &'a Attached, wakes: &'a Wakes) -> Result<Locked<'a, RingSpan>, NotSent> {
     match try_lock(&end.ring, end.slot.identity(), wakes) {
         Ok(locked) => Ok(locked),
@@ -155,7 +158,7 @@ fn lock<'a>(end: &'a Attached, wakes: &'a Wakes) -> Result<Locked<'a, RingSpan>,
     }
 }
 
-/// How often a lock that changes hands all the time is looked at before the attempt is given up.
+/// Rounds of waiting before an attempt gives up on a lock that keeps changing hands.
 const ROUNDS: u32 = 8;
 
 #[cold]
@@ -184,13 +187,13 @@ fn lock_contended<'a>(
             last_holder = Some(holder);
         }
     }
-    // Others come first again and again: they live, or their lock would not have moved on.
+    // Other producers keep coming first: they live, or the lock would not have moved on.
     let slot = last_holder.map_or(0, |holder| holder.slot);
     let pid = last_holder.map_or(0, |holder| pid_of_owner(end.slot.region(), holder));
     Err(NotSent::Contended { slot, pid })
 }
 
-/// Takes the lock over from `holder` if that is dead; `None` if it has let go meanwhile.
+/// Takes the lock over from `holder` if that is dead. Returns `None` if it has freed the lock meanwhile.
 ///
 /// # Errors
 /// [`NotSent::Contended`] if it lives.
@@ -202,7 +205,7 @@ fn take_from_dead<'a>(
     let slot = holder.slot;
     let still_holds = || end.ring.memory.load(Word::Lock, Acquire) == holder.to_word();
     if !still_holds() {
-        return Ok(None); // also: the slot is looked at after the lock word that names it
+        return Ok(None); // also: the slot is read after the lock word that names it
     }
     if !end.entry.tx_slots().contains(&slot) {
         return Err(end.damaged(Damage::LockOwner { slot }).into());

@@ -1,4 +1,4 @@
-//! Judging one handle that is to be sent.
+//! Checking one handle that is to be sent.
 
 use std::os::fd::BorrowedFd;
 
@@ -14,7 +14,7 @@ use crate::rights::Rights;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum HandleOp {
-    /// Replace it with the rights wanted, then send that: the sender has it no longer.
+    /// Replace it with the rights wanted, then send that: the sender no longer has it.
     Move = 0,
     /// Duplicate it with the rights wanted, then send the duplicate: the sender keeps it.
     Duplicate = 1,
@@ -40,7 +40,7 @@ pub(crate) struct Wanted {
     pub(crate) operation: HandleOp,
     /// `None` takes any.
     pub(crate) handle_type: Option<HandleType>,
-    /// The rights that it is to have in the end.
+    /// The rights that the receiver gets.
     pub(crate) rights: Rights,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Through {
 }
 
 impl Through {
-    /// Those behind the descriptors in `channel`.
+    /// The files behind the descriptors in `channel`.
     pub(crate) fn of<'a>(
         channel: impl IntoIterator<Item = BorrowedFd<'a>>,
     ) -> Result<Self, DispositionError> {
@@ -61,7 +61,7 @@ impl Through {
         })
     }
 
-    /// Refuses a handle on one of the files. Without any, nothing is looked at.
+    /// Refuses a handle on one of the files. If there are none, makes no system call.
     fn admits(&self, handle: &Handle) -> Result<(), HandleError> {
         if self.files.is_empty() {
             return Ok(());
@@ -81,7 +81,7 @@ pub(crate) fn check_count(found: usize) -> Result<(), DispositionError> {
     Ok(())
 }
 
-/// Judges a handle that is there, in the order of the seven steps. Nothing happens to it.
+/// Checks a handle by the steps of [`HandleDisposition`](super::HandleDisposition) from the third on.
 pub(crate) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Result<(), HandleError> {
     handle.require(Rights::TRANSFER)?;
     through.admits(handle)?;
@@ -93,8 +93,8 @@ pub(crate) fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Resul
     }
 }
 
-/// Judges handles that are to be moved into a message just as they are: at most `limit`, with the
-/// right to be sent or from a list of dispositions, and none on the files in `through`. Nothing happens to them.
+/// Checks handles that are to be moved into a message as they are: at most `limit`, each with the right to be
+/// sent or from a list of dispositions, and none on the files in `through`.
 pub(crate) fn check_moved(
     handles: &[Handle],
     limit: u16,
@@ -111,7 +111,7 @@ pub(crate) fn check_moved(
     Ok(())
 }
 
-/// Makes the copy that a checked disposition asks for; none if the handle is to be moved.
+/// The copy that a checked disposition asks for; `None` if the handle is to be moved.
 pub(crate) fn copy(handle: &Handle, wanted: Wanted) -> Result<Option<Handle>, HandleError> {
     match wanted.operation {
         HandleOp::Move => Ok(None),

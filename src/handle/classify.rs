@@ -1,4 +1,4 @@
-//! Telling what a descriptor is.
+//! Which type a descriptor is of.
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use super::stat::{self, Stat};
 use crate::handle_type::HandleType;
 
 impl HandleType {
-    /// The type of what `fd`, opened with `flags`, leads to, as far as `found` could be looked at.
+    /// The type of what `fd`, opened with `flags`, leads to; `found` is `None` if it could not be read.
     pub(super) fn of(fd: BorrowedFd<'_>, flags: OFlags, found: Option<Stat>) -> Self {
         let Some(found) = found else {
             return Self::Other;
@@ -28,8 +28,8 @@ impl HandleType {
     }
 }
 
-/// What the kernel's own name for something without a file says. A path begins with a slash, so no
-/// file can take such a name.
+/// The type by the kernel's own name, for what has no file. A path begins with a slash, so no file can have
+/// such a name.
 fn of_link(fd: BorrowedFd<'_>) -> Option<HandleType> {
     match stat::link(fd)?.as_os_str().as_bytes() {
         b"anon_inode:[eventfd]" => Some(HandleType::EventFd),
@@ -51,7 +51,7 @@ fn of_regular(fd: BorrowedFd<'_>, found: &Stat) -> HandleType {
     if is_memfd(fd, found) { HandleType::MemFd } else { HandleType::File }
 }
 
-/// Files on tmpfs have seals too: what tells them apart is the kernel's name for the memory.
+/// Files on tmpfs have seals too; only the kernel's name distinguishes memory from them.
 fn is_memfd(fd: BorrowedFd<'_>, found: &Stat) -> bool {
     found.link_count == 0
         && rustix::fs::fcntl_get_seals(fd).is_ok()

@@ -1,4 +1,4 @@
-//! What is to become of handles in a table that are sent.
+//! What becomes of handles in a table when they are sent.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use crate::handle::{
     check_count, copy, first_of,
 };
 
-/// What is to become of one handle of a message, by its number in a [`HandleTable`]. Judged as
-/// [`HandleDisposition`](crate::handle::HandleDisposition) tells. A number that stands behind its own move
-/// in one list is a `BAD_HANDLE`; one that is duplicated may stand there again.
+/// What is to become of one handle of a message, by its number in a [`HandleTable`]. Checked by the steps of
+/// [`HandleDisposition`](crate::handle::HandleDisposition). A number that follows its own move in a list is
+/// a `BAD_HANDLE`; one that is duplicated may follow again.
 ///
 /// # Source
 /// `zx_handle_disposition_t`.
@@ -48,18 +48,18 @@ impl TableDisposition {
 }
 
 impl HandleTable {
-    /// The handles that a message with this list takes along, in its order. Moved ones leave the
-    /// table; on failure they are closed, all that the list would have moved. They may be sent, as they
+    /// Returns the handles that a message with this list takes along, in its order. Moved ones leave the
+    /// table; on failure all that the list would have moved are closed. The handles may be sent as they
     /// are, also if the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
     ///
     /// `through` is as for [`HandleDisposition::resolve_all`](crate::handle::HandleDisposition::resolve_all).
     ///
     /// # Errors
-    /// - [`DispositionError::TooManyHandles`] (`OUT_OF_RANGE`): more than 64, judged before
+    /// - [`DispositionError::TooManyHandles`] (`OUT_OF_RANGE`): more than 64, checked before
     ///   anything else; no `result` is written;
     /// - [`DispositionError::Handle`]: the first refusal, and a number that another thread took out
     ///   meanwhile;
-    /// - [`DispositionError::Channel`]: `through` could not be looked at.
+    /// - [`DispositionError::Channel`]: `through` could not be read.
     ///
     /// # Source
     /// `zx_channel_write_etc` up to the message itself.
@@ -88,12 +88,12 @@ impl HandleTable {
     ) -> Result<Vec<Handle>, DispositionError> {
         let resolved = self.try_resolve_all(list, through);
         if resolved.is_err() {
-            let _ = self.close_many(&moved(list)); // those that the table never had are told already
+            let _ = self.close_many(&moved(list)); // the error reports those that it never had
         }
         resolved
     }
 
-    /// As [`Self::resolve_all`], but on failure everything is as it was: all handles are still in
+    /// As [`Self::resolve_all`], but on failure everything stays as it was: all handles are still in
     /// the table, under their numbers.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl HandleTable {
         Ok(both.map(Handle::disposed).collect())
     }
 
-    /// The handles of the list, all of which may be sent as it says.
+    /// The handles of the list, if all of them pass.
     fn check_all(
         &self,
         list: &mut [TableDisposition],
@@ -157,7 +157,7 @@ impl HandleTable {
         Ok(handle)
     }
 
-    /// Takes out what is to be moved: all of it, or nothing if another thread was faster.
+    /// Takes out the handles to be moved: all of them, or none if another thread was faster.
     fn take_moved(&self, list: &mut [TableDisposition]) -> Result<Vec<Handle>, DispositionError> {
         self.take(&moved(list)).map_err(|(place, source)| {
             let mut moves =

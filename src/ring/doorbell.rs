@@ -212,7 +212,7 @@ impl RxDoorbell {
     ) -> Self {
         let doorbell = Self { count: count & COUNT, fences };
         let id = u64::from(id.incarnation) << 32 | u64::from(id.slot);
-        ring.memory.store(Word::ConsumerId, id, Relaxed); // ours: nobody else writes it
+        ring.memory.store(Word::ConsumerId, id, Relaxed); // ours: no other process writes it
         doorbell.disarm(ring);
         doorbell
     }
