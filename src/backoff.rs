@@ -1,13 +1,11 @@
-//! Waiting without being told, if nobody could tell: sleep in growing slices.
+//! Waiting for an event that nothing notifies of: sleep in growing slices.
 
 use std::thread;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
 
-/// The first sleep.
 const SLEEP_MIN: Duration = Duration::from_micros(50);
-/// The longest sleep.
 const SLEEP_MAX: Duration = Duration::from_millis(1);
 
 /// One wait for something that another process does.

@@ -2,13 +2,13 @@
 //!
 //! With the feature `__crash_points`, the environment variable `TOMBOLO_CRASH=point:n` kills the
 //! process at its `n`-th passage of `point` (`n` is 1 if it is left out). `point:n:stop` stops
-//! it there instead, until somebody sends it SIGCONT; `point:n:kill` is `point:n`. Without the
+//! it there instead, until it gets SIGCONT; `point:n:kill` is `point:n`. Without the
 //! feature there is no code at all.
 //!
 //! The unit tests of this crate can run code of their own at a crash point, and at the *test points*
-//! between them, on the thread that comes there: so a race needs no luck. Only their build has these.
+//! between them, on the thread that comes there, so that a race needs no luck. Only their build has these.
 
-/// Kills or stops the process here if it was told to.
+/// Kills or stops the process here if the environment says so.
 macro_rules! crash_point {
     ($point:literal) => {
         $crate::crash::test_point!($point);
@@ -105,8 +105,8 @@ mod armed {
         signal: Signal,
     }
 
-    /// Kills or stops the process if this is the passage of `point` that it was told. A signal to
-    /// oneself takes effect before the call returns.
+    /// Kills or stops the process if this is the passage of `point` that the environment names. A signal to
+    /// the own process takes effect before the call returns.
     pub(crate) fn pass(point: &str) {
         static PASSED: AtomicU32 = AtomicU32::new(0);
         let Some(wanted) = wanted() else { return };

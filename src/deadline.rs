@@ -45,7 +45,7 @@ impl Deadline {
     }
 }
 
-/// That long from now; [`Deadline::NEVER`] if the clock cannot tell such a moment.
+/// That long from now; [`Deadline::NEVER`] if the clock cannot represent that moment.
 impl From<Duration> for Deadline {
     fn from(duration: Duration) -> Self {
         Self(Instant::now().checked_add(duration).map_or(When::Never, When::At))

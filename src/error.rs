@@ -10,7 +10,7 @@ use tombolo_abi::{LayoutError, RecordError};
 
 pub use self::handles::{DispositionError, HandleError};
 
-/// Why a region could not be opened, or an endpoint of it not be used.
+/// Why a region could not be opened, or an end of a ring not be used.
 ///
 /// Each variant says which group it belongs to, and its text what to do if that is known. New variants may
 /// be added.
@@ -30,7 +30,7 @@ pub enum Error {
     Io {
         /// What was being done.
         action: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
@@ -43,9 +43,9 @@ pub enum Error {
         /// The alignment that the layout asks for, in bytes.
         align: usize,
     },
-    /// *Damage*: the file is shorter than the region in it claims to be.
+    /// *Damage*: the file is shorter than its header says.
     #[error(
-        "{} has {found_len} bytes, its region claims {claimed_len}: truncated; close all users and \
+        "{} has {found_len} bytes, its header says {claimed_len}: truncated; close all users and \
          remove it", path.display()
     )]
     RegionTooSmall {
@@ -53,7 +53,7 @@ pub enum Error {
         path: PathBuf,
         /// Its bytes.
         found_len: u64,
-        /// The bytes that the header claims.
+        /// The bytes that the header says.
         claimed_len: u64,
     },
     /// *Damage* or *fix the call*: uninitialized, or not a region that this build with these options can
@@ -120,18 +120,18 @@ pub enum Error {
         found: String,
         /// The boot id that this process is shown.
         here: String,
-        /// How long after the machine's start the region was made, by the wall clock.
+        /// Time from the machine's start to the region's creation, by the wall clock.
         after_start: Duration,
     },
     /// *Fix the call*: descriptors that are not those of one region, in their order.
     #[error(
-        "descriptor {index} for {} is {found}, wanted {wanted}; pass all that to_fds gave, in their order",
+        "descriptor {index} for {} is {found}, wanted {wanted}; pass all that to_fds returned, in their order",
         path.display()
     )]
     WrongDescriptor {
         /// The region.
         path: PathBuf,
-        /// Which one, from 0.
+        /// Its index in the list.
         index: usize,
         /// What it is.
         found: &'static str,
@@ -163,10 +163,10 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
-    /// *Fix the call*: a file system on which locks or mappings don't behave.
+    /// *Fix the call*: a file system without reliable locks and shared mappings.
     #[error(
-        "{} lies on {name} (magic {magic:#x}), on which locks and shared mappings are not \
-         dependable; use tmpfs, ext4, xfs or btrfs, or allow it with OpenOptions::file_system",
+        "{} lies on {name} (magic {magic:#x}), which has no reliable locks and shared mappings; \
+         use tmpfs, ext4, xfs or btrfs, or allow it with OpenOptions::file_system",
         path.display()
     )]
     UnsupportedFileSystem {
@@ -192,7 +192,7 @@ pub enum Error {
         wanted: u64,
     },
     /// *Retry*: no space for the region; nothing was left behind. *Over* if the region is in use: then there
-    /// is no space for a page that its file claims and its creator has not reserved.
+    /// is no space for a page of it that its creator has not reserved.
     #[error(
         "no space for {wanted_len} bytes at {}: {source}; free space or ask for smaller rings",
         path.display()
@@ -216,13 +216,13 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// *Retry*: opening an existing region only, and there is none.
+    /// *Retry*: an existing region was to be opened, and there is none.
     #[error("no region at {}; start its creator first, or allow creating it", path.display())]
     NotFound {
         /// The path that was tried.
         path: PathBuf,
     },
-    /// *Retry*: creating a new region only, and the present one is in use.
+    /// *Retry*: a new region was to be created, and the present one is in use.
     #[error(
         "{} is in use{}; close its users first, or join it", path.display(), by_pid(*.pid)
     )]
@@ -232,13 +232,13 @@ pub enum Error {
         /// One of its users; 0 if it has no pid in this PID namespace, or none is known.
         pid: u32,
     },
-    /// *Over*: another region has taken the place of this one; open it again.
+    /// *Over*: a newer region has replaced this one.
     #[error("{} was replaced by a newer region; open it again", path.display())]
     Replaced {
         /// The file.
         path: PathBuf,
     },
-    /// *Over*: the region as a whole is marked as damaged.
+    /// *Over*: the region is marked as poisoned.
     #[error("{} is marked as poisoned; close all users and remove it", path.display())]
     RegionPoisoned {
         /// The file.
@@ -249,14 +249,14 @@ pub enum Error {
     Poisoned {
         /// The ring.
         ring: u32,
-        /// The position at which it was noticed, in bytes, as
+        /// The position at which the damage was found, in bytes, as
         /// [`RecordRef::position`](crate::RecordRef::position).
         position: u64,
         /// What was found.
         reason: Damage,
     },
     /// *Retry*: another process, or another end in this one, owns the endpoint.
-    #[error("the {role} of ring {ring} is held{}; close it there first", by_pid(*.pid))]
+    #[error("the {role} of ring {ring} is owned{}; close it there first", by_pid(*.pid))]
     Busy {
         /// The ring.
         ring: u32,
@@ -265,19 +265,18 @@ pub enum Error {
         /// The owner; 0 if it has no pid in this PID namespace, or is just leaving.
         pid: u32,
     },
-    /// *Retry*: a lane is free, but the messages that its last owner left have not been received yet.
+    /// *Retry*: a lane has no owner, but the last one's messages have not been received yet.
     #[error(
-        "ring {ring} is free, but its last sender left messages that are still to be received; let the \
-         receiver take them first"
+        "lane {ring} has unread messages of its last sender; retry once the receiver has taken them"
     )]
     LaneNotEmpty {
         /// The lane.
         ring: u32,
     },
-    /// *Retry*: live processes held an MPSC ring's lock until time was up.
+    /// *Retry*: live processes held an MPSC ring's lock until the deadline.
     #[error(
-        "the lock of ring {ring} is held{} (slot {slot}), which is alive and did not let go in time; \
-         see whether it is stopped", by_pid(*.pid)
+        "timed out; the lock of ring {ring} is held{} (slot {slot}), which is alive; check whether it is \
+         stopped", by_pid(*.pid)
     )]
     Stalled {
         /// The ring.
@@ -336,7 +335,7 @@ pub enum Error {
     },
     /// *Retry*: this process or the system may have no more descriptors open. The message stays in the ring
     /// with its handles. To go on without it, drop the record that [`recv_ref`](crate::Receiver::recv_ref)
-    /// gives.
+    /// returns.
     #[error("no descriptors are left for the handles on ring {ring}: {source}; close some")]
     TooManyFiles {
         /// The ring.
@@ -344,8 +343,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// *Over*, for this message: its handles went to a receiver that is gone. It was taken; here are its bytes.
-    #[error("the {count} handles of the message at {position:#x} on ring {ring} went down with an \
+    /// *Over*, for this message: its handles went to a receiver that has exited. It was taken; here are its
+    /// bytes.
+    #[error("the {count} handles of the message at {position:#x} on ring {ring} were lost with an \
              earlier receiver; its {} bytes are in this error", data.len())]
     HandlesLost {
         /// The ring.
@@ -357,7 +357,7 @@ pub enum Error {
         /// Its bytes.
         data: Vec<u8>,
     },
-    /// *Damage*: a sender broke the rules of sending handles. Its message was skipped.
+    /// *Damage*: a sender broke the protocol for handles. Its message was skipped.
     #[error("slot {slot} broke the protocol of ring {ring} at {position:#x}: {reason}")]
     ProtocolViolation {
         /// The ring.
@@ -384,9 +384,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// *Fix the call*: too many receivers to wait for at once, or none.
-    #[error(
-        "{found} receivers and interrupters cannot be waited for at once; wait for 1 to {limit}"
-    )]
+    #[error("{found} receivers and interrupters to wait for at once; pass 1 to {limit}")]
     WaitCount {
         /// Receivers given; one that has an interrupter counts twice.
         found: usize,
@@ -419,7 +417,7 @@ pub(crate) fn by_pid(pid: u32) -> String {
     }
 }
 
-/// What was found in a ring that no honest peer writes.
+/// What no honest peer writes into a ring, and was found there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a [`Handle`](crate::Handle) leads to.
 ///
-/// | type | how it is told |
+/// | type | how it is recognised |
 /// |---|---|
 /// | `Directory`, `Pipe`, `Socket` | by `statx` |
 /// | `EventFd`, `Epoll`, `PidFd` | by the link in `/proc/self/fd`; without `/proc` they are `Other` |

@@ -10,7 +10,7 @@ use crate::handle_type::HandleType;
 /// What may be done with a [`Handle`](crate::Handle).
 ///
 /// **Rights bind this library's own operations**: duplicating, sending, looking one up in a
-/// table. The kernel knows nothing of them. Whoever has the descriptor may do whatever the mode
+/// table. The kernel knows nothing of them. A process that has the descriptor may do whatever the mode
 /// that it was opened with allows, and that mode never changes: to hand out less, open the file
 /// anew with less. A right that was given up cannot be had back from the same handle.
 ///

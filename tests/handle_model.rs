@@ -62,7 +62,7 @@ impl Model {
     /// What a list gives, disposition for disposition, by the words of the pages.
     fn judge(&self, list: &[TableDisposition]) -> Vec<Result<Known, HandleError>> {
         let mut left = self.known.clone();
-        let judge_one = |one: &TableDisposition| {
+        let check_one = |one: &TableDisposition| {
             let found = match one.operation {
                 HandleOp::Move => left.remove(&one.handle),
                 HandleOp::Duplicate => left.get(&one.handle).copied(),
@@ -79,7 +79,7 @@ impl Model {
             }
             Ok((id, rights))
         };
-        list.iter().map(judge_one).collect()
+        list.iter().map(check_one).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::endpoint::{Group, Meeting, OwnedSlot, Until, Wanted, Watch};
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;
-use crate::ring::doorbell::{Look, look};
+use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Memory, Ring, Wakes, Word};
 
 /// An owned slot and the ring that it belongs to.
@@ -241,7 +241,7 @@ pub(crate) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<R
 fn is_empty(region: &Region, index: u32, first: u32) -> Result<bool, Error> {
     let ring = map_ring(region, index, first)?;
     let head = ring.memory.load(Word::Head, Acquire); // edge `free`
-    Ok(look(&ring, head) == Look::Nothing)
+    Ok(poll(&ring, head) == Polled::Nothing)
 }
 
 #[cfg(test)]

@@ -1,11 +1,28 @@
-//! Owning an endpoint: its lock byte, and the slot that tells others about the owner.
+//! Owning an endpoint: its lock byte, and the slot that shows other processes the owner.
 //!
-//! Whoever holds lock byte `64 + n` owns slot `n`; the kernel frees the byte when the owner's
-//! process is gone, by whatever cause. The lock belongs to a file description of its own, kept by a
-//! mapping and not by a descriptor, so that nothing else in the process can drop it by accident.
+//! The process that holds lock byte `64 + n` owns slot `n`; the kernel frees the byte when that process has
+//! exited, from any cause. The lock belongs to a file description of its own, kept by a mapping and not by a
+//! descriptor, so that nothing else in the process can drop it by accident.
 //!
-//! A claim may be cut short anywhere: the byte is free then, and the next claim starts over what it
-//! finds in the slot.
+//! The life of a slot:
+//!
+//! ```text
+//!  state       lock byte   the next step
+//!
+//!  Free        free        take the byte, renew the incarnation
+//!    |
+//!  Attaching   held        fill the slot in, start the pulse
+//!    |
+//!  Attached    held        (send, receive)
+//!    |
+//!  Detaching   held        stop the pulse
+//!    |
+//!  Free        held        free the byte
+//!
+//!  any other   free        the owner died: the next one begins as from Free
+//! ```
+//!
+//! A new incarnation makes all that an earlier owner left behind stale, so no state has to be repaired.
 
 use std::mem::offset_of;
 use std::ops::Range;

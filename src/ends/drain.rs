@@ -8,17 +8,17 @@ use tombolo_abi::RECORD_HEADER_LEN;
 use crate::carrier::Intake;
 use crate::deadline::Deadline;
 use crate::endpoint::Attached;
-use crate::ends::{LentWhile, Receiver, Receiving, RecordRef, Topology};
+use crate::ends::{BorrowedWhile, Receiver, Receiving, RecordRef, Topology};
 use crate::error::Error;
 use crate::ring::{Consumer, Front, Run, Wakes};
 
-/// Most messages that are handed out before they are freed.
+/// Most messages that `take` sees before they are freed.
 const RUN_MAX: u32 = 32;
-/// How many bytes of the ring they may take, but for the last one; no more than an eighth of the ring.
+/// Bytes of the ring after which they are freed; at most an eighth of the ring.
 const RUN_BYTES: u64 = 4096;
 
-/// What a closure of [`Receiver::drain`] may give: `()`, and every message that it is handed is taken; or
-/// `ControlFlow<()>`, of which `Break` ends the drain and leaves the message.
+/// What a closure of [`Receiver::drain`] may return: `()` takes every message; with `ControlFlow<()>`,
+/// `Break` ends the drain and leaves the message in the ring.
 pub trait DrainFlow: sealed::Sealed {}
 
 impl DrainFlow for () {}
@@ -32,9 +32,9 @@ type Never = <fn() -> ! as sealed::Returns>::Type;
 mod sealed {
     use super::{ControlFlow, Never};
 
-    /// What a closure decided about the message that it was handed.
+    /// What a closure decided about its message.
     pub trait Sealed {
-        /// Whether the drain ends, and the message stays.
+        /// Whether the drain ends and leaves the message.
         fn leaves(&self) -> bool;
     }
 
@@ -70,20 +70,19 @@ mod sealed {
 }
 
 impl<K: Topology> Receiver<K> {
-    /// Hands up to `limit` messages that are there now to `take`, one after the other, and gives
-    /// how many it took. Each is taken when `take` returns, and handles that it did not ask for are closed.
-    /// A panic of `take` leaves the one that it was given.
+    /// Calls `take` with up to `limit` messages that are there now, one after the other, and returns how many
+    /// were taken. A message is taken when `take` returns, and handles that `take` did not ask for are
+    /// closed. If `take` panics, its message stays in the ring.
     ///
-    /// `take` gives `()`, or [`ControlFlow`]: `Break` ends the drain and leaves the message with its handles,
-    /// as [`RecordRef::keep`] does. [`RecordRef::handles`] reports handles that are lost, and nothing else
-    /// does.
+    /// `take` returns `()` or a [`ControlFlow`]: `Break` ends the drain and leaves the message with its
+    /// handles, as [`RecordRef::keep`] does. Only [`RecordRef::handles`] reports handles that are lost.
     ///
-    /// Room is freed for up to 32 messages at once: so many may come again if this process is killed,
-    /// and a sender may wait for room of up to 4 KiB, or one message, while `take` runs.
+    /// Up to 32 messages are freed at once: so many may be delivered again if this process is killed, and a
+    /// sender may wait for space of up to 4 KiB, or one message, while `take` runs.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] and the like. An empty ring is no error, it gives 0, also if its
-    /// sender is gone: the next receive says so.
+    /// [`Error::Poisoned`] and the like. An empty ring is no error but returns 0, also if the sender is
+    /// disconnected: the next receive reports that.
     ///
     /// # Cost
     /// No copy and no allocation, no system call while no sender sleeps; less for each message than
@@ -124,13 +123,13 @@ impl<K: Topology> Receiver<K> {
             if taken > 0 {
                 continue;
             }
-            let front = match self.front_carefully() {
+            let front = match self.front_slow() {
                 Ok(Some(front)) => front,
                 Ok(None) => break,
                 Err(error) if count == 0 => return Err(error),
-                Err(_) => break, // told by the next call
+                Err(_) => break, // the next call reports it
             };
-            let mut record = self.lend(front)?.held(); // a panic of `take` leaves it
+            let mut record = self.borrow(front)?.held(); // a panic of `take` leaves it
             if take(&record).leaves() {
                 break;
             }
@@ -141,8 +140,8 @@ impl<K: Topology> Receiver<K> {
         Ok(count)
     }
 
-    /// Hands out a run of plain messages if nothing stands in the way. Gives how many were taken, and
-    /// whether `take` left the one behind them.
+    /// Fast path: calls `take` with a run of plain messages. Returns how many were taken, and whether `take`
+    /// left the one behind them.
     #[inline(always)]
     fn drain_run<F: DrainFlow>(
         &mut self,
@@ -158,38 +157,39 @@ impl<K: Topology> Receiver<K> {
         let limit = limit.min(bell.records_left().min(RUN_MAX) as usize) as u64;
         let rules = end.ring.rules;
         let len_max = RUN_BYTES.min(end.ring.freed_step());
-        let mut lent = Lent { end, run: consumer.run(), consumer, wakes };
-        while lent.run.count() < limit && lent.run.len() < len_max && lent.is_ours() {
-            let Some((front, len)) = lent.run.front(&end.ring.memory, &rules) else { break };
-            if take(&lent.record(front, intake)).leaves() {
+        let mut borrowed = Borrowed { end, run: consumer.run(), consumer, wakes };
+        while borrowed.run.count() < limit && borrowed.run.len() < len_max && borrowed.is_ours() {
+            let Some((front, len)) = borrowed.run.front(&end.ring.memory, &rules) else { break };
+            if take(&borrowed.record(front, intake)).leaves() {
                 is_left = true;
                 break;
             }
-            lent.run.pass(&rules, RECORD_HEADER_LEN, len);
+            borrowed.run.pass(&rules, RECORD_HEADER_LEN, len);
         }
-        let count = lent.run.count();
-        // One that is left counts, or a lane whose message is left each time would never end its turn.
+        let count = borrowed.run.count();
+        // One that is left counts: otherwise a lane whose message is left each time would never end its
+        // quantum.
         bell.note_records(count as u32 + u32::from(is_left));
         (count as usize, is_left)
     }
 }
 
-/// Messages that were taken and not freed yet. Dropping it frees them, in a panic too.
-struct Lent<'a> {
+/// Messages that were taken and not freed yet. Dropping it frees them, also in a panic.
+struct Borrowed<'a> {
     end: &'a Attached,
     consumer: &'a mut Consumer,
     wakes: &'a Wakes,
     run: Run,
 }
 
-impl Lent<'_> {
-    /// Whether this is no forked child, which doesn't have the mapping: the user's code may do anything.
+impl Borrowed<'_> {
+    /// Whether the mapping is still this process's: `take` may have forked.
     #[inline(always)]
     fn is_ours(&self) -> bool {
         self.end.ring.memory.is_ours()
     }
 
-    /// Lends the record `front` for a look. It is freed with the others, once it is passed.
+    /// Borrows the record `front`. It is freed with the others, once it is passed.
     #[inline(always)]
     fn record<'b>(
         &'b mut self,
@@ -197,16 +197,17 @@ impl Lent<'_> {
         intake: &'b Option<Intake>,
     ) -> ManuallyDrop<RecordRef<'b>> {
         let position = self.run.head();
-        let lent = LentWhile::Calm; // it is never dropped
-        RecordRef::new(self.end, self.consumer, self.wakes, intake, (position, front), lent).held()
+        let borrowed = BorrowedWhile::Calm; // it is never dropped
+        RecordRef::new(self.end, self.consumer, self.wakes, intake, (position, front), borrowed)
+            .held()
     }
 }
 
-impl Drop for Lent<'_> {
-    /// Leaves alone what is another's by now, the mapping or the endpoint.
+impl Drop for Borrowed<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let Self { end, consumer, wakes, run } = self;
+        // The mapping or the endpoint may be another process's by now.
         if run.len() > 0 && end.ring.memory.is_ours() && end.slot.check_kept().is_ok() {
             consumer.free_run(&end.ring, run, wakes);
         }

@@ -2,18 +2,20 @@
 
 use crate::endpoint::Attached;
 use crate::error::{Error, by_pid};
-use crate::ring::{NoRoom, Refusal};
+use crate::ring::{Refusal, SpaceWanted};
 use crate::wait::GaveUp;
 
-/// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message if it was handed over,
-/// or how many messages of a batch were sent.
+/// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message if the call took ownership of it, or
+/// how many messages of a batch were sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError<T = ()> {
     /// *Over*, until a receiver attaches: the ring is full, or handles are to be sent, no receiver is
     /// alive, and one counts as having been there, see [`Disconnect`](crate::options::Disconnect). The next
     /// receiver finds what is in the ring.
-    #[error("the ring is full or takes no handles, and its receiver is gone; start it again")]
+    #[error(
+        "receiver disconnected (ring full or no handles taken); restart the receiver and retry"
+    )]
     Disconnected(T),
     /// *Retry*: an [`Interrupter`](crate::Interrupter) ended the call. Nothing of this message was sent.
     #[error("interrupted; nothing of this message was sent")]
@@ -32,15 +34,17 @@ pub enum SendError<T = ()> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendTimeoutError<T = ()> {
-    /// *Retry*: there was no room until the deadline.
-    #[error("the ring stayed full until the deadline")]
+    /// *Retry*: there was no space until the deadline.
+    #[error("timed out; the ring stayed full")]
     Timeout(T),
-    /// *Retry*: the message has handles, and nobody is there to take them until the deadline. Its bytes alone would
-    /// wait in the ring.
-    #[error("nobody is there to receive handles; start the receiver")]
+    /// *Retry*: the message has handles, and no receiver was there to take them until the deadline. Its bytes
+    /// alone would wait in the ring.
+    #[error("no receiver for handles; start the receiver and retry")]
     NoReceiver(T),
     /// *Retry*: as [`SendError::Disconnected`].
-    #[error("the ring is full or takes no handles, and its receiver is gone; start it again")]
+    #[error(
+        "receiver disconnected (ring full or no handles taken); restart the receiver and retry"
+    )]
     Disconnected(T),
     /// *Retry*: as [`SendError::Interrupted`].
     #[error("interrupted; nothing of this message was sent")]
@@ -59,18 +63,20 @@ pub enum SendTimeoutError<T = ()> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError<T = ()> {
-    /// *Retry*: there is no room now.
-    #[error("the ring is full; try again when its receiver has taken something")]
+    /// *Retry*: there is no space now.
+    #[error("the ring is full; retry once the receiver has taken a message")]
     Full(T),
     /// *Retry*: as [`SendError::Disconnected`].
-    #[error("the ring is full or takes no handles, and its receiver is gone; start it again")]
+    #[error(
+        "receiver disconnected (ring full or no handles taken); restart the receiver and retry"
+    )]
     Disconnected(T),
-    /// *Retry*: the message has handles, and nobody is there to take them now. Its bytes alone would
+    /// *Retry*: the message has handles, and no receiver is there to take them now. Its bytes alone would
     /// wait in the ring.
-    #[error("nobody is there to receive handles; start the receiver")]
+    #[error("no receiver for handles; start the receiver and retry")]
     NoReceiver(T),
-    /// *Retry*: a live process holds the ring's lock and did not let go; it may be stopped.
-    #[error("the ring's lock is held{}, which is alive; try again", by_pid(*.pid))]
+    /// *Retry*: a live process holds the ring's lock and did not free it; it may be stopped.
+    #[error("the ring's lock is held{}, which is alive; retry", by_pid(*.pid))]
     Contended {
         /// The message.
         message: T,
@@ -93,7 +99,7 @@ pub enum TrySendError<T = ()> {
 pub enum RecvError {
     /// *Over*, until a sender attaches: the ring is empty, no sender is alive, and one counts as having
     /// been there, see [`Disconnect`](crate::options::Disconnect).
-    #[error("the ring is empty and its sender is gone; wait_for_peer waits for the next one")]
+    #[error("sender disconnected (ring empty); wait for the next one with wait_for_peer")]
     Disconnected,
     /// *Retry*: an [`Interrupter`](crate::Interrupter) ended the call. No message was taken.
     #[error("interrupted; no message was taken")]
@@ -112,11 +118,11 @@ pub enum RecvError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvTimeoutError {
-    /// *Retry*: nothing came until the deadline.
-    #[error("nothing came until the deadline")]
+    /// *Retry*: no message came until the deadline.
+    #[error("timed out; no message came")]
     Timeout,
     /// *Retry*: as [`RecvError::Disconnected`].
-    #[error("the ring is empty and its sender is gone; wait_for_peer waits for the next one")]
+    #[error("sender disconnected (ring empty); wait for the next one with wait_for_peer")]
     Disconnected,
     /// *Retry*: as [`RecvError::Interrupted`].
     #[error("interrupted; no message was taken")]
@@ -135,11 +141,11 @@ pub enum RecvTimeoutError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TryRecvError {
-    /// *Retry*: there is nothing now.
+    /// *Retry*: there is no message now.
     #[error("the ring is empty")]
     Empty,
     /// *Retry*: as [`RecvError::Disconnected`].
-    #[error("the ring is empty and its sender is gone; wait_for_peer waits for the next one")]
+    #[error("sender disconnected (ring empty); wait for the next one with wait_for_peer")]
     Disconnected,
     /// As its source says. No message was taken, but for [`Error::HandlesLost`], which has the bytes
     /// of the one that was, and [`Error::ProtocolViolation`], which was passed over.
@@ -151,23 +157,23 @@ pub enum TryRecvError {
     },
 }
 
-/// Why sending stopped, without the message: what the shared code gives, for the public errors to
-/// be made from.
+/// Why sending stopped, without the message: the public errors are made from this.
 #[derive(Debug)]
 pub(crate) enum NotSent {
-    /// No room.
-    Full(NoRoom),
-    /// No room, and the receiver is gone.
+    Full(SpaceWanted),
     Disconnected,
     /// A live process holds the lock.
-    Contended { slot: u16, pid: u32 },
-    /// Nobody to take its handles, while the region's count of changed slots was `seen`.
-    NoReceiver { seen: u32 },
-    /// The kernel has no room for its handles now.
+    Contended {
+        slot: u16,
+        pid: u32,
+    },
+    /// No receiver to take its handles, while the region's count of changed slots was `seen`.
+    NoReceiver {
+        seen: u32,
+    },
+    /// The kernel takes no more handles now.
     Crowded,
-    /// By an [`Interrupter`](crate::Interrupter); of calls that block.
     Interrupted,
-    /// Anything else.
     Failed(Error),
 }
 
@@ -178,7 +184,7 @@ impl From<Error> for NotSent {
 }
 
 impl NotSent {
-    /// What to say of a refusal of the ring at `end`; damage is marked.
+    /// From a refusal of the ring at `end`. Marks the ring as poisoned if it is damaged.
     #[cold]
     pub(crate) fn of(end: &Attached, refusal: Refusal) -> Self {
         match refusal {
@@ -212,7 +218,7 @@ impl NotSent {
 }
 
 impl<T> From<SendTimeoutError<T>> for SendError<T> {
-    /// For waits without end, which never time out.
+    /// For waits without a deadline, which never time out.
     fn from(error: SendTimeoutError<T>) -> Self {
         match error {
             SendTimeoutError::Timeout(message)
@@ -245,7 +251,7 @@ impl From<GaveUp> for SendTimeoutError {
 }
 
 impl From<RecvTimeoutError> for RecvError {
-    /// For waits without end, which never time out.
+    /// For waits without a deadline, which never time out.
     fn from(error: RecvTimeoutError) -> Self {
         match error {
             RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected => Self::Disconnected,
@@ -256,7 +262,7 @@ impl From<RecvTimeoutError> for RecvError {
 }
 
 impl From<TryRecvError> for RecvTimeoutError {
-    /// For a wait that ends with nothing there.
+    /// For a wait that ends with an empty ring.
     fn from(error: TryRecvError) -> Self {
         match error {
             TryRecvError::Empty => Self::Timeout,

@@ -1,12 +1,11 @@
 //! The consumer of a group of lanes: which lane is next.
 //!
-//! A receiver has one *current* lane, which it looks at as at any ring. When that has nothing more, or
-//! has had its turn, the next active lane becomes the current one, in the order of their numbers: no
-//! busy lane waits for longer than one turn of each other. What is active is the business of
-//! [`Attention`].
+//! A receiver has one *current* lane, which it polls like any ring. When that is empty, or its quantum is
+//! over, the next active lane becomes the current one, in the order of their numbers: no busy lane waits for
+//! longer than one quantum of each other lane. [`Attention`] decides which lanes are active.
 //!
-//! A lane is left only when it was found empty, which tells its blocked producer, or with a record at
-//! its head, which brings the consumer back. So nobody is left asleep before an empty lane.
+//! The consumer leaves a lane only if it found the lane empty, which notifies its blocked producer, or with a
+//! record at its head, which brings the consumer back. So no producer is left asleep before an empty lane.
 
 use std::mem::swap;
 use std::time::{Duration, Instant};
@@ -14,37 +13,36 @@ use std::time::{Duration, Instant};
 use crate::endpoint::{Attached, map_ring, position_of};
 use crate::error::Error;
 use crate::mem::RingSpan;
-use crate::ring::doorbell::{Look, look};
+use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Attention, Consumer, Memory, Ring, Wakes};
 use crate::wait::Incoming;
 
-/// Looks in a row that find a lane empty before its bit in the summary is cleared: so many that a
+/// Polls in a row that find a lane empty before its bit in the summary is cleared: so many that a
 /// lane in use is not cleared and set for each message.
-const EMPTY_LOOKS: u32 = 512;
-/// How long since the last barrier for the sake of quiet lanes, and looks between two looks at the
-/// clock.
+const EMPTY_POLLS: u32 = 512;
+/// The shortest time between two barriers for draining lanes, and polls between two checks of the clock.
 const BARRIER_EVERY: Duration = Duration::from_millis(1);
-const LOOKS_A_CLOCK: u32 = 32;
-/// Bytes of a lane that are faulted in at its first turn. That happens within a receive, so it must be
-/// short; the pages behind them come when they are used.
+const POLLS_A_CLOCK: u32 = 32;
+/// Bytes of a lane that are faulted in at its first quantum. That happens within a receive, so it must be
+/// short; the other pages come when they are used.
 const POPULATED_MAX: u64 = 1 << 20;
 
 /// All lanes of a receiver's group.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    /// All of them. In the place of the current one lies something of no meaning.
+    /// All lanes. The place of the current one holds the ring and consumer that were swapped out for it.
     lanes: Vec<Lane>,
     current: usize,
     attention: Attention,
-    /// Whether all lanes are to be looked at, whatever the summary says.
+    /// Whether to poll all lanes next, whatever the summary says.
     is_scan_due: bool,
-    /// The watcher's count of departures when that was last looked into.
+    /// The watcher's count of peer exits when it was last checked.
     departures: u32,
     /// Whether anything was freed in a lane that was current before.
     has_taken: bool,
-    /// Whether all producers fenced for each message when that was last asked.
+    /// Whether all producers fenced for each message at the last check.
     all_fence: bool,
-    looks: u32,
+    polls: u32,
     last_barrier: Instant,
 }
 
@@ -55,15 +53,15 @@ struct Lane {
     consumer: Consumer,
     /// Its index in the directory.
     index: u32,
-    /// Looks in a row that found it empty, the consumer being at this position.
-    empty_looks: u32,
+    /// Polls in a row that found it empty, all with the consumer at `empty_at`.
+    empty_polls: u32,
     empty_at: u64,
     is_populated: bool,
 }
 
 impl Lanes {
-    /// All lanes of the group of `end`, which has attached to the first with `consumer`. Blocked
-    /// producers learn of what a predecessor freed.
+    /// Attaches to all lanes of the group of `end`; `consumer` is that of the first. Notifies blocked
+    /// producers of what a predecessor freed.
     ///
     /// # Errors
     /// If one of them is damaged.
@@ -73,7 +71,7 @@ impl Lanes {
         wakes: &Wakes,
     ) -> Result<Self, Error> {
         let first = end.group.rings.start;
-        let departures = end.watch.departures(); // all lanes are looked at behind this
+        let departures = end.watch.departures(); // all lanes are polled after this
         let mut lanes = Vec::with_capacity(end.group.rings.len());
         for index in end.group.rings.clone() {
             let ring = map_ring(end.slot.region(), index, first)?;
@@ -94,12 +92,11 @@ impl Lanes {
             departures,
             has_taken: false,
             all_fence: false,
-            looks: 0,
+            polls: 0,
             last_barrier: Instant::now(),
         })
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.lanes.len()
     }
@@ -109,14 +106,13 @@ impl Lanes {
         self.has_taken
     }
 
-    /// To be told of every departure: the departed may have left something that the summary doesn't
-    /// tell of.
+    /// To be called after every exit of a peer.
     pub(crate) fn scan_soon(&mut self) {
-        self.is_scan_due = true;
+        self.is_scan_due = true; // the peer may have died before it set its bit in the summary
     }
 
-    /// Looks whether anybody has departed since it last did. To be asked at the end of each turn, so that
-    /// it doesn't take an empty lane to find what the departed left.
+    /// Checks for exits of peers since the last check. To be called at the end of each quantum, so that what
+    /// they left is found even if no lane is ever empty.
     pub(crate) fn note_departures(&mut self, end: &Attached) {
         let departures = end.watch.departures();
         if std::mem::replace(&mut self.departures, departures) != departures {
@@ -124,19 +120,18 @@ impl Lanes {
         }
     }
 
-    /// Notes that the current lane is left with a record at its head, which brings the consumer back:
-    /// it may have been forgotten, and its producer not have come to setting its bit.
+    /// Notes that the consumer leaves the current lane with a record at its head.
     pub(crate) fn note_left(&mut self) {
+        // Keeps it active: it may have become idle, and its producer not have come to setting its bit.
         self.attention.note_found(self.current);
     }
 
-    /// Whether a look at all lanes is still to come.
     pub(crate) fn is_scan_due(&self) -> bool {
         self.is_scan_due
     }
 
-    /// The next lane behind the current one in which there is something, or the current one again.
-    /// `None` if none is known to have anything.
+    /// The next lane after the current one that has a record, or the current one again. Returns `None` if no
+    /// lane is known to have one.
     pub(crate) fn next(&mut self, end: &Attached, head: u64, all_fence: bool) -> Option<usize> {
         self.all_fence = all_fence;
         self.attention.merge(&end.ring);
@@ -146,14 +141,14 @@ impl Lanes {
         let behind = self.current + 1;
         let found = self.find(end, head, behind, self.lanes.len());
         let found = found.or_else(|| self.find(end, head, 0, behind));
-        if self.attention.has_quiet() {
-            self.settle(end);
+        if self.attention.has_draining() {
+            self.fence_draining(end);
         }
         found
     }
 
     /// Makes `lane` the current one.
-    pub(crate) fn turn_to(&mut self, lane: usize, end: &mut Attached, consumer: &mut Consumer) {
+    pub(crate) fn switch_to(&mut self, lane: usize, end: &mut Attached, consumer: &mut Consumer) {
         if lane != self.current {
             self.has_taken |= consumer.has_taken();
             self.exchange(self.current, end, consumer);
@@ -163,7 +158,7 @@ impl Lanes {
         if !self.lanes[lane].is_populated {
             self.lanes[lane].is_populated = true;
             let region = end.slot.region();
-            // If the pages cannot be had now, using them tells why.
+            // If the pages cannot be had now, using them fails and says why.
             let _ = region.populate_lane(&region.entries()[end.index as usize], POPULATED_MAX);
         }
     }
@@ -175,12 +170,12 @@ impl Lanes {
         swap(&mut lane.consumer, consumer);
     }
 
-    /// The first of the active lanes `from..to` in which there is something.
+    /// The first active lane of `from..to` that has a record.
     fn find(&mut self, end: &Attached, head: u64, from: usize, to: usize) -> Option<usize> {
         let mut from = from;
         while let Some(lane) = self.attention.active().next(from).filter(|lane| *lane < to) {
             let (ring, head) = self.place(end, head, lane);
-            if look(ring, head) == Look::Something {
+            if poll(ring, head) == Polled::Something {
                 self.attention.note_found(lane);
                 return Some(lane);
             }
@@ -192,45 +187,45 @@ impl Lanes {
 
     #[inline]
     fn note_empty(&mut self, end: &Attached, lane: usize, head: u64) {
-        let Lane { empty_looks, empty_at, .. } = &mut self.lanes[lane];
+        let Lane { empty_polls, empty_at, .. } = &mut self.lanes[lane];
         if std::mem::replace(empty_at, head) != head {
-            *empty_looks = 0;
-            self.attention.note_found(lane); // and taken, while it was the current one
+            *empty_polls = 0;
+            self.attention.note_found(lane); // a record came and was taken while it was current
         }
-        *empty_looks = empty_looks.saturating_add(1);
+        *empty_polls = empty_polls.saturating_add(1);
         if self.attention.note_empty(lane) {
-            *empty_looks = 0; // it is counted anew if the summary brings it back
-        } else if *empty_looks == EMPTY_LOOKS {
+            *empty_polls = 0; // counted anew if the summary brings it back
+        } else if *empty_polls == EMPTY_POLLS {
             self.attention.clear(&end.ring, lane);
         }
     }
 
-    /// Settles quiet lanes if that can be done now.
-    fn settle(&mut self, end: &Attached) {
-        self.looks = self.looks.wrapping_add(1);
+    /// Makes draining lanes fenced if all producers fence, or if it is time for a barrier.
+    fn fence_draining(&mut self, end: &Attached) {
+        self.polls = self.polls.wrapping_add(1);
         let is_time = || self.last_barrier.elapsed() >= BARRIER_EVERY;
         if self.all_fence {
-            self.attention.settle();
-        } else if self.looks.is_multiple_of(LOOKS_A_CLOCK) && is_time() {
+            self.attention.note_fenced();
+        } else if self.polls.is_multiple_of(POLLS_A_CLOCK) && is_time() {
             self.last_barrier = Instant::now();
             if end.ring.memory.barrier() {
-                self.attention.settle();
+                self.attention.note_fenced();
             }
         }
     }
 
-    /// Whether there is something in any of the lanes that the summary tells of, or that are active.
+    /// Whether a lane that is active, or whose bit is set, has a record.
     fn is_any_active(&mut self, end: &Attached, head: u64) -> bool {
         self.attention.merge(&end.ring);
         let active = self.attention.active();
         let mut lanes = std::iter::successors(active.next(0), |lane| active.next(lane + 1));
         lanes.any(|lane| {
             let (ring, head) = self.place(end, head, lane);
-            look(ring, head) == Look::Something
+            poll(ring, head) == Polled::Something
         })
     }
 
-    /// A lane with the consumer's position in it, which of the current one is `head`.
+    /// A lane with the consumer's position in it; `head` is that of the current one.
     fn place<'a>(&'a self, end: &'a Attached, head: u64, lane: usize) -> (&'a Ring<RingSpan>, u64) {
         match &self.lanes[lane] {
             _ if lane == self.current => (&end.ring, head),
@@ -238,8 +233,7 @@ impl Lanes {
         }
     }
 
-    /// Looks at all lanes.
-    fn scan(&mut self, end: &Attached, head: u64) -> Look {
+    fn scan(&mut self, end: &Attached, head: u64) -> Polled {
         let (current, attention) = (self.current, &mut self.attention);
         attention.scan(self.lanes.iter().enumerate().map(|(lane, Lane { ring, consumer, .. })| {
             if lane == current { (&end.ring, head) } else { (ring, consumer.head()) }
@@ -249,8 +243,8 @@ impl Lanes {
 
 impl Lane {
     fn new(ring: Ring<RingSpan>, consumer: Consumer, index: u32) -> Self {
-        let (empty_looks, empty_at, is_populated) = (0, consumer.head(), false);
-        Self { ring, consumer, index, empty_looks, empty_at, is_populated }
+        let (empty_polls, empty_at, is_populated) = (0, consumer.head(), false);
+        Self { ring, consumer, index, empty_polls, empty_at, is_populated }
     }
 }
 
@@ -265,14 +259,14 @@ impl Incoming for AllLanes<'_> {
         self.lanes.next(end, self.head, all_fence).is_some()
     }
 
-    fn look_armed(&mut self, end: &Attached) -> Look {
+    fn poll_armed(&mut self, end: &Attached) -> Polled {
         self.lanes.scan(end, self.head)
     }
 
-    /// Who woke us may not have come to the summary yet: then it takes a look at all lanes.
     fn is_there(&mut self, end: &Attached) -> bool {
+        // The producer that notified may not have set its bit yet: then only a scan finds the record.
         self.lanes.is_any_active(end, self.head)
-            || self.lanes.scan(end, self.head) == Look::Something
+            || self.lanes.scan(end, self.head) == Polled::Something
     }
 
     fn head(&self) -> u64 {
@@ -339,9 +333,9 @@ mod tests {
     #[test]
     fn an_empty_lane_is_forgotten_only_where_its_producer_is_known_to_have_fenced() {
         let (_producers, mut rx) = group(2);
-        look(&mut rx, 2 * EMPTY_LOOKS, false, to_come());
+        look(&mut rx, 2 * EMPTY_POLLS, false, to_come());
         assert!(is_anything_active(&mut rx), "forgotten, and nobody fences");
-        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
         assert!(!is_anything_active(&mut rx), "looked at for ever");
     }
 
@@ -349,7 +343,7 @@ mod tests {
     fn a_barrier_tells_that_all_have_fenced_if_it_was_made() {
         let (_producers, mut rx) = group(2);
         let refused = staged::refusing(Call::any(libc::SYS_membarrier), Errno::PERM, || {
-            look(&mut rx, 2 * EMPTY_LOOKS, false, long_ago());
+            look(&mut rx, 2 * EMPTY_POLLS, false, long_ago());
             is_anything_active(&mut rx)
         });
         assert_ne!(refused, Some(false), "forgotten without a barrier");
@@ -357,7 +351,7 @@ mod tests {
             return eprintln!("skipped: no barriers");
         }
         let before = long_ago();
-        look(&mut rx, 2 * EMPTY_LOOKS, false, before);
+        look(&mut rx, 2 * EMPTY_POLLS, false, before);
         assert!(!is_anything_active(&mut rx), "looked at for ever");
         assert_ne!(parts(&mut rx).2.last_barrier, before);
     }
@@ -368,13 +362,13 @@ mod tests {
         for _ in 0..2 {
             producers[0].send(b"sets the bit").unwrap();
             rx.recv().unwrap();
-            look(&mut rx, EMPTY_LOOKS - 1, true, to_come());
+            look(&mut rx, EMPTY_POLLS - 1, true, to_come());
             assert_eq!(summary(&mut rx), 1, "a message came in between");
         }
         look(&mut rx, 2, true, to_come());
         assert_eq!((summary(&mut rx), is_anything_active(&mut rx)), (0, false));
         parts(&mut rx).0.ring.memory.fetch_or(Word::Summary(0), 1);
-        look(&mut rx, EMPTY_LOOKS + 1, true, to_come());
+        look(&mut rx, EMPTY_POLLS + 1, true, to_come());
         assert_eq!((summary(&mut rx), is_anything_active(&mut rx)), (0, false), "set for nothing");
     }
 
@@ -385,18 +379,18 @@ mod tests {
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
         let (end, consumer) = (&mut receiving.end, &mut receiving.consumer);
         let lanes = receiving.lanes.as_mut().unwrap();
-        assert!(lanes.attention.has_quiet());
+        assert!(lanes.attention.has_draining());
         for expected in [1, 2, 0] {
             assert_eq!(lanes.next(end, consumer.head(), false), Some(expected));
-            lanes.turn_to(expected, end, consumer);
+            lanes.switch_to(expected, end, consumer);
         }
-        assert!(!lanes.attention.has_quiet());
+        assert!(!lanes.attention.has_draining());
 
         let (mut producers, mut rx) = group(1);
         producers[0].send(b"taken from the current lane").unwrap();
         rx.recv().unwrap();
         look(&mut rx, 1, false, to_come());
-        assert!(!parts(&mut rx).2.attention.has_quiet());
+        assert!(!parts(&mut rx).2.attention.has_draining());
     }
 
     #[test]
@@ -419,7 +413,7 @@ mod tests {
             [all.has_come(end, true), all.is_there(end)]
         };
         assert_eq!(found(&mut rx), [false, false]);
-        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
         producers[1].send(b"a message").unwrap();
         parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
         assert_eq!(found(&mut rx), [false, true]);
@@ -431,7 +425,7 @@ mod tests {
     fn a_message_that_the_summary_does_not_tell_of_is_found_if_all_lanes_are_to_be_looked_at() {
         let (mut producers, mut rx) = group(2);
         assert!(rx.try_recv().is_err()); // asks after the producers
-        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
         producers[1].send(b"a message").unwrap();
         parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
         assert!(rx.try_recv().is_err());
@@ -442,7 +436,7 @@ mod tests {
     #[test]
     fn so_is_one_that_was_left_before_anything_was_counted_that_the_consumer_has_not_looked_into() {
         let (mut producers, mut rx) = group(2);
-        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
         producers[1].send(b"a message").unwrap();
         parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
         assert_eq!(rx.try_recv().unwrap().data, b"a message");
@@ -452,7 +446,7 @@ mod tests {
     fn what_the_departed_have_left_is_found_at_the_end_of_a_turn() {
         let (mut producers, mut rx) = group(2);
         assert!(rx.try_recv().is_err()); // asks after the producers
-        look(&mut rx, 2 * EMPTY_LOOKS, true, to_come());
+        look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
         producers[1].send(b"left").unwrap();
         parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
         (0..100).for_each(|_| producers[0].send(b"of another").unwrap());
@@ -485,7 +479,7 @@ mod tests {
         rx.recv().unwrap();
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
         let (end, consumer) = (&mut receiving.end, &mut receiving.consumer);
-        receiving.lanes.as_mut().unwrap().turn_to(1, end, consumer);
+        receiving.lanes.as_mut().unwrap().switch_to(1, end, consumer);
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
     }
 }

@@ -24,7 +24,7 @@ pub(crate) use lanes::{AllLanes, Lanes};
 pub use message::MessagePacket;
 pub use receiver::{Iter, Receiver};
 pub(crate) use receiving::Receiving;
-pub(crate) use record_ref::LentWhile;
+pub(crate) use record_ref::BorrowedWhile;
 pub use record_ref::RecordRef;
 pub use reservation::Reservation;
 pub use sender::Sender;

@@ -8,24 +8,24 @@ use std::time::Duration;
 use crate::deadline::Deadline;
 use crate::endpoint::{Disconnect, Interrupter, Interrupts, Peers, Until};
 use crate::ends::{
-    LentWhile, MessagePacket, Receiving, RecordRef, RecvError, RecvTimeoutError, Topology,
+    BorrowedWhile, MessagePacket, Receiving, RecordRef, RecvError, RecvTimeoutError, Topology,
     TryRecvError,
 };
 use crate::error::Error;
 use crate::region::Region;
-use crate::ring::doorbell::{Look, look};
+use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Front, Nothing};
 use crate::wait::{SPIN_MAX, Spin, wait_for_peer};
 
 /// The receiving end of a ring: [`SpscReceiver`](crate::SpscReceiver) or
 /// [`MpscConsumer`](crate::MpscConsumer).
 ///
-/// It claims its endpoint at first use, or by [`Receiver::attach`]. Messages come in the order of
-/// the ring, or of each lane, see [`MpscOrder`](crate::options::MpscOrder), each once. If a receiver dies,
-/// its successor gets what it had not freed once more, in the same ring at the same position; nothing
-/// else is ever repeated. Positions grow by the bytes of each record, and a ring never repeats one in the
-/// region's life; they count no messages. Of lanes, positions of different ones are alike: a message is known
-/// by [`RecordRef::ring`] and [`RecordRef::position`] together.
+/// It attaches at first use, or by [`Receiver::attach`]. Messages come in the order of the ring, or of each
+/// lane, see [`MpscOrder`](crate::options::MpscOrder), each once. If a receiver dies, its successor receives
+/// again what was not freed, in the same ring at the same position; nothing else is ever repeated. Positions
+/// grow by the bytes of each record, not by messages, and a ring never repeats one in the region's life. Two
+/// lanes may have the same position: [`RecordRef::ring`] and [`RecordRef::position`] together identify a
+/// message.
 ///
 /// # Source
 /// Operations and errors are those of `std::sync::mpsc`.
@@ -50,16 +50,16 @@ impl<K: Topology> Receiver<K> {
         Self { region, index, receiving, spin_max, disconnect, interrupts, topology, not_shared }
     }
 
-    /// Claims the endpoint now and not at first use. Does nothing if it has been claimed.
+    /// Attaches now and not at first use. Does nothing if this end is attached.
     ///
-    /// Waits up to 100 ms for a process that is just leaving it.
+    /// Waits up to 100 ms for an owner that is just leaving.
     ///
     /// # Errors
-    /// [`Error::Busy`] if somebody else owns it, [`Error::Replaced`] if the region is no
-    /// longer the one to use, [`Error::Poisoned`] if the ring is damaged.
+    /// [`Error::Busy`] if another process or end owns the endpoint. [`Error::Replaced`] if the region is no
+    /// longer the one to use. [`Error::Poisoned`] if the ring is damaged.
     ///
     /// # Cost
-    /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
+    /// Some forty system calls. The first end that a process attaches also starts its thread `tombolo-watch`.
     #[doc(alias = "claim")]
     pub fn attach(&mut self) -> Result<(), Error> {
         self.receiving_until(Deadline::PAST)?.end.check_usable()
@@ -71,8 +71,9 @@ impl<K: Topology> Receiver<K> {
     /// [`RecvError::Disconnected`] if the ring is empty, no sender is alive, and one counts as having been
     /// there: by default one that this receiver met, so that a restarted receiver of an empty ring waits
     /// for the next sender, unless [`Disconnect::Ever`] is [set](Self::set_disconnect);
-    /// [`RecvError::Interrupted`] by an [`Interrupter`]. Of a message with handles also [`Error::TooManyFiles`], and then it stays; [`Error::HandlesLost`], which has
-    /// its bytes; [`Error::ProtocolViolation`].
+    /// [`RecvError::Interrupted`] by an [`Interrupter`]. For a message with handles also
+    /// [`Error::TooManyFiles`], and then it stays in the ring; [`Error::HandlesLost`], which has its bytes;
+    /// [`Error::ProtocolViolation`].
     ///
     /// # Cost
     /// One allocation and one copy of the message; no system call while there are messages
@@ -102,7 +103,7 @@ impl<K: Topology> Receiver<K> {
         Ok(self.try_recv_ref()?.take()?)
     }
 
-    /// Takes the next message into `room`, waiting for it, and gives its length.
+    /// Takes the next message into `buffer`, waiting for it, and returns its length.
     ///
     /// # Errors
     /// As [`Self::recv`]; [`Error::BufferTooSmall`] with the size needed, and then the message
@@ -119,68 +120,68 @@ impl<K: Topology> Receiver<K> {
     /// let mut region = EventsRegion::anonymous(OpenOptions::new())?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
     /// tx.send(b"four")?;
-    /// let mut room = [0; 64];
-    /// assert!(rx.recv_into(&mut room[..3]).is_err());
-    /// let len = rx.recv_into(&mut room)?;
-    /// assert_eq!(&room[..len], b"four");
+    /// let mut buffer = [0; 64];
+    /// assert!(rx.recv_into(&mut buffer[..3]).is_err());
+    /// let len = rx.recv_into(&mut buffer)?;
+    /// assert_eq!(&buffer[..len], b"four");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn recv_into(&mut self, room: &mut [u8]) -> Result<usize, RecvError> {
-        if let Some(len) = self.take_soon(room) {
+    pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, RecvError> {
+        if let Some(len) = self.take_spinning(buffer) {
             return Ok(len);
         }
-        Ok(self.recv_into_waiting(room, Deadline::NEVER)?)
+        Ok(self.recv_into_waiting(buffer, Deadline::NEVER)?)
     }
 
-    /// Takes the next message into `room`, waiting for it until `deadline`, and gives its length.
+    /// Takes the next message into `buffer`, waiting for it until `deadline`, and returns its length.
     ///
     /// # Errors
     /// As [`Self::recv_timeout`] and [`Self::recv_into`].
     #[inline]
     pub fn recv_into_timeout(
         &mut self,
-        room: &mut [u8],
+        buffer: &mut [u8],
         deadline: impl Into<Deadline>,
     ) -> Result<usize, RecvTimeoutError> {
-        if let Some(len) = self.take_soon(room) {
+        if let Some(len) = self.take_spinning(buffer) {
             return Ok(len);
         }
-        self.recv_into_waiting(room, deadline.into())
+        self.recv_into_waiting(buffer, deadline.into())
     }
 
     #[cold]
     fn recv_into_waiting(
         &mut self,
-        room: &mut [u8],
+        buffer: &mut [u8],
         deadline: Deadline,
     ) -> Result<usize, RecvTimeoutError> {
         let record = self.recv_ref_timeout(deadline)?;
-        record.take_into(room).map_err(RecvTimeoutError::from)
+        record.take_into(buffer).map_err(RecvTimeoutError::from)
     }
 
-    /// Takes the next message into `room` if there is one now, and gives its length.
+    /// Takes the next message into `buffer` if there is one now, and returns its length.
     ///
     /// # Errors
     /// As [`Self::try_recv`] and [`Self::recv_into`].
     #[inline]
-    pub fn try_recv_into(&mut self, room: &mut [u8]) -> Result<usize, TryRecvError> {
-        match self.take_at_once(room) {
+    pub fn try_recv_into(&mut self, buffer: &mut [u8]) -> Result<usize, TryRecvError> {
+        match self.take_fast(buffer) {
             Ok(Some(len)) => Ok(len),
             Err(Nothing) => Err(TryRecvError::Empty),
-            Ok(None) => self.try_recv_into_carefully(room),
+            Ok(None) => self.try_recv_into_slow(buffer),
         }
     }
 
     #[cold]
-    fn try_recv_into_carefully(&mut self, room: &mut [u8]) -> Result<usize, TryRecvError> {
+    fn try_recv_into_slow(&mut self, buffer: &mut [u8]) -> Result<usize, TryRecvError> {
         let record = self.try_recv_ref()?;
-        record.take_into(room).map_err(TryRecvError::from)
+        record.take_into(buffer).map_err(TryRecvError::from)
     }
 
-    /// Lends the next message in place, waiting for it. Dropping the [`RecordRef`] takes it.
+    /// Borrows the next message in place, waiting for it. Dropping the [`RecordRef`] takes it.
     ///
-    /// A message is lent whatever became of its handles: [`RecordRef::handles`] reports
+    /// Lost handles don't keep a message from being borrowed: [`RecordRef::handles`] reports
     /// [`Error::HandlesLost`] and the like. If it isn't called, the message is taken and nothing is reported.
     ///
     /// # Errors
@@ -195,7 +196,7 @@ impl<K: Topology> Receiver<K> {
         Ok(self.recv_ref_timeout(Deadline::NEVER)?)
     }
 
-    /// Lends the next message in place, waiting for it until `deadline`.
+    /// Borrows the next message in place, waiting for it until `deadline`.
     ///
     /// # Errors
     /// [`RecvTimeoutError::Timeout`] if none came until then; else as [`Self::recv_ref`].
@@ -208,22 +209,22 @@ impl<K: Topology> Receiver<K> {
             Ok(Some(front)) => front,
             _ => self.front_until(deadline.into())?,
         };
-        Ok(self.lend(front)?)
+        Ok(self.borrow(front)?)
     }
 
-    /// Lends the next message in place if there is one now.
+    /// Borrows the next message in place if there is one now.
     ///
     /// # Errors
     /// [`TryRecvError::Empty`] if there is none; else as [`Self::recv_ref`].
     #[inline(always)]
     pub fn try_recv_ref(&mut self) -> Result<RecordRef<'_>, TryRecvError> {
         let front = self.try_front()?;
-        Ok(self.lend(front)?)
+        Ok(self.borrow(front)?)
     }
 
-    /// The next message if there is one now; of departures nothing is said.
+    /// The next message if there is one now. Doesn't check for a disconnect.
     #[cold]
-    pub(crate) fn front_carefully(&mut self) -> Result<Option<Front>, Error> {
+    pub(crate) fn front_slow(&mut self) -> Result<Option<Front>, Error> {
         let receiving = self.receiving_until(Deadline::PAST)?;
         receiving.end.check_usable()?;
         match receiving.front()? {
@@ -232,9 +233,9 @@ impl<K: Topology> Receiver<K> {
         }
     }
 
-    /// Iterates over messages as they come, and ends as [`Self::recv`] does, if the other side is
-    /// disconnected or an [`Interrupter`] says so. Asked again it goes on, once a sender has attached.
-    /// Damage is an item, the last one, so that it isn't mistaken for the end.
+    /// Iterates over messages as they come. Ends when [`Self::recv`] would fail because the other side is
+    /// disconnected or an [`Interrupter`] interrupts; a later call goes on once a sender has attached. Damage
+    /// is an item, the last one, so that it isn't mistaken for the end.
     pub fn iter(&mut self) -> Iter<'_, K> {
         Iter::new(self)
     }
@@ -264,8 +265,8 @@ impl<K: Topology> Receiver<K> {
         }
     }
 
-    /// How many senders are alive, how many there ever were, and whether this receiver met one: for ending
-    /// that [`Disconnect`] has no rule for.
+    /// How many senders are alive, how many there ever were, and whether this receiver met one: for endings
+    /// that no rule of [`Disconnect`] covers.
     ///
     /// # Errors
     /// As [`Self::attach`], if the endpoint is not owned yet.
@@ -289,7 +290,7 @@ impl<K: Topology> Receiver<K> {
         end.meeting.peers(&end.slot)
     }
 
-    /// Waits until a sender is alive, or one has come since this receiver was told *Disconnected*, or since this
+    /// Waits until a sender is alive, or one has come since a call returned *Disconnected*, or since this
     /// call began: it may have left messages. Attaches this end first.
     ///
     /// # Errors
@@ -305,8 +306,8 @@ impl<K: Topology> Receiver<K> {
         }
     }
 
-    /// What ends a call of this receiver that blocks, from another thread or a signal handler. From then
-    /// on calls look for interrupts, and take the slow path for it; without, they cost nothing.
+    /// Returns what ends a blocked call of this receiver, from another thread or a signal handler. From then
+    /// on calls check for interrupts and take the slow path for it; without, that costs nothing.
     pub fn interrupter(&mut self) -> Interrupter {
         let interrupter = self.interrupts.interrupter();
         if let Some(receiving) = &self.receiving {
@@ -315,9 +316,9 @@ impl<K: Topology> Receiver<K> {
         interrupter
     }
 
-    /// Sets how long a wait spins at most before it sleeps: 50 µs if nobody said otherwise. How long
-    /// it does is up to what paid lately. Zero: it looks once more and sleeps, so that no processor is
-    /// busy with waiting, at the price of a wake-up for each wait.
+    /// Sets how long a wait spins at most before it sleeps: 50 µs by default. It spins for as long as that
+    /// paid lately. With zero it polls once more and sleeps, so that waiting keeps no processor busy, at the
+    /// price of a wake-up for each wait.
     ///
     /// # Examples
     /// ```
@@ -342,8 +343,8 @@ impl<K: Topology> Receiver<K> {
         self.region.entries()[self.index as usize].max_message as usize
     }
 
-    /// Fast path: the next message. `Err` if the ring is empty and there is nothing to tell; `None` if the
-    /// slow path must decide.
+    /// Fast path: the next message. Fails if the ring is empty and there is nothing to report. Returns `None`
+    /// if the slow path must decide.
     #[inline(always)]
     fn front_fast(&mut self) -> Result<Option<Front>, Nothing> {
         let Some(receiving) = &mut self.receiving else { return Ok(None) };
@@ -351,25 +352,25 @@ impl<K: Topology> Receiver<K> {
         if !end.is_sound() {
             return Ok(None);
         }
-        match consumer.front_at_once(&end.ring) {
-            Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None), // in this lane
+        match consumer.front_fast(&end.ring) {
+            // Another lane may have a message.
+            Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None),
             Err(Nothing) if end.has_news(peer.known()) || !end.is_whole() => Ok(None),
-            Ok(Some(_)) if bell.is_time_to_look_around() => Ok(None),
+            Ok(Some(_)) if bell.is_quantum_over() => Ok(None),
             found => found,
         }
     }
 
-    /// Takes the next message into `room` if nothing stands in the way, and gives its length.
-    /// `Err` if the ring is empty and there is nothing to tell; `None` if something is to be
-    /// looked into.
+    /// Fast path: takes the next message into `buffer` and returns its length. Otherwise as
+    /// [`Self::front_fast`].
     #[inline(always)]
-    fn take_at_once(&mut self, room: &mut [u8]) -> Result<Option<usize>, Nothing> {
+    fn take_fast(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Nothing> {
         let Some(front) = self.front_fast()? else { return Ok(None) };
         let Some(Receiving { end, consumer, wakes, .. }) = &mut self.receiving else {
             return Ok(None);
         };
-        let Some(room) = room.get_mut(..front.payload_len()) else { return Ok(None) };
-        consumer.copy_out(&end.ring, front, room);
+        let Some(buffer) = buffer.get_mut(..front.payload_len()) else { return Ok(None) };
+        consumer.copy_out(&end.ring, front, buffer);
         if !end.is_whole() {
             return Ok(None); // zeros may have been read; nothing was freed
         }
@@ -377,22 +378,22 @@ impl<K: Topology> Receiver<K> {
         Ok(Some(front.payload_len()))
     }
 
-    /// As [`Self::take_at_once`], looking a few times if messages come that fast.
+    /// As [`Self::take_fast`], polling a few times if messages come that fast.
     #[inline(always)]
-    fn take_soon(&mut self, room: &mut [u8]) -> Option<usize> {
-        match self.take_at_once(room) {
+    fn take_spinning(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        match self.take_fast(buffer) {
             Ok(Some(len)) => Some(len),
-            _ => self.take_a_little_later(room),
+            _ => self.take_after_spin(buffer),
         }
     }
 
     #[cold]
-    fn take_a_little_later(&mut self, room: &mut [u8]) -> Option<usize> {
+    fn take_after_spin(&mut self, buffer: &mut [u8]) -> Option<usize> {
         let Receiving { end, consumer, bell, lanes, .. } = self.receiving.as_mut()?;
         if !end.is_sound() || K::MAY_HAVE_LANES && lanes.is_some() {
             return None; // the mapping may be another process's, or another lane have a message
         }
-        let is_there = || look(&end.ring, consumer.head()) == Look::Something;
+        let is_there = || poll(&end.ring, consumer.head()) == Polled::Something;
         for round in 0..bell.spin.first_looks() {
             if is_there() {
                 if round > 0 {
@@ -402,17 +403,17 @@ impl<K: Topology> Receiver<K> {
             }
             std::hint::spin_loop();
         }
-        self.take_at_once(room).ok().flatten()
+        self.take_fast(buffer).ok().flatten()
     }
 
-    /// Lends `front`, which was found just now.
+    /// Borrows `front`, which was found just now.
     #[inline(always)]
-    pub(crate) fn lend(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
-        let lent = LentWhile::now();
+    pub(crate) fn borrow(&mut self, front: Front) -> Result<RecordRef<'_>, Error> {
+        let borrowed = BorrowedWhile::now();
         match &mut self.receiving {
             Some(Receiving { end, consumer, wakes, intake, .. }) => {
                 let position = consumer.head();
-                Ok(RecordRef::new(end, consumer, wakes, intake, (position, front), lent))
+                Ok(RecordRef::new(end, consumer, wakes, intake, (position, front), borrowed))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }
@@ -437,7 +438,7 @@ impl<K: Topology> Receiver<K> {
         }
     }
 
-    /// Attaches for a call that waits until `deadline`, if that has not been done.
+    /// Attaches for a call that waits until `deadline`. Does nothing if this end is attached.
     fn attach_until(&mut self, deadline: Deadline) -> Result<(), RecvTimeoutError> {
         match self.receiving_until(deadline).map(drop) {
             Err(_) if self.interrupts.take() => Err(RecvTimeoutError::Interrupted),
@@ -450,12 +451,12 @@ impl<K: Topology> Receiver<K> {
         match self.front_fast() {
             Ok(Some(front)) => Ok(front),
             Err(Nothing) => Err(TryRecvError::Empty),
-            Ok(None) => self.try_front_carefully(),
+            Ok(None) => self.try_front_slow(),
         }
     }
 
     #[cold]
-    fn try_front_carefully(&mut self) -> Result<Front, TryRecvError> {
+    fn try_front_slow(&mut self) -> Result<Front, TryRecvError> {
         let receiving = self.receiving_until(Deadline::PAST)?;
         receiving.end.check_usable()?;
         match receiving.front()? {

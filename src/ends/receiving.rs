@@ -24,14 +24,13 @@ pub(crate) struct Receiving {
     pub(crate) wakes: Wakes,
     pub(crate) peer: Peer,
     pub(crate) bell: Bell,
-    /// Where it is of a group of lanes: `end` and `consumer` are those of the current one.
+    /// The lanes of a group; `end` and `consumer` belong to the current one.
     pub(crate) lanes: Option<Box<Lanes>>,
-    /// When `wait_any` last named this receiver, as a count of all it named.
+    /// When `wait_any` last named this receiver: its count of all receivers named.
     pub(crate) named: u64,
 }
 
 impl Receiving {
-    /// Claims the receiving endpoint of ring `index`.
     #[cold]
     pub(crate) fn attach(
         region: &Arc<Region>,
@@ -59,7 +58,7 @@ impl Receiving {
         let Self { end, consumer, wakes, bell, .. } = self;
         match consumer.front(&end.ring, wakes) {
             Ok(Some(front)) => {
-                if bell.look_around(end) || wakes.is_due() {
+                if bell.count_record(end) || wakes.is_due() {
                     end.settle(wakes);
                 }
                 Ok(Some(front))
@@ -69,12 +68,13 @@ impl Receiving {
         }
     }
 
-    /// As [`Self::front`], of all lanes: that of the current one while its turn lasts, else of the next.
+    /// As [`Self::front`], of the current lane until its quantum is over, then of the next lane that has a
+    /// message.
     fn front_of_lanes(&mut self) -> Result<Option<Front>, Error> {
         let Self { end, consumer, wakes, bell, lanes: Some(lanes), .. } = self else {
             return Ok(None); // never: asked if there are lanes
         };
-        let mut is_over = bell.look_around(end) || wakes.is_due();
+        let mut is_over = bell.count_record(end) || wakes.is_due();
         if is_over {
             end.settle_now_and_then(wakes);
         }
@@ -85,25 +85,25 @@ impl Receiving {
                 return Ok(front);
             }
             if front.is_some() {
-                lanes.note_left();
+                lanes.note_left(); // its record brings the consumer back
             }
-            bell.begin_turn(end);
+            bell.begin_quantum(end);
             lanes.note_departures(end);
             let Some(next) = lanes.next(end, consumer.head(), bell.all_fence()) else {
                 return Ok(front);
             };
-            lanes.turn_to(next, end, consumer);
+            lanes.switch_to(next, end, consumer);
             is_over = false;
         }
         Ok(None) // a flood of padding
     }
 
-    /// Whether the other side is disconnected. If anything was counted, all lanes are looked at.
+    /// Whether the other side is disconnected. If a peer has come or gone, a scan of all lanes is due.
     fn is_disconnected(&mut self) -> Result<bool, Error> {
         let Self { end, consumer, peer, lanes, .. } = self;
         let has_taken = lanes.as_ref().is_some_and(|lanes| lanes.has_taken());
         if has_taken || consumer.has_taken() {
-            end.meeting.note();
+            end.meeting.note(); // a message that was taken had a sender
         }
         let asked = peer.asked();
         let is_disconnected = peer.is_disconnected(end)?;
@@ -113,32 +113,31 @@ impl Receiving {
         Ok(is_disconnected)
     }
 
-    /// Whether a departure asks for a look at all lanes.
     fn is_scan_due(&self) -> bool {
         self.lanes.as_ref().is_some_and(|lanes| lanes.is_scan_due())
     }
 
-    /// What to say of an empty ring.
+    /// The outcome of a receive that found the ring empty, after one more poll.
     pub(crate) fn empty(&mut self) -> Result<Front, TryRecvError> {
-        match self.last_look()? {
+        match self.last_poll()? {
             (Some(front), _) => Ok(front),
             (None, true) => Err(TryRecvError::Disconnected),
             (None, false) => Err(TryRecvError::Empty),
         }
     }
 
-    /// Looks at an empty ring once more if a sender is gone, as what it sent before is delivered first;
-    /// gives what there is, and whether the other side is disconnected. If there is nothing, the
-    /// connections of the departed are closed.
-    fn last_look(&mut self) -> Result<(Option<Front>, bool), Error> {
+    /// Polls an empty ring once more if a sender has exited, because what it sent is delivered first. Returns
+    /// the message, if there is one, and whether the other side is disconnected. If there is none, closes
+    /// the connections of senders that have exited.
+    fn last_poll(&mut self) -> Result<(Option<Front>, bool), Error> {
         let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
         let departed = departed.unwrap_or_default();
         if let (Some(lanes), false) = (&mut self.lanes, departed.is_empty()) {
-            lanes.scan_soon(); // what they left may be in a lane that the summary doesn't tell of
+            lanes.scan_soon(); // they may have died before they set their lane's bit
         }
         let is_disconnected = self.is_disconnected()?;
-        let is_to_look = is_disconnected || !departed.is_empty() || self.is_scan_due();
-        if is_to_look && let Some(front) = self.front()? {
+        let is_to_poll = is_disconnected || !departed.is_empty() || self.is_scan_due();
+        if is_to_poll && let Some(front) = self.front()? {
             if !departed.is_empty() {
                 self.peer.ask_again();
             }
@@ -151,10 +150,10 @@ impl Receiving {
         Ok((None, is_disconnected))
     }
 
-    /// As [`Self::last_look`], if there may be handles that no process comes for any more.
+    /// As [`Self::last_poll`] if the ring carries handles: those of senders that have exited must be closed.
     pub(crate) fn front_behind_departed(&mut self) -> Result<Option<Front>, Error> {
         match self.intake {
-            Some(_) => self.last_look().map(|(front, _)| front),
+            Some(_) => self.last_poll().map(|(front, _)| front),
             None => Ok(None),
         }
     }
@@ -174,7 +173,7 @@ impl Waited for Receiving {
     fn is_ready(&mut self) -> bool {
         let usable = self.end.check_usable().and_then(|()| self.front());
         match usable
-            .and_then(|front| front.map_or_else(|| self.last_look(), |it| Ok((Some(it), false))))
+            .and_then(|front| front.map_or_else(|| self.last_poll(), |it| Ok((Some(it), false))))
         {
             Ok((None, _)) => self.peer.is_to_be_named(),
             Ok((Some(_), _)) | Err(_) => true,
@@ -189,7 +188,7 @@ impl Waited for Receiving {
             None => bell.arm(end, &mut OneRing { head }),
             Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
         };
-        let Sleep { word, limit } = sleep.ok()??; // an error is told by the next receive
+        let Sleep { word, limit } = sleep.ok()??; // the next receive reports an error
         let may_sleep = !end.has_departures(peer.asked()) && end.ring.is_open();
         may_sleep.then(|| (Sleeping::on(end.rx_wake(), word), limit))
     }
@@ -210,9 +209,9 @@ impl Waited for Receiving {
         self.bell.note_time_out();
     }
 
-    /// One that has a message was named for that: that the other side is disconnected is still to be said.
     fn note_named(&mut self, count: u64) {
         self.named = count;
+        // With a message in the ring it was named for that: a disconnect is still to be reported.
         if matches!(self.front(), Ok(None)) {
             self.peer.note_named();
         }
@@ -223,10 +222,10 @@ impl Waited for Receiving {
     }
 }
 
-/// In the process that claimed it.
 impl Drop for Receiving {
     fn drop(&mut self) {
         self.end.settle(&self.wakes);
+        // In a forked child, or after the endpoint was lost, the sockets are another process's.
         let is_ours = self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
         if let (Some(intake), true) = (&mut self.intake, is_ours) {
             intake.close();
@@ -259,7 +258,7 @@ mod tests {
         EventsRegion::open_path_with(path, options).unwrap().split_mpsc().unwrap()
     }
 
-    /// Hands a handle over for a record that does not follow.
+    /// Transfers a handle for a record that does not follow.
     fn leave_an_orphan(tx: &mut MpscProducer, handle: Handle) {
         tx.attach().unwrap();
         let end = tx.attached_end().unwrap();
@@ -281,9 +280,9 @@ mod tests {
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         tx.send(b"the last").unwrap();
         drop(tx);
-        // As if the message had come between a look at the ring and that at the sender.
+        // As if the message had come between the poll and the check for a disconnect.
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
-        assert!(matches!(receiving.last_look(), Ok((Some(_), true))));
+        assert!(matches!(receiving.last_poll(), Ok((Some(_), true))));
         let wait = |rx: &mut SpscReceiver| wait_any(&mut [rx], Deadline::PAST).ok();
         assert_eq!(wait(&mut rx), Some(0), "for the message");
         assert_eq!(rx.try_recv().unwrap().data, b"the last");
@@ -310,7 +309,7 @@ mod tests {
             yield_now();
         }
         tx.send(b"at the last moment").unwrap();
-        assert!(matches!(receiving.last_look(), Ok((Some(_), false))));
+        assert!(matches!(receiving.last_poll(), Ok((Some(_), false))));
         assert!(receiving.end.has_departures(receiving.peer.asked()), "the departed are forgotten");
         assert_eq!(rx.try_recv().unwrap().data, b"at the last moment");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
@@ -372,7 +371,7 @@ mod tests {
     #[test]
     fn a_wake_up_of_a_sender_is_counted_at_the_next_message() {
         let (mut tx, mut rx) = pair();
-        let _interrupter = rx.interrupter(); // from now on each call looks around
+        let _interrupter = rx.interrupter(); // from now on each call takes the slow path
         rx.attach().unwrap();
         while tx.try_send(&[0; 400]).is_ok() {}
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
@@ -401,7 +400,7 @@ mod tests {
         let counted = || counter(&region, slot, offset_of!(Slot, woken_by_death));
         receiving.count_departure(); // nothing is known yet
         assert_eq!(counted(), 1);
-        receiving.last_look().unwrap();
+        receiving.last_poll().unwrap();
         receiving.count_departure();
         assert_eq!(counted(), 1);
     }

@@ -1,4 +1,4 @@
-//! A message lent where it lies.
+//! A message borrowed in place.
 
 use std::mem::{ManuallyDrop, offset_of};
 use std::thread::panicking;
@@ -13,12 +13,12 @@ use crate::handle::Handle;
 use crate::mem::Payload;
 use crate::ring::{Consumer, Front, Wakes};
 
-/// A message where it lies in the ring. Dropping it frees the space: the message is taken then, and
-/// not before, and its handles are closed; a panic that begins while it is lent leaves it to be
-/// delivered again. One that is lent while a panic unwinds is taken in any case.
+/// A message borrowed in place, in the ring. Dropping it takes the message: its space is freed and its
+/// handles are closed. A panic that begins while it is borrowed leaves the message to be delivered again; one
+/// that was unwinding before does not.
 ///
-/// Another process can write the bytes at any time, so they are copied out to be looked at; what a
-/// decision depends on should be copied once and judged in the copy.
+/// Another process can write the bytes at any time, so the methods copy them out. If a decision depends on
+/// them, copy once, check the copy, and use only the copy.
 ///
 /// # Examples
 /// ```
@@ -43,21 +43,20 @@ pub struct RecordRef<'a> {
     consumer: &'a mut Consumer,
     wakes: &'a Wakes,
     intake: &'a Option<Intake>,
-    lent: LentWhile,
+    borrowed: BorrowedWhile,
 }
 
-/// What went on when a message was lent. A whole word: the padding of less would be copied along with
-/// each record.
+/// Whether a panic unwound when a message was borrowed. A whole word: the padding of less would be copied
+/// along with each record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub(crate) enum LentWhile {
-    /// Nothing unwound.
+pub(crate) enum BorrowedWhile {
     Calm,
-    /// A panic unwound already: it did not begin while the message was looked at.
+    /// The panic did not begin while the message was borrowed.
     Unwinding,
 }
 
-impl LentWhile {
+impl BorrowedWhile {
     #[inline(always)]
     pub(crate) fn now() -> Self {
         if panicking() { Self::Unwinding } else { Self::Calm }
@@ -65,7 +64,7 @@ impl LentWhile {
 }
 
 impl<'a> RecordRef<'a> {
-    /// Lends `front`, which lies at `position` of the ring at `end`.
+    /// Borrows `front`, at `position` of the ring at `end`.
     #[inline(always)]
     pub(crate) fn new(
         end: &'a Attached,
@@ -73,12 +72,11 @@ impl<'a> RecordRef<'a> {
         wakes: &'a Wakes,
         intake: &'a Option<Intake>,
         (position, front): (u64, Front),
-        lent: LentWhile,
+        borrowed: BorrowedWhile,
     ) -> Self {
-        Self { position, front, end, consumer, wakes, intake, lent }
+        Self { position, front, end, consumer, wakes, intake, borrowed }
     }
 
-    /// Its bytes, in place.
     #[inline]
     fn payload(&self) -> Payload<'_> {
         let start = self.position.wrapping_add(self.front.payload_offset());
@@ -114,11 +112,11 @@ impl<'a> RecordRef<'a> {
         self.len() == 0
     }
 
-    /// Copies the message to the start of `buffer` and gives its length.
+    /// Copies the message to the start of `buffer` and returns its length.
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] if `buffer` is shorter than the message; nothing was copied.
-    /// [`Error::RegionTooSmall`] if the file was cut short: the copy may hold zeros instead of the message.
+    /// [`Error::RegionTooSmall`] if the file was truncated: the copy may hold zeros instead of the message.
     /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
     #[inline]
     pub fn copy_to(&self, buffer: &mut [u8]) -> Result<usize, Error> {
@@ -127,7 +125,7 @@ impl<'a> RecordRef<'a> {
         Ok(len)
     }
 
-    /// Copies bytes from `offset` on to `buffer`, as many as there are and fit, and gives how many.
+    /// Copies bytes from `offset` on to `buffer`, as many as there are and fit, and returns how many.
     ///
     /// # Errors
     /// As [`Self::copy_to`], but for the first.
@@ -138,7 +136,7 @@ impl<'a> RecordRef<'a> {
         Ok(len)
     }
 
-    /// The message in a buffer of its own. It stays lent; [`Self::take`] takes its handles along.
+    /// A copy of the message's bytes, which stay in the ring; [`Self::take`] takes the handles along.
     ///
     /// # Errors
     /// As [`Self::read_at`].
@@ -148,28 +146,28 @@ impl<'a> RecordRef<'a> {
         Ok(bytes)
     }
 
-    /// Calls `look` with one private copy of 64 bytes after the other; the last may be shorter.
+    /// Calls `visit` with one private copy of 64 bytes after the other; the last may be shorter.
     ///
     /// # Errors
-    /// As [`Self::read_at`]; `look` has not seen the chunk that it is about.
+    /// As [`Self::read_at`]; `visit` was not called with the chunk that failed.
     #[inline]
-    pub fn for_each_chunk(&self, mut look: impl FnMut(&[u8])) -> Result<(), Error> {
+    pub fn for_each_chunk(&self, mut visit: impl FnMut(&[u8])) -> Result<(), Error> {
         let mut chunk = [0; 64];
         for offset in (0..self.len()).step_by(chunk.len()) {
             let len = self.read_at(offset, &mut chunk)?;
-            look(&chunk[..len]);
+            visit(&chunk[..len]);
         }
         Ok(())
     }
 
-    /// Where the message lies: [`Self::len`] bytes, which another process can write at any time.
+    /// The address of the message: [`Self::len`] bytes, which another process can write at any time.
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
         self.payload().as_ptr()
     }
 
-    /// The message as a slice, without copying it. Ask [`Self::check`] behind the last look at it.
+    /// The message as a slice, without copying it. Call [`Self::check`] after the last read of it.
     ///
     /// # Safety
     /// While the slice lives, no process may write to the message. A sender that keeps to the protocol
@@ -179,14 +177,14 @@ impl<'a> RecordRef<'a> {
     #[must_use]
     #[expect(unsafe_code, reason = "the one unsafe function that a user can call")]
     pub unsafe fn as_slice(&self) -> &[u8] {
-        // SAFETY: that no process writes to the message is what the caller vouches for.
+        // SAFETY: the caller vouches that no process writes to the message.
         unsafe { self.payload().as_slice() }
     }
 
-    /// Whether what was read so far by [`Self::as_slice`] or [`Self::as_ptr`] was the message.
+    /// Checks that what was read so far by [`Self::as_slice`] or [`Self::as_ptr`] was the message.
     ///
     /// # Errors
-    /// [`Error::RegionTooSmall`] if the file was cut short and missing bytes read as zeros.
+    /// [`Error::RegionTooSmall`] if the file was truncated and missing bytes read as zeros.
     #[inline]
     pub fn check(&self) -> Result<(), Error> {
         self.end.check_whole()
@@ -204,14 +202,14 @@ impl<'a> RecordRef<'a> {
         self.front.handle_count().into()
     }
 
-    /// The message's handles, on descriptors of one's own. The message keeps them too, until it is
-    /// taken: asking again gives further descriptors, and those that nobody asked for are closed then.
+    /// The message's handles, on new descriptors. The message keeps its own too, until it is taken: each
+    /// call returns further descriptors, and taking the message closes its own.
     ///
     /// # Errors
     /// [`Error::TooManyFiles`] if the process may not have so many descriptors;
-    /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] if they are gone: no other call reports that of
-    /// a message that is lent. [`Error::ForkedChild`]. The message stays in any case: dropping it takes it,
-    /// without its handles.
+    /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] if the handles are lost: no other call on a
+    /// borrowed message reports that. [`Error::ForkedChild`]. The message stays borrowed in any case: dropping
+    /// it takes it, without its handles.
     ///
     /// # Cost
     /// One system call, and none if the message has no handles.
@@ -221,7 +219,7 @@ impl<'a> RecordRef<'a> {
         }
         self.check_ours()?; // a child's copies of the sockets are the parent's queues
         let fetched = self.fetch();
-        self.end.check_whole()?; // bytes that are missing look like another sender's
+        self.end.check_whole()?; // missing bytes look like another sender's
         fetched.map_err(|error| match error {
             Error::HandlesLost { ring, position, count, .. } => {
                 let mut data = vec![0; self.front.payload_len()];
@@ -232,13 +230,13 @@ impl<'a> RecordRef<'a> {
         })
     }
 
-    /// Leaves the message where it is, to be delivered again: next, or where each producer has a lane,
-    /// perhaps behind messages of others.
+    /// Leaves the message in the ring, to be delivered again: next, or if each producer has a lane, perhaps
+    /// after messages of other producers.
     pub fn keep(self) {
         self.held();
     }
 
-    /// The same, which dropping leaves where it is.
+    /// The same message; dropping the result leaves it in the ring.
     #[inline(always)]
     pub(crate) fn held(self) -> ManuallyDrop<Self> {
         ManuallyDrop::new(self) // it owns nothing
@@ -259,7 +257,7 @@ impl<'a> RecordRef<'a> {
         Ok(MessagePacket { data, handles })
     }
 
-    /// The handles of a message that is about to be taken. One whose handles are nowhere is freed.
+    /// The handles of a message that is about to be taken. Frees the message if its handles are lost.
     #[inline]
     fn handles_to_take(&mut self) -> Result<Vec<Handle>, Error> {
         let handles = self.handles();
@@ -269,29 +267,29 @@ impl<'a> RecordRef<'a> {
         handles
     }
 
-    /// Takes the message into `room` and gives its length.
+    /// Takes the message into `buffer` and returns its length.
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] if it is longer, [`Error::BuffersTooSmall`] if it has handles: it stays
     /// in the ring.
-    pub fn take_into(self, room: &mut [u8]) -> Result<usize, Error> {
+    pub fn take_into(self, buffer: &mut [u8]) -> Result<usize, Error> {
         let mut this = self.held();
         this.check_ours()?;
         if this.handle_count() > 0 {
-            return Err(this.too_small(room.len(), 0));
+            return Err(this.too_small(buffer.len(), 0));
         }
-        let (needed, available) = (this.front.payload_len(), room.len());
-        let Some(room) = room.get_mut(..needed) else {
+        let (needed, available) = (this.front.payload_len(), buffer.len());
+        let Some(buffer) = buffer.get_mut(..needed) else {
             return Err(Error::BufferTooSmall { needed, available });
         };
-        this.consumer.copy_out(&this.end.ring, this.front, room);
+        this.consumer.copy_out(&this.end.ring, this.front, buffer);
         this.end.check_whole()?;
         this.free();
         Ok(needed)
     }
 
-    /// Takes the message's bytes into `room` and its handles into the first places of `available_handles`. Gives
-    /// how many there were of each.
+    /// Takes the message's bytes into `buffer` and its handles into the first places of `available_handles`.
+    /// Returns how many there were of each.
     ///
     /// # Errors
     /// As [`Receiver::recv`](crate::Receiver::recv) of a message that is there;
@@ -320,14 +318,15 @@ impl<'a> RecordRef<'a> {
     /// ```
     pub fn take_parts(
         self,
-        room: &mut [u8],
+        buffer: &mut [u8],
         available_handles: &mut [Option<Handle>],
     ) -> Result<(usize, usize), Error> {
         let mut this = self.held();
         this.check_ours()?;
         let (needed, count) = (this.front.payload_len(), this.handle_count());
-        let (Some(bytes), true) = (room.get_mut(..needed), count <= available_handles.len()) else {
-            return Err(this.too_small(room.len(), available_handles.len()));
+        let (Some(bytes), true) = (buffer.get_mut(..needed), count <= available_handles.len())
+        else {
+            return Err(this.too_small(buffer.len(), available_handles.len()));
         };
         this.consumer.copy_out(&this.end.ring, this.front, bytes);
         this.end.check_whole()?;
@@ -343,10 +342,10 @@ impl<'a> RecordRef<'a> {
         Error::BuffersTooSmall { needed, available, needed_handles, available_handles }
     }
 
-    /// Frees the space, but leaves alone what is another's by now, the mapping or the endpoint.
     #[inline]
     pub(crate) fn free(&mut self) {
         let Self { end, consumer, wakes, front, .. } = self;
+        // The mapping or the endpoint may be another process's by now.
         if end.ring.memory.is_ours() && (end.slot.is_surely_kept() || is_kept(end)) {
             if front.handle_count() > 0 {
                 return self.free_carried();
@@ -355,8 +354,8 @@ impl<'a> RecordRef<'a> {
         }
     }
 
-    /// Frees the space of a message with handles, then what the kernel keeps for it. A process that
-    /// dies in between leaves that to the kernel, which closes it.
+    /// Frees the space of a message with handles, then closes its handles. If the process dies in between,
+    /// the kernel closes them.
     #[cold]
     fn free_carried(&mut self) {
         let wanted = self.wanted();
@@ -369,7 +368,7 @@ impl<'a> RecordRef<'a> {
         end.slot.add(offset_of!(Slot, handles), wanted.count.into());
     }
 
-    /// What tells the message's handles from others.
+    /// What identifies the message's handles.
     fn wanted(&self) -> Wanted {
         let ext = self.consumer.ext(&self.end.ring);
         let (position, count) = (self.position(), self.front.handle_count());
@@ -385,7 +384,7 @@ impl<'a> RecordRef<'a> {
     }
 }
 
-/// Whether the endpoint is still ours, if the kernel must be asked.
+/// Whether this process still owns the endpoint, by the kernel's word.
 #[cold]
 fn is_kept(end: &Attached) -> bool {
     end.slot.check_kept().is_ok()
@@ -394,8 +393,8 @@ fn is_kept(end: &Attached) -> bool {
 impl Drop for RecordRef<'_> {
     #[inline]
     fn drop(&mut self) {
-        // A panic that began while it was lent leaves it.
-        if !panicking() || self.lent == LentWhile::Unwinding {
+        // A panic that began while it was borrowed leaves it.
+        if !panicking() || self.borrowed == BorrowedWhile::Unwinding {
             self.free();
         }
     }

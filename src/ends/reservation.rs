@@ -1,4 +1,4 @@
-//! Building a message where it will lie.
+//! Building a message in place.
 
 use std::convert::Infallible;
 use std::io::{self, Read};
@@ -12,21 +12,21 @@ use crate::error::Error;
 use crate::mem::Payload;
 use crate::ring::Reserved;
 
-/// Room in the ring, lent for building one message in place.
+/// Space reserved in the ring for building one message in place.
 ///
-/// The message is sent by [`Reservation::commit`]; a claim that is dropped or forgotten sends nothing and
-/// leaves nothing behind. What is not written keeps the bytes of earlier messages.
+/// [`Reservation::commit`] sends the message; a reservation that is dropped or forgotten sends nothing and
+/// leaves nothing behind. Bytes that are not written hold those of earlier messages.
 ///
 /// # Source
-/// Claim, commit and abort are Aeron's words for this.
+/// Aeron's claim, commit and abort; the name `reserve` is tokio's.
 #[derive(Debug)]
 pub struct Reservation<'a> {
     sending: &'a mut Sending<Spsc>,
-    room: Option<Reserved>,
+    reserved: Option<Reserved>,
 }
 
 impl Sender<Spsc> {
-    /// Claims room for a message of `len` bytes, waiting while the ring is full.
+    /// Reserves space for a message of `len` bytes, waiting while the ring is full.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -37,10 +37,10 @@ impl Sender<Spsc> {
     /// # let path = directory.path().join("demo.tombolo");
     /// let mut region = tombolo::EventsRegion::open_path(path)?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
-    /// let mut claim = tx.reserve(100)?;
-    /// claim.write_at(0, b"built ")?;
-    /// claim.write_at(6, b"in place")?;
-    /// claim.commit_len(14)?;
+    /// let mut reservation = tx.reserve(100)?;
+    /// reservation.write_at(0, b"built ")?;
+    /// reservation.write_at(6, b"in place")?;
+    /// reservation.commit_len(14)?;
     /// assert_eq!(rx.recv()?.data, b"built in place");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -49,7 +49,7 @@ impl Sender<Spsc> {
         Ok(self.reserve_timeout(len, Deadline::NEVER)?)
     }
 
-    /// Claims room for a message of `len` bytes, waiting for it until `deadline`.
+    /// Reserves space for a message of `len` bytes, waiting for it until `deadline`.
     ///
     /// # Errors
     /// As [`Self::send_timeout`].
@@ -59,26 +59,26 @@ impl Sender<Spsc> {
         deadline: impl Into<Deadline>,
     ) -> Result<Reservation<'_>, SendTimeoutError> {
         let index = self.ring();
-        self.until(deadline.into(), |sender| sender.attempt_claim(len))
-            .and_then(|room| self.lend(room))
+        self.until(deadline.into(), |sender| sender.attempt_reserve(len))
+            .and_then(|reserved| self.reservation(reserved))
             .map_err(|error| error.into_timeout_error((), index))
     }
 
-    /// Claims room for a message of `len` bytes if there is any now.
+    /// Reserves space for a message of `len` bytes if there is any now.
     ///
     /// # Errors
     /// As [`Self::try_send`].
     #[doc(alias = "try_claim")]
     #[inline]
     pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, TrySendError> {
-        let room = match self.reserve_fast(len) {
-            Some(room) => room,
-            None => self.attempt_claim(len).map_err(|error| error.into_try_error(()))?,
+        let reserved = match self.reserve_fast(len) {
+            Some(reserved) => reserved,
+            None => self.attempt_reserve(len).map_err(|error| error.into_try_error(()))?,
         };
-        self.lend(room).map_err(|error| error.into_try_error(()))
+        self.reservation(reserved).map_err(|error| error.into_try_error(()))
     }
 
-    /// Claims room if nothing stands in the way.
+    /// Fast path; returns `None` if [`Self::attempt_reserve`] must decide.
     #[inline(always)]
     fn reserve_fast(&mut self, len: usize) -> Option<Reserved> {
         let Sending { end, producer, .. } = self.sending()?;
@@ -87,20 +87,20 @@ impl Sender<Spsc> {
     }
 
     #[cold]
-    fn attempt_claim(&mut self, len: usize) -> Result<Reserved, NotSent> {
+    fn attempt_reserve(&mut self, len: usize) -> Result<Reserved, NotSent> {
         let sending = self.usable()?;
         sending.check_len(len)?;
         sending.attempt(|Sending { end, producer, .. }| {
-            let room = producer.window.reserve(&end.ring, len as u32);
-            room.map_err(|refusal| NotSent::of(end, refusal))
+            let reserved = producer.window.reserve(&end.ring, len as u32);
+            reserved.map_err(|refusal| NotSent::of(end, refusal))
         })
     }
 
     #[inline(always)]
-    fn lend(&mut self, room: Reserved) -> Result<Reservation<'_>, NotSent> {
+    fn reservation(&mut self, reserved: Reserved) -> Result<Reservation<'_>, NotSent> {
         match self.sending() {
-            Some(sending) => Ok(Reservation { sending, room: Some(room) }),
-            None => Err(Error::ForkedChild.into()), // never: the room came from there
+            Some(sending) => Ok(Reservation { sending, reserved: Some(reserved) }),
+            None => Err(Error::ForkedChild.into()), // never: the space came from there
         }
     }
 }
@@ -110,7 +110,7 @@ impl Reservation<'_> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.room.map_or(0, Reserved::payload_len)
+        self.reserved.map_or(0, Reserved::payload_len)
     }
 
     /// Whether no bytes were reserved, which is legal.
@@ -122,28 +122,28 @@ impl Reservation<'_> {
     /// Writes `bytes` from `offset` on.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] if they reach beyond the claim; nothing was written.
+    /// [`Error::BufferTooSmall`] if they reach beyond the reservation; nothing was written.
     #[inline]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
         self.payload().write_at(offset, bytes)
     }
 
-    /// Fills the claim from `source`, from its first byte on, until it is full or `source` ends,
-    /// and gives how many bytes that were.
+    /// Fills the reservation from `source`, from its first byte on, until it is full or `source` ends, and
+    /// returns how many bytes that were.
     ///
     /// # Errors
-    /// What `source` says; interruptions are retried.
+    /// Those of `source`; interruptions are retried.
     pub fn fill_from(&mut self, mut source: impl Read) -> io::Result<usize> {
         let mut chunk = [0; 4096];
         let mut filled = 0;
         while filled < self.len() {
-            let room = chunk.len().min(self.len() - filled);
-            match source.read(&mut chunk[..room]) {
+            let len_max = chunk.len().min(self.len() - filled);
+            match source.read(&mut chunk[..len_max]) {
                 Ok(0) => break,
                 Ok(len) => {
-                    let bytes = &chunk[..len.min(room)];
+                    let bytes = &chunk[..len.min(len_max)];
                     self.payload().write_at(filled, bytes).map_err(io::Error::other)?;
-                    filled += len.min(room);
+                    filled += len.min(len_max);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -152,18 +152,18 @@ impl Reservation<'_> {
         Ok(filled)
     }
 
-    /// Where the reserved bytes lie, for filling them by other means. Valid for [`Self::len`] bytes
-    /// while the claim lives, in the process that made it.
+    /// The address of the reserved bytes, for filling them by other means. Valid for [`Self::len`] bytes
+    /// while the reservation lives, in the process that made it.
     #[must_use]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.payload().as_ptr()
     }
 
-    /// Sends the message as long as it was reserved.
+    /// Sends the message with all bytes reserved.
     ///
     /// # Errors
-    /// [`Error::ForkedChild`] in a forked child, [`Error::Poisoned`], [`Error::LockLost`] or
-    /// [`Error::RegionTooSmall`] if the ring or this end of it came to harm; nothing was sent.
+    /// [`Error::ForkedChild`] in a forked child; [`Error::Poisoned`], [`Error::LockLost`] or
+    /// [`Error::RegionTooSmall`] if the ring or this end of it is no longer usable. Nothing was sent.
     #[inline]
     pub fn commit(self) -> Result<(), Error> {
         let len = self.len();
@@ -181,9 +181,9 @@ impl Reservation<'_> {
         }
         let Sending { end, producer, wakes, .. } = &mut *self.sending;
         end.check_usable()?;
-        if let Some(room) = self.room.take() {
+        if let Some(reserved) = self.reserved.take() {
             let Ok(_) = producer.produce(&end.ring, wakes, |window, ring| {
-                Ok::<_, Infallible>(window.commit(ring, room, len))
+                Ok::<_, Infallible>(window.commit(ring, reserved, len))
             });
             end.settle_now_and_then(wakes);
         }
@@ -193,17 +193,18 @@ impl Reservation<'_> {
     #[inline]
     fn payload(&self) -> Payload<'_> {
         let Sending { end, producer, .. } = &*self.sending;
-        let position =
-            self.room.map_or(0, |room| producer.window.payload_position(&end.ring, room));
+        let position = self
+            .reserved
+            .map_or(0, |reserved| producer.window.payload_position(&end.ring, reserved));
         Payload::new(&end.ring.memory, position, self.len())
     }
 }
 
-/// Gives the room back: nothing is sent.
+/// Gives the space up: nothing is sent.
 impl Drop for Reservation<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.room.is_some() && self.sending.end.ring.memory.is_ours() {
+        if self.reserved.is_some() && self.sending.end.ring.memory.is_ours() {
             self.sending.end.slot.count(offset_of!(Slot, aborts));
         }
     }
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
     use crate::endpoint::slot_offset;
     use crate::error::Damage;
-    use crate::ring::doorbell::{Look, look};
+    use crate::ring::doorbell::{Polled, poll};
     use crate::{EventsRegion, OpenOptions, SpscReceiver, SpscSender, TryRecvError};
 
     fn ends() -> (SpscSender, SpscReceiver) {
@@ -224,28 +225,28 @@ mod tests {
         EventsRegion::anonymous(options).unwrap().split_spsc().unwrap()
     }
 
-    /// Reads as it is told, one after the other; then there is no more.
+    /// Runs its steps one after the other, then ends.
     struct Source<F>(Vec<F>);
 
     impl<F: FnMut(&mut [u8]) -> io::Result<usize>> Read for Source<F> {
-        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-            assert!(!room.is_empty(), "asked for nothing");
-            if self.0.is_empty() { Ok(0) } else { self.0.remove(0)(room) }
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert!(!buffer.is_empty(), "asked for nothing");
+            if self.0.is_empty() { Ok(0) } else { self.0.remove(0)(buffer) }
         }
     }
 
     type Step = fn(&mut [u8]) -> io::Result<usize>;
 
-    const THREE: Step = |room| {
-        room[..3].fill(3);
+    const THREE: Step = |buffer| {
+        buffer[..3].fill(3);
         Ok(3)
     };
     const INTERRUPTED: Step = |_| Err(io::ErrorKind::Interrupted.into());
     const FAILING: Step = |_| Err(io::ErrorKind::BrokenPipe.into());
     /// Fills all, and says that it was more.
-    const LYING: Step = |room| {
-        room.fill(9);
-        Ok(room.len() + 1)
+    const LYING: Step = |buffer| {
+        buffer.fill(9);
+        Ok(buffer.len() + 1)
     };
 
     fn fill(len: usize, steps: &[Step]) -> io::Result<usize> {
@@ -261,9 +262,9 @@ mod tests {
         let error = fill(10, &[THREE, FAILING, THREE]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         let (mut tx, mut rx) = ends();
-        let mut claim = tx.reserve(5000).unwrap();
-        assert_eq!(claim.fill_from(&[7; 9000][..]).unwrap(), 5000, "more than it takes");
-        claim.commit().unwrap();
+        let mut reservation = tx.reserve(5000).unwrap();
+        assert_eq!(reservation.fill_from(&[7; 9000][..]).unwrap(), 5000, "more than it takes");
+        reservation.commit().unwrap();
         assert_eq!(rx.recv().unwrap().data, [7; 5000]);
     }
 
@@ -277,13 +278,13 @@ mod tests {
     fn nothing_is_committed_to_a_ring_that_was_damaged_meanwhile() {
         let (mut tx, mut rx) = ends();
         rx.attach().unwrap();
-        let claim = tx.reserve(4).unwrap();
+        let reservation = tx.reserve(4).unwrap();
         let tail = rx.receiving.as_ref().unwrap().consumer.head();
         let ring = &rx.receiving.as_ref().unwrap().end.ring;
         ring.poison(Damage::Marked { code: 1 });
-        assert!(matches!(claim.commit(), Err(Error::Poisoned { .. })));
-        let look = look(ring, tail);
-        assert_eq!(look, Look::Nothing);
+        assert!(matches!(reservation.commit(), Err(Error::Poisoned { .. })));
+        let found = poll(ring, tail);
+        assert_eq!(found, Polled::Nothing);
     }
 
     /// A counter in the sender's slot.

@@ -27,9 +27,9 @@ use crate::wait::{GaveUp, SPIN_MAX, Spin, sleep_for_peer, wait_for_peer};
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
 /// [`MpscProducer`](crate::MpscProducer).
 ///
-/// It claims its endpoint at first use, or by [`Sender::attach`]. Once a send has returned `Ok`, the
-/// message is in the region: it is delivered, in order, whatever happens to this process
-/// afterwards. A send that did not return `Ok` has sent nothing.
+/// It attaches at first use, or by [`Sender::attach`]. Once a send has returned `Ok`, the message is in the
+/// region: it is delivered, in order, whatever happens to this process afterwards. A send that did not
+/// return `Ok` has sent nothing.
 ///
 /// # Source
 /// Operations and errors are those of `std::sync::mpsc`.
@@ -37,7 +37,7 @@ use crate::wait::{GaveUp, SPIN_MAX, Spin, sleep_for_peer, wait_for_peer};
 pub struct Sender<K: Topology> {
     pub(crate) region: Arc<Region>,
     index: u32,
-    /// The endpoint, shared by clones once one of them has claimed it.
+    /// The endpoint, shared by clones once one of them has attached.
     shared: Arc<Mutex<Option<Shared>>>,
     sending: Option<Sending<K>>,
     spin_max: Duration,
@@ -47,7 +47,7 @@ pub struct Sender<K: Topology> {
     not_shared: PhantomData<Cell<()>>,
 }
 
-/// Messages of a batch that are looked at in one attempt.
+/// Messages of a batch that one attempt takes.
 const BATCH_MAX: usize = 256;
 
 impl<K: Topology> Sender<K> {
@@ -64,17 +64,17 @@ impl<K: Topology> Sender<K> {
         }
     }
 
-    /// Claims the endpoint now and not at first use. Does nothing if it has been claimed.
+    /// Attaches now and not at first use. Does nothing if this end is attached.
     ///
-    /// Waits up to 100 ms for a process that is just leaving it.
+    /// Waits up to 100 ms for an owner that is just leaving.
     ///
     /// # Errors
-    /// [`Error::Busy`] if somebody else owns it, [`Error::LaneNotEmpty`] if the messages of its
-    /// last owner are still to be received, which is asked of lanes only, [`Error::Replaced`] if
-    /// the region is no longer the one to use, [`Error::Poisoned`] if the ring is damaged.
+    /// [`Error::Busy`] if another process or end owns the endpoint. [`Error::LaneNotEmpty`] (lanes only) if
+    /// the last owner's messages have not been received yet. [`Error::Replaced`] if the region is no longer
+    /// the one to use. [`Error::Poisoned`] if the ring is damaged.
     ///
     /// # Cost
-    /// Some forty system calls. The first claim of a process also starts its thread `tombolo-watch`.
+    /// Some forty system calls. The first end that a process attaches also starts its thread `tombolo-watch`.
     #[doc(alias = "claim")]
     pub fn attach(&mut self) -> Result<(), Error> {
         self.usable().map(drop)
@@ -85,11 +85,11 @@ impl<K: Topology> Sender<K> {
     /// # Errors
     /// [`SendError::Disconnected`] if the ring is full, no receiver is alive, and one counts as having
     /// been there: by default one that this sender met, so that a sender that comes after its receiver
-    /// died waits for the next one, unless [`Disconnect::Ever`] is [set](Self::set_disconnect). A sender
-    /// with space isn't told. [`SendError::Interrupted`] by an [`Interrupter`].
+    /// died waits for the next one, unless [`Disconnect::Ever`] is [set](Self::set_disconnect). As long as
+    /// there is space, a send does not fail so. [`SendError::Interrupted`] by an [`Interrupter`].
     ///
     /// # Cost
-    /// No system call and no allocation while there is room and the receiver doesn't sleep; one copy
+    /// No system call and no allocation while there is space and the receiver doesn't sleep; one copy
     /// of the message.
     ///
     /// # Examples
@@ -111,10 +111,10 @@ impl<K: Topology> Sender<K> {
         Ok(self.send_waiting(message, Deadline::NEVER)?)
     }
 
-    /// Sends `message`, waiting for room until `deadline`.
+    /// Sends `message`, waiting for space until `deadline`.
     ///
     /// # Errors
-    /// [`SendTimeoutError::Timeout`] if there was no room until then; else as [`Self::send`].
+    /// [`SendTimeoutError::Timeout`] if there was no space until then; else as [`Self::send`].
     #[inline]
     pub fn send_timeout(
         &mut self,
@@ -134,8 +134,8 @@ impl<K: Topology> Sender<K> {
             .map_err(|error| error.into_timeout_error((), index))
     }
 
-    /// Sends `message` if there is room now. The first use of an end that somebody else holds takes
-    /// 100 ms, as [`Self::attach`] does.
+    /// Sends `message` if there is space now. The first use takes 100 ms if another process owns the
+    /// endpoint, as [`Self::attach`] does.
     ///
     /// # Errors
     /// [`TrySendError::Full`] if there is none, [`TrySendError::Contended`] if a live process
@@ -151,7 +151,7 @@ impl<K: Topology> Sender<K> {
 
     /// Sends all of `messages`, waiting while the ring is full.
     ///
-    /// They become visible in few pieces, each a run of at most 256 whole messages.
+    /// They become visible in few pieces, each of at most 256 messages.
     ///
     /// # Errors
     /// As [`Self::send`], with the number of messages that were sent before.
@@ -160,7 +160,7 @@ impl<K: Topology> Sender<K> {
         Ok(self.send_batch_timeout(messages, Deadline::NEVER)?)
     }
 
-    /// Sends all of `messages`, waiting for room until `deadline`.
+    /// Sends all of `messages`, waiting for space until `deadline`.
     ///
     /// # Errors
     /// As [`Self::send_timeout`], with the number of messages that were sent before.
@@ -180,12 +180,12 @@ impl<K: Topology> Sender<K> {
         Ok(())
     }
 
-    /// Sends as many of `messages` as there is room for now, from the first on, and gives how
+    /// Sends as many of `messages` as there is space for now, from the first on, and returns how
     /// many. The receiver sees all of them or none.
     ///
     /// # Errors
-    /// As [`Self::try_send`], if not even the first was sent. One message that is too long for
-    /// the ring keeps the whole batch back.
+    /// As [`Self::try_send`], if not even the first was sent. If one message is too long for the ring, none
+    /// is sent.
     ///
     /// # Examples
     /// ```
@@ -205,19 +205,19 @@ impl<K: Topology> Sender<K> {
         self.attempt_batch(messages).map_err(|error| error.into_try_error(()))
     }
 
-    /// Sends `packet`, waiting while there is no room, or, if it has handles, nobody to take them.
+    /// Sends `packet`, waiting while there is no space or, if it has handles, no receiver to take them.
     ///
-    /// Bytes and handles arrive together. On failure the error gives back the packet with all its handles.
+    /// Bytes and handles arrive together. On failure the error returns the packet with all its handles.
     ///
     /// # Errors
     /// As [`Self::send`]; [`Error::Handles`] for handles that no message takes;
     /// [`Error::HandlesNotCarried`] if the region was made without `max_handles`; [`Error::Io`] if the
-    /// receiver could make no socket, with what the kernel told it. It tries again each second.
+    /// receiver could make no socket, with the kernel's reason. It tries again each second.
     ///
     /// # Cost
     /// Without handles that of [`Self::send`]. With handles three system calls, the first to ask whether
-    /// the receiver lives, the last to close what was sent; one more for each of which nothing is known
-    /// yet, and four or so for the first message.
+    /// the receiver lives, the last to close what was sent; one more for each handle of which nothing is
+    /// known yet, and four or so for the first message.
     ///
     /// # Source
     /// Whole or nothing is `zx_channel_write`'s; keeping the handles of a message that was not sent is
@@ -232,7 +232,7 @@ impl<K: Topology> Sender<K> {
     /// use tombolo::handle::HandleDisposition;
     /// let mut region = EventsRegion::open_path_with(path, OpenOptions::new().max_handles(8))?;
     /// let (mut tx, mut rx) = region.split_spsc()?;
-    /// rx.attach()?; // who receives handles must be there
+    /// rx.attach()?; // the receiver of handles must be attached
     /// tx.send_packet(MessagePacket::from(b"read this").handle(File::open("/proc/self/exe")?))?;
     /// let mut message = rx.recv()?;
     /// let file = File::from(message.handles.remove(0).into_fd());
@@ -241,7 +241,7 @@ impl<K: Topology> Sender<K> {
     /// // A list of dispositions says what is kept here, and what the receiver may do.
     /// let kept = Handle::new(File::open("/proc/self/exe")?);
     /// let mut list = [HandleDisposition::duplicate(&kept).rights(Rights::READ)];
-    /// let mut packet = MessagePacket::from(b"look, and pass it to nobody");
+    /// let mut packet = MessagePacket::from(b"read it, and don't pass it on");
     /// packet.handles = HandleDisposition::resolve_all(&mut list, &[])?;
     /// tx.send_packet(packet)?;
     /// assert_eq!(rx.recv()?.handles[0].rights(), Rights::READ);
@@ -256,7 +256,7 @@ impl<K: Topology> Sender<K> {
     /// As [`Self::send_packet`], waiting until `deadline`.
     ///
     /// # Errors
-    /// As [`Self::send_packet`]; [`SendTimeoutError::Timeout`] if there was no room until then,
+    /// As [`Self::send_packet`]; [`SendTimeoutError::Timeout`] if there was no space until then,
     /// [`SendTimeoutError::NoReceiver`] if no receiver was there to take the handles.
     #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     pub fn send_packet_timeout(
@@ -276,8 +276,8 @@ impl<K: Topology> Sender<K> {
         Ok(())
     }
 
-    /// Sends `packet` if there is room now and, if it has handles, somebody to take them. On failure
-    /// the error has the packet with all its handles.
+    /// Sends `packet` if there is space now and, if it has handles, a receiver to take them. On failure the
+    /// error returns the packet with all its handles.
     ///
     /// # Errors
     /// As [`Self::try_send`]; [`TrySendError::NoReceiver`]; [`Error::Handles`]. The ring is
@@ -324,7 +324,7 @@ impl<K: Topology> Sender<K> {
         end.meeting.peers(&end.slot)
     }
 
-    /// Waits until a receiver is alive, or one has come since this sender was told *Disconnected*, or since this
+    /// Waits until a receiver is alive, or one has come since a call returned *Disconnected*, or since this
     /// call began. Attaches this end first.
     ///
     /// # Errors
@@ -353,9 +353,9 @@ impl<K: Topology> Sender<K> {
         }
     }
 
-    /// What ends a call of this sender that blocks, from another thread or a signal handler; a clone has
-    /// interrupters of its own. From then on calls look for interrupts, and take the slow path for it;
-    /// without, they cost nothing.
+    /// Returns what ends a blocked call of this sender, from another thread or a signal handler; a clone has
+    /// interrupters of its own. From then on calls check for interrupts and take the slow path for it;
+    /// without, that costs nothing.
     pub fn interrupter(&mut self) -> Interrupter {
         let interrupter = self.interrupts.interrupter();
         if let Some(sending) = &self.sending {
@@ -364,9 +364,9 @@ impl<K: Topology> Sender<K> {
         interrupter
     }
 
-    /// Sets how long a wait spins at most before it sleeps: 50 µs if nobody said otherwise. How long
-    /// it does is up to what paid lately. Zero: it looks once more and sleeps, so that no processor is
-    /// busy with waiting, at the price of a wake-up for each wait.
+    /// Sets how long a wait spins at most before it sleeps: 50 µs by default. It spins for as long as that
+    /// paid lately. With zero it polls once more and sleeps, so that waiting keeps no processor busy, at the
+    /// price of a wake-up for each wait.
     ///
     /// # Examples
     /// ```
@@ -392,17 +392,16 @@ impl<K: Topology> Sender<K> {
         self.region.entries()[self.index as usize].max_message as usize
     }
 
-    /// Index of the ring in the region's directory. If each producer has a lane: that of the first
-    /// lane before the claim, and of this producer's own behind it, as
-    /// [`RecordRef::ring`](crate::RecordRef::ring) gives it.
+    /// Index of the ring in the region's directory. If each producer has a lane: the first lane before this
+    /// sender is attached, its own lane afterwards, as [`RecordRef::ring`](crate::RecordRef::ring).
     #[must_use]
     pub fn ring(&self) -> u32 {
         self.sending.as_ref().map_or(self.index, |sending| sending.end.index)
     }
 
-    /// Fast path: sends `message` if nothing stands in the way. Returns `false`, having sent nothing, if
-    /// [`Self::attempt`] must decide; but a region that was cut short meanwhile may have taken the message,
-    /// and then takes no more.
+    /// Fast path: sends `message` if the ring is healthy, has space and needs no padding. Returns `false`,
+    /// having sent nothing, if [`Self::attempt`] must decide. If the file was truncated meanwhile, the
+    /// message may have been written, and later sends fail.
     #[inline(always)]
     fn send_fast(&mut self, message: &[u8]) -> bool {
         let Some(Sending { end, producer, wakes, .. }) = &mut self.sending else { return false };
@@ -425,7 +424,7 @@ impl<K: Topology> Sender<K> {
         self.usable()?.produce(messages, |window, ring| window.send_batch(ring, messages))
     }
 
-    /// Judges the handles of `packet`. Nothing has happened before.
+    /// Checks the handles of `packet` before anything else happens.
     fn check_handles(&self, packet: &MessagePacket) -> Result<(), NotSent> {
         if packet.handles.is_empty() {
             return Ok(());
@@ -436,7 +435,7 @@ impl<K: Topology> Sender<K> {
             return Err(Error::HandlesNotCarried { ring, reason }.into());
         }
         let outgoing = self.usable_sending().map(Sending::outgoing);
-        let judged = match outgoing.as_ref().and_then(|outgoing| outgoing.through()) {
+        let checked = match outgoing.as_ref().and_then(|outgoing| outgoing.through()) {
             Some(through) => check_moved(&packet.handles, limit, through),
             None => {
                 let own = std::iter::once(self.region.plain());
@@ -444,7 +443,7 @@ impl<K: Topology> Sender<K> {
                     .and_then(|through| check_moved(&packet.handles, limit, &through))
             }
         };
-        Ok(judged.map_err(|source| Error::Handles { source })?)
+        Ok(checked.map_err(|source| Error::Handles { source })?)
     }
 
     fn attempt_packet(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
@@ -455,13 +454,12 @@ impl<K: Topology> Sender<K> {
         }
     }
 
-    /// The endpoint, if it has been claimed.
     #[inline(always)]
     pub(crate) fn sending(&mut self) -> Option<&mut Sending<K>> {
         self.sending.as_mut()
     }
 
-    /// What it owns, if it has been claimed in this process.
+    /// What this sender owns, if it was attached in this process and the ring is usable.
     pub(crate) fn usable_sending(&self) -> Option<&Sending<K>> {
         self.sending.as_ref().filter(|sending| sending.end.check_usable().is_ok())
     }
@@ -471,7 +469,7 @@ impl<K: Topology> Sender<K> {
         self.usable_sending().map(|sending| &*sending.end)
     }
 
-    /// The sending endpoint, in the process that claimed it, of a ring that is in order.
+    /// As [`Self::usable_sending`], attaching first if need be.
     #[inline]
     pub(crate) fn usable(&mut self) -> Result<&mut Sending<K>, Error> {
         let sending = self.sending_until(Deadline::PAST)?;
@@ -507,7 +505,7 @@ impl<K: Topology> Sender<K> {
         Ok(sending)
     }
 
-    /// Whether each clone has a ring of its own.
+    /// Whether each clone has a lane of its own.
     fn is_of_lanes(&self) -> bool {
         let entry = self.region.entries().get(self.index as usize);
         entry.is_some_and(|entry| entry.ring_kind() == Some(RingKind::Lane))
@@ -529,7 +527,7 @@ impl<K: Topology> Sender<K> {
         Ok(Sending { end, outgoing, producer, wakes, peer, recount: Recount::default(), spin })
     }
 
-    /// The endpoint that clones share, while no other thread is claiming it.
+    /// The endpoint that clones share, once no other thread is attaching it.
     fn shared_until(&self, until: Until<'_>) -> Result<MutexGuard<'_, Option<Shared>>, Error> {
         let until = claim_until(until);
         let mut backoff = Backoff::new();
@@ -547,8 +545,8 @@ impl<K: Topology> Sender<K> {
         }
     }
 
-    /// Repeats `attempt` until something else than waiting is to be done. An endpoint that is not
-    /// claimed yet is waited for until the same deadline.
+    /// Repeats `attempt`, waiting in between, until it succeeds or waiting doesn't help. Attaches first, until
+    /// the same deadline.
     pub(crate) fn until<T>(
         &mut self,
         deadline: Deadline,
@@ -570,7 +568,7 @@ impl<K: Topology> Sender<K> {
                     if !replace(&mut has_waited, true) {
                         sending.end.slot.count(offset_of!(Slot, full_waits));
                     }
-                    sending.wait_for_room(wanted, until);
+                    sending.wait_for_space(wanted, until);
                 }
                 Err(NotSent::NoReceiver { seen }) if !deadline.has_passed() => {
                     sending.end.check_usable()?;
@@ -583,7 +581,7 @@ impl<K: Topology> Sender<K> {
         }
     }
 
-    /// Attaches for a call that waits until `deadline`, if that has not been done.
+    /// Attaches for a call that waits until `deadline`. Does nothing if this end is attached.
     fn attach_until(&mut self, deadline: Deadline) -> Result<(), NotSent> {
         match self.sending_until(deadline).map(drop) {
             Err(_) if self.interrupts.take() => Err(NotSent::Interrupted),
@@ -592,8 +590,8 @@ impl<K: Topology> Sender<K> {
     }
 }
 
-/// Clones share the endpoint, and so the slot: several threads of a process are one producer to
-/// the outside. If each producer has a lane, each clone claims one of its own at first use.
+/// Clones share the endpoint, and so the slot: to other processes the threads of a process are one producer.
+/// If each producer has a lane, each clone attaches to one of its own at first use.
 impl Clone for Sender<Mpsc> {
     fn clone(&self) -> Self {
         Self {

@@ -13,19 +13,18 @@ use crate::error::Error;
 use crate::mem::RingSpan;
 use crate::ring::carry::{Carried, NotCarried, Recount, Spot};
 use crate::ring::doorbell::{has_come, is_comfortable};
-use crate::ring::{NoRoom, Refusal, Ring, Sent, Wakes, Window};
-use crate::wait::{Spin, sleep_for_room};
+use crate::ring::{Refusal, Ring, Sent, SpaceWanted, Wakes, Window};
+use crate::wait::{Spin, sleep_for_space};
 
-/// Looks after room during which a sender that spins holds out for more than its message needs: 10
-/// to 50 microseconds, or as long as it spins.
+/// Polls for which a spinning sender waits for more space than its message needs: 10 to 50 microseconds, or
+/// as long as it spins.
 const PATIENCE: u32 = 1024;
 
 /// What clones share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) end: Arc<Attached>,
-    /// The connection for handles, which they use one after the other. To be locked before the ring's lock
-    /// is taken.
+    /// The connection for handles, which clones use one after the other. Locked before the ring's lock.
     pub(crate) outgoing: Arc<Mutex<Outgoing>>,
 }
 
@@ -37,44 +36,42 @@ pub(crate) struct Sending<K: Topology> {
     pub(crate) producer: K::Producer,
     pub(crate) wakes: Wakes,
     pub(crate) peer: Peer,
-    /// When to add up the handles under way.
     pub(crate) recount: Recount,
     pub(crate) spin: Spin,
 }
 
 impl<K: Topology> Sending<K> {
-    /// The connection for handles.
     pub(crate) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
         lock(&self.outgoing)
     }
 
-    /// Waits until there may be room for `wanted`, or something else to do.
-    pub(crate) fn wait_for_room(&mut self, wanted: &NoRoom, until: Until<'_>) {
+    /// Waits until there may be space for `wanted`, or something else to do.
+    pub(crate) fn wait_for_space(&mut self, wanted: &SpaceWanted, until: Until<'_>) {
         let Self { end, wakes, peer, spin, .. } = self;
         let known = peer.asked();
         let mut patience = PATIENCE;
-        let has_news = || {
+        let is_over = || {
             patience = patience.saturating_sub(1);
-            // One message's room at a time would make both sides look at each other all the time.
-            let has_room = if patience > 0 { is_comfortable } else { has_come };
-            has_room(&end.ring, wanted) || end.has_news(known) || until.interrupts.is_pending()
+            // Space for one message at a time would make both sides poll each other all the time.
+            let has_space = if patience > 0 { is_comfortable } else { has_come };
+            has_space(&end.ring, wanted) || end.has_news(known) || until.interrupts.is_pending()
         };
-        if !spin.until(until.deadline, has_news) && !has_come(&end.ring, wanted) {
+        if !spin.until(until.deadline, is_over) && !has_come(&end.ring, wanted) {
             end.settle(wakes);
-            sleep_for_room(end, wanted, known, until);
+            sleep_for_space(end, wanted, known, until);
             if has_come(&end.ring, wanted) {
                 spin.note_end_of_sleep();
             }
         }
     }
 
-    /// Sends by `step`, a verb of the window, from `payloads`, and gives how many messages it sent.
+    /// Sends from `payloads` by `step`, a verb of the window, and returns how many messages it sent.
     pub(crate) fn produce(
         &mut self,
         payloads: &[&[u8]],
         mut step: impl FnMut(&mut Window, &Ring<RingSpan>) -> Result<Sent, Refusal>,
     ) -> Result<usize, NotSent> {
-        // No message is longer than the bits of all together.
+        // No message is longer than the OR of all lengths, so mostly one check does.
         let bits = payloads.iter().fold(0, |bits, payload| bits | payload.len());
         if self.check_len(bits).is_err() {
             payloads.iter().try_for_each(|payload| self.check_len(payload.len()))?;
@@ -86,22 +83,22 @@ impl<K: Topology> Sending<K> {
         })
     }
 
-    /// Makes `attempt`, and says *disconnected* instead of *full*, *no receiver* or *crowded* if the receiver
-    /// is: no process would end that. What the departed freed at last is space for one attempt more.
+    /// Runs `attempt`. Fails with *disconnected* instead of *full*, *no receiver* or *crowded* if the receiver
+    /// is disconnected: no process would end that.
     #[inline]
     pub(crate) fn attempt<T>(
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
     ) -> Result<T, NotSent> {
-        let is_to_wait = |result: &Result<T, NotSent>| {
+        let must_wait = |result: &Result<T, NotSent>| {
             matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. } | NotSent::Crowded))
         };
         let mut result = attempt(self);
-        if is_to_wait(&result) {
+        if must_wait(&result) {
             self.end.check_whole()?; // bytes that are missing may look like a full ring
             if self.peer.is_disconnected(&self.end)? {
-                result = attempt(self);
-                if is_to_wait(&result) {
+                result = attempt(self); // with the space that the receiver freed at last
+                if must_wait(&result) {
                     return Err(NotSent::Disconnected);
                 }
             }
@@ -125,12 +122,12 @@ impl<K: Topology> Sending<K> {
     #[cold]
     pub(crate) fn carry(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
         self.check_len(packet.data.len())?;
-        // Before connecting is tried: who begins to listen after that changes it.
+        // Loaded before connecting: a receiver that begins to listen after that changes it.
         let seen = self.end.slot.region().membership().load(Acquire);
         self.attempt(|sending| {
             let was_connected = sending.outgoing().is_connected();
             match sending.carry_once(packet, seen) {
-                // That connection was broken: over a new one.
+                // The connection was broken: once more over a new one.
                 Err(NotSent::NoReceiver { .. }) if was_connected => {
                     sending.carry_once(packet, seen)
                 }
@@ -155,22 +152,21 @@ impl<K: Topology> Sending<K> {
         let ext = RecordExt { txid: 0, slot, incarnation_low: incarnation as u16 };
         let handle_count = packet.handles.len() as u8; // 64 at the most
         let carried = Carried { payload: &packet.data, handle_count, ext };
-        let hand_over = |Spot { tail, position }| {
+        let transfer = |Spot { tail, position }| {
             check_receiver(end)?;
             let handles = &packet.handles[..];
             outgoing.hand_over(&HandOver { region, ring, sender, tail, position, handles })
         };
         K::produce(end, producer, wakes, &[&packet.data], |window, ring| {
-            window.send_carried(ring, &carried, recount, hand_over).map_err(|error| match error {
+            window.send_carried(ring, &carried, recount, transfer).map_err(|error| match error {
                 NotCarried::Refused(refusal) => NotSent::of(end, refusal),
-                NotCarried::NotHandedOver(unsent) => not_sent(unsent),
+                NotCarried::NotTransferred(unsent) => not_sent(unsent),
             })
         })?;
         Ok(())
     }
 }
 
-/// In the process that claimed it.
 impl<K: Topology> Drop for Sending<K> {
     fn drop(&mut self) {
         self.end.settle(&self.wakes);
@@ -185,13 +181,13 @@ fn not_sent(unsent: Unsent, seen: u32) -> NotSent {
     }
 }
 
-/// An error if no process owns the receiving endpoint. Its sockets tell nothing: a forked child of
-/// the one that was killed may have them still, and would keep what is sent to them.
+/// Fails if no process owns the receiving endpoint. The socket alone doesn't show that: a forked child of a
+/// killed receiver may still have it, and would keep what is sent to it.
 fn check_receiver(end: &Attached) -> Result<(), Unsent> {
     let region = end.slot.region();
     let slot = region.entries()[end.group.rings.start as usize].rx_slot;
     let is_held = match byte_is_held(region, slot..slot + 1) {
-        Ok(false) => end.slot.is_any_held(slot..slot + 1), // believed only when asked with care
+        Ok(false) => end.slot.is_any_held(slot..slot + 1), // the slow way of asking decides
         found => found,
     };
     match is_held {
@@ -201,7 +197,7 @@ fn check_receiver(end: &Attached) -> Result<(), Unsent> {
     }
 }
 
-/// No thread that panicked while it had the lock has left anything half done.
+/// Ignores poisoning: a thread that panicked with the lock left nothing half done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

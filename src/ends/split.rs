@@ -9,11 +9,10 @@ use crate::error::Error;
 use crate::region::EventsRegion;
 
 impl EventsRegion {
-    /// Gives both ends of the region's first SPSC ring.
+    /// Returns both ends of the region's first SPSC ring.
     ///
-    /// Validates the header once more. Neither end is claimed before it is used, so two processes
-    /// may each split and use one half; the half not used costs nothing. The ends keep the mapping
-    /// alive by themselves.
+    /// Validates the header once more. Each end attaches when it is first used, so two processes may each
+    /// split and use one half; the half not used costs nothing. The ends keep the mapping alive.
     ///
     /// # Errors
     /// [`Error::NoSuchRing`] if the region has no SPSC ring; [`Error::Layout`],
@@ -37,13 +36,13 @@ impl EventsRegion {
         self.split::<Spsc>()
     }
 
-    /// Gives a producer and the consumer of the region's first MPSC ring, or group of lanes; otherwise
-    /// as [`Self::split_spsc`]. Which of the two there is, whoever created the region decided, see
+    /// Returns a producer and the consumer of the region's first MPSC ring, or group of lanes; otherwise
+    /// as [`Self::split_spsc`]. The creator of the region decided which of the two there is, see
     /// [`MpscOrder`](crate::options::MpscOrder).
     ///
     /// # Errors
-    /// As [`Self::split_spsc`]; ends of lanes that don't lie in the order that this version needs fail
-    /// with [`Error::Layout`] when they are claimed.
+    /// As [`Self::split_spsc`]. If lanes don't lie in the order that this version needs, their ends fail
+    /// with [`Error::Layout`] when they attach.
     #[doc(alias = "channel")]
     pub fn split_mpsc(&mut self) -> Result<(MpscProducer, MpscConsumer), Error> {
         self.split::<Mpsc>()

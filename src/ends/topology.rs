@@ -25,7 +25,7 @@ pub enum Spsc {}
 pub enum Mpsc {}
 
 /// How senders share a ring: [`Spsc`] or [`Mpsc`].
-#[expect(private_bounds, reason = "sealed: what senders need of it is nobody else's business")]
+#[expect(private_bounds, reason = "sealed: it names types that no user needs")]
 pub trait Topology: sealed::Sealed {}
 
 impl Topology for Spsc {}
@@ -37,13 +37,13 @@ pub(crate) mod sealed {
         Attached, Error, NotSent, Ring, RingKind, RingSpan, SendFast, Sent, Wakes, Window,
     };
 
-    /// What the two disciplines do each in their own way.
+    /// What the two topologies do each in its own way.
     pub(crate) trait Sealed: Sized + 'static {
         /// The kind of ring in the directory.
         const KIND: RingKind;
         /// Whether it may also be a group of lanes.
         const MAY_HAVE_LANES: bool = false;
-        /// What a claimed sender keeps beside its endpoint.
+        /// What an attached sender keeps beside its endpoint.
         type Producer: SendFast<RingSpan> + Send + std::fmt::Debug;
 
         /// Whether rings of `kind` are used by it.
@@ -57,11 +57,11 @@ pub(crate) mod sealed {
         /// If the ring is damaged.
         fn attach(end: &Attached) -> Result<Self::Producer, Error>;
 
-        /// Runs `step`, a verb of the window that sends from `payloads`, and gives how many messages it
+        /// Runs `step`, a verb of the window that sends from `payloads`, and returns how many messages it
         /// published.
         ///
         /// # Errors
-        /// Those of `step`, and who does not let go of the ring's lock.
+        /// Those of `step`, and [`NotSent::Contended`].
         fn produce(
             end: &Attached,
             producer: &mut Self::Producer,
@@ -147,7 +147,10 @@ impl sealed::Sealed for Mpsc {
     }
 }
 
-/// Takes the lock, also over from a dead holder; or tells which live one does not let go.
+/// Takes the lock, also over from a dead holder.
+///
+/// # Errors
+/// [`NotSent::Contended`] if a live holder keeps it.
 fn lock<'a>(end: &'a Attached, wakes: &'a Wakes) -> Result<Locked<'a, RingSpan>, NotSent> {
     match try_lock(&end.ring, end.slot.identity(), wakes) {
         Ok(locked) => Ok(locked),
@@ -155,7 +158,7 @@ fn lock<'a>(end: &'a Attached, wakes: &'a Wakes) -> Result<Locked<'a, RingSpan>,
     }
 }
 
-/// How often a lock that changes hands all the time is looked at before the attempt is given up.
+/// Rounds of waiting before an attempt gives up on a lock that keeps changing hands.
 const ROUNDS: u32 = 8;
 
 #[cold]
@@ -164,7 +167,7 @@ fn lock_contended<'a>(
     wakes: &'a Wakes,
     mut held: Held,
 ) -> Result<Locked<'a, RingSpan>, NotSent> {
-    let mut judged = None;
+    let mut last_holder = None;
     for _ in 0..ROUNDS {
         let backoff = SpinThenYield::new(); // spins longer and longer, then yields a few times
         while !backoff.is_completed() {
@@ -178,23 +181,23 @@ fn lock_contended<'a>(
             }
         }
         if let Held::By(holder) = held {
-            if let Some(locked) = judge(end, wakes, holder)? {
+            if let Some(locked) = take_from_dead(end, wakes, holder)? {
                 return Ok(locked);
             }
-            judged = Some(holder);
+            last_holder = Some(holder);
         }
     }
-    // Others come first again and again: they live, or their lock would not have moved on.
-    let slot = judged.map_or(0, |holder| holder.slot);
-    let pid = judged.map_or(0, |holder| pid_of_owner(end.slot.region(), holder));
+    // Other producers keep coming first: they live, or the lock would not have moved on.
+    let slot = last_holder.map_or(0, |holder| holder.slot);
+    let pid = last_holder.map_or(0, |holder| pid_of_owner(end.slot.region(), holder));
     Err(NotSent::Contended { slot, pid })
 }
 
-/// Takes the lock over from `holder` if that is dead; `None` if it has let go meanwhile.
+/// Takes the lock over from `holder` if that is dead. Returns `None` if it has freed the lock meanwhile.
 ///
 /// # Errors
 /// [`NotSent::Contended`] if it lives.
-fn judge<'a>(
+fn take_from_dead<'a>(
     end: &'a Attached,
     wakes: &'a Wakes,
     holder: LockWord,
@@ -202,7 +205,7 @@ fn judge<'a>(
     let slot = holder.slot;
     let still_holds = || end.ring.memory.load(Word::Lock, Acquire) == holder.to_word();
     if !still_holds() {
-        return Ok(None); // also: the slot is looked at after the lock word that names it
+        return Ok(None); // also: the slot is read after the lock word that names it
     }
     if !end.entry.tx_slots().contains(&slot) {
         return Err(end.damaged(Damage::LockOwner { slot }).into());
@@ -269,7 +272,7 @@ mod tests {
         }
 
         fn judge(&self, holder: LockWord) -> Result<bool, NotSent> {
-            judge(self.end(), &self.wakes, holder).map(|locked| locked.is_some())
+            take_from_dead(self.end(), &self.wakes, holder).map(|locked| locked.is_some())
         }
 
         fn lock_breaks(&self) -> u64 {

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::wait::any::{self, Waited};
 
 /// What [`wait_any`] waits for: a [`Receiver`] of either kind.
-#[expect(private_bounds, reason = "sealed: what it takes to be waited for concerns no user")]
+#[expect(private_bounds, reason = "sealed: it names types that no user needs")]
 pub trait Waitable: any::Waitable {}
 
 impl<K: Topology> Waitable for Receiver<K> {}
@@ -22,12 +22,12 @@ impl<K: Topology> any::Waitable for Receiver<K> {
     }
 }
 
-/// Waits until one of `receivers` is ready, and gives its index: the next receive from it will not
-/// wait, whether it gives a message, fails, or says that the other side is disconnected. A receiver that
-/// is disconnected is named once each time it became so, and then again if there is a message.
+/// Waits until one of `receivers` is ready, and returns its index: the next receive from it will not wait,
+/// whether it returns a message, fails, or reports a disconnect. A receiver that is disconnected is named
+/// once each time it became so, and then again if there is a message.
 ///
-/// Of several that are ready, the one that was named least recently comes first, so none starves.
-/// Nothing is taken from any of them. Up to 128 receivers, of either kind and of any region.
+/// If several are ready, the one that was named least recently comes first, so none starves. No message is
+/// taken. Up to 128 receivers, of either kind and of any region.
 ///
 /// # Errors
 /// [`RecvTimeoutError::Timeout`] if none was ready until `deadline`; [`RecvTimeoutError::Interrupted`] by
@@ -36,7 +36,7 @@ impl<K: Topology> any::Waitable for Receiver<K> {
 /// twice), and with [`Error::Unsupported`] on kernels before Linux 5.16.
 ///
 /// # Cost
-/// A look at each receiver; one system call for the sleep, whatever their number.
+/// A poll of each receiver; one system call for the sleep, whatever their number.
 ///
 /// # Examples
 /// ```

@@ -1,22 +1,22 @@
-//! Why something could not be done with a handle.
+//! Why an operation on a handle failed.
 //!
 //! Each variant is one of: *retry* (may succeed later), *fix the call* (the call must change). The status
-//! is the name that Zircon has for it.
+//! is Zircon's name for it.
 
 use std::io;
 
 use crate::handle_type::HandleType;
 use crate::rights::Rights;
 
-/// Why something could not be done with one handle.
+/// Why an operation on one handle failed.
 ///
-/// If several are true, the one that stands first here is told; a disposition judges in an order
+/// If several are true, the one that stands first here is reported; a disposition is checked in an order
 /// of its own, which [`HandleDisposition`](crate::handle::HandleDisposition) lists.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
     /// *Fix the call*, `BAD_HANDLE`: the table has no such handle.
-    #[error("{number:#x} names no handle of this table: it was closed, moved, or never given")]
+    #[error("{number:#x} names no handle of this table; it was closed, moved, or never used")]
     BadHandle {
         /// The number given, a [`HandleValue`](crate::object::HandleValue).
         number: u64,
@@ -30,7 +30,7 @@ pub enum HandleError {
         /// The number given.
         found: u32,
     },
-    /// *Fix the call*, `WRONG_TYPE`: something of another type than asked for.
+    /// *Fix the call*, `WRONG_TYPE`: the handle is of another type.
     #[error("the handle is of type {found}, wanted {wanted}")]
     WrongType {
         /// The handle's type.
@@ -38,7 +38,7 @@ pub enum HandleError {
         /// The type asked for.
         wanted: HandleType,
     },
-    /// *Fix the call*, `ACCESS_DENIED`: the handle lacks a right that this takes.
+    /// *Fix the call*, `ACCESS_DENIED`: the handle lacks a right that the operation needs.
     #[error("the handle has the rights {held} and lacks {missing}; use one that has them")]
     AccessDenied {
         /// The handle's rights.
@@ -48,8 +48,7 @@ pub enum HandleError {
     },
     /// *Fix the call*, `INVALID_ARGS`: rights asked for that the handle does not have.
     #[error(
-        "rights {wanted} are no part of the handle's rights {held}; ask for fewer, or for \
-         SAME_RIGHTS alone"
+        "rights {wanted} exceed the handle's rights {held}; ask for fewer, or for SAME_RIGHTS alone"
     )]
     InvalidRights {
         /// The handle's rights.
@@ -60,7 +59,7 @@ pub enum HandleError {
     /// *Fix the call*, `NOT_SUPPORTED`: a channel, or a file that it is made of, sent through itself.
     #[error("the handle leads to the channel that it would go through; send it through another")]
     ThroughItself,
-    /// *Retry*, `NO_RESOURCES`: the kernel refused a new descriptor or a look at one.
+    /// *Retry*, `NO_RESOURCES`: the kernel refused to duplicate or to read about a descriptor.
     #[error("{action}: {}", io::Error::from_raw_os_error(*errno))]
     Descriptor {
         /// What was being done.
@@ -74,7 +73,7 @@ pub enum HandleError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DispositionError {
-    /// *Fix the call*, `OUT_OF_RANGE`: more handles than one message takes. None was looked at.
+    /// *Fix the call*, `OUT_OF_RANGE`: more handles than one message takes. None was checked.
     #[error("{found} handles, a message takes at most {limit}; send them in several messages")]
     TooManyHandles {
         /// Handles in the list.
@@ -85,12 +84,12 @@ pub enum DispositionError {
     /// As its source says: the first refusal of the list. Each disposition's `result` has its own.
     #[error("handle {index} of the list: {source}")]
     Handle {
-        /// The place in the list, from 0.
+        /// Its index in the list.
         index: usize,
         /// What is wrong with it.
         source: HandleError,
     },
-    /// *Retry*: the channel's own descriptors could not be looked at.
+    /// *Retry*: the kernel refused to read about the channel's own descriptors.
     #[error("the channel's own descriptor: {source}")]
     Channel {
         /// What happened.

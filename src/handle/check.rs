@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use tombolo_abi::HANDLE_COUNT_MAX;
 
-use super::look::Look;
 use super::owned::{Handle, refused};
+use super::stat::Stat;
 use crate::error::{DispositionError, HandleError};
 use crate::handle_type::HandleType;
 use crate::rights::Rights;
@@ -15,7 +15,7 @@ use crate::rights::Rights;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum HandleOp {
-    /// Replace it with the rights wanted, then send that: the sender has it no longer.
+    /// Replace it with the rights wanted, then send that: the sender no longer has it.
     Move = 0,
     /// Duplicate it with the rights wanted, then send the duplicate: the sender keeps it.
     Duplicate = 1,
@@ -41,28 +41,28 @@ pub(crate) struct Wanted {
     pub(crate) operation: HandleOp,
     /// `None` takes any.
     pub(crate) handle_type: Option<HandleType>,
-    /// The rights that it is to have in the end.
+    /// The rights that the receiver gets.
     pub(crate) rights: Rights,
 }
 
 /// The files that a channel is made of, which must not go through it.
 #[derive(Debug)]
 pub(crate) struct Through {
-    files: Vec<Look>,
+    files: Vec<Stat>,
 }
 
 impl Through {
-    /// Those behind the descriptors in `channel`.
+    /// The files behind the descriptors in `channel`.
     pub(crate) fn of<'a>(
         channel: impl IntoIterator<Item = BorrowedFd<'a>>,
     ) -> Result<Self, DispositionError> {
-        let files = channel.into_iter().map(Look::at).collect::<Result<_, _>>();
+        let files = channel.into_iter().map(Stat::of).collect::<Result<_, _>>();
         files.map(|files| Self { files }).map_err(|error| DispositionError::Channel {
             source: refused("look at a descriptor", error),
         })
     }
 
-    /// Refuses a handle on one of the files. Without any, nothing is looked at.
+    /// Refuses a handle on one of the files. If there are none, makes no system call.
     fn admits(&self, handle: &Handle) -> Result<(), HandleError> {
         if self.files.is_empty() {
             return Ok(());

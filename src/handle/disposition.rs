@@ -13,15 +13,15 @@ use crate::rights::Rights;
 pub enum HandleSource<'a> {
     /// Here, to be moved.
     Move(Handle),
-    /// At the caller's, to be duplicated.
+    /// With the caller, to be duplicated.
     Duplicate(&'a Handle),
-    /// Nowhere any more: it was moved.
+    /// It was moved.
     Moved,
 }
 
 /// What is to become of one handle of a message.
 ///
-/// A list of them is judged whole before anything happens, each by these steps in this order:
+/// All of a list are checked before anything happens, each by these steps in this order:
 ///
 /// 1. it is there, else `BAD_HANDLE`;
 /// 2. it is to be moved or duplicated, else `INVALID_ARGS`: a [`HandleOp`] is never anything else;
@@ -31,9 +31,8 @@ pub enum HandleSource<'a> {
 /// 6. it has the rights wanted, else `INVALID_ARGS`;
 /// 7. to be duplicated, it has [`Rights::DUPLICATE`], else `ACCESS_DENIED`.
 ///
-/// All of the list are judged, also after one was refused. Each refused one has its `result`
-/// written; the error is that of the first. A `result` is written only then: after a success it is
-/// what it was before.
+/// All of the list are checked, also after one was refused. Each refused one has its `result` written; the
+/// error is that of the first. A success leaves every `result` as it was.
 ///
 /// [`TableDisposition`](crate::object::TableDisposition) is the same for handles in a table.
 ///
@@ -93,23 +92,23 @@ impl<'a> HandleDisposition<'a> {
         Self { rights, ..self }
     }
 
-    /// The handles that a message with this list takes along, in its order. Moved ones are gone
-    /// from the list; on failure they are closed, all of them.
+    /// Returns the handles that a message with this list takes along, in its order. Moved ones leave the
+    /// list; on failure all of them are closed.
     ///
-    /// They may be sent, as they are, also if the list took [`Rights::TRANSFER`] from them.
+    /// They may be sent as they are, also if the list took [`Rights::TRANSFER`] from them.
     ///
     /// `through` are the descriptors of the files that the channel consists of, if it is known: a
     /// handle on one of those is refused.
     ///
     /// # Errors
-    /// - [`DispositionError::TooManyHandles`] (`OUT_OF_RANGE`): more than 64, judged before
+    /// - [`DispositionError::TooManyHandles`] (`OUT_OF_RANGE`): more than 64, checked before
     ///   anything else; no `result` is written;
     /// - [`DispositionError::Handle`]: the first refusal;
-    /// - [`DispositionError::Channel`]: `through` could not be looked at.
+    /// - [`DispositionError::Channel`]: `through` could not be read.
     ///
     /// # Cost
-    /// For a handle whose type is not known yet and matters, the system calls that tell it; one for
-    /// each handle if `through` is given; one for each duplicate.
+    /// For a handle whose type matters and is not known yet, the system calls that find it; one for each
+    /// handle if `through` is given; one for each duplicate.
     pub fn resolve_all(
         list: &mut [Self],
         through: &[BorrowedFd<'_>],
@@ -121,7 +120,7 @@ impl<'a> HandleDisposition<'a> {
         resolved
     }
 
-    /// As [`Self::resolve_all`], but on failure everything is as it was: the handles to be moved are
+    /// As [`Self::resolve_all`], but on failure everything stays as it was: the handles to be moved are
     /// still in the list.
     ///
     /// # Errors

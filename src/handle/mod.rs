@@ -1,27 +1,27 @@
-//! Handles: descriptors with a type, rights and an id; and what is to become of each when it is sent.
+//! Handles: descriptors with a type, rights and an id; and what becomes of each when it is sent.
 //!
 //! ```text
 //! Handle           descriptor, HandleType, Rights, KoID
-//! disposition      what is to become of a handle: moved or duplicated, of which type, with which
-//!                  rights; checked as a whole list before anything happens
+//! disposition      what becomes of a handle: moved or duplicated, of which type, with which rights;
+//!                  a list is checked whole before anything happens
 //! ```
 //!
 //! * The kernel enforces the mode that a file was opened with, and nothing else. Rights bind the
 //!   operations of this library.
 //! * Every descriptor in a handle is close-on-exec.
-//! * Nothing is written to a descriptor, and its position stays; of a regular file the first bytes
-//!   are read, once, when its type is asked for.
+//! * Nothing is written to a descriptor, and its position stays. To find the type of a regular file, its
+//!   first bytes are read, once.
 //!
-//! How handles cross from one process to another is `carrier`'s business.
+//! `carrier` brings handles from one process to another.
 //!
 //! Names, numbers and the order of errors are those of Zircon's handles.
 
 mod check;
+mod classify;
 mod disposition;
 mod koid;
-mod look;
 mod owned;
-mod tell;
+mod stat;
 
 pub use self::check::HandleOp;
 pub(crate) use self::check::{ListRefused, Through, Wanted, check_moved, resolve};

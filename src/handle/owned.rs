@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 
 use super::koid::{self, KoID};
-use super::look::Look;
+use super::stat::Stat;
 use crate::error::HandleError;
 use crate::handle_type::HandleType;
 use crate::rights::Rights;
@@ -22,27 +22,26 @@ use crate::rights::Rights;
 /// [`Self::new`] and keeps it, also after [`Self::into_fd`]. What another thread starts between the
 /// descriptor's opening and that call inherits it all the same: open it close-on-exec.
 ///
-/// Type and rights are told when they are first asked for, then kept.
+/// Type and rights are read when they are first needed, then kept.
 ///
 /// **The rights bind this library's operations only.** The kernel knows the mode that the descriptor
 /// was opened with, and nothing else: a handle without [`Rights::WRITE`] on a file that was opened
-/// for writing still writes, through [`AsFd`] here and in any process that it comes to. And whoever
-/// shares the description by a duplicate or an inherited descriptor shares its position, its flags
+/// for writing still writes, through [`AsFd`] here and in any process that it comes to. And a process
+/// that shares the description, by a duplicate or an inherited descriptor, shares its position, its flags
 /// and its locks.
 ///
-/// **What has come in a message is of its sender's choice**, and whatever is done with it is done to the
-/// sender's file. Reading, asking for the type, and closing may wait for a server of the sender's, if
-/// that is a file system in user space or on a network: leave such handles to a thread that may wait. A
-/// description of one's own, if the file has a name or is memory, comes from opening
-/// `/proc/self/fd/N`. And memory or a file that the sender can still shrink ends a process that has it
-/// mapped by `SIGBUS`: map a memfd only if `fcntl(F_GET_SEALS)` has `F_SEAL_SHRINK`, and copy from
-/// anything else by `pread`. This library maps nothing that has come, but regions that it is asked to
-/// open.
+/// **The sender of a message chooses its handles**, and what the receiver does with one is done to the
+/// sender's file. Reading, asking for the type, and closing may wait for a server of the sender's if that is
+/// a file system in user space or on a network: leave such handles to a thread that may wait. If the file has
+/// a name or is memory, opening `/proc/self/fd/N` makes a description of the receiver's own. And memory or a
+/// file that the sender can still shrink ends a process that has it mapped by `SIGBUS`: map a memfd only if
+/// `fcntl(F_GET_SEALS)` has `F_SEAL_SHRINK`, and copy from anything else by `pread`. This library maps no
+/// received file, except regions that it is asked to open.
 ///
 /// # Cost
-/// One system call to make, and one more for a descriptor without the mark. The first question for
-/// type or rights takes two to some ten, the first message one of them; duplicates know what is known. A regular file is read from then, eight bytes at its beginning;
-/// on a file system in user space that waits for its server.
+/// One system call to make, and one more for a descriptor without the mark. Finding type and rights takes
+/// two to some ten, once; sending takes one of them; duplicates share what is known. For a regular file that
+/// reads eight bytes at its beginning; on a file system in user space that waits for its server.
 ///
 /// # Source
 /// Zircon's handles: rights, `duplicate`, `replace`. Types are those of Linux's descriptors.
@@ -64,32 +63,32 @@ use crate::rights::Rights;
 pub struct Handle {
     fd: OwnedFd,
     id: KoID,
-    /// Which file it leads to, once somebody has asked.
-    file: OnceLock<Look>,
-    /// What the descriptor is, once somebody has asked.
-    told: OnceLock<Told>,
+    /// The file that it leads to, once that was read.
+    file: OnceLock<Stat>,
+    /// What the descriptor is, once that was read.
+    facts: OnceLock<Facts>,
     granted: Granted,
-    /// Whether a list of dispositions has judged it: it may be sent, with whatever rights it has now.
+    /// Whether it passed the checks of a list of dispositions: then it may be sent with any rights.
     is_disposed: bool,
 }
 
-/// The rights of a handle, as far as they are known without asking the kernel.
+/// The rights of a handle, as far as they are known without a system call.
 #[derive(Clone, Copy, Debug)]
 enum Granted {
     /// Those of a new handle.
     OfNew,
-    /// Those of a new handle that are among these: it has come in a message.
+    /// Those of a new handle that are among these: it came in a message.
     AtMost(Rights),
     /// These.
     Exactly(Rights),
 }
 
 impl Granted {
-    /// The rights, as the descriptor is what `told` says.
-    fn of(self, told: Told) -> Rights {
+    /// The rights on a descriptor with these `facts`.
+    fn of(self, facts: Facts) -> Rights {
         match self {
-            Self::OfNew => told.rights,
-            Self::AtMost(rights) => told.rights.intersection(rights),
+            Self::OfNew => facts.rights,
+            Self::AtMost(rights) => facts.rights.intersection(rights),
             Self::Exactly(rights) => rights,
         }
     }
@@ -97,7 +96,7 @@ impl Granted {
 
 /// What follows from the descriptor, and never changes.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct Facts {
     kind: HandleType,
     /// The rights of a new handle.
     rights: Rights,
@@ -131,7 +130,7 @@ impl Handle {
     /// - [`HandleError::AccessDenied`] (`ACCESS_DENIED`): without [`Rights::DUPLICATE`], which ends
     ///   of channels never have;
     /// - [`HandleError::InvalidRights`] (`INVALID_ARGS`): rights that this handle does not have;
-    /// - [`HandleError::Descriptor`]: the process has no room for another descriptor.
+    /// - [`HandleError::Descriptor`]: the process may not have another descriptor.
     ///
     /// # Source
     /// `zx_handle_duplicate`.
@@ -173,7 +172,7 @@ impl Handle {
         Ok(self.with(rights))
     }
 
-    /// The descriptor, which stays close-on-exec. Type, rights and id are forgotten.
+    /// The descriptor, which stays close-on-exec. Type, rights and id are lost.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {
         self.fd
@@ -182,7 +181,7 @@ impl Handle {
     /// What it leads to.
     #[must_use]
     pub fn handle_type(&self) -> HandleType {
-        self.told().kind
+        self.facts().kind
     }
 
     /// What may be done with it.
@@ -191,7 +190,7 @@ impl Handle {
         match self.granted {
             Granted::Exactly(rights) => rights,
             Granted::AtMost(rights) if Rights::ALWAYS.contains(rights) => rights,
-            granted => granted.of(self.told()),
+            granted => granted.of(self.facts()),
         }
     }
 
@@ -209,10 +208,10 @@ impl Handle {
         }
     }
 
-    /// Handles that have come in a message, on descriptors that are close-on-exec. They have the rights
-    /// that `bits` say, as far as new handles have them. The descriptors are a peer's choice: nothing is
-    /// asked of them here.
+    /// Handles that came in a message, on descriptors that are close-on-exec. Each has the rights in its
+    /// `bits` that a new handle would have.
     pub(crate) fn carried(fds: Vec<OwnedFd>, bits: impl Iterator<Item = u32>) -> Vec<Self> {
+        // No system call on these descriptors: the peer chose them, and one might block.
         let ids = koid::several(fds.len())..;
         let granted = bits.map(|bits| match bits {
             bits if bits == Rights::SAME_RIGHTS.bits() => Granted::OfNew,
@@ -222,41 +221,38 @@ impl Handle {
         all.map(|((fd, id), granted)| Self::with_id(fd, id, granted)).collect()
     }
 
-    /// Closes what has been sent.
+    /// Closes handles that were sent.
     pub(crate) fn close_all(handles: Vec<Self>) {
         if !handles.is_empty() {
             crate::os::close::all(handles.into_iter().map(Self::into_fd));
         }
     }
 
-    /// A handle of which nothing else is known.
     fn with_id(fd: OwnedFd, id: KoID, granted: Granted) -> Self {
-        let (file, told) = (OnceLock::new(), OnceLock::new());
-        Self { fd, id, file, told, granted, is_disposed: false }
+        let (file, facts) = (OnceLock::new(), OnceLock::new());
+        Self { fd, id, file, facts, granted, is_disposed: false }
     }
 
-    /// What a list of dispositions made of it. To have given the right to send it away is no reason
-    /// not to send it.
+    /// Marks a handle that a list of dispositions resolved to: it may be sent, also if the list took the
+    /// right to send it.
     pub(crate) fn disposed(self) -> Self {
         Self { is_disposed: true, ..self }
     }
 
-    /// Refuses if it may not be sent.
     pub(super) fn check_sendable(&self) -> Result<(), HandleError> {
         if self.is_disposed { Ok(()) } else { self.require(Rights::TRANSFER) }
     }
 
-    /// The file that it leads to: looked at once, for it never changes.
-    pub(super) fn file(&self) -> Result<Look, Errno> {
+    /// The file that it leads to. Read once, as it never changes.
+    pub(super) fn file(&self) -> Result<Stat, Errno> {
         if let Some(file) = self.file.get() {
             return Ok(*file);
         }
-        let found = Look::at(self.fd.as_fd())?;
+        let found = Stat::of(self.fd.as_fd())?;
         Ok(*self.file.get_or_init(|| found))
     }
 
-    /// Refuses if one of `wanted` is missing. Does not ask for the type if every new handle
-    /// has them.
+    /// Refuses if one of `wanted` is missing. Doesn't read the type if every new handle has them.
     pub(crate) fn require(&self, wanted: Rights) -> Result<(), HandleError> {
         let surely = match self.granted {
             Granted::OfNew => Rights::ALWAYS,
@@ -281,7 +277,7 @@ impl Handle {
         }
     }
 
-    /// Refuses if `wanted` are neither the same rights nor a part of them.
+    /// Refuses if `wanted` are neither `SAME_RIGHTS` nor among its rights.
     pub(super) fn grants(&self, wanted: Rights) -> Result<(), HandleError> {
         if wanted == Rights::SAME_RIGHTS || self.rights().contains(wanted) {
             return Ok(());
@@ -289,18 +285,17 @@ impl Handle {
         Err(HandleError::InvalidRights { held: self.rights(), wanted })
     }
 
-    /// A handle with a descriptor of its own on the same description. What may be had of this one
-    /// was checked before.
+    /// A handle with a descriptor of its own on the same description. The caller has checked `rights`.
     pub(crate) fn copy(&self, rights: Rights) -> Result<Self, HandleError> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|error| refused("duplicate a descriptor", error))?;
         let (id, granted) = (self.id, self.granted);
-        let (file, told) = (self.file.clone(), self.told.clone());
-        let copy = Self { fd, id, file, told, granted, is_disposed: false };
+        let (file, facts) = (self.file.clone(), self.facts.clone());
+        let copy = Self { fd, id, file, facts, granted, is_disposed: false };
         Ok(copy.with(rights))
     }
 
-    /// This handle with `rights`, which it grants.
+    /// This handle with `rights`. The caller has checked them.
     pub(crate) fn with(mut self, rights: Rights) -> Self {
         self.is_disposed = false;
         if rights != Rights::SAME_RIGHTS {
@@ -309,18 +304,18 @@ impl Handle {
         self
     }
 
-    fn told(&self) -> Told {
-        *self.told.get_or_init(|| {
+    fn facts(&self) -> Facts {
+        *self.facts.get_or_init(|| {
             let flags = rustix::fs::fcntl_getfl(&self.fd).unwrap_or(OFlags::PATH);
             let kind = HandleType::of(self.fd.as_fd(), flags, self.file().ok());
-            Told { kind, rights: Rights::of_new(kind, flags) }
+            Facts { kind, rights: Rights::of_new(kind, flags) }
         })
     }
 }
 
 impl<T: Into<OwnedFd>> From<T> for Handle {
-    /// From a `File`, a socket, an `OwnedFd`. There is no way back but [`Handle::into_fd`], by name:
-    /// a handle that became a descriptor on its way would come out with all its rights again.
+    /// From a `File`, a socket, an `OwnedFd`. The only way back is [`Handle::into_fd`], by name: a handle
+    /// converted to a descriptor and back would have all its rights again.
     fn from(fd: T) -> Self {
         Self::new(fd)
     }
@@ -339,29 +334,27 @@ impl AsRawFd for Handle {
 }
 
 impl fmt::Debug for Handle {
-    /// Asks for nothing that is not known yet.
+    /// Shows what is known, without a system call.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = self.told.get();
+        let facts = self.facts.get();
         let rights = match self.granted {
             Granted::Exactly(rights) => Some(rights),
-            granted => told.map(|told| granted.of(*told)),
+            granted => facts.map(|facts| granted.of(*facts)),
         };
         f.debug_struct("Handle")
             .field("fd", &self.fd.as_raw_fd())
             .field("id", &self.id)
-            .field("type", &told.map(|told| told.kind))
+            .field("type", &facts.map(|facts| facts.kind))
             .field("rights", &rights)
             .finish()
     }
 }
 
-/// What the kernel refused, as this module's error.
 pub(super) fn refused(action: &'static str, error: Errno) -> HandleError {
     HandleError::Descriptor { action, errno: error.raw_os_error() }
 }
 
-/// Marks the descriptor if it is not marked yet. On a descriptor that is open neither call can
-/// fail.
+/// Marks the descriptor if it is not marked yet. Neither call can fail on an open descriptor.
 fn close_on_exec(fd: &OwnedFd) {
     let flags = rustix::io::fcntl_getfd(fd).unwrap_or(FdFlags::empty());
     if !flags.contains(FdFlags::CLOEXEC) {

@@ -6,54 +6,54 @@ use super::file::RegionFile;
 use super::problem::{Place, Problem};
 use super::process::Process;
 
-/// Times that a slot is read before its fields are shown as torn.
+/// Attempts to read a slot before its fields are shown as torn.
 const TRIES: usize = 8;
 
-/// Whether the owner of an endpoint is there.
+/// Whether the owner of an endpoint is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Liveness {
     /// Its lock byte is held.
     Alive,
-    /// The slot says that it is in use, but nobody holds its lock byte: the owner died.
+    /// The slot says that it is in use, but no process holds its lock byte: the owner died.
     Dead,
-    /// It has left in good order; the slot still shows who it was.
+    /// It has detached; the slot still shows who it was.
     Left,
-    /// The file system cannot tell, or the file is a copy.
+    /// The file system doesn't say, or the file is a copy.
     Unknown,
 }
 
-/// An endpoint that somebody has or had.
+/// An endpoint that a process owns or has owned.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EndpointView {
     /// The slot's number.
     pub slot: u32,
-    /// The slot as found. Everything in it is its owner's word.
+    /// The slot as found. Its owner wrote all of it; none of it is checked.
     pub fields: Slot,
     /// Whether the fields may not belong together: their writer died, or kept writing.
     pub torn: bool,
-    /// Whether the owner is there, by the lock byte.
+    /// Whether the owner is alive, by the lock byte.
     pub liveness: Liveness,
-    /// What the process id in the slot leads to.
+    /// The process with the id in the slot.
     pub process: Process,
 }
 
 impl EndpointView {
-    /// The slot's state, where v1 knows it.
+    /// The slot's state, if v1 knows it.
     #[must_use]
     pub fn state(&self) -> Option<SlotState> {
         SlotState::from_word(self.fields.state)
     }
 
-    /// The endpoint's role, where v1 knows it.
+    /// The endpoint's role, if v1 knows it.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
         Role::from_word(self.fields.role)
     }
 }
 
-/// The slot table as its header says it lies.
+/// The slot table, by the header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlotTable {
     offset: u64,
@@ -95,7 +95,7 @@ impl SlotTable {
         Some((self.word(file, slot, "incarnation")?, self.word(file, slot, "pid")?))
     }
 
-    /// All endpoints that somebody has or had, as far as the file reaches.
+    /// All endpoints that a process owns or has owned, as far as the file reaches.
     pub(super) fn endpoints(&self, file: &RegionFile) -> Vec<EndpointView> {
         (0..self.count).filter_map(|slot| self.endpoint(file, slot)).collect()
     }
@@ -108,11 +108,11 @@ impl SlotTable {
             let (again, torn_again) = self.read(file, slot)?;
             let same = (fields.state, fields.incarnation) == (again.state, again.incarnation);
             (fields, torn) = (again, torn_again);
-            liveness = judge(&fields, locked);
+            liveness = liveness_of(&fields, locked);
             if same {
                 break;
             }
-            liveness = Liveness::Unknown; // it changed hands while it was looked at
+            liveness = Liveness::Unknown; // its owner changed while it was read
         }
         if was_never_used(&fields) && liveness != Liveness::Alive {
             return None;
@@ -134,7 +134,7 @@ impl SlotTable {
         file.value_at(self.slot_offset(slot)?).map(|fields| (fields, true))
     }
 
-    /// Whether the words of these endpoints are others by now, or others have come.
+    /// Whether the words of these endpoints have changed, or others have attached.
     pub(super) fn have_moved(&self, file: &RegionFile, endpoints: &[EndpointView]) -> bool {
         let mut endpoints = endpoints.iter().peekable();
         (0..self.count).any(|slot| {
@@ -147,7 +147,7 @@ impl SlotTable {
         })
     }
 
-    /// What an owner would never write. A slot that is being changed is not judged.
+    /// What an owner would never write. A slot that is being written is not checked.
     pub(super) fn problem(&self, endpoint: &EndpointView) -> Option<Problem> {
         let (slot, fields) = (endpoint.slot, &endpoint.fields);
         let wrong = |field: &'static str, found: u32, wanted: &str| {
@@ -170,8 +170,8 @@ impl SlotTable {
     }
 }
 
-/// Whether a process holds the slot's lock byte; `None` if the file system cannot tell, and in a copy,
-/// which has lock bytes of its own.
+/// Whether a process holds the slot's lock byte; `None` if the file system doesn't say, and in a copy, which
+/// has lock bytes of its own.
 pub(super) fn is_held(file: &RegionFile, slot: u32) -> Option<bool> {
     if file.is_copy { None } else { file.is_locked(LOCK_SLOTS + u64::from(slot)) }
 }
@@ -180,7 +180,7 @@ fn was_never_used(fields: &Slot) -> bool {
     fields.state == SlotState::Free as u32 && fields.incarnation == 0
 }
 
-fn judge(fields: &Slot, locked: Option<bool>) -> Liveness {
+fn liveness_of(fields: &Slot, locked: Option<bool>) -> Liveness {
     match locked {
         None => Liveness::Unknown,
         Some(true) => Liveness::Alive,

@@ -21,16 +21,16 @@ use crate::os::{file_system, ofd};
 pub enum Boot {
     /// This one.
     This,
-    /// An earlier one: no endpoint is alive, and what was written last may not have reached the disk.
+    /// An earlier one: no endpoint is alive, and the last writes may not have reached the disk.
     Earlier,
-    /// Its boot id is another one, but it was made after this boot began: in a container that shows a boot
-    /// id of its own, or before a clock was set.
+    /// It has another boot id but was made after this boot began: in a container that shows a boot id of its
+    /// own, or before a clock was set.
     Unclear,
 }
 
 /// A regular file, read with `pread` only.
 ///
-/// Reads beyond its end, and reads that the device refuses, give fewer bytes; the first refusal is
+/// Reads beyond its end, and reads that the device refuses, return fewer bytes; the first refusal is
 /// kept for the list of problems.
 #[derive(Debug)]
 pub(super) struct RegionFile {
@@ -38,7 +38,7 @@ pub(super) struct RegionFile {
     /// Bytes of the file when it was opened.
     pub(super) len: u64,
     pub(super) inode: u64,
-    /// The inode number if it is one to rely on, else 0.
+    /// The inode number if the file system keeps it, else 0.
     pub(super) lasting_inode: u64,
     /// Whether it is a copy of a region's file: then its locks say nothing about the region's ends.
     pub(super) is_copy: bool,
@@ -94,7 +94,7 @@ impl RegionFile {
         bytes
     }
 
-    /// The stored value at `offset`, where the file holds all of it.
+    /// The stored value at `offset`, if the file holds all of it.
     pub(super) fn value_at<T: Pod>(&self, offset: u64) -> Option<T> {
         let mut value = T::zeroed();
         let bytes = bytemuck::bytes_of_mut(&mut value);
@@ -102,12 +102,12 @@ impl RegionFile {
         (self.read_at(offset, bytes) == wanted_len).then_some(value)
     }
 
-    /// Whether anybody holds the lock byte at `offset`; `None` where the file system cannot tell.
+    /// Whether a process holds the lock byte at `offset`; `None` if the file system doesn't say.
     pub(super) fn is_locked(&self, offset: u64) -> Option<bool> {
         ofd::is_locked(self.file.as_fd(), offset..offset.checked_add(1)?).ok()
     }
 
-    /// Which boot made it, by the boot id of then and when it was made.
+    /// Which boot made it, by its boot id and time of creation.
     pub(super) fn boot(&self, then: [u8; 16], created_unix_ns: u64) -> Boot {
         match boot::judge(self.file.as_fd(), then, created_unix_ns) {
             Ok(MadeIn::ThisBoot) => Boot::This,
@@ -122,7 +122,7 @@ impl RegionFile {
     }
 }
 
-/// Opens for reading, leaving the access time alone where this user may.
+/// Opens for reading, without changing the access time if this user may.
 fn open_quietly(path: &Path) -> Result<rustix::fd::OwnedFd, Errno> {
     let flags =
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;

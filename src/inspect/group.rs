@@ -1,4 +1,4 @@
-//! Lanes of a group: what they have from their first, and what its summary says.
+//! Lanes of a group: the state and the summary in their first lane.
 
 use tombolo_abi::{NO_GROUP, RingControl, RingKind};
 
@@ -6,9 +6,8 @@ use super::problem::{Place, Problem};
 use super::ring::RingView;
 use super::walk::RingPlace;
 
-/// Lets all lanes see the state of their group, and gives what is wrong with the summaries: bits that
-/// no lane has.
-pub(super) fn judge(
+/// Sets the group's state in all its lanes. Returns what is wrong with the summaries: bits that no lane has.
+pub(super) fn check(
     views: &mut [RingView],
     offset_of: impl Fn(&RingView) -> Option<RingPlace>,
 ) -> Vec<Problem> {

@@ -8,17 +8,17 @@ use tombolo_abi::{
 use super::file::RegionFile;
 use super::problem::{Place, Problem, header_offset};
 
-/// Times that a header which looks damaged is read before that is believed.
+/// Attempts to read a header that seems damaged before that is believed.
 const TRIES: usize = 4;
 
 /// What the first bytes of a file are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// A region, sound as far as the header and the directory tell.
+    /// A region with a valid header and directory.
     Region,
     /// A region with something wrong.
     Damaged(Vec<Problem>),
-    /// A region that nobody has finished making, or an empty file.
+    /// A region whose creation is not finished, or an empty file.
     NotInitialized,
     /// A region that this build cannot use.
     Unsupported(LayoutError),
@@ -30,16 +30,16 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug)]
 pub(super) struct HeaderImage {
     pub(super) verdict: Verdict,
-    /// The header; zero-filled where the file ends inside it. `None` without the magic.
+    /// The header, zero-filled beyond the end of the file. `None` without the magic.
     pub(super) page: Option<SharedLayout>,
-    /// Entries that can be decoded, with the ring's number.
+    /// Entries that can be decoded, each with its ring's number.
     pub(super) entries: Vec<(u32, RingEntry)>,
-    /// Whether the file is a copy of the one that the region was made in, by a header whose checksum is right.
+    /// Whether the file is a copy of the region's own, by a header with a valid checksum.
     pub(super) is_copy: bool,
 }
 
 impl HeaderImage {
-    /// Reads until the outcome is sound, or damaged twice in the same way.
+    /// Reads until the header is valid, or damaged twice in the same way.
     pub(super) fn read(file: &RegionFile) -> Self {
         let mut image = Self::read_once(file);
         for _ in 1..TRIES {
@@ -77,10 +77,10 @@ impl HeaderImage {
         }
         let header = &page.header;
         let directory = read_directory(file, header);
-        let verdict = judge(parsed, header, &directory, file.len);
+        let verdict = verdict(parsed, header, &directory, file.len);
         let entries = entries(header, &directory, &verdict);
-        let is_whole = header.crc == header_crc(header, &directory);
-        let is_copy = is_whole && header.is_copy_in(file.lasting_inode);
+        let is_intact = header.crc == header_crc(header, &directory);
+        let is_copy = is_intact && header.is_copy_in(file.lasting_inode);
         Self { verdict, page: Some(page), entries, is_copy }
     }
 
@@ -100,7 +100,7 @@ fn is_unfinished(header: &Header) -> bool {
     matches!(state, Some(RegionState::Empty | RegionState::Initializing))
 }
 
-fn judge(
+fn verdict(
     parsed: Result<Header, LayoutError>,
     header: &Header,
     directory: &[u8],
@@ -130,7 +130,7 @@ fn judge(
     if problems.is_empty() { Verdict::Region } else { Verdict::Damaged(problems) }
 }
 
-/// What else is wrong with a header whose checksum is: often the very field that changed.
+/// What is wrong with a header besides its checksum: often the very field that changed.
 fn beyond_checksum(header: &Header, directory: &[u8], file_len: u64) -> Option<Problem> {
     let mut summed = *header;
     summed.crc = header_crc(header, directory);
@@ -138,7 +138,7 @@ fn beyond_checksum(header: &Header, directory: &[u8], file_len: u64) -> Option<P
     Some(Problem::from_layout(&error, header))
 }
 
-/// At most 4 MiB, whatever the header claims.
+/// Reads at most 4 MiB, whatever the header says.
 fn read_directory(file: &RegionFile, header: &Header) -> Vec<u8> {
     let count = header.ring_count.min(RING_COUNT_MAX);
     let stride = header.entry_len.clamp(ENTRY_LEN, PAGE_LEN_MIN);
@@ -147,9 +147,9 @@ fn read_directory(file: &RegionFile, header: &Header) -> Vec<u8> {
 
 /// Of a damaged directory only the entries of known kinds, which are less likely to be noise.
 fn entries(header: &Header, directory: &[u8], verdict: &Verdict) -> Vec<(u32, RingEntry)> {
-    let sound = *verdict == Verdict::Region;
+    let is_usable = *verdict == Verdict::Region;
     (0u32..)
         .zip(parse_entries(header, directory))
-        .filter(|(_, entry)| sound || entry.ring_kind().is_some())
+        .filter(|(_, entry)| is_usable || entry.ring_kind().is_some())
         .collect()
 }

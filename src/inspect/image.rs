@@ -1,4 +1,4 @@
-//! One look at a region as a whole.
+//! A whole region, read once.
 
 use std::path::Path;
 
@@ -16,22 +16,22 @@ use super::stuck::{Scene, Stuck};
 use super::walk::RingPlace;
 use crate::error::Error;
 
-/// Records that are counted in one look, over all rings: about a second's worth.
+/// Records that are counted over all rings: about a second's worth.
 const COUNTED_MAX: u64 = 1 << 20;
 
 /// What a file is, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Health {
-    /// A sound region. Whether messages get through it, [`Image::stuck`] tells.
+    /// A region without problems. [`Image::stuck`] says whether messages get through.
     Healthy,
-    /// A sound region whose name was taken over by another.
+    /// A region without problems that a newer one has replaced.
     Retired,
     /// Something is wrong: see [`Image::problems`].
     Damaged,
     /// Marked as damaged beyond use.
     Poisoned,
-    /// An empty file, or a region that nobody has finished making.
+    /// An empty file, or a region whose creation is not finished.
     NotInitialized,
     /// A region of another version, byte order, or with unknown capabilities.
     Unsupported,
@@ -39,7 +39,7 @@ pub enum Health {
     NotARegion,
 }
 
-/// What one look at a file found.
+/// What one reading of a file found.
 #[derive(Debug)]
 pub struct Image {
     file: RegionFile,
@@ -50,17 +50,16 @@ pub struct Image {
     endpoints: Vec<EndpointView>,
     problems: Vec<Problem>,
     stuck: Vec<Stuck>,
-    /// Whether the words of an endpoint changed during the look.
+    /// Whether the words of an endpoint changed during the reading.
     endpoints_moved: bool,
 }
 
 impl Image {
-    /// Looks at `path` once. Takes no lock, writes nothing, doesn't wait for anybody.
+    /// Reads `path` once. Takes no lock, writes nothing, waits for no process.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongFileType`] or [`Error::UnsafePath`] where there is no
-    /// regular file at `path`, [`Error::Io`] where it cannot be opened. Any regular file that can
-    /// be opened gives an image.
+    /// [`Error::NotFound`], [`Error::WrongFileType`] or [`Error::UnsafePath`] if there is no regular file at
+    /// `path`, [`Error::Io`] if it cannot be opened. Any regular file that can be opened makes an image.
     ///
     /// # Cost
     /// A few reads for each ring, slot and record, of at most about a million records.
@@ -94,7 +93,7 @@ impl Image {
         }
         image.read_rings(entries);
         image.read_endpoints();
-        image.look_again();
+        image.read_again();
         image.find_stuck();
         image.conclude();
         Ok(image)
@@ -114,7 +113,7 @@ impl Image {
         }
         let header = &page.header;
         let place = |view: &RingView| RingPlace::new(header, view.ring, &view.entry);
-        self.problems.extend(group::judge(&mut self.rings, place));
+        self.problems.extend(group::check(&mut self.rings, place));
     }
 
     fn read_endpoints(&mut self) {
@@ -125,12 +124,12 @@ impl Image {
         self.problems.extend(problems);
     }
 
-    /// Reads all that changes once more: two looks that found the same had all of it before them at one
-    /// moment, between the end of the first and the start of the second.
-    fn look_again(&mut self) {
+    /// Reads all that changes once more. If two readings found the same, all of it was so at one moment,
+    /// between the end of the first and the start of the second.
+    fn read_again(&mut self) {
         let Some(page) = &self.page else { return };
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst); // between the looks' loads
-        self.rings.iter_mut().for_each(|ring| ring.look_again(&self.file));
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst); // between the two readings' loads
+        self.rings.iter_mut().for_each(|ring| ring.read_again(&self.file));
         let slots = SlotTable::new(&page.header);
         self.endpoints_moved = slots.have_moved(&self.file, &self.endpoints);
         let messages = |endpoint: &EndpointView| (endpoint.fields.msgs, endpoint.fields.bytes);
@@ -141,10 +140,10 @@ impl Image {
         }
     }
 
-    /// In a region of an earlier boot all are dead, and it is made anew. In a damaged one the damage comes
-    /// first, and rings may share slots, so that this would take long.
     fn find_stuck(&mut self) {
         let Some(page) = &self.page else { return };
+        // A damaged region's rings may share slots, so that this would take long. In one of an earlier boot
+        // all owners are dead, and the next process to open it makes it anew.
         if !self.problems.is_empty() || self.boot() == Boot::Earlier {
             return;
         }
@@ -187,14 +186,14 @@ impl Image {
         &self.problems
     }
 
-    /// The endpoints that keep messages from getting through, in the order of their rings. Empty if none
-    /// does, if who is alive is unknown, and if the region is damaged.
+    /// The endpoints that keep messages from getting through, in the order of their rings. Empty if there are
+    /// none, if it is unknown which owners are alive, and if the region is damaged.
     #[must_use]
     pub fn stuck(&self) -> &[Stuck] {
         &self.stuck
     }
 
-    /// Why the file is no region, or none that can be used by this build.
+    /// Why the file is no region, or none that this build can use.
     #[must_use]
     pub fn reason(&self) -> Option<&LayoutError> {
         self.reason.as_ref()
@@ -230,20 +229,20 @@ impl Image {
         &self.rings
     }
 
-    /// The endpoints that somebody has or had.
+    /// The endpoints that a process owns or has owned.
     #[must_use]
     pub fn endpoints(&self) -> &[EndpointView] {
         &self.endpoints
     }
 
-    /// Whether all that is shown belongs together: nothing moved during the look, no slot was being written,
-    /// and no ring was found in the middle of a send.
+    /// Whether all that is shown is of one moment: nothing moved during the reading, no slot was being
+    /// written, and no ring was in the middle of a send.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         !self.has_moved() && self.rings.iter().all(RingView::is_consistent)
     }
 
-    /// Whether something moved during the look, or a slot was being written.
+    /// Whether something moved during the reading, or a slot was being written.
     #[must_use]
     pub fn has_moved(&self) -> bool {
         self.endpoints_moved
@@ -261,8 +260,8 @@ impl Image {
         self.file.boot(page.header.boot_id, page.header.created_unix_ns)
     }
 
-    /// Whether the file is a copy of the one that the region was made in: who is alive is unknown, as the
-    /// locks that tell are that file's.
+    /// Whether the file is a copy of the region's own. Then it is unknown which owners are alive, because the
+    /// locks that show it are on the region's own file.
     #[must_use]
     pub fn is_copy(&self) -> bool {
         self.file.is_copy
@@ -276,21 +275,20 @@ impl Image {
         Process::find(header.creator_pid, header.creator_start_ticks, header.pid_namespace)
     }
 
-    /// Whether somebody is making, replacing or joining the region right now.
+    /// Whether a process is creating, replacing or joining the region right now.
     #[must_use]
     pub fn is_being_changed(&self) -> bool {
         self.file.is_locked(LOCK_INIT) == Some(true)
     }
 
-    /// Endpoints of that liveness.
+    /// Number of endpoints with this liveness.
     #[must_use]
     pub fn endpoint_count(&self, liveness: Liveness) -> usize {
         self.endpoints.iter().filter(|endpoint| endpoint.liveness == liveness).count()
     }
 
     /// The records of a ring from head on: at most `limit` of them, each with at most
-    /// `payload_len_max` bytes of its payload. `None` where there is no such ring, or none that
-    /// can be walked along.
+    /// `payload_len_max` bytes of its payload. `None` if there is no such ring, or its entry is too damaged.
     #[must_use]
     pub fn records(&self, ring: u32, limit: u64, payload_len_max: u32) -> Option<Records<'_>> {
         let header = &self.page.as_ref()?.header;

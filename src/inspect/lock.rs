@@ -7,10 +7,10 @@ use super::file::RegionFile;
 use super::problem::{Place, Problem};
 use super::walk::RingPlace;
 
-/// Times that the lock word is read before one holder is judged.
+/// Attempts to read the lock word before its holder counts as unknown.
 const TRIES: usize = 4;
 
-/// Who holds an MPSC ring's lock.
+/// The holder of an MPSC ring's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockView {
@@ -20,13 +20,13 @@ pub struct LockView {
     pub incarnation: u32,
     /// The process id in that slot, or 0.
     pub pid: u32,
-    /// Whether the holder is there. [`Liveness::Unknown`] also where the lock kept changing hands.
+    /// Whether the holder is alive. [`Liveness::Unknown`] also if the lock kept changing hands.
     pub liveness: Liveness,
 }
 
 impl LockView {
-    /// The holder, and what is wrong with it. A live holder may be between any two instructions,
-    /// so a verdict stands only if the word is the same after as before.
+    /// The holder, and what is wrong with it. A live holder may be between any two instructions, so a result
+    /// counts only if the word is the same after it as before.
     pub(super) fn read(
         file: &RegionFile,
         place: &RingPlace,

@@ -1,18 +1,18 @@
-//! Read-only decoding of any region, sound or damaged.
+//! Read-only decoding of any region, healthy or damaged.
 //!
-//! An [`Image`] is what one look at a file found: its health, its header, its rings and its
-//! endpoints. Looking disturbs nobody: the file is opened for reading only, read with `pread` and
-//! never mapped, so no stored number and no truncation can harm the reader, and no lock is taken.
-//! Whether an endpoint is alive is asked of the kernel, which knows who holds its lock byte.
+//! An [`Image`] is what one reading of a file found: its health, its header, its rings and its endpoints.
+//! Reading disturbs no other process: the file is opened for reading only, read with `pread` and never mapped,
+//! so that no stored number and no truncation can harm the reader, and no lock is taken. The kernel, which
+//! knows the holder of each lock byte, tells whether an endpoint is alive.
 //!
-//! * Total: any bytes give an image. All stored numbers are input; every loop over them has a
-//!   bound, whatever lengths the file claims.
-//! * A live region changes while it is looked at. What a concurrent writer could explain is never
-//!   called damage: whatever looks wrong must look wrong in the same way again after `head` was
-//!   read anew ([`Records`]). Where values moved meanwhile, [`Image::is_consistent`] says so.
-//! * Nothing is repaired, and what can be decoded of a damaged file is.
-//! * A sound region may be stuck: [`Image::stuck`] names the endpoints that keep messages from getting
-//!   through, as their processes are stopped, dead or missing.
+//! * Any bytes make an image. All stored numbers are input; every loop over them has a bound, whatever
+//!   lengths the file states.
+//! * A live region changes while it is read. What a concurrent writer could explain is never called damage:
+//!   what seems wrong must seem wrong in the same way again after `head` was read anew ([`Records`]). If
+//!   values moved meanwhile, [`Image::is_consistent`] is false.
+//! * Nothing is repaired. A damaged file is decoded as far as possible.
+//! * A healthy region may be stuck: [`Image::stuck`] names the endpoints that keep messages from getting
+//!   through, because their processes are stopped, dead or missing.
 //!
 //! # Examples
 //! ```no_run

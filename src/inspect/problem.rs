@@ -12,7 +12,7 @@ pub struct Problem {
     pub code: &'static str,
     /// In which part of the region.
     pub place: Place,
-    /// At which byte of the file, where it is one.
+    /// At which byte of the file, if it is at one.
     pub offset: Option<u64>,
     /// The thing that is wrong, such as a field's name.
     pub what: String,
@@ -26,11 +26,11 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
-    /// The file as a whole.
+    /// The file itself.
     File,
     /// The header page.
     Header,
-    /// A ring's directory entry, or how two sections lie.
+    /// A ring's directory entry, or the places of two sections.
     Directory(u32),
     /// A slot.
     Slot(u32),
@@ -127,7 +127,6 @@ impl Problem {
     }
 }
 
-/// Where the header's field of that name lies.
 pub(super) fn header_offset(field: &str) -> Option<u64> {
     Header::TABLE.field(field).map(|field| field.offset as u64)
 }

@@ -1,4 +1,4 @@
-//! The process behind a process id that somebody else wrote down.
+//! The process behind a process id that another process stored.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Process {
-    /// It exists, with the start time that it wrote down.
+    /// It exists, with the start time that was stored.
     Running {
         /// Its command, up to 15 bytes of its choice.
         command: String,
@@ -31,13 +31,13 @@ const STAT_LEN_MAX: u64 = 4096;
 const START_TICKS_INDEX: usize = 22 - 3;
 
 impl Process {
-    /// Whether it runs no more until it is let go on: a signal stopped it (`T`), or a debugger (`t`).
+    /// Whether it is stopped: by a signal (`T`) or a debugger (`t`).
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         matches!(self, Self::Running { state: 'T' | 't', .. })
     }
 
-    /// Looks for the process that wrote down these three.
+    /// Finds the process that stored these three.
     pub(super) fn find(pid: u32, start_ticks: u64, pid_namespace: u64) -> Self {
         let Ok(ours) = fs::metadata("/proc/self/ns/pid") else { return Self::Unknown };
         if pid == 0 {

@@ -9,9 +9,9 @@
 //! | header word | payload | what was committed is there |
 //! | payload | head, again | if head passed the record, its bytes may be others by now: dropped |
 //!
-//! What looks wrong may be a record that head has passed meanwhile. So the walk starts again from
-//! head, and believes it only when the same word is met at the same position: a position that head
-//! had passed is not met a second time.
+//! What seems wrong may be a record that head has passed meanwhile. So the walk starts again from head and
+//! believes it only if it finds the same word at the same position: it doesn't come to a position again that
+//! head has passed.
 
 use tombolo_abi::{RECORD_EXT_LEN, RECORD_HEADER_LEN, Record, RecordKind};
 
@@ -19,7 +19,7 @@ use super::file::RegionFile;
 use super::problem::{Place, Problem};
 use super::walk::{Excerpt, NoPositions, Positions, RingPlace, is_before};
 
-/// Times that a walk starts again before it gives up on a moving ring.
+/// Restarts of a walk before it gives up on a moving ring.
 const RESTARTS_MAX: u32 = 8;
 /// Records lost to a faster consumer before the walk gives up.
 const MISSED_MAX: u64 = 256;
@@ -30,13 +30,13 @@ const MISSED_MAX: u64 = 256;
 pub struct RecordView {
     /// The ring.
     pub ring: u32,
-    /// Its position, in bytes: it grows with each record, and the ring never repeats one in the region's life.
+    /// Its position, in bytes: it grows with each record and never repeats in the region's life.
     pub position: u64,
-    /// Where in the file its header word lies.
+    /// The offset of its header word in the file.
     pub offset: u64,
-    /// Its header word, taken apart.
+    /// Its header word, decoded.
     pub record: Record,
-    /// The extension word, where it has one.
+    /// The extension word, if it has one.
     pub ext: Option<[u8; RECORD_EXT_LEN as usize]>,
     /// The first bytes of the payload, at most as many as were asked for.
     pub payload: Vec<u8>,
@@ -48,7 +48,7 @@ pub struct RecordView {
 pub enum RecordsEnd {
     /// Nothing more has been published.
     Uncommitted,
-    /// As many as were asked for were given.
+    /// As many were returned as were asked for.
     Limit,
     /// The file ends before the ring does.
     EndOfFile,
@@ -58,8 +58,8 @@ pub enum RecordsEnd {
     Moving,
 }
 
-/// The records of a ring from head on. See the table in this module's source for why a live ring
-/// never looks damaged.
+/// The records of a ring from head on. The table in this module's source shows why a live ring never seems
+/// damaged.
 #[derive(Debug)]
 pub struct Records<'a> {
     file: &'a RegionFile,
@@ -69,9 +69,9 @@ pub struct Records<'a> {
     at: Positions,
     position: u64,
     excerpt: Excerpt,
-    /// The position behind the last record given.
+    /// The position behind the last record returned.
     given_to: Option<u64>,
-    /// What looked wrong last: position and header word.
+    /// What seemed wrong last: position and header word.
     suspect: Option<(u64, u64)>,
     restarts: u32,
     missed: u64,
@@ -123,12 +123,12 @@ impl<'a> Records<'a> {
         self.missed
     }
 
-    /// Where the walk began.
+    /// Position at which the walk began.
     pub(super) fn head(&self) -> u64 {
         self.at.head
     }
 
-    /// Where the walk is.
+    /// Position of the next record.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
@@ -185,7 +185,7 @@ impl<'a> Records<'a> {
         Problem::new("record", place, what, found, wanted).at(Some(offset))
     }
 
-    /// The problem, where it is met for the second time; else starts again from head.
+    /// Returns the problem if it was found for the second time, or else starts again from head.
     fn confirm(&mut self, word: u64, problem: Problem) -> Option<Problem> {
         if self.suspect == Some((self.position, word)) {
             self.end = Some(RecordsEnd::Damaged);
@@ -201,7 +201,7 @@ impl<'a> Records<'a> {
         None
     }
 
-    /// Copies the record out and steps over it; `None` where it was given before a restart, or the
+    /// Copies the record out and passes it. Returns `None` if it was returned before a restart, or if the
     /// consumer freed it meanwhile.
     fn take(&mut self, record: Record) -> Option<RecordView> {
         let (position, behind) = (self.position, self.behind(&record));
@@ -227,7 +227,7 @@ impl<'a> Records<'a> {
         RecordView { ring: self.place.ring, position, offset, record, ext, payload }
     }
 
-    /// Whether head is beyond `position` by now; then the walk goes on from there.
+    /// Whether head has passed `position`. Then the walk starts again from head.
     fn was_freed(&mut self, position: u64) -> bool {
         let Some(head) = self.place.word(self.file, "head") else { return false };
         if !is_before(position, head) {

@@ -1,4 +1,4 @@
-//! Rings: geometry, positions, counters, and how much lies in them.
+//! Rings: geometry, positions, counters, and how full they are.
 
 use tombolo_abi::{Header, LockWord, RingControl, RingEntry, RingKind, RingState};
 
@@ -17,48 +17,48 @@ pub struct RingView {
     pub ring: u32,
     /// Its directory entry.
     pub entry: RingEntry,
-    /// Its control block; `None` for plain memory, and where the file doesn't hold it.
+    /// Its control block; `None` for plain memory, and if the file doesn't hold it.
     pub control: Option<RingControl>,
-    /// How much lies in it; `None` where that cannot be told.
+    /// How full it is; `None` if that is unknown.
     pub depth: Option<Depth>,
-    /// Who holds its lock.
+    /// The holder of its lock.
     pub lock: Option<LockView>,
-    /// Whether its words changed while the region was looked at. Those that did not are of one moment.
+    /// Whether its words changed while the region was read. Those that did not are of one moment.
     pub has_moved: bool,
-    /// Whether one of its words is behind another that it leads: of what was published last, tail or a
-    /// counter does not tell yet. Its sender is in the middle of a send, or died there.
+    /// Whether tail or a counter doesn't include yet what was published last: its sender is in the middle of
+    /// a send, or died there.
     pub is_behind: bool,
     pub(super) problems: Vec<Problem>,
-    /// The control block at the second look.
+    /// The control block at the second reading.
     pub(super) control_again: Option<RingControl>,
     /// Of a lane, the state of its group.
     pub(super) group_state: Option<u32>,
 }
 
-/// What lies in a ring, published and not yet freed.
+/// What is in a ring, published and not yet freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Depth {
     /// Bytes from head to the end of the last published record.
     pub len: u64,
-    /// Messages among them; `None` where they were too many or too fast to count.
+    /// Messages among them; `None` if they were too many or too fast to count.
     pub msgs: Option<u64>,
 }
 
 impl RingView {
-    /// Its state, where v1 knows it; of a lane, its group's.
+    /// Its state, if v1 knows it; for a lane, its group's.
     #[must_use]
     pub fn state(&self) -> Option<RingState> {
         RingState::from_word(self.group_state.unwrap_or(self.control?.state))
     }
 
-    /// Whether all that is shown of it belongs together.
+    /// Whether all that is shown of it is of one moment.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         !self.has_moved && !self.is_behind
     }
 
-    /// Looks at a ring, counting at most `budget` records, which shrinks by those counted.
+    /// Reads a ring. Counts at most `budget` records and subtracts them from it.
     pub(super) fn read(
         file: &RegionFile,
         header: &Header,
@@ -85,7 +85,7 @@ impl RingView {
         let (lock, problem) = LockView::read(file, &place, &entry, &SlotTable::new(header));
         view.lock = lock;
         view.problems.extend(problem);
-        view.judge_state(&place);
+        view.check_state(&place);
         let end = view.count(file, place, budget);
         view.is_behind = view.control.as_ref().is_some_and(|control| is_behind(control, end));
         let holder = |control: &RingControl| LockWord::from_word(control.lock);
@@ -94,23 +94,23 @@ impl RingView {
         view
     }
 
-    /// Looks at the control block once more, when all else of the region has been read. Each of its words
-    /// only grows or changes with one that does, so that what is the same has been so all the time.
-    pub(super) fn look_again(&mut self, file: &RegionFile) {
+    /// Reads the control block once more, after all else of the region. Each of its words only grows, or
+    /// changes together with one that does, so a word that is the same has been so all the time.
+    pub(super) fn read_again(&mut self, file: &RegionFile) {
         let Some(control) = self.control else { return };
         let again: Option<RingControl> = file.value_at(self.entry.control_offset);
         self.has_moved |= again != Some(control);
         self.control_again = again;
     }
 
-    fn judge_state(&mut self, place: &RingPlace) {
+    fn check_state(&mut self, place: &RingPlace) {
         let Some(control) = self.control else { return };
         let control_place = Place::Control(self.ring);
         let found = match self.state() {
             None => Problem::new("ring_state", control_place, "state", control.state, "0 to 3"),
             Some(RingState::Poisoned) => {
                 let found = format!("POISONED, reason {}", control.reason);
-                let wanted = "OPEN; somebody found damage in it, recreate the region";
+                let wanted = "OPEN; a process found damage in it, recreate the region";
                 Problem::new("ring_poisoned", control_place, "state", found, wanted)
             }
             Some(_) => return,
@@ -118,7 +118,7 @@ impl RingView {
         self.problems.push(found.at(place.word_offset("state")));
     }
 
-    /// Looks whether its senders, of which these are messages and bytes sent, count more than it does.
+    /// Notes whether its senders count more messages and bytes, `sent`, than its control block.
     pub(super) fn compare_with_senders(&mut self, sent: impl Iterator<Item = (u64, u64)>) {
         let Some(control) = &self.control else { return };
         let add = |sum: (u64, u64), one: (u64, u64)| {
@@ -129,7 +129,7 @@ impl RingView {
             is_before(control.sent_msgs, msgs) || is_before(control.sent_bytes, bytes);
     }
 
-    /// Counts what lies in it; gives the position behind the last published record if it came to that.
+    /// Counts what is in it. Returns the position behind the last published record if it came to that.
     fn count(&mut self, file: &RegionFile, place: RingPlace, budget: &mut u64) -> Option<u64> {
         let mut records = Records::new(file, place, *budget, 0);
         let mut msgs = 0;
@@ -160,8 +160,8 @@ impl Positions {
     }
 }
 
-/// Whether a word of the producers' is behind what is published up to `end`, or behind one of the
-/// consumer's that follows it.
+/// Whether a word of the producers is behind `end`, to which records are published, or behind the consumer's
+/// word that follows it.
 fn is_behind(control: &RingControl, end: Option<u64>) -> bool {
     let pairs = [
         (control.tail, control.head),

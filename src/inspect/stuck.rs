@@ -1,9 +1,8 @@
 //! What keeps messages from getting through a region in which nothing is damaged: an endpoint that is
 //! stopped, dead or missing while another depends on it.
 //!
-//! A verdict rests on two looks that found the same: the endpoint's owner and its process, and those of the
-//! ring's words that it is about. What else moved in between is no matter: senders that try again and again
-//! keep the counters of a full ring moving.
+//! Two readings must agree on the endpoint's owner, its process, and the words of the ring that matter. Other
+//! words may move in between: senders that retry keep the counters of a full ring moving.
 
 use std::ops::Range;
 
@@ -50,7 +49,7 @@ pub enum StuckReason {
     SenderStopped,
 }
 
-/// Everything that one look found, and the file for the second one.
+/// Everything that the first reading found, and the file for the second one.
 pub(super) struct Scene<'a> {
     pub(super) file: &'a RegionFile,
     pub(super) header: &'a Header,
@@ -59,7 +58,7 @@ pub(super) struct Scene<'a> {
     pub(super) endpoints: &'a [EndpointView],
 }
 
-/// A ring as both looks found it.
+/// A ring as both readings found it.
 #[derive(Clone, Copy)]
 struct Seen<'a> {
     ring: &'a RingView,
@@ -122,11 +121,10 @@ impl Scene<'_> {
         Some(self.because(reason?, slot.into(), seen))
     }
 
-    /// Of a ring with one sender: of many, the lock tells who is in the middle of a send.
     fn sender(&self, seen: &Seen<'_>) -> Option<Stuck> {
         let entry = &seen.ring.entry;
         if entry.ring_kind() == Some(RingKind::Mpsc) {
-            return None;
+            return None; // the lock shows which sender is in the middle of a send
         }
         let sender = self.endpoint(entry.tx_slot_first)?;
         let receiver = self.endpoint(entry.rx_slot)?;
@@ -176,7 +174,7 @@ impl Scene<'_> {
         })
     }
 
-    /// The second look at an endpoint.
+    /// Reads the endpoint once more.
     fn is_still_so(&self, stuck: &Stuck) -> bool {
         let held = is_held(self.file, stuck.slot);
         if stuck.reason == StuckReason::ReceiverMissing {

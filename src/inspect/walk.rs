@@ -1,4 +1,4 @@
-//! Where a ring lies, and its words as another process may be changing them.
+//! The places of a ring's words, read while another process may be changing them.
 
 use tombolo_abi::{
     ALIGN_SHIFT_MAX, ALIGN_SHIFT_MIN, CAPACITY_MAX, CAPACITY_MIN, Header, RecordRules, RingControl,
@@ -8,13 +8,12 @@ use tombolo_abi::{
 use super::file::RegionFile;
 use super::problem::{Place, Problem};
 
-/// Times that positions which contradict each other are read before that is believed.
+/// Attempts to read positions that contradict each other before that is believed.
 const SAMPLES: usize = 3;
 /// Bytes of the data area that are read at once.
 const EXCERPT_LEN: usize = 4096;
 
-/// Where a ring lies and what its records may be: a directory entry that arithmetic can be done
-/// with.
+/// A directory entry that was checked for arithmetic: the places of a ring and the rules of its records.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RingPlace {
     pub(super) ring: u32,
@@ -24,7 +23,7 @@ pub(super) struct RingPlace {
 }
 
 impl RingPlace {
-    /// `None` where the entry is no ring's, or too damaged to walk along its records.
+    /// `None` if the entry is no ring's, or too damaged to walk along its records.
     pub(super) fn new(header: &Header, ring: u32, entry: &RingEntry) -> Option<Self> {
         let kind = entry.ring_kind()?;
         let walkable = kind != RingKind::Memory
@@ -38,13 +37,13 @@ impl RingPlace {
         walkable.then_some(Self { ring, rules, control_offset, data_offset })
     }
 
-    /// Where the control block's field of that name lies.
+    /// The offset in the file of this field of the control block.
     pub(super) fn word_offset(&self, field: &str) -> Option<u64> {
         let field = RingControl::TABLE.field(field)?;
         self.control_offset.checked_add(field.offset as u64)
     }
 
-    /// The control block's field of that name, read now.
+    /// This field of the control block, read now.
     pub(super) fn word(&self, file: &RegionFile, field: &str) -> Option<u64> {
         file.value_at(self.word_offset(field)?)
     }
@@ -54,7 +53,7 @@ impl RingPlace {
         position & (self.rules.capacity - 1)
     }
 
-    /// Where in the file the byte at `position` lies.
+    /// The offset in the file of the byte at `position`.
     pub(super) fn data_at(&self, position: u64) -> u64 {
         self.data_offset + self.index(position)
     }
@@ -77,7 +76,7 @@ pub(super) enum NoPositions {
 }
 
 impl Positions {
-    /// Reads head, tail and head again. A sound ring, however fast it moves, has
+    /// Reads head, tail and head again. A healthy ring, however fast it moves, has
     /// `tail - capacity <= later head` and `earlier head <= tail + capacity`.
     pub(super) fn sample(file: &RegionFile, place: &RingPlace) -> Result<Self, NoPositions> {
         let mut wrong = NoPositions::BeyondFile;

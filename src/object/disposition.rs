@@ -1,4 +1,4 @@
-//! What is to become of handles in a table that are sent.
+//! What becomes of handles in a table when they are sent.
 
 use std::os::fd::BorrowedFd;
 
@@ -8,9 +8,9 @@ use crate::handle::{
     resolve,
 };
 
-/// What is to become of one handle of a message, by its number in a [`HandleTable`]. Judged as
-/// [`HandleDisposition`](crate::handle::HandleDisposition) tells. A number that stands behind its own move
-/// in one list is a `BAD_HANDLE`; one that is duplicated may stand there again.
+/// What is to become of one handle of a message, by its number in a [`HandleTable`]. Checked by the steps of
+/// [`HandleDisposition`](crate::handle::HandleDisposition). A number that follows its own move in a list is
+/// a `BAD_HANDLE`; one that is duplicated may follow again.
 ///
 /// # Source
 /// `zx_handle_disposition_t`.
@@ -43,18 +43,18 @@ impl TableDisposition {
 }
 
 impl HandleTable {
-    /// The handles that a message with this list takes along, in its order. Moved ones leave the
-    /// table; on failure they are closed, all that the list would have moved. They may be sent, as they
+    /// Returns the handles that a message with this list takes along, in its order. Moved ones leave the
+    /// table; on failure all that the list would have moved are closed. The handles may be sent as they
     /// are, also if the list took [`Rights::TRANSFER`](crate::Rights::TRANSFER) from them.
     ///
     /// `through` is as for [`HandleDisposition::resolve_all`](crate::handle::HandleDisposition::resolve_all).
     ///
     /// # Errors
-    /// - [`DispositionError::TooManyHandles`] (`OUT_OF_RANGE`): more than 64, judged before
+    /// - [`DispositionError::TooManyHandles`] (`OUT_OF_RANGE`): more than 64, checked before
     ///   anything else; no `result` is written;
     /// - [`DispositionError::Handle`]: the first refusal, and a number that another thread took out
     ///   meanwhile;
-    /// - [`DispositionError::Channel`]: `through` could not be looked at.
+    /// - [`DispositionError::Channel`]: `through` could not be read.
     ///
     /// # Source
     /// `zx_channel_write_etc` up to the message itself.
@@ -89,7 +89,7 @@ impl HandleTable {
         resolved
     }
 
-    /// As [`Self::resolve_all`], but on failure everything is as it was: all handles are still in
+    /// As [`Self::resolve_all`], but on failure everything stays as it was: all handles are still in
     /// the table, under their numbers.
     ///
     /// # Errors

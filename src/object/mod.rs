@@ -1,7 +1,7 @@
 //! Objects in the manner of Zircon's, for programs that are written with numbers.
 //!
-//! A [`HandleTable`] gives each [`Handle`](crate::Handle) a number, as a Zircon process has it; a
-//! [`TableDisposition`] says what is to become of one that is sent.
+//! A [`HandleTable`] numbers [`Handle`](crate::Handle)s as a Zircon process does; a [`TableDisposition`]
+//! says what becomes of one that is sent.
 
 mod disposition;
 mod table;

@@ -17,18 +17,17 @@ const LOWEST_BITS: HandleValue = 3;
 
 /// Handles by number, for programs that are written with numbers.
 ///
-/// All operations take `&self`, from any thread. Each of them happens whole or not at all. A number
-/// is never given twice, so that one which was closed does not come to mean something else. Of what
-/// is wrong, `BAD_HANDLE` is told first, then `WRONG_TYPE`, then `ACCESS_DENIED`.
+/// All operations take `&self`, from any thread, and are atomic. A number is never used twice, so that the
+/// number of a closed handle doesn't come to mean something else. If several things are wrong, `BAD_HANDLE`
+/// is reported first, then `WRONG_TYPE`, then `ACCESS_DENIED`.
 ///
-/// A handle that one thread is given by [`Self::get`] stays open for it, whatever others do with the
-/// number. If such a handle is taken out or moved at the same time, it leaves with a descriptor
-/// of its own on the same description: the end of a channel is then held by both, until the thread
-/// lets go of what it was given.
+/// A handle that [`Self::get`] returned to one thread stays open for it, whatever other threads do with the
+/// number. If such a handle is taken out or moved at the same time, it leaves with a descriptor of its own on
+/// the same description: then both own the end of a channel, until the thread drops its handle.
 ///
 /// # Cost
-/// A lock, held for no longer than it takes to find the number, and to duplicate a descriptor if
-/// one is in use. No descriptor is closed and no file looked at while it is held.
+/// A lock, held while the number is found, and while a descriptor is duplicated if it is in use. No
+/// descriptor is closed and no file read under it.
 ///
 /// # Source
 /// The handle table of a Zircon process, with the form of zCore's numbers.
@@ -57,7 +56,7 @@ pub struct HandleTable {
 
 #[derive(Debug, Default)]
 struct Inside {
-    /// Numbers given so far.
+    /// Numbers used so far.
     given_count: u64,
     handles: BTreeMap<HandleValue, Arc<Handle>>,
 }
@@ -69,13 +68,12 @@ impl HandleTable {
         Self::default()
     }
 
-    /// Takes the handle in; gives its number.
+    /// Adds the handle and returns its number.
     pub fn insert(&self, handle: impl Into<Handle>) -> HandleValue {
         self.lock().insert(handle.into())
     }
 
-    /// The handle with this number, of the type `wanted` if one is given, and with these rights
-    /// at least.
+    /// The handle with this number. It must be of the type `wanted`, if one is given, and have these rights.
     ///
     /// # Errors
     /// In this order: [`HandleError::BadHandle`] (`BAD_HANDLE`), [`HandleError::WrongType`]
@@ -95,8 +93,8 @@ impl HandleTable {
     /// Takes the handle out of the table.
     ///
     /// # Errors
-    /// [`HandleError::BadHandle`] (`BAD_HANDLE`); [`HandleError::Descriptor`] if another thread
-    /// uses it and no second descriptor is to be had: then it stays.
+    /// [`HandleError::BadHandle`] (`BAD_HANDLE`); [`HandleError::Descriptor`] if another thread uses it and
+    /// the kernel refuses a second descriptor: then it stays.
     ///
     /// # Examples
     /// ```
@@ -128,8 +126,8 @@ impl HandleTable {
         Ok(self.insert(duplicate))
     }
 
-    /// The handle under a new number, with `rights` or [`Rights::SAME_RIGHTS`]. The old number is
-    /// gone in any case; on failure the handle is closed.
+    /// The handle under a new number, with `rights` or [`Rights::SAME_RIGHTS`]. The old number becomes
+    /// invalid in any case; on failure the handle is closed.
     ///
     /// # Errors
     /// [`HandleError::BadHandle`] (`BAD_HANDLE`), and those of [`Handle::replace`].
@@ -187,14 +185,13 @@ impl HandleTable {
         self.len() == 0
     }
 
-    /// The handle with this number.
     pub(super) fn find(&self, number: HandleValue) -> Result<Arc<Handle>, HandleError> {
         let found = self.lock().handles.get(&number).cloned();
         found.ok_or(HandleError::BadHandle { number })
     }
 
-    /// Takes out all of these handles or none. They must be different numbers. An error comes with
-    /// its place among them.
+    /// Takes out all of these handles or none. The numbers must differ. An error comes with the index of its
+    /// number.
     pub(super) fn take(
         &self,
         numbers: &[HandleValue],
@@ -202,7 +199,7 @@ impl HandleTable {
         self.lock().take(numbers)
     }
 
-    /// A thread that panicked with the lock left nothing half done.
+    /// Ignores poisoning: a thread that panicked with the lock left nothing half done.
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,9 +213,9 @@ impl Inside {
         number
     }
 
-    /// First a second descriptor for each that is in use elsewhere, which can fail; then all of them
-    /// leave, which cannot. Nobody else gets hold of one meanwhile: that takes the lock, or a hold.
     fn take(&mut self, numbers: &[HandleValue]) -> Result<Vec<Handle>, (usize, HandleError)> {
+        // First what can fail, a second descriptor for each handle in use; then all leave, which cannot.
+        // No other thread gets hold of one meanwhile, as that takes the lock or a clone of the `Arc`.
         let mut copies = Vec::with_capacity(numbers.len());
         for (index, number) in numbers.iter().enumerate() {
             copies.push(self.copy_of_shared(*number).map_err(|error| (index, error))?);
@@ -230,7 +227,7 @@ impl Inside {
         Ok(taken.collect())
     }
 
-    /// A copy of the handle if others than the table use it.
+    /// A copy of the handle if a thread uses it.
     fn copy_of_shared(&self, number: HandleValue) -> Result<Option<Handle>, HandleError> {
         let handle = self.handles.get(&number).ok_or(HandleError::BadHandle { number })?;
         if Arc::strong_count(handle) == 1 {

@@ -1,4 +1,19 @@
 //! `EventsRegion`: opening, creating, replacing and mapping regions.
+//!
+//! The life of a region:
+//!
+//! ```text
+//!  file without a name:   written whole, then named by linkat ---+
+//!                                                                v
+//!  empty file:            Initializing --- filled in place --> Ready --- replaced --> Retired
+//!                            |      ^                            |
+//!                            +------+                            v
+//!                     creator died: the next                  Poisoned
+//!                     process starts over
+//! ```
+//!
+//! Processes join a `Ready` region only. Those that have joined go on in a `Retired` one, whose name leads to
+//! a newer region. `Poisoned` is damaged beyond use; this version refuses it and never stores it.
 
 mod anonymous;
 mod contents;

@@ -1,33 +1,33 @@
-//! Records with handles: what they carry is handed over before they are published.
+//! Records with handles: the handles are transferred before the record is published.
 //!
 //! ```text
-//! find room, hand over, write, publish
+//! find space, transfer, write, publish
 //! ```
 //!
-//! The usual failure, that nothing can be handed over, has then touched nothing. A process that
-//! dies between handing over and publishing leaves what it handed over behind, without a record.
+//! The usual failure, a refused transfer, has then touched nothing. A process that dies between
+//! transferring and publishing leaves an orphan: handles without a record.
 //!
-//! **How many are under way** is the difference of two counters, one on each side. A producer counts
-//! before it publishes, a consumer after it has freed: a death in between leaves the difference too
-//! large by the handles of one message, and never too small. So no sender goes beyond the bound because of
-//! deaths; and one that is kept back by it adds up the handles of the records that are in the ring, and
-//! stores its own counter anew. It does so again once half of those are freed: no more than two records
-//! are looked at for each that is received.
+//! **Handles under way** are the difference of two counters, one on each side. A producer counts before it
+//! publishes, a consumer after it has freed: a death in between leaves the difference too large by the
+//! handles of one message, and never too small. So deaths let no sender exceed the bound. A sender that is
+//! held back by it adds up the handles of the records in the ring and stores its own counter anew. It does
+//! so again once half of those records are freed, so that it reads no more than two records for each that is
+//! received.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use tombolo_abi::{HANDLE_COUNT_MAX, RECORD_HEADER_LEN, Record, RecordExt};
 
 use super::window::position_damage;
-use super::{Memory, NoRoom, Refusal, Ring, Sent, Window, Word};
+use super::{Memory, Refusal, Ring, Sent, SpaceWanted, Window, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
 /// Handles that may be under way in a ring: below what the kernel takes for one sender, and for one
-/// user. A consumer that a recount meets between freeing and counting makes it those of one message more.
+/// user. A recount that comes between the consumer's freeing and counting allows one message more.
 pub(crate) const IN_FLIGHT_MAX: u64 = 256;
 
-/// A message with handles, as far as the ring is concerned.
+/// What the ring needs of a message with handles.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Carried<'a> {
     pub(crate) payload: &'a [u8],
@@ -35,7 +35,7 @@ pub(crate) struct Carried<'a> {
     pub(crate) ext: RecordExt,
 }
 
-/// Where a record will be.
+/// The place of a record that is not published yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spot {
     /// The ring's tail.
@@ -47,10 +47,10 @@ pub(crate) struct Spot {
 /// Why a message with handles was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotCarried<E> {
-    /// The ring refused it; nothing was handed over.
+    /// The ring refused it; nothing was transferred.
     Refused(Refusal),
-    /// It could not be handed over.
-    NotHandedOver(E),
+    /// The transfer failed.
+    NotTransferred(E),
 }
 
 impl<E> From<Refusal> for NotCarried<E> {
@@ -65,15 +65,15 @@ impl<E> From<Damage> for NotCarried<E> {
     }
 }
 
-/// From which position of the consumer on a producer may add up again what is under way. At once if it
-/// never has.
+/// When a producer may add up the handles under way again: once the consumer is at position `from`, or at
+/// once if it never has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Recount {
     pub(super) from: Option<u64>,
 }
 
 impl Recount {
-    /// How far the consumer at `head` is from there; 0 if a producer may.
+    /// Bytes that the consumer at `head` is short of `from`; 0 if the producer may recount.
     fn distance(&self, head: u64) -> u64 {
         let distance = self.from.map_or(0, |from| from.wrapping_sub(head) as i64);
         u64::try_from(distance).unwrap_or(0)
@@ -91,27 +91,27 @@ impl Window {
         ring: &Ring<M>,
         carried: &Carried<'_>,
         recount: &mut Recount,
-        hand_over: impl FnOnce(Spot) -> Result<(), E>,
+        transfer: impl FnOnce(Spot) -> Result<(), E>,
     ) -> Result<Sent, NotCarried<E>> {
         let Carried { payload, handle_count, ext } = *carried;
         let record = Record::with_handles(payload.len() as u32, handle_count);
         let sent = self.check_under_way(ring, handle_count, recount)?;
         let place = Self::place_at(ring, self.tail, &record);
-        if !self.has_room(ring, place.end)? {
-            return Err(self.no_room(ring, place.end).into());
+        if !self.has_space(ring, place.end)? {
+            return Err(self.no_space(ring, place.end).into());
         }
         crash_point!("carry.before-hand-over");
         let spot = Spot { tail: self.tail, position: place.record };
-        hand_over(spot).map_err(NotCarried::NotHandedOver)?;
+        transfer(spot).map_err(NotCarried::NotTransferred)?;
         crash_point!("carry.after-hand-over");
         let ext_position = place.record.wrapping_add(RECORD_HEADER_LEN);
         ring.memory.store(Word::Data(ext_position), ext.to_word(), Relaxed);
-        // Counted before it is published, see above. Ours, or edge `lock`.
+        // Before publishing: a death in between leaves the count too large. Ours, or edge `lock`.
         ring.memory.store(Word::HandlesSent, sent.wrapping_add(handle_count.into()), Relaxed);
         Ok(self.write(ring, place, &record, payload))
     }
 
-    /// Refuses if too many handles are under way; gives the count of those sent so far.
+    /// Refuses if too many handles are under way. Returns the count of those sent so far.
     fn check_under_way<M: Memory>(
         &mut self,
         ring: &Ring<M>,
@@ -121,7 +121,7 @@ impl Window {
         let bound = IN_FLIGHT_MAX as i64 - i64::from(handle_count);
         let sent = ring.memory.load(Word::HandlesSent, Relaxed); // ours, or edge `lock`
         let taken = ring.memory.load(Word::HandlesTaken, Relaxed); // a hint
-        // A recount may have met the consumer before it counted one message. Still fewer are a lie.
+        // A recount may have come before the consumer counted one message. Fewer than that is a lie.
         let fewest = -i64::from(HANDLE_COUNT_MAX);
         if (fewest..=bound).contains(&(sent.wrapping_sub(taken) as i64)) {
             return Ok(sent);
@@ -129,7 +129,7 @@ impl Window {
         self.refresh_head(ring)?;
         if recount.distance(self.head) == 0 {
             let under_way = self.handles_in(ring)?;
-            // Behind the look at `head`: what was freed since is counted twice, and not left out.
+            // Loaded after `head`: what was freed in between is counted twice, and not left out.
             let taken = ring.memory.load(Word::HandlesTaken, Relaxed);
             let sent = taken.wrapping_add(under_way);
             ring.memory.store(Word::HandlesSent, sent, Relaxed); // ours, or edge `lock`
@@ -140,11 +140,10 @@ impl Window {
         }
         let free = ring.rules.capacity - self.tail.wrapping_sub(self.head);
         let needed = free.saturating_add(recount.distance(self.head)).min(ring.rules.capacity);
-        Err(Refusal::full(ring, NoRoom { tail: self.tail, needed, comfortable: needed }))
+        Err(Refusal::full(ring, SpaceWanted { tail: self.tail, needed, comfortable: needed }))
     }
 
-    /// Handles of all records from `head` to `tail`. Nothing changes them: their space is the producer's
-    /// to write to.
+    /// Handles of all records from `head` to `tail`. Only producers write there, and this one may.
     #[cold]
     fn handles_in<M: Memory>(&self, ring: &Ring<M>) -> Result<u64, Damage> {
         let Self { tail, head, .. } = *self;

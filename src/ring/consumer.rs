@@ -1,8 +1,7 @@
 //! The consumer of either ring.
 //!
-//! It looks at one word: the header at its own position. Everything else that producers keep is
-//! theirs; nothing that they write is believed before it was checked, and each header is loaded
-//! once.
+//! It polls one word: the header at its own position. It loads each header once, checks it, and uses the
+//! checked copy only; the producers' other words are no concern of its.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -17,7 +16,7 @@ use crate::error::Damage;
 /// The one consumer of a ring.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Consumer {
-    /// Position of the first record not yet freed. The shared copy is written by nobody else.
+    /// Position of the first record not yet freed. Only this consumer writes the shared copy.
     head: u64,
     /// Messages freed over the ring's life.
     received_msgs: u64,
@@ -25,39 +24,38 @@ pub(crate) struct Consumer {
     received_bytes: u64,
     /// Records of unknown kinds passed over.
     skipped: u64,
-    /// Whether something was freed since the producers were last looked after.
-    news: News,
-    /// Where the first record was that this consumer could take.
+    /// Whether blocked producers are to be notified.
+    pending: Pending,
+    /// Position of the first record that this consumer could take.
     first: u64,
 }
 
-/// Whether blocked producers may not have been told yet of what was freed.
+/// Whether blocked producers may still have to be notified of freed space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum News {
+enum Pending {
     None,
-    /// Freed here, or perhaps by a predecessor who did not come to telling.
+    /// Freed here, or by a predecessor that did not come to notifying.
     Some,
 }
 
-/// There is no record.
+/// The ring is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Nothing;
 
-/// The record at the consumer's head, by its header word, which has been checked. A single word: the
-/// processor waits if what was stored piece by piece is loaded as a whole.
+/// The record at the consumer's head, by its header word, which has been checked. It is a single word
+/// because the processor stalls if it loads as a whole what was stored piece by piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Front {
     word: NonZeroU64,
 }
 
-/// Records that a consumer goes over before it frees them, all at once. Until then they are as they were:
-/// whoever dies leaves them to be delivered again. A few numbers that the caller keeps, so that going on
-/// stores nothing.
+/// Records that a consumer passes and then frees, all at once. If it dies before that, they are delivered
+/// again. The caller keeps these numbers, so that passing a record stores nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Run {
     /// Position of the next record.
     head: u64,
-    /// Bytes of the ring behind, messages in them and their payload bytes.
+    /// Bytes of the ring that were passed, messages in them and their payload bytes.
     len: u64,
     msgs: u64,
     payload_len: u64,
@@ -70,21 +68,20 @@ impl Run {
         self.head
     }
 
-    /// Bytes of the ring behind.
+    /// Bytes of the ring that were passed.
     #[inline(always)]
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Messages behind.
+    /// Messages that were passed.
     #[inline(always)]
     pub(crate) fn count(&self) -> u64 {
         self.msgs
     }
 
-    /// The next message and its length if it is a plain one that is there; [`Consumer::front`] tells
-    /// what else there is once the run is freed. The ring's rules come by themselves, so that they may stay
-    /// in registers.
+    /// The next message and its length if it is a plain one; [`Consumer::front`] decodes anything else, once
+    /// the run is freed. `rules` is a parameter of its own so that it may stay in registers.
     #[inline(always)]
     pub(crate) fn front<M: Memory>(&self, memory: &M, rules: &RecordRules) -> Option<(Front, u32)> {
         let word = memory.load(Word::Data(self.head), Acquire); // edge `commit`
@@ -92,7 +89,7 @@ impl Run {
         Some((front, rules.plain_len(word, self.head)?))
     }
 
-    /// Goes on behind a record whose payload begins and is as long as given.
+    /// Passes a record with this payload.
     #[inline(always)]
     pub(crate) fn pass(&mut self, rules: &RecordRules, payload_offset: u64, payload_len: u32) {
         let payload_len = u64::from(payload_len);
@@ -126,12 +123,12 @@ impl Front {
 }
 
 impl Consumer {
-    /// Goes on where the consumer before stopped: what it had not freed is delivered again.
+    /// Goes on where the last consumer stopped: what it had not freed is delivered again.
     ///
     /// # Errors
     /// If the stored position is impossible.
     pub(crate) fn attach<M: Memory>(ring: &Ring<M>) -> Result<Self, Damage> {
-        let ours = |word| ring.memory.load(word, Relaxed); // ours: nobody else writes them
+        let ours = |word| ring.memory.load(word, Relaxed); // ours: no other process writes them
         let head = ours(Word::Head);
         let tail = ring.memory.load(Word::Tail, Relaxed); // a hint: it may lag behind head
         let apart = (tail.wrapping_sub(head) as i64).unsigned_abs();
@@ -148,7 +145,7 @@ impl Consumer {
             received_msgs: ours(Word::ReceivedMsgs),
             received_bytes: ours(Word::ReceivedBytes),
             skipped: ours(Word::Skipped),
-            news: News::Some,
+            pending: Pending::Some,
             first: head,
         })
     }
@@ -163,17 +160,14 @@ impl Consumer {
         self.head != self.first
     }
 
-    /// The next message if it is a plain one that is there: as [`Self::front`], which tells what
-    /// else there is. `Err` if there is nothing at all, and nobody to be told of what was freed.
+    /// Fast path of [`Self::front`]: the next message if it is a plain one. Fails if the ring is empty and no
+    /// producer is to be notified; returns `None` if the slow path must decide.
     #[inline(always)]
-    pub(crate) fn front_at_once<M: Memory>(
-        &self,
-        ring: &Ring<M>,
-    ) -> Result<Option<Front>, Nothing> {
+    pub(crate) fn front_fast<M: Memory>(&self, ring: &Ring<M>) -> Result<Option<Front>, Nothing> {
         let (rules, position) = (ring.rules, self.head);
         let word = ring.memory.load(Word::Data(position), Acquire); // edge `commit`
         match NonZeroU64::new(word) {
-            None if self.news == News::None => Err(Nothing),
+            None if self.pending == Pending::None => Err(Nothing),
             Some(word) if rules.plain_len(word.get(), position).is_some() => {
                 Ok(Some(Front { word }))
             }
@@ -181,12 +175,11 @@ impl Consumer {
         }
     }
 
-    /// The next message, which stays until it is freed. Padding and records of unknown kinds are
-    /// passed over, at most one capacity of them a call. If there is none, producers that are
-    /// blocked learn of what was freed.
+    /// The next message, which stays until it is freed. Skips padding and records of unknown kinds, at most
+    /// one capacity of them a call. If there is no message, notifies blocked producers of freed space.
     ///
     /// # Errors
-    /// If the header is none that an honest producer writes.
+    /// If no honest producer writes such a header.
     pub(crate) fn front<M: Memory>(
         &mut self,
         ring: &Ring<M>,
@@ -197,8 +190,8 @@ impl Consumer {
             let word = ring.memory.load(Word::Data(self.head), Acquire); // edge `commit`
             let record = ring.rules.decode(word, self.head)?;
             let (Some(word), Some(record)) = (NonZeroU64::new(word), record) else {
-                if self.news == News::Some {
-                    self.tell(ring, wakes);
+                if self.pending == Pending::Some {
+                    self.notify(ring, wakes);
                 }
                 return Ok(None);
             };
@@ -207,18 +200,18 @@ impl Consumer {
             }
             self.skip(ring, &record, wakes);
             if self.head.wrapping_sub(first) > ring.rules.capacity {
-                return Ok(None); // a flood: give the caller's deadline its turn
+                return Ok(None); // a flood: let the caller check its deadline
             }
         }
     }
 
-    /// Copies the payload of `front` to `room`, which has exactly its length.
+    /// Copies the payload of `front` to `buffer`, which has its length.
     #[inline]
-    pub(crate) fn copy_out<M: Memory>(&self, ring: &Ring<M>, front: Front, room: &mut [u8]) {
-        ring.memory.copy_out(self.head.wrapping_add(front.payload_offset()), room);
+    pub(crate) fn copy_out<M: Memory>(&self, ring: &Ring<M>, front: Front, buffer: &mut [u8]) {
+        ring.memory.copy_out(self.head.wrapping_add(front.payload_offset()), buffer);
     }
 
-    /// Frees `front`: its room is the producer's again, and it is never delivered again.
+    /// Frees `front`: producers get its space back, and it is never delivered again.
     #[inline(always)]
     pub(crate) fn free<M: Memory>(&mut self, ring: &Ring<M>, front: Front, wakes: &Wakes) {
         let mut run = self.run();
@@ -226,13 +219,13 @@ impl Consumer {
         self.free_run(ring, &run, wakes);
     }
 
-    /// A run from here on.
+    /// An empty run at this position.
     #[inline(always)]
     pub(crate) fn run(&self) -> Run {
         Run { head: self.head, len: 0, msgs: 0, payload_len: 0 }
     }
 
-    /// Frees what `run` went over.
+    /// Frees the records of `run`.
     #[inline(always)]
     pub(crate) fn free_run<M: Memory>(&mut self, ring: &Ring<M>, run: &Run, wakes: &Wakes) {
         self.received_msgs = self.received_msgs.wrapping_add(run.msgs);
@@ -243,16 +236,16 @@ impl Consumer {
         ring.memory.store(Word::ReceivedBytes, self.received_bytes, Relaxed); // ours
     }
 
-    /// The extension word of `front`, which has handles and so has one. Whatever it says, it is the
-    /// sender's word.
+    /// The extension word of the record at the head, which has handles. Not checked: it is what the sender
+    /// wrote.
     #[cold]
     pub(crate) fn ext<M: Memory>(&self, ring: &Ring<M>) -> RecordExt {
         let position = self.head.wrapping_add(RECORD_HEADER_LEN);
         RecordExt::from_word(ring.memory.load(Word::Data(position), Relaxed))
     }
 
-    /// Frees `front`, which has handles, then has `take` see to those, and counts them. A death between
-    /// two of these leaves fewer counted than were taken, which producers set right.
+    /// Frees `front`, which has handles, then calls `take` to close those, then counts them. A death in
+    /// between leaves fewer counted than taken, which a producer's recount corrects.
     #[cold]
     pub(crate) fn free_carried<M: Memory>(
         &mut self,
@@ -268,9 +261,9 @@ impl Consumer {
         self.count_handles(ring, front.handle_count());
     }
 
-    /// Counts the handles of a record that was freed.
+    /// Counts handles of a record that was freed.
     fn count_handles<M: Memory>(&self, ring: &Ring<M>, count: u8) {
-        let taken = ring.memory.load(Word::HandlesTaken, Relaxed); // ours: nobody else writes it
+        let taken = ring.memory.load(Word::HandlesTaken, Relaxed); // ours: no other process writes it
         ring.memory.store(Word::HandlesTaken, taken.wrapping_add(count.into()), Relaxed);
     }
 
@@ -290,16 +283,15 @@ impl Consumer {
         let (from, to) = (self.head, self.head.wrapping_add(len));
         self.head = to;
         ring.memory.store(Word::Head, to, Release); // edge `free`
-        self.news = News::Some;
+        self.pending = Pending::Some;
         if (from ^ to) >= ring.freed_step() {
-            self.tell(ring, wakes);
+            self.notify(ring, wakes);
         }
     }
 
-    /// Tells blocked producers of what was freed.
     #[cold]
-    fn tell<M: Memory>(&mut self, ring: &Ring<M>, wakes: &Wakes) {
-        self.news = News::None;
+    fn notify<M: Memory>(&mut self, ring: &Ring<M>, wakes: &Wakes) {
+        self.pending = Pending::None;
         notify_producers(ring, wakes);
     }
 }

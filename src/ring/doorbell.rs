@@ -1,32 +1,29 @@
-//! Arming and notifying: how either side of a ring learns that the other sleeps.
+//! Arming and notifying: how each side of a ring learns that the other sleeps.
 //!
-//! A sleeper stores that it is armed, *then* looks at the ring, and sleeps on exactly the word that
-//! it stored. The other side changes the ring, *then* looks at the word. One of the two sees the
-//! other if neither look overtakes the store before it, which takes a full fence on both sides.
+//! A sleeper stores that it is armed, *then* polls the ring, and sleeps on exactly the word that it
+//! stored. The other side changes the ring, *then* loads the word. One of the two sees the other if
+//! neither load overtakes the store before it, which takes a full fence on both sides.
 //!
-//! **`rx_wake`**, the consumer's. The producer of an SPSC ring would pay its fence for each message,
-//! so it pays none while the consumer polls: the word's flags are 0 then. To sleep, the consumer
-//! first requests fences, and executes a barrier in all processes that rely on it. Whoever had seen
-//! 0 before that has executed a fence now, behind its message; whoever looks later sees the request.
-//! A producer that barriers don't reach fences always. Producers of an MPSC ring need no fence: they
-//! take the lock by a full fence before they publish, and the consumer looks at the lock before it
-//! looks at the ring.
+//! **`rx_wake`** is the consumer's. The producer of an SPSC ring would pay its fence for each message,
+//! so it pays none while the consumer polls: the word's flags are 0 then. [`RxDoorbell::arm`] says what
+//! the consumer does before it sleeps. A producer that barriers don't reach always fences. Producers of an
+//! MPSC ring need no fence, see [`poll_locked`].
 //!
-//! **`tx_wake`**, shared by all producers that are blocked. The consumer looks at it whenever it has
-//! freed an eighth of the ring, and when it finds the ring empty: rarely, so it always fences.
+//! **`tx_wake`** is shared by all blocked producers. The consumer loads it whenever it has freed an eighth
+//! of the ring, and when it finds the ring empty: rarely, so it always fences.
 //!
 //! Both words count armings, so that a sleep on one arming never outlives it because of a later one.
-//! Notifying clears the armed bit and wakes in one system call: a process that is killed has done
+//! A notification clears the armed bit and wakes in one system call: a process that is killed has done
 //! both or neither.
 //!
 //! | edge | one side | other side | carries |
 //! |---|---|---|---|
 //! | `wake` | producer: record header, fence, load `rx_wake` | consumer: `rx_wake`, fence, load header | one of the two sees the other |
-//! | `room` | consumer: `head`, fence, load `tx_wake` | producer: `tx_wake`, fence, load `head` | one of the two sees the other |
+//! | `space` | consumer: `head`, fence, load `tx_wake` | producer: `tx_wake`, fence, load `head` | one of the two sees the other |
 //!
 //! Sources: a fence on one side traded for a barrier on the other is known as an asymmetric or
-//! biased Dekker; the order of looking at lock and header is that of crossbeam's array queue, whose
-//! receivers look at the tail.
+//! biased Dekker; polling the lock before the header is the order of crossbeam's array queue, whose
+//! receivers load the tail.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, compiler_fence};
@@ -36,42 +33,42 @@ use tombolo_abi::{LockWord, wake};
 use super::memory::Sleepers;
 use super::{Memory, Ring, Word};
 
-/// What a message that found no room waits for.
+/// The space that a refused message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct NoRoom {
-    /// Where it would have gone.
+pub(crate) struct SpaceWanted {
+    /// The producer's position when it was refused.
     pub(crate) tail: u64,
-    /// Free bytes that it takes, padding and the zero word behind it included.
+    /// Free bytes that the message takes, with its padding and the zero word behind it.
     pub(crate) needed: u64,
-    /// Free bytes worth being woken for: at least an eighth of the ring.
+    /// Free bytes worth a wake-up: at least an eighth of the ring.
     pub(crate) comfortable: u64,
 }
 
 /// Bits of a wake word's count of armings.
 const COUNT: u32 = !(wake::COUNT_ONE - 1);
 
-/// How often one end of a ring looked whether the other sleeps. Private, and stored from time to time.
+/// How often one end of a ring checked whether the other sleeps. Private, and stored from time to time.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
-    /// Somebody slept and was notified.
+    /// Checks that found a sleeper and notified it.
     sent: AtomicU32,
-    /// Nobody slept; [`URGENT`] if somebody did.
+    /// Checks that found none; [`URGENT`] is set if another check did.
     elided: AtomicU32,
 }
 
-/// Wake-ups not needed that are counted in private before they are stored.
+/// Checks without a sleeper that are counted in private before they are stored.
 const ELIDED_MAX: u32 = 1024;
-/// The bit that makes the count of those as much as that at once.
+/// Makes the count reach [`ELIDED_MAX`] at once.
 const URGENT: u32 = 1 << 31;
 
 impl Wakes {
-    /// Whether it is time to store them: now and then, and at once after a wake-up.
+    /// Whether to store the counts: now and then, and at once after a wake-up.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.elided.load(Relaxed) >= ELIDED_MAX // ours, as all accesses here
     }
 
-    /// Wake-ups sent and not needed, to be stored elsewhere: they start from 0 again.
+    /// Takes the counts, sent and elided, which start from 0 again.
     pub(crate) fn take(&self) -> (u32, u32) {
         let taken = (self.sent.load(Relaxed), self.elided.load(Relaxed) & !URGENT);
         self.sent.store(0, Relaxed);
@@ -107,7 +104,7 @@ pub(crate) fn notify_consumer<M: Memory>(
     *relies_on_barriers = notify_consumer_fenced(ring, wakes);
 }
 
-/// As [`notify_consumer`], if it takes a fence. Gives whether the next time may go without.
+/// As [`notify_consumer`], with a fence. Returns whether the next call may go without.
 #[cold]
 fn notify_consumer_fenced<M: Memory>(ring: &Ring<M>, wakes: &Wakes) -> bool {
     ring.memory.fence(SeqCst); // edge `wake`: record header, `rx_wake`
@@ -117,8 +114,8 @@ fn notify_consumer_fenced<M: Memory>(ring: &Ring<M>, wakes: &Wakes) -> bool {
     may_rely_on_barriers
 }
 
-/// Notifies the consumer of an MPSC ring of what was published under the lock just given back, if
-/// it sleeps.
+/// Notifies the consumer of an MPSC ring, if it sleeps, of what was published under the lock that was just
+/// freed.
 #[inline]
 pub(super) fn notify_consumer_unlocked<M: Memory>(ring: &Ring<M>, wakes: &Wakes) {
     // Edge `wake`: taking the lock was the fence, and this load cannot come before it.
@@ -126,9 +123,9 @@ pub(super) fn notify_consumer_unlocked<M: Memory>(ring: &Ring<M>, wakes: &Wakes)
     notify_armed(ring, Word::RxWake, word, Sleepers::One, wakes);
 }
 
-/// Notifies all blocked producers of room.
+/// Notifies all blocked producers of freed space.
 pub(super) fn notify_producers<M: Memory>(ring: &Ring<M>, wakes: &Wakes) {
-    ring.memory.fence(SeqCst); // edge `room`: `head`, `tx_wake`
+    ring.memory.fence(SeqCst); // edge `space`: `head`, `tx_wake`
     let word = ring.memory.load(Word::TxWake, Relaxed);
     notify_armed(ring, Word::TxWake, word, Sleepers::All, wakes);
 }
@@ -166,11 +163,11 @@ pub(crate) struct RxDoorbell {
 pub(crate) enum Fences {
     /// Not asked to.
     Off,
-    /// Asked to, but a producer that has not seen that may still be on its way to look.
+    /// Asked to, but a producer that has not seen the request may still be about to load the word.
     Requested,
     /// All do: the request has been followed by a barrier of this consumer's own.
     On,
-    /// Asked to, but the kernel refuses barriers: only time tells that all do.
+    /// Asked to, but the kernel refuses barriers: only time makes sure that all do.
     Refused,
     /// All do, for good: they take a lock, or the request was long ago.
     Always,
@@ -181,34 +178,32 @@ pub(crate) enum Fences {
 pub(crate) struct Armed {
     /// The word to sleep on.
     pub(crate) word: u32,
-    /// How far a sleep may be trusted.
     pub(crate) trust: Trust,
 }
 
-/// How far a sleep may be trusted to be ended by a notification.
+/// How far a sleep may rely on being notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Trust {
-    /// Until it comes.
+    /// Without limit.
     Full,
     /// For a millisecond: a message published before the request for fences may not be visible yet.
     Short,
 }
 
-/// What a consumer about to sleep finds.
+/// What a consumer finds in its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Look {
+pub(crate) enum Polled {
     /// There is a record, or what should be one.
     Something,
-    /// There is none, and whoever publishes one will see the arming.
+    /// There is none. Behind an arming: the producer of the next one will see the arming.
     Nothing,
-    /// There is none yet, but the lock is held by somebody who may have looked before the arming.
+    /// There is none yet, but a producer holds the lock and may have loaded the wake word before the arming.
     LockedBy(LockWord),
 }
 
 impl RxDoorbell {
-    /// Attaches as the consumer `id`. A dead predecessor's arming goes; `count` is where armings
-    /// are counted from, best a random number. `fences` is `Requested`, or `Always` if producers
-    /// take a lock.
+    /// Attaches as the consumer `id` and clears a dead predecessor's arming. Armings are counted from
+    /// `count`, best a random number. `fences` is `Requested`, or `Always` if producers take a lock.
     pub(crate) fn attach<M: Memory>(
         ring: &Ring<M>,
         id: LockWord,
@@ -217,16 +212,18 @@ impl RxDoorbell {
     ) -> Self {
         let doorbell = Self { count: count & COUNT, fences };
         let id = u64::from(id.incarnation) << 32 | u64::from(id.slot);
-        ring.memory.store(Word::ConsumerId, id, Relaxed); // ours: nobody else writes it
+        ring.memory.store(Word::ConsumerId, id, Relaxed); // ours: no other process writes it
         doorbell.disarm(ring);
         doorbell
     }
 
-    /// Arms. Look at the ring before sleeping.
+    /// Arms. Poll the ring before sleeping.
     pub(crate) fn arm<M: Memory>(&mut self, ring: &Ring<M>) -> Armed {
         if self.needs_barrier() {
             self.fences = Fences::Requested;
-            self.disarm(ring);
+            self.disarm(ring); // stores the request
+            // A producer that loaded 0 before this barrier has executed a fence now, behind its message.
+            // One that loads later sees the request.
             self.fences = if ring.memory.barrier() { Fences::On } else { Fences::Refused };
         }
         let trust = if self.fences == Fences::Refused { Trust::Short } else { Trust::Full };
@@ -237,7 +234,7 @@ impl RxDoorbell {
         Armed { word, trust }
     }
 
-    /// Back from a sleep, or from an arming that found something.
+    /// To be called after a sleep, and after an arming that found something.
     pub(crate) fn disarm<M: Memory>(&self, ring: &Ring<M>) {
         ring.memory.store(Word::RxWake, self.idle_word().into(), Relaxed); // ours
     }
@@ -247,26 +244,26 @@ impl RxDoorbell {
         matches!(self.fences, Fences::Off | Fences::Requested)
     }
 
-    /// Whether every producer fences between publishing and looking, and has since it was asked to.
+    /// Whether every producer fences between publishing and loading the word, and has since it was asked to.
     pub(crate) fn all_fence(&self) -> bool {
         matches!(self.fences, Fences::On | Fences::Always)
     }
 
-    /// A sleep that was to be trusted for a short time has lasted all of it. What was published
-    /// before the request for fences is visible now. No other end of a sleep says that, and neither
-    /// does a message found while arming.
+    /// Notes that a sleep with [`Trust::Short`] lasted all of its time.
     pub(crate) fn slept_out(&mut self) {
+        // What was published before the request for fences is visible by now. No other end of a sleep
+        // makes sure of that, and neither does a message found while arming.
         if self.fences == Fences::Refused {
             self.fences = Fences::Always;
         }
     }
 
-    /// Whether producers were asked to fence, and could be let go on without.
+    /// Whether producers were asked to fence and may be released from it.
     pub(crate) fn can_relax(&self) -> bool {
         matches!(self.fences, Fences::Requested | Fences::On)
     }
 
-    /// Lets producers go on without fences, until the next arming.
+    /// Releases producers from fencing until the next arming.
     pub(crate) fn relax<M: Memory>(&mut self, ring: &Ring<M>) {
         self.fences = Fences::Off;
         // Ours; being seen late costs fences only. Edge `relax` of `super::summary`.
@@ -278,41 +275,45 @@ impl RxDoorbell {
     }
 }
 
-/// Looks at the ring after arming, as the consumer of an SPSC ring.
-pub(crate) fn look<M: Memory>(ring: &Ring<M>, head: u64) -> Look {
-    if ring.memory.load(Word::Data(head), Acquire) == 0 { Look::Nothing } else { Look::Something }
+/// Polls an SPSC ring.
+pub(crate) fn poll<M: Memory>(ring: &Ring<M>, head: u64) -> Polled {
+    if ring.memory.load(Word::Data(head), Acquire) == 0 {
+        Polled::Nothing
+    } else {
+        Polled::Something
+    }
 }
 
-/// Looks at the ring after arming, as the consumer of an MPSC ring: **first at the lock**. A holder
-/// that is found may have published without seeing the arming; one that comes later sees it. The
-/// other way round, a producer could do all its work between the two looks.
-pub(crate) fn look_locked<M: Memory>(ring: &Ring<M>, head: u64) -> Look {
+/// Polls an MPSC ring behind an arming.
+pub(crate) fn poll_locked<M: Memory>(ring: &Ring<M>, head: u64) -> Polled {
+    // The lock first. A producer takes it by a full fence before it publishes: a holder found here may
+    // have missed the arming, a later one sees it. With the header first, a producer could take the lock,
+    // publish and free the lock between the two loads.
     let holder = LockWord::from_word(ring.memory.load(Word::Lock, Acquire)); // edge `wake`, `lock`
-    match (look(ring, head), holder) {
-        (Look::Nothing, Some(holder)) => Look::LockedBy(holder),
+    match (poll(ring, head), holder) {
+        (Polled::Nothing, Some(holder)) => Polled::LockedBy(holder),
         (found, _) => found,
     }
 }
 
-/// Looks past a live holder of the lock: executes a barrier, behind which the holder has either
-/// published visibly or will see the arming. `None` if the kernel refuses. Not for a holder that
+/// Polls past a live holder of the lock; `None` if the kernel refuses the barrier. Not for a holder that
 /// barriers don't reach: behind that one only short sleeps are safe.
-pub(crate) fn look_past_holder<M: Memory>(ring: &Ring<M>, head: u64) -> Option<Look> {
-    ring.memory.barrier().then(|| look(ring, head))
+pub(crate) fn poll_past_holder<M: Memory>(ring: &Ring<M>, head: u64) -> Option<Polled> {
+    // Behind the barrier the holder has either published visibly or will see the arming.
+    ring.memory.barrier().then(|| poll(ring, head))
 }
 
-/// Arms `tx_wake` for a producer that found no room, and gives the word to sleep on; `None` if
-/// there is room by now.
-pub(crate) fn arm_for_room<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> Option<u32> {
+/// Arms `tx_wake` for a refused producer and returns the word to sleep on; `None` if there is space by now.
+pub(crate) fn arm_for_space<M: Memory>(ring: &Ring<M>, wanted: &SpaceWanted) -> Option<u32> {
     let word = count_arming(ring)?;
-    ring.memory.fence(SeqCst); // edge `room`: `tx_wake`, `head`
+    ring.memory.fence(SeqCst); // edge `space`: `tx_wake`, `head`
     (!is_free(ring, wanted.tail, wanted.comfortable)).then_some(word)
 }
 
 /// Attempts to arm while other producers do.
 const ARM_ATTEMPTS: u32 = 64;
 
-/// `None` if others change the word again and again: there is something to look at then.
+/// Returns `None` if others keep changing the word: then there is something to poll for.
 fn count_arming<M: Memory>(ring: &Ring<M>) -> Option<u32> {
     let mut found = ring.memory.load(Word::TxWake, Relaxed) as u32;
     for _ in 0..ARM_ATTEMPTS {
@@ -326,18 +327,18 @@ fn count_arming<M: Memory>(ring: &Ring<M>) -> Option<u32> {
     None
 }
 
-/// Whether the message that found no room would find it now.
-pub(crate) fn has_come<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> bool {
+/// Whether the refused message has space now.
+pub(crate) fn has_come<M: Memory>(ring: &Ring<M>, wanted: &SpaceWanted) -> bool {
     is_free(ring, wanted.tail, wanted.needed)
 }
 
-/// Whether it would find so much that waiting for more is of no use.
-pub(crate) fn is_comfortable<M: Memory>(ring: &Ring<M>, wanted: &NoRoom) -> bool {
+/// Whether there is so much space that waiting for more is of no use.
+pub(crate) fn is_comfortable<M: Memory>(ring: &Ring<M>, wanted: &SpaceWanted) -> bool {
     is_free(ring, wanted.tail, wanted.comfortable)
 }
 
 fn is_free<M: Memory>(ring: &Ring<M>, tail: u64, len: u64) -> bool {
     let head = ring.memory.load(Word::Head, Acquire); // edge `free`
-    // If other producers have gone on since, head may be beyond the tail seen.
+    // Signed: if other producers have sent since, head may be beyond this tail.
     tail.wrapping_sub(head) as i64 <= ring.rules.capacity.wrapping_sub(len) as i64
 }

@@ -1,4 +1,4 @@
-//! The producer of a lane: that of an SPSC ring, which also tells the group's consumer where to look.
+//! The producer of a lane: an SPSC producer that also sets its lane's bit in the group's summary.
 
 use super::{Memory, Ring, SendFast, Sent, SpscProducer, SummaryBit, Wakes, Window};
 use crate::error::Damage;
@@ -11,7 +11,7 @@ pub(crate) struct LaneProducer {
 }
 
 impl LaneProducer {
-    /// Takes lane `index` of its group over, as [`SpscProducer::attach`].
+    /// Takes lane `index` of a group over, as [`SpscProducer::attach`].
     ///
     /// # Errors
     /// If a header or a position is impossible.
@@ -19,7 +19,7 @@ impl LaneProducer {
         Ok(Self { producer: SpscProducer::attach(ring)?, bit: SummaryBit::of(index) })
     }
 
-    /// Runs `step`, as [`SpscProducer::produce`], and says in the summary that there is something.
+    /// Runs `step` as [`SpscProducer::produce`] does, then sets the lane's bit.
     ///
     /// # Errors
     /// Those of `step`.
@@ -31,7 +31,7 @@ impl LaneProducer {
         step: impl FnOnce(&mut Window, &Ring<M>) -> Result<Sent, E>,
     ) -> Result<usize, E> {
         let count = self.producer.produce(ring, wakes, step)?;
-        self.bit.tell(ring);
+        self.bit.set(ring);
         Ok(count)
     }
 }
@@ -47,7 +47,7 @@ impl<M: Memory> SendFast<M> for LaneProducer {
     ) -> bool {
         let sent = self.producer.send_fast(ring, wakes, payload, count);
         if sent {
-            self.bit.tell(ring);
+            self.bit.set(ring);
         }
         sent
     }

@@ -1,5 +1,4 @@
-//! The words of a ring: which there are, where they lie, and the one trait between them and the
-//! algorithms.
+//! The words of a ring and their places, and the trait through which the algorithms reach them.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -16,7 +15,7 @@ const SUMMARY_WORDS: usize = 8;
 /// A shared word of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Word {
-    /// `lock`: whoever holds it, see [`super::mpsc`].
+    /// `lock`: of its holder, see [`super::mpsc`].
     Lock,
     /// `tail`: the producer's.
     Tail,
@@ -48,7 +47,7 @@ pub(crate) enum Word {
     RxWake,
     /// `tx_wake`, 32 bits: the blocked producers', see [`super::doorbell`].
     TxWake,
-    /// `state`, 32 bits: stored by whoever finds damage.
+    /// `state`, 32 bits: stored by the process that finds damage.
     State,
     /// `reason`, 32 bits: stored with it.
     Reason,
@@ -58,7 +57,7 @@ pub(crate) enum Word {
     Data(u64),
 }
 
-/// Where in a control block a word lies, and how wide it is.
+/// A word's place and width.
 pub(crate) enum Location {
     /// 64 bits at this offset of the control block.
     Control64(usize),
@@ -105,10 +104,10 @@ impl Word {
     }
 }
 
-/// Whom to wake.
+/// Which sleepers to wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Sleepers {
-    /// The one that can be there.
+    /// The only one that there can be.
     One,
     /// All of them.
     All,
@@ -122,7 +121,7 @@ pub(crate) trait Memory {
     /// Stores a word; 32-bit words take the low half.
     fn store(&self, word: Word, value: u64, order: Ordering);
 
-    /// Replaces `current` by `new`, SeqCst if it succeeds, Relaxed if it doesn't, and gives
+    /// Replaces `current` by `new`, SeqCst if it succeeds, Relaxed if it doesn't, and returns
     /// what was found.
     fn compare_exchange(&self, word: Word, current: u64, new: u64) -> Result<u64, u64>;
 
@@ -135,15 +134,14 @@ pub(crate) trait Memory {
     /// A fence between the accesses before it and those after it.
     fn fence(&self, order: Ordering);
 
-    /// Makes every process that relies on barriers execute a fence, wherever it is; `false` if
-    /// the kernel did not.
+    /// Makes every process that relies on barriers execute a fence; `false` if the kernel did not.
     fn barrier(&self) -> bool;
 
-    /// Whether [`Self::barrier`], called by anybody from now on, reaches this process.
+    /// Whether every later [`Self::barrier`] of any process reaches this one.
     fn is_reached_by_barriers(&self) -> bool;
 
-    /// Clears `ARMED_FUTEX` in a wake word and wakes who sleeps on it, in one step that cannot be
-    /// cut in two.
+    /// Clears `ARMED_FUTEX` in a wake word and wakes its sleepers, in one system call: a process that is
+    /// killed has done both or neither.
     fn notify(&self, word: Word, sleepers: Sleepers);
 
     /// Copies `bytes` to `position`, a multiple of 8, and zeros to the end of the last word. The
@@ -285,13 +283,13 @@ impl<M: Memory> Ring<M> {
         Self { memory, rules: RecordRules::of(entry, key) }
     }
 
-    /// Whether nobody has marked the ring as poisoned. One load of a line that nobody writes.
+    /// Whether the ring is not marked as poisoned. One load of a line that no process writes.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.memory.load(Word::State, Acquire) != RingState::Poisoned as u64
     }
 
-    /// An error if somebody has marked the ring as poisoned.
+    /// Fails if the ring is marked as poisoned.
     pub(crate) fn check_open(&self) -> Result<(), Damage> {
         if self.is_open() { Ok(()) } else { Err(self.marked()) }
     }
@@ -302,14 +300,15 @@ impl<M: Memory> Ring<M> {
         Damage::Marked { code: code as u32 }
     }
 
-    /// Marks the ring as poisoned for everybody, keeping an earlier mark's reason, and wakes who
-    /// sleeps.
+    /// Marks the ring as poisoned for all processes and wakes all sleepers. Keeps an earlier mark's reason.
     #[cold]
     pub(crate) fn poison(&self, damage: Damage) {
         if self.check_open().is_ok() {
             self.memory.store(Word::Reason, damage.code().into(), Relaxed);
             self.memory.store(Word::State, RingState::Poisoned as u64, Release);
-            self.memory.fence(SeqCst); // the mark, and the wake words of who looks after arming
+            // Edge `poison`: `state`, wake words. A sleeper that checks the mark behind its arming sees it,
+            // or else is armed and is woken here.
+            self.memory.fence(SeqCst);
             for doorbell in [Word::RxWake, Word::TxWake] {
                 self.memory.notify(doorbell, Sleepers::All);
             }
@@ -323,7 +322,7 @@ impl<M: Memory> Ring<M> {
         self.memory.store(counter, before.wrapping_add(amount), Relaxed);
     }
 
-    /// How much is freed between two looks after blocked producers.
+    /// Bytes to free between two checks for blocked producers.
     #[inline]
     pub(crate) fn freed_step(&self) -> u64 {
         self.rules.capacity / 8

@@ -4,7 +4,7 @@
 //!            head                                  tail
 //!             v                                     v
 //!   ..freed..|hdr payload|hdr payload|hdr payload  |0  ..old bytes..
-//!             consumer looks here                   and then here
+//!             consumer polls here                   and then here
 //! ```
 //!
 //! A ring is a data area of a power of two bytes and a control block. Positions are free-running
@@ -15,9 +15,9 @@
 //! cache line changes hands for a small message.
 //!
 //! Invariants:
-//! - the header word at `tail` is 0 whenever nobody is sending: whoever publishes a record has stored a
-//!   zero behind it before;
-//! - nothing else is believed of the words behind it. So whoever gives up half way, by whatever exit,
+//! - the header word at `tail` is 0 unless a send is under way: a producer stores a zero behind a record
+//!   before it publishes that record;
+//! - nothing else is believed of the words behind it, so a producer that stops half way, also by dying,
 //!   leaves nothing to clean up;
 //! - no byte is stored over a record that was not freed.
 //!
@@ -25,19 +25,18 @@
 //! |---|---|---|---|
 //! | `commit` | producer stores the record header | consumer loads the record header | payload, header fields, the zero word behind |
 //! | `free` | consumer stores `head` | producer loads `head` | the right to overwrite |
-//! | `poison` | finder stores `state` | everybody loads `state` | `reason` |
+//! | `poison` | finder stores `state` | all ends load `state` | `reason` |
 //! | `lock` | holder stores 0 to `lock`, or dies | next holder's compare-exchange | `tail`, `head_cache` |
-//! | `wake`, `room` | | | who sleeps is notified, see `doorbell` |
-//! | `summary` | | | which lanes to look at, see `summary` |
+//! | `wake`, `space` | | | a sleeper is notified, see `doorbell` |
+//! | `summary` | | | which lanes to poll, see `summary` |
 //!
-//! *Lanes* are rings with one producer each that share a consumer. The words on which it sleeps, the
-//! mark of poison and the summary of who has something are those of the group's first lane; all else
-//! is each lane's own.
+//! *Lanes* are rings with one producer each that share a consumer. The group's first lane holds the words
+//! on which the consumer sleeps, the mark of poison and the summary; each lane has all else of its own.
 //!
 //! The code is generic over [`Memory`], a handful of operations on shared words: mapped for use,
 //! on the heap for property tests, modelled for exhaustive search, recorded for comparing the two.
 //!
-//! Sources: the commit word in the record is that of Aeron's ring buffers. Zeros that stand for room,
+//! Sources: the commit word in the record is that of Aeron's ring buffers. Zeros that stand for free space,
 //! and the lock that names its holder, are this crate's.
 
 pub(crate) mod carry;
@@ -51,7 +50,7 @@ mod summary;
 mod window;
 
 pub(crate) use consumer::{Consumer, Front, Nothing, Run};
-pub(crate) use doorbell::{NoRoom, Wakes};
+pub(crate) use doorbell::{SpaceWanted, Wakes};
 pub(crate) use lane::LaneProducer;
 pub(crate) use memory::{Memory, Ring, Word};
 pub(crate) use mpsc::{Held, Locked, SharedProducer, touch, transfer, try_lock};

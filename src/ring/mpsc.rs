@@ -1,12 +1,12 @@
 //! The producers of an MPSC ring: one window for all, in the control block, under a lock.
 //!
-//! The lock word names its holder by slot and incarnation, so whoever finds it held can ask the
+//! The lock word names its holder by slot and incarnation, so a producer that finds it held can ask the
 //! kernel whether the holder lives. It is held only while a message is copied; the consumer never
 //! takes it.
 //!
-//! A dead holder's lock is transferred: from its name to the next one's, never through 0, so that
-//! nobody comes in between. What the dead had published is passed over, what it had not is
-//! overwritten. Whoever dies in the middle of that is followed in the same way.
+//! A dead holder's lock is transferred from its name to the next holder's, never through 0, so that no
+//! third producer comes in between. What the dead holder had published is passed over, what it had not is
+//! overwritten. A process that dies while it does that is followed in the same way.
 
 use std::hint;
 use std::sync::atomic::Ordering::Release;
@@ -21,30 +21,29 @@ use crate::error::Damage;
 /// Why the lock was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    /// Somebody holds it.
     By(LockWord),
-    /// What it guards is impossible; it was given back.
+    /// What the lock guards is impossible; the lock was freed.
     Damaged(Damage),
 }
 
-/// The lock, held. Dropping it stores the window, frees the lock and notifies the consumer, wherever
-/// sending stopped.
+/// The lock, held. Dropping it stores the window, frees the lock and notifies the consumer, also after a
+/// send that failed half way.
 pub(crate) struct Locked<'a, M: Memory> {
     pub(super) ring: &'a Ring<M>,
     pub(super) window: Window,
     wakes: &'a Wakes,
-    news: News,
+    pending: Pending,
 }
 
-/// Whether there are records that the consumer may not have been told of.
+/// Whether the consumer may still have to be notified of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
+enum Pending {
     None,
-    /// Published under this lock, or perhaps by a dead holder who did not come to telling.
+    /// Of one published under this lock, or by a dead holder that did not come to notifying.
     Some,
 }
 
-/// One of the producers, by the name under which it takes the lock.
+/// One of the producers: the name under which it takes the lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SharedProducer {
     pub(crate) me: LockWord,
@@ -68,11 +67,11 @@ impl<M: Memory> SendFast<M> for SharedProducer {
     }
 }
 
-/// From how many bytes on a payload may lie on pages that are not there yet.
+/// A payload longer than this may lie on pages that are not there yet.
 const TOUCH_MIN: usize = 4096;
 
-/// Reads a byte of each page of a long payload, so that a page fault happens before the lock is
-/// taken and stalls nobody else.
+/// Reads a byte of each page of a long payload, so that page faults happen before the lock is taken and
+/// don't stall other producers.
 #[inline]
 pub(crate) fn touch(payload: &[u8]) {
     if payload.len() > TOUCH_MIN {
@@ -82,7 +81,7 @@ pub(crate) fn touch(payload: &[u8]) {
     }
 }
 
-/// Takes the lock for `me` if nobody holds it.
+/// Takes the lock for `me` if it is free.
 ///
 /// # Errors
 /// [`Held`], with the holder.
@@ -97,17 +96,17 @@ pub(crate) fn try_lock<'a, M: Memory>(
         Err(found) => Err(LockWord::from_word(found)
             .map_or_else(|| Held::Damaged(Damage::LockOwner { slot: found as u16 }), Held::By)),
         Ok(_) => match Window::load(ring) {
-            Ok(window) => Ok(Locked { ring, window, wakes, news: News::None }),
+            Ok(window) => Ok(Locked { ring, window, wakes, pending: Pending::None }),
             Err(damage) => Err(Held::Damaged(give_back(ring, damage))),
         },
     }
 }
 
-/// Takes the lock over from `dead`, which the kernel said is dead, for `me`, whose own lock byte is
-/// held and whose incarnation is stored. `None` if somebody else was faster.
+/// Takes the lock over from `dead`, which is dead by the kernel's word, for `me`, whose own lock byte is
+/// held and whose incarnation is stored. Returns `None` if another producer was faster.
 ///
 /// # Errors
-/// If what the dead holder left is impossible; the lock was given back.
+/// If what the dead holder left is impossible; the lock was freed.
 #[cold]
 pub(crate) fn transfer<'a, M: Memory>(
     ring: &'a Ring<M>,
@@ -121,7 +120,7 @@ pub(crate) fn transfer<'a, M: Memory>(
     crash_point!("transfer.before-roll");
     let window = Window::take_over(ring).map_err(|damage| give_back(ring, damage))?;
     crash_point!("transfer.after-roll");
-    let locked = Locked { ring, window, wakes, news: News::Some };
+    let locked = Locked { ring, window, wakes, pending: Pending::Some };
     ring.add(Word::LockBreaks, 1);
     Ok(Some(locked))
 }
@@ -133,8 +132,7 @@ fn give_back<M: Memory>(ring: &Ring<M>, damage: Damage) -> Damage {
 }
 
 impl<M: Memory> Locked<'_, M> {
-    /// Runs `step`, a verb of the window, and gives what it published. All of it stays under the lock:
-    /// the window is everybody's.
+    /// Runs `step`, a verb of the window, under the lock and returns what it published.
     ///
     /// # Errors
     /// Those of `step`.
@@ -148,10 +146,9 @@ impl<M: Memory> Locked<'_, M> {
         Ok(sent)
     }
 
-    /// What follows publishing.
     #[inline(always)]
     fn finish(&mut self, sent: Sent) {
-        self.news = News::Some;
+        self.pending = Pending::Some;
         self.ring.add(Word::SentMsgs, sent.count as u64);
         self.ring.add(Word::SentBytes, sent.payload_len as u64);
     }
@@ -162,7 +159,7 @@ impl<M: Memory> Drop for Locked<'_, M> {
     fn drop(&mut self) {
         self.window.store(self.ring);
         self.ring.memory.store(Word::Lock, LockWord::FREE, Release); // edge `lock`
-        if self.news == News::Some {
+        if self.pending == Pending::Some {
             notify_consumer_unlocked(self.ring, self.wakes);
         }
     }

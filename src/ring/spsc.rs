@@ -10,14 +10,14 @@ use crate::error::Damage;
 /// The one producer of a ring.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SpscProducer {
-    /// Where it is. Private: the control block has a copy of `tail` for tools and successors.
+    /// Private: the control block has a copy of `tail` for tools and successors.
     pub(crate) window: Window,
-    /// Whether the consumer can make this process fence, so that it need not for each message.
+    /// Whether the consumer's barriers reach this process, so that it need not fence for each message.
     relies_on_barriers: bool,
 }
 
 impl SpscProducer {
-    /// Takes the producer's end over from whoever had it before, dead in the middle of anything.
+    /// Takes the producer's end over from its last owner, which may have died in the middle of anything.
     ///
     /// # Errors
     /// If a header or a position is impossible.
@@ -26,7 +26,7 @@ impl SpscProducer {
         Ok(Self { window, relies_on_barriers: ring.memory.is_reached_by_barriers() })
     }
 
-    /// Runs `step`, a verb of the window, and gives how many messages it published.
+    /// Runs `step`, a verb of the window, and returns how many messages it published.
     ///
     /// # Errors
     /// Those of `step`.
@@ -42,8 +42,7 @@ impl SpscProducer {
         Ok(sent.count)
     }
 
-    /// What follows publishing: the consumer is notified, and then the control block learns of it, for tools
-    /// and successors.
+    /// What follows publishing: notify the consumer, then update the control block for tools and successors.
     #[inline(always)]
     fn finish<M: Memory>(&mut self, ring: &Ring<M>, wakes: &Wakes, sent: Sent) {
         notify_consumer(ring, &mut self.relies_on_barriers, wakes);

@@ -1,42 +1,44 @@
 //! Which lanes of a group have something in them: the summary, one bit for each lane.
 //!
 //! A lane is an SPSC ring. The consumer of a group may have hundreds of them, of which a few are
-//! busy, so it looks at those only that it takes for *active*, and at the summary for others.
+//! busy, so it polls only the *active* ones, and the summary for all others.
 //!
-//! The producer publishes, then looks at its lane's bit, and sets it if it is clear. The bit of a
-//! busy lane is set, so that is one load of a line that nobody writes. The consumer stops looking at
-//! a lane in three steps, between which it goes on looking:
+//! The producer publishes, then loads its lane's bit, and sets it if it is clear. The bit of a busy lane is
+//! set, so that costs one load of a line that no process writes. The consumer stops polling a lane in three
+//! steps:
 //!
-//! 1. it clears the bit: the lane is *quiet*;
-//! 2. every producer executes a fence: the lane is *settled*. Those that fence for each message, see
-//!    [`super::doorbell`], do so anyway; else it is a barrier of the consumer's, one for all quiet lanes;
-//! 3. it looks at the lane once more: if there is nothing, the lane is *forgotten*.
+//! ```text
+//!           clear the bit           all producers fence         polled, empty
+//!  active ----------------> draining -----------------> fenced ---------------> idle
+//!    ^                          |                          |                     |
+//!    +----- a record found -----+--------------------------+----- bit found set -+
+//! ```
 //!
-//! A producer that found its bit set before the clearing has a fence behind its message by then, so
-//! that the look of step 3 finds the message. One that looks later finds the bit clear and sets it.
-//! Unless it is known that all producers have fenced, no lane is forgotten. A settled lane stays
-//! settled when producers are let go on without fences: by edge `relax`, they see the bit cleared.
+//! Producers that fence for each message, see [`super::doorbell`], do the second step anyway; for others
+//! the consumer executes a barrier, one for all draining lanes. A producer that found its bit set before the
+//! clearing has a fence behind its message by then, so that the poll of the third step finds the message.
+//! One that loads the bit later finds it clear and sets it. A fenced lane stays fenced when producers are
+//! released from fencing: by edge `relax`, they see the bit cleared.
 //!
-//! A consumer that attaches knows nothing of what its predecessor cleared: to it all lanes are quiet.
+//! A consumer that attaches doesn't know what its predecessor cleared: to it all lanes are draining.
 //!
-//! **No sleep depends on the summary.** Behind each arming comes a look at all lanes. So does one
-//! after each departure: who was killed before it set its bit has left a message that nobody else
-//! tells of.
+//! **No sleep depends on the summary.** The consumer polls all lanes behind each arming. So it does after
+//! each exit of a peer: a producer that was killed before it set its bit has left a message of which no
+//! other word tells.
 //!
 //! | edge | one side | other side | carries |
 //! |---|---|---|---|
 //! | `summary` | producer: record header, fence, load `summary` | consumer: clear in `summary`, fence, load header | one of the two sees the other |
-//! | `relax` | producer: load-acquire `rx_wake` without a request for fences, load `summary` | consumer: clear in `summary`, store-release `rx_wake` | who goes on without fences sees every bit that was cleared while all fenced |
+//! | `relax` | producer: load-acquire `rx_wake` without a request for fences, load `summary` | consumer: clear in `summary`, store-release `rx_wake` | a producer that stops fencing sees every bit that was cleared while all fenced |
 //!
-//! The words are changed by whoever sends or receives, a bit at a time, so always by one access that
-//! reads and writes.
+//! Producers and the consumer change the words a bit at a time, so always by an atomic read-modify-write.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::LANE_COUNT_MAX;
 
-use super::doorbell::{Look, look};
+use super::doorbell::{Polled, poll};
 use super::{Memory, Ring, Word};
 
 /// Lanes of one word.
@@ -52,25 +54,25 @@ pub(crate) struct SummaryBit {
 }
 
 impl SummaryBit {
-    /// That of lane `index`, below 512.
+    /// The bit of lane `index`, below 512.
     pub(crate) fn of(index: u16) -> Self {
         let index = usize::from(index % LANE_COUNT_MAX);
         Self { word: (index / LANES_A_WORD) as u8, mask: 1 << (index % LANES_A_WORD) }
     }
 
-    /// Tells the consumer of what was just published. Behind the look after the consumer's sleep,
-    /// which fences if that is asked for.
+    /// Tells the consumer of what was just published. Comes after the check whether the consumer sleeps,
+    /// which fences if that is requested.
     #[inline(always)]
-    pub(crate) fn tell<M: Memory>(self, ring: &Ring<M>) {
+    pub(crate) fn set<M: Memory>(self, ring: &Ring<M>) {
         compiler_fence(SeqCst); // the load stays behind the publishing store
-        // Edge `summary`: the fence is that of the look before, or else the consumer's barrier.
+        // Edge `summary`: the fence is that of the check before, or else the consumer's barrier.
         if ring.memory.load(Word::Summary(self.word), Relaxed) & self.mask == 0 {
             ring.memory.fetch_or(Word::Summary(self.word), self.mask);
         }
     }
 }
 
-/// Some of a group's lanes, by their index.
+/// A set of a group's lanes, by index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct LaneSet([u64; WORDS]);
 
@@ -99,7 +101,7 @@ impl LaneSet {
         self.0 == [0; WORDS]
     }
 
-    /// The first of them from lane `from` on.
+    /// The first lane of the set from `from` on.
     #[inline]
     pub(crate) fn next(&self, from: usize) -> Option<usize> {
         let mut word = from / LANES_A_WORD;
@@ -112,16 +114,15 @@ impl LaneSet {
     }
 }
 
-/// What the consumer of a group looks at.
+/// Which lanes the consumer of a group polls.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Attention {
-    /// Lanes that are looked at.
+    /// Lanes that are polled.
     active: LaneSet,
-    /// Those of them whose bit was cleared, perhaps behind the back of a producer that has published.
-    quiet: LaneSet,
-    /// Those of them whose producer has fenced since the bit was cleared.
-    settled: LaneSet,
-    /// Lanes that there are.
+    /// Active lanes whose bit was cleared, perhaps after their producer saw it set and published.
+    draining: LaneSet,
+    /// Active lanes whose producer has fenced since the bit was cleared.
+    fenced: LaneSet,
     count: usize,
 }
 
@@ -129,16 +130,15 @@ impl Attention {
     /// Attaches as the consumer of `count` lanes, at most 512.
     pub(crate) fn new(count: usize) -> Self {
         let all = LaneSet::first(count);
-        Self { active: all.clone(), quiet: all, settled: LaneSet::default(), count }
+        Self { active: all.clone(), draining: all, fenced: LaneSet::default(), count }
     }
 
-    /// The lanes to look at.
     #[inline]
     pub(crate) fn active(&self) -> &LaneSet {
         &self.active
     }
 
-    /// Takes in the lanes whose bit is set. `ring` is any lane of the group.
+    /// Makes the lanes active whose bit is set. `ring` is any lane of the group.
     #[inline]
     pub(crate) fn merge<M: Memory>(&mut self, ring: &Ring<M>) {
         for word in 0..self.count.div_ceil(LANES_A_WORD) {
@@ -149,61 +149,61 @@ impl Attention {
         }
     }
 
-    /// Notes that there is something in `lane`.
+    /// Notes that `lane` has a record.
     #[inline]
     pub(crate) fn note_found(&mut self, lane: usize) {
         self.active.insert(lane);
-        self.quiet.remove(lane);
-        self.settled.remove(lane);
+        self.draining.remove(lane);
+        self.fenced.remove(lane);
     }
 
-    /// Notes that a look at `lane` found nothing: a settled lane is forgotten. Gives whether it was.
+    /// Notes that `lane` is empty, which makes a fenced lane idle. Returns whether it did.
     #[inline]
     pub(crate) fn note_empty(&mut self, lane: usize) -> bool {
-        let is_settled = self.settled.contains(lane);
-        if is_settled {
-            self.settled.remove(lane);
+        let is_fenced = self.fenced.contains(lane);
+        if is_fenced {
+            self.fenced.remove(lane);
             self.active.remove(lane);
         }
-        is_settled
+        is_fenced
     }
 
-    /// Clears the bit of `lane`, in which nothing was found for long. `ring` is any lane of the group.
+    /// Clears the bit of `lane`, which was empty for long. `ring` is any lane of the group.
     #[cold]
     pub(crate) fn clear<M: Memory>(&mut self, ring: &Ring<M>, lane: usize) {
-        if self.quiet.contains(lane) || self.settled.contains(lane) {
+        if self.draining.contains(lane) || self.fenced.contains(lane) {
             return;
         }
         let bit = SummaryBit::of(lane as u16);
         ring.memory.fetch_and(Word::Summary(bit.word), !bit.mask);
         ring.memory.fence(SeqCst); // edge `summary`: `summary`, record header
-        self.quiet.insert(lane);
+        self.draining.insert(lane);
     }
 
-    /// Whether a barrier would help to forget lanes.
+    /// Whether there are lanes that a barrier would bring further.
     #[inline]
-    pub(crate) fn has_quiet(&self) -> bool {
-        !self.quiet.is_empty()
+    pub(crate) fn has_draining(&self) -> bool {
+        !self.draining.is_empty()
     }
 
-    /// To be told behind a barrier, or while all producers fence for each message.
-    pub(crate) fn settle(&mut self) {
-        for (settled, quiet) in self.settled.0.iter_mut().zip(&mut self.quiet.0) {
-            *settled |= std::mem::take(quiet);
+    /// To be called behind a barrier, or while all producers fence for each message.
+    pub(crate) fn note_fenced(&mut self) {
+        for (fenced, draining) in self.fenced.0.iter_mut().zip(&mut self.draining.0) {
+            *fenced |= std::mem::take(draining);
         }
     }
 
-    /// Looks at all `lanes`, given with the consumer's position in each, whatever the summary says. To
-    /// be done after arming, and after a departure.
+    /// Polls all `lanes`, whatever the summary says; each comes with the consumer's position in it. To be
+    /// called after arming, and after the exit of a peer.
     pub(crate) fn scan<'a, M: Memory + 'a>(
         &mut self,
         lanes: impl Iterator<Item = (&'a Ring<M>, u64)>,
-    ) -> Look {
-        let mut found = Look::Nothing;
+    ) -> Polled {
+        let mut found = Polled::Nothing;
         for (lane, (ring, head)) in lanes.enumerate() {
-            if look(ring, head) == Look::Something {
+            if poll(ring, head) == Polled::Something {
                 self.note_found(lane);
-                found = Look::Something;
+                found = Polled::Something;
             }
         }
         found

@@ -1,19 +1,19 @@
-//! A producer's working positions, and the verbs of sending: find room, write, publish.
+//! A producer's working positions, and the verbs of sending: find space, write, publish.
 //!
-//! A send is a step on the window that each producer runs in its own way: the SPSC producer keeps its
-//! window privately; that of an MPSC ring lies in the control block, and is loaded and stored under its
-//! lock. The verbs are the same, and stand here once.
+//! A send is a step on the window, and each producer runs it in its own way: an SPSC producer keeps its
+//! window in private; the window of an MPSC ring lies in the control block, and is loaded and stored under
+//! the ring's lock. The verbs are the same for both and stand here once.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::compiler_fence;
 
 use tombolo_abi::{RECORD_HEADER_LEN, Record};
 
-use super::{Memory, NoRoom, Ring, Wakes, Word};
+use super::{Memory, Ring, SpaceWanted, Wakes, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
 
-/// Where a producer is.
+/// A producer's positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Window {
     /// Position of the next record.
@@ -22,29 +22,28 @@ pub(crate) struct Window {
     pub(crate) head: u64,
 }
 
-/// Room for one record, or for several in a row.
+/// Space for one record, or for several in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
-    /// Where the room starts: the window's tail, with padding if there is any.
+    /// The window's tail; padding starts here if there is any.
     pub(crate) start: u64,
-    /// Where the (first) record starts.
+    /// Start of the (first) record.
     pub(crate) record: u64,
-    /// Where the (last) record ends.
+    /// End of the (last) record.
     pub(crate) end: u64,
 }
 
 /// What a step published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// Messages.
     pub(crate) count: usize,
-    /// Bytes of their payloads.
+    /// Bytes of all payloads.
     pub(crate) payload_len: usize,
 }
 
-/// Room reserved for building a record in place: a single word, as of [`super::Front`]. Where it lies
-/// follows from where the producer is, which does not move before the record is published. Giving it up
-/// takes nothing more than forgetting it.
+/// Space reserved for building a record in place. A single word, for the reason given at
+/// [`super::Front`]: its place follows from the window, which doesn't move before the record is
+/// published. Dropping it gives the space up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reserved {
     payload_len: u64,
@@ -60,8 +59,8 @@ impl Reserved {
 
 /// How each producer makes the fast path of sending.
 pub(crate) trait SendFast<M: Memory> {
-    /// Sends `payload` if nothing stands in the way. Returns `false`, having sent nothing, if the slow path
-    /// must decide. A producer that shares its ring calls `count` while the ring is its alone.
+    /// Sends `payload` if the ring is healthy, has space and needs no padding. Returns `false`, having sent
+    /// nothing, if the slow path must decide. A producer that shares its ring calls `count` under the lock.
     fn send_fast(
         &mut self,
         ring: &Ring<M>,
@@ -74,16 +73,15 @@ pub(crate) trait SendFast<M: Memory> {
 /// Why nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// There is no room.
-    Full(NoRoom),
-    /// What the consumer stored is impossible.
+    Full(SpaceWanted),
+    /// The consumer stored an impossible position.
     Damaged(Damage),
 }
 
 impl Refusal {
-    /// For lack of room, which is counted.
+    /// Counts the refusal, too.
     #[cold]
-    pub(super) fn full<M: Memory>(ring: &Ring<M>, wanted: NoRoom) -> Self {
+    pub(super) fn full<M: Memory>(ring: &Ring<M>, wanted: SpaceWanted) -> Self {
         ring.add(Word::FullEvents, 1);
         Self::Full(wanted)
     }
@@ -96,7 +94,7 @@ impl From<Damage> for Refusal {
 }
 
 impl Window {
-    /// Where `record` would go behind `start`, without asking whether there is room.
+    /// The place of `record` behind `start`. Doesn't check whether there is space.
     #[inline(always)]
     pub(crate) fn place_at<M>(ring: &Ring<M>, start: u64, record: &Record) -> Place {
         let (len, to_end) = (ring.rules.record_len(record), ring.rules.len_to_end(start));
@@ -104,13 +102,17 @@ impl Window {
         Place { start, record: first, end: first.wrapping_add(len) }
     }
 
-    /// Whether everything up to `end` may be written, and the zero word behind it too. Looks at the
-    /// consumer's position only if the one last seen does not suffice.
+    /// Whether the space up to `end` and the zero word behind it are free. Loads the consumer's position only
+    /// if the one last seen doesn't suffice.
     ///
     /// # Errors
     /// If the consumer's position is impossible.
     #[inline(always)]
-    pub(crate) fn has_room<M: Memory>(&mut self, ring: &Ring<M>, end: u64) -> Result<bool, Damage> {
+    pub(crate) fn has_space<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        end: u64,
+    ) -> Result<bool, Damage> {
         let limit = end.wrapping_add(RECORD_HEADER_LEN);
         if limit.wrapping_sub(self.head) <= ring.rules.capacity {
             return Ok(true);
@@ -119,12 +121,12 @@ impl Window {
         Ok(limit.wrapping_sub(self.head) <= ring.rules.capacity)
     }
 
-    /// What to wait for if there is no room up to `end`.
+    /// The refusal of a send that needs the space up to `end`.
     #[cold]
-    pub(crate) fn no_room<M: Memory>(&self, ring: &Ring<M>, end: u64) -> Refusal {
+    pub(crate) fn no_space<M: Memory>(&self, ring: &Ring<M>, end: u64) -> Refusal {
         let needed = end.wrapping_sub(self.tail).wrapping_add(RECORD_HEADER_LEN);
         let comfortable = needed.max(ring.freed_step());
-        Refusal::full(ring, NoRoom { tail: self.tail, needed, comfortable })
+        Refusal::full(ring, SpaceWanted { tail: self.tail, needed, comfortable })
     }
 
     #[cold]
@@ -142,19 +144,21 @@ impl Window {
     /// records behind it visible at once. `header` is the (first) record's header word.
     #[inline(always)]
     pub(crate) fn publish<M: Memory>(&mut self, ring: &Ring<M>, place: Place, header: u64) {
-        ring.memory.store(Word::Data(place.end), 0, Relaxed); // the header word of the next record
+        // The next header word must be 0 before this record is visible: the consumer polls it next.
+        ring.memory.store(Word::Data(place.end), 0, Relaxed);
         if place.record == place.start {
             ring.memory.store(Word::Data(place.start), header, Release); // edge `commit`
         } else {
             let padding = Record::pad(place.record.wrapping_sub(place.start));
             let padding = ring.rules.encode(&padding, place.start);
+            // The padding is what the consumer meets first, so the store of its header publishes both.
             ring.memory.store(Word::Data(place.record), header, Relaxed);
             ring.memory.store(Word::Data(place.start), padding, Release); // edge `commit`
         }
         self.tail = place.end;
     }
 
-    /// Sends one record: find room, write, publish.
+    /// Sends one record.
     ///
     /// # Errors
     /// [`Refusal`]; nothing was stored.
@@ -165,14 +169,14 @@ impl Window {
     ) -> Result<Sent, Refusal> {
         let record = Record::data(payload.len() as u32);
         let place = Self::place_at(ring, self.tail, &record);
-        if !self.has_room(ring, place.end)? {
-            return Err(self.no_room(ring, place.end));
+        if !self.has_space(ring, place.end)? {
+            return Err(self.no_space(ring, place.end));
         }
         Ok(self.write(ring, place, &record, payload))
     }
 
-    /// Fast path of [`Self::send`]: sends one record if it needs no padding and there is room. `None`,
-    /// having stored nothing, if the slow path must decide.
+    /// Fast path of [`Self::send`]: sends one record if there is space and no padding is needed. Returns
+    /// `None`, having stored nothing, if the slow path must decide.
     #[inline(always)]
     pub(crate) fn send_fast<M: Memory>(&mut self, ring: &Ring<M>, payload: &[u8]) -> Option<Sent> {
         let (rules, start) = (ring.rules, self.tail);
@@ -182,7 +186,7 @@ impl Window {
             return None;
         }
         let place = Place { start, record: start, end: start.wrapping_add(len) };
-        if !matches!(self.has_room(ring, place.end), Ok(true)) {
+        if !matches!(self.has_space(ring, place.end), Ok(true)) {
             return None;
         }
         crash_point!("send.before-payload");
@@ -210,11 +214,11 @@ impl Window {
         Sent { count: 1, payload_len: payload.len() }
     }
 
-    /// Sends as many of `payloads` as there is room for, in one piece: the consumer sees all of
+    /// Sends as many of `payloads` as there is space for, from the first on. The consumer sees all of
     /// them or none.
     ///
     /// # Errors
-    /// [`Refusal`], if there is no room for the first; nothing was published.
+    /// [`Refusal`] if there is no space for the first; nothing was published.
     pub(crate) fn send_batch<M: Memory>(
         &mut self,
         ring: &Ring<M>,
@@ -225,9 +229,10 @@ impl Window {
         };
         let record = Record::data(first.len() as u32);
         let place = Self::place_at(ring, self.tail, &record);
-        if !self.has_room(ring, place.end)? {
-            return Err(self.no_room(ring, place.end));
+        if !self.has_space(ring, place.end)? {
+            return Err(self.no_space(ring, place.end));
         }
+        // The first record is written last: until its header word is stored, the others are out of reach.
         let (mut count, mut payload_len, mut end) = (1, first.len(), place.end);
         let (rules, mut left) = (ring.rules, self.left_behind(ring, end));
         for payload in others {
@@ -235,7 +240,7 @@ impl Window {
             let len = rules.record_len(&record);
             if len > left {
                 let place = Self::place_at(ring, end, &record);
-                if !self.has_room(ring, place.end)? {
+                if !self.has_space(ring, place.end)? {
                     break;
                 }
                 pad_unpublished(ring, place);
@@ -253,7 +258,7 @@ impl Window {
         Ok(Sent { count, payload_len })
     }
 
-    /// Reserves room for a record with a payload of `payload_len` bytes, which [`Self::commit`] publishes.
+    /// Reserves space for a record with a payload of `payload_len` bytes. [`Self::commit`] publishes it.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -264,10 +269,10 @@ impl Window {
     ) -> Result<Reserved, Refusal> {
         let reserved = Reserved { payload_len: payload_len.into() };
         let end = self.place_of(ring, reserved).end;
-        if self.has_room(ring, end)? { Ok(reserved) } else { Err(self.no_room(ring, end)) }
+        if self.has_space(ring, end)? { Ok(reserved) } else { Err(self.no_space(ring, end)) }
     }
 
-    /// Fast path of [`Self::reserve`]. `None` if the slow path must decide.
+    /// Fast path of [`Self::reserve`]. Returns `None` if the slow path must decide.
     #[inline(always)]
     pub(crate) fn reserve_fast<M: Memory>(
         &mut self,
@@ -275,24 +280,23 @@ impl Window {
         payload_len: u32,
     ) -> Option<Reserved> {
         let reserved = Reserved { payload_len: payload_len.into() };
-        let has_room = self.has_room(ring, self.place_of(ring, reserved).end).ok()?;
-        has_room.then_some(reserved)
+        let has_space = self.has_space(ring, self.place_of(ring, reserved).end).ok()?;
+        has_space.then_some(reserved)
     }
 
-    /// Where the reserved room lies.
     #[inline(always)]
     fn place_of<M>(&self, ring: &Ring<M>, reserved: Reserved) -> Place {
         Self::place_at(ring, self.tail, &Record::data(reserved.payload_len as u32))
     }
 
-    /// Where the payload of the reserved room starts.
+    /// Start of the reserved payload.
     #[inline]
     pub(crate) fn payload_position<M>(&self, ring: &Ring<M>, reserved: Reserved) -> u64 {
         self.place_of(ring, reserved).record.wrapping_add(RECORD_HEADER_LEN)
     }
 
-    /// Publishes the first `payload_len` bytes of what was built in the reserved room, at most what was
-    /// reserved.
+    /// Publishes the first `payload_len` bytes that were built in the reserved space, and at most as many as
+    /// were reserved.
     #[inline(always)]
     pub(crate) fn commit<M: Memory>(
         &mut self,
@@ -308,19 +312,18 @@ impl Window {
         Sent { count: 1, payload_len }
     }
 
-    /// Bytes that records may take from `start` on, up to which there is room, without a look at anything:
-    /// to the end of the area, or of the room last seen and a zero word before it.
+    /// Bytes that records may take from `start` on without another load: to the end of the area, or to a
+    /// zero word before the end of the space last seen.
     #[inline(always)]
     fn left_behind<M>(&self, ring: &Ring<M>, start: u64) -> u64 {
-        let room = ring.rules.capacity - RECORD_HEADER_LEN - start.wrapping_sub(self.head);
-        room.min(ring.rules.len_to_end(start))
+        let space = ring.rules.capacity - RECORD_HEADER_LEN - start.wrapping_sub(self.head);
+        space.min(ring.rules.len_to_end(start))
     }
 
-    /// The window of a producer that takes an endpoint over: behind every record that anybody
-    /// published.
+    /// The window of a producer that takes an endpoint over: it starts behind every published record.
     ///
-    /// Published records are those whose header word is there, also if their producer died
-    /// before it stored `tail`. Walking over them only reads; then their end is stored.
+    /// A record is published if its header word is there, also if its producer died before it stored
+    /// `tail`. The walk over them only reads; then their end is stored.
     ///
     /// # Errors
     /// If a header or a position is impossible.
@@ -343,16 +346,17 @@ impl Window {
             return Err(position_damage("head", head, "tail", tail));
         }
         if tail != stored {
-            // Before anything is written: the next to take over would otherwise walk from a tail
-            // that new records have overwritten. A process is killed between two instructions and
-            // its stores before that all arrive, so it is the compiler that must keep the order.
+            // This store comes before any record is written: otherwise the next producer to take over
+            // would walk from a tail that new records have overwritten. A killed process stops between
+            // two instructions and all its earlier stores arrive, so only the compiler could break the
+            // order.
             ring.memory.store(Word::Tail, tail, Release);
             compiler_fence(SeqCst);
         }
         Ok(Self { tail, head })
     }
 
-    /// The window stored in the control block, for whoever holds the lock.
+    /// Loads the window from the control block. The caller holds the lock.
     ///
     /// # Errors
     /// If the positions contradict each other: no loop may run on them then.
@@ -367,16 +371,16 @@ impl Window {
         Ok(Self { tail, head })
     }
 
-    /// Stores the window into the control block, for whoever holds the lock.
+    /// Stores the window into the control block. The caller holds the lock.
     #[inline]
     pub(crate) fn store<M: Memory>(&self, ring: &Ring<M>) {
-        // Whoever follows a dead holder goes on from there: not before what it published is.
+        // A successor of a dead holder goes on from this tail, so all records up to it must be visible.
         ring.memory.store(Word::Tail, self.tail, Release);
         ring.memory.store(Word::HeadCache, self.head, Relaxed);
     }
 }
 
-/// Writes the padding of a record of a batch, behind one that is not published yet.
+/// Writes the padding before a record of a batch whose first record is not published yet.
 #[cold]
 fn pad_unpublished<M: Memory>(ring: &Ring<M>, Place { start, record, .. }: Place) {
     if record != start {

@@ -13,7 +13,7 @@ use crate::error::{Damage, Error};
 use crate::os::random;
 use crate::ring::Wakes;
 use crate::ring::doorbell::{
-    Armed, Fences, Look, RxDoorbell, Trust, look, look_locked, look_past_holder,
+    Armed, Fences, Polled, RxDoorbell, Trust, poll, poll_locked, poll_past_holder,
 };
 use crate::wait::{Ended, SLEEP_MAX, Sleep, Spin, sleep_for_record};
 
@@ -41,7 +41,7 @@ pub(crate) trait Incoming {
     fn has_come(&mut self, end: &Attached, all_fence: bool) -> bool;
 
     /// What there is behind an arming.
-    fn look_armed(&mut self, end: &Attached) -> Look;
+    fn poll_armed(&mut self, end: &Attached) -> Polled;
 
     /// Whether there is a record, after a sleep.
     fn is_there(&mut self, end: &Attached) -> bool;
@@ -61,13 +61,13 @@ impl Incoming for OneRing {
         self.is_there(end)
     }
 
-    fn look_armed(&mut self, end: &Attached) -> Look {
+    fn poll_armed(&mut self, end: &Attached) -> Polled {
         look_until_free(end, self.head)
     }
 
     #[inline]
     fn is_there(&mut self, end: &Attached) -> bool {
-        look(&end.ring, self.head) == Look::Something
+        poll(&end.ring, self.head) == Polled::Something
     }
 
     fn head(&self) -> u64 {
@@ -122,7 +122,7 @@ impl Bell {
 
     /// Counts a record; whether the turn is over.
     #[inline(always)]
-    pub(crate) fn is_time_to_look_around(&mut self) -> bool {
+    pub(crate) fn is_quantum_over(&mut self) -> bool {
         self.records += 1;
         self.records >= RECORDS
     }
@@ -140,17 +140,17 @@ impl Bell {
     }
 
     /// Counts a record too, and begins a new turn where it is time. Gives whether it was.
-    pub(crate) fn look_around(&mut self, end: &Attached) -> bool {
-        let is_time = self.is_time_to_look_around();
+    pub(crate) fn count_record(&mut self, end: &Attached) -> bool {
+        let is_time = self.is_quantum_over();
         if is_time {
-            self.begin_turn(end);
+            self.begin_quantum(end);
         }
         is_time
     }
 
     /// Counts the records of a turn from the start. Lets producers go on without fences where many came
     /// without a sleep, in however many turns.
-    pub(crate) fn begin_turn(&mut self, end: &Attached) {
+    pub(crate) fn begin_quantum(&mut self, end: &Attached) {
         self.records_before += self.records - self.records_from;
         self.records = self.records_from;
         if self.records_before < RECORDS {
@@ -211,12 +211,12 @@ impl Bell {
             self.last_barrier = Some(Instant::now());
         }
         let Armed { word, trust } = self.doorbell.arm(&end.ring);
-        let found = incoming.look_armed(end);
+        let found = incoming.poll_armed(end);
         let before = self.behind.take(); // of no meaning once the lock was seen free
         let limit = match found {
-            Look::Something => None,
-            Look::Nothing => Some(SLEEP_MAX),
-            Look::LockedBy(holder) => self.limit_behind(end, incoming.head(), holder, before)?,
+            Polled::Something => None,
+            Polled::Nothing => Some(SLEEP_MAX),
+            Polled::LockedBy(holder) => self.limit_behind(end, incoming.head(), holder, before)?,
         };
         self.armed_for_short = (trust == Trust::Short).then(Instant::now);
         let trusted = if trust == Trust::Short { SHORT } else { SLEEP_MAX };
@@ -255,16 +255,16 @@ impl Bell {
         if !end.entry.tx_slots().contains(&slot) {
             return Err(end.damaged(Damage::LockOwner { slot }));
         }
-        let if_nothing = |look| (look == Look::Nothing).then_some(SLEEP_MAX);
+        let if_nothing = |look| (look == Polled::Nothing).then_some(SLEEP_MAX);
         if !end.slot.is_alive(holder)? {
-            return Ok(if_nothing(look(&end.ring, head)));
+            return Ok(if_nothing(poll(&end.ring, head)));
         }
         let sleeps = before.filter(|behind| behind.holder == holder);
         let sleeps = sleeps.map_or(0, |behind| behind.sleeps);
         self.behind = Some(Behind { holder, sleeps: sleeps.saturating_add(1) });
         let Some(doublings) = sleeps.checked_sub(SHORT_SLEEPS) else { return Ok(Some(SHORT)) };
         if is_reached(end, holder)
-            && let Some(look) = look_past_holder(&end.ring, head)
+            && let Some(look) = poll_past_holder(&end.ring, head)
         {
             return Ok(if_nothing(look));
         }
@@ -277,17 +277,17 @@ fn is_locked(end: &Attached) -> bool {
 }
 
 /// Looks until there is a record, or the lock is free, or has been held for long.
-fn look_until_free(end: &Attached, head: u64) -> Look {
+fn look_until_free(end: &Attached, head: u64) -> Polled {
     if !is_locked(end) {
-        return look(&end.ring, head);
+        return poll(&end.ring, head);
     }
-    let mut found = look_locked(&end.ring, head);
+    let mut found = poll_locked(&end.ring, head);
     for _ in 0..LOOKS_AT_LOCK {
-        if !matches!(found, Look::LockedBy(_)) {
+        if !matches!(found, Polled::LockedBy(_)) {
             break;
         }
         hint::spin_loop();
-        found = look_locked(&end.ring, head);
+        found = poll_locked(&end.ring, head);
     }
     found
 }
@@ -346,7 +346,7 @@ mod tests {
             let mut bell = bell(end);
             for _ in 0..3 {
                 assert_eq!(bell.records_left(), len - 1);
-                assert_eq!((1..=2 * RECORDS).find(|_| bell.look_around(end)), Some(len));
+                assert_eq!((1..=2 * RECORDS).find(|_| bell.count_record(end)), Some(len));
             }
             bell.note_records(10);
             assert_eq!(bell.records_left(), len - 11);
@@ -366,7 +366,7 @@ mod tests {
             (RECORDS, long_ago(), Some(to_come()), false),
         ] {
             let mut bell = Bell { records, last_sleep, last_barrier, ..bell(end) };
-            bell.begin_turn(end);
+            bell.begin_quantum(end);
             assert_eq!(bell.records, 0);
             assert_eq!(!bell.doorbell.can_relax(), expected);
         }
@@ -379,7 +379,7 @@ mod tests {
         let mut bell = Bell { last_sleep: to_come(), ..bell(end) };
         let turn = |bell: &mut Bell, records| {
             bell.records = records;
-            bell.begin_turn(end);
+            bell.begin_quantum(end);
             bell.last_sleep = long_ago();
             !bell.doorbell.can_relax()
         };
@@ -399,7 +399,7 @@ mod tests {
         let end = &receiving(&mut rx).end;
         let mut locked = bell(end);
         (locked.records, locked.last_sleep) = (RECORDS, long_ago());
-        locked.begin_turn(end);
+        locked.begin_quantum(end);
         assert!(locked.all_fence());
         let mut rx = receiver();
         assert!(!bell(&receiving(&mut rx).end).all_fence());

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::endpoint::{Attached, Peer, Until};
 use crate::error::Error;
 use crate::os::futex::{Moment, Woken};
-use crate::ring::NoRoom;
-use crate::ring::doorbell::arm_for_room;
+use crate::ring::SpaceWanted;
+use crate::ring::doorbell::arm_for_space;
 
 /// The longest sleep: under all that wakes a sleeper, it looks by itself now and then.
 pub(crate) const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -60,14 +60,14 @@ pub(crate) fn sleep_for_record(
 
 /// Sleeps as a producer until there is space for `wanted`, if there is none yet and there were no
 /// departures since `known` was counted.
-pub(crate) fn sleep_for_room(
+pub(crate) fn sleep_for_space(
     end: &Attached,
-    wanted: &NoRoom,
+    wanted: &SpaceWanted,
     known: Option<u64>,
     until: Until<'_>,
 ) {
     // An arming that is not slept on stays: it costs the consumer one system call.
-    if let Some(word) = arm_for_room(&end.ring, wanted) {
+    if let Some(word) = arm_for_space(&end.ring, wanted) {
         sleep_on(end, (end.tx_wake(), word), known, until, SLEEP_MAX);
     }
 }
@@ -210,7 +210,7 @@ mod tests {
         let end = tx.attached_end().unwrap();
         meanwhile(end, &mut rx);
         let (before, known) = (sleeps(end), known(end.counted()));
-        sleep_for_room(end, &wanted, Some(known), uninterrupted(LIMIT.into()));
+        sleep_for_space(end, &wanted, Some(known), uninterrupted(LIMIT.into()));
         sleeps(end) - before
     }
 

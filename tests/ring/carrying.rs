@@ -87,12 +87,12 @@ fn carry(
     let ext = RecordExt { txid: 0, slot: ME.slot, incarnation_low: ME.incarnation as u16 };
     let carried = Carried { payload, handle_count, ext };
     let mut at = None;
-    let hand_over = |spot: Spot| {
+    let transfer = |spot: Spot| {
         assert_eq!(ring.memory.load(Word::Data(spot.tail), Relaxed), 0, "visible too early");
         at = Some(spot);
         if is_taken { Ok(()) } else { Err(()) }
     };
-    produce(ring, spsc, |window, ring| window.send_carried(ring, &carried, recount, hand_over))?;
+    produce(ring, spsc, |window, ring| window.send_carried(ring, &carried, recount, transfer))?;
     Ok(at.expect("published, so handed over"))
 }
 
@@ -129,7 +129,7 @@ fn run(is_spsc: bool, base: u64, steps: &[Step]) {
                 let refused = carry(&ring, &mut sending, &vec![0xff; *len], *count, false);
                 let refused = refused.unwrap_err();
                 let is_full = matches!(refused, NotCarried::Refused(Refusal::Full(_)));
-                assert!(is_full || refused == NotCarried::NotHandedOver(()));
+                assert!(is_full || refused == NotCarried::NotTransferred(()));
             }
             Step::Receive | Step::ReceiveAndDie => {
                 match (consumer.front(&ring, &wakes).unwrap(), model.pop_front()) {

@@ -166,7 +166,7 @@ impl<'a> Pair<'a> {
     }
 
     fn front(&mut self) -> Option<Vec<u8>> {
-        let at_once = self.consumer.front_at_once(&self.ring);
+        let at_once = self.consumer.front_fast(&self.ring);
         let before = self.consumer.head();
         let front = self.consumer.front(&self.ring, &self.wakes).unwrap();
         match at_once {

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use tombolo_abi::LockWord;
 
-use super::super::doorbell::{Fences, Look, RxDoorbell, arm_for_room, look, look_locked};
+use super::super::doorbell::{Fences, Polled, RxDoorbell, arm_for_space, poll, poll_locked};
 use super::super::{Attention, LaneProducer};
-use super::super::{Consumer, Memory, NoRoom, Ring, SpscProducer, Wakes, Word};
+use super::super::{Consumer, Memory, Ring, SpaceWanted, SpscProducer, Wakes, Word};
 use super::super::{transfer, try_lock};
 use super::heap::Heap;
 use super::recording::{Access, Order, Recording};
@@ -100,11 +100,11 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
             attention.merge(ring);
             attention.clear(ring, 5);
             attention.merge(ring);
-            usize::from(attention.has_quiet())
+            usize::from(attention.has_draining())
         }
         Scenario::ArmForRoom => {
-            let wanted = NoRoom { tail: 224, needed: 64, comfortable: 64 };
-            usize::from(arm_for_room(ring, &wanted).is_some())
+            let wanted = SpaceWanted { tail: 224, needed: 64, comfortable: 64 };
+            usize::from(arm_for_space(ring, &wanted).is_some())
         }
     }
 }
@@ -116,11 +116,11 @@ fn arm<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
     let mut doorbell = RxDoorbell::attach(ring, ME, 0, fences);
     let mut look_once = || {
         doorbell.arm(ring);
-        if is_locked { look_locked(ring, 0) } else { look(ring, 0) }
+        if is_locked { poll_locked(ring, 0) } else { poll(ring, 0) }
     };
-    assert_eq!(look_once(), Look::Nothing);
+    assert_eq!(look_once(), Polled::Nothing);
     if matches!(scenario, Scenario::ArmTwice) {
-        assert_eq!(look_once(), Look::Nothing);
+        assert_eq!(look_once(), Polled::Nothing);
         return 2;
     }
     1

@@ -3,7 +3,7 @@
 //! When to clear a bit, and when to execute a barrier for it, is a matter of taste: the search tries
 //! both, each time.
 
-use super::super::super::doorbell::{Armed, Fences, Look, RxDoorbell, Trust, look};
+use super::super::super::doorbell::{Armed, Fences, Polled, RxDoorbell, Trust, poll};
 use super::super::super::{Attention, Consumer, Memory, Ring, Wakes, Word};
 use super::super::replay::Replay;
 use super::actor::{Actor, Event, Ran, id};
@@ -88,7 +88,7 @@ impl Lanes {
         let doorbell = RxDoorbell::attach(&rings[0], id(self.slot, 1), 0, self.fences);
         let mut attention = Attention::new(LANES);
         if setup.mutant == Mutant::BelievesSummary {
-            attention.settle();
+            attention.note_fenced();
             (0..LANES).for_each(|lane| _ = attention.note_empty(lane));
             attention.scan(rings.iter().zip(&consumers).map(|(ring, it)| (ring, it.head())));
         }
@@ -119,7 +119,7 @@ impl Lanes {
             return Ok(self.to(kept, Stage::Settle));
         };
         let (ring, consumer) = (&rings[lane], &mut kept.consumers[lane]);
-        if look(ring, consumer.head()) == Look::Nothing {
+        if poll(ring, consumer.head()) == Polled::Nothing {
             if kept.attention.note_empty(lane) {
                 let (next, _) = self.to(kept, Stage::Find(lane as u8 + 1));
                 return Ok((next, Event::Forgot));
@@ -156,17 +156,17 @@ impl Lanes {
 
     /// Settles quiet lanes, and looks once more before it is idle.
     fn settle(&self, rings: &Rings<'_>, mut kept: Kept, setup: &Setup) -> (Actor, Event) {
-        if !kept.attention.has_quiet() {
+        if !kept.attention.has_draining() {
             return self.to(kept, Stage::Idle);
         }
         let replay = rings[0].memory.replay;
-        let is_settled = setup.mutant == Mutant::ForgetsAtOnce
+        let is_fenced = setup.mutant == Mutant::ForgetsAtOnce
             || kept.doorbell.all_fence()
             || replay.call(Call::Choose(2)) == 1 && rings[0].memory.barrier();
-        if !is_settled {
+        if !is_fenced {
             return self.to(kept, Stage::Idle);
         }
-        kept.attention.settle();
+        kept.attention.note_fenced();
         // Also between settling a lane and the look that forgets it.
         let relaxes = self.relaxes(rings, &mut kept);
         let (next, _) = self.to(kept, Stage::Find(0));
@@ -210,8 +210,8 @@ impl Lanes {
             scan_all(rings, &mut kept)
         };
         match (found, armed.trust) {
-            (Look::Nothing, Trust::Short) => self.to(kept, Stage::Sleep(armed, Ends::Soon)),
-            (Look::Nothing, Trust::Full) => self.to(kept, Stage::Sleep(armed, Ends::Never)),
+            (Polled::Nothing, Trust::Short) => self.to(kept, Stage::Sleep(armed, Ends::Soon)),
+            (Polled::Nothing, Trust::Full) => self.to(kept, Stage::Sleep(armed, Ends::Never)),
             _ => {
                 kept.doorbell.disarm(&rings[0]);
                 self.to(kept, Stage::Merge)
@@ -238,7 +238,7 @@ impl Lanes {
             }
         }
         if setup.mutant != Mutant::NoScan
-            && (epoch != self.epoch || look_at_active(rings, &mut kept) == Look::Nothing)
+            && (epoch != self.epoch || look_at_active(rings, &mut kept) == Polled::Nothing)
         {
             scan_all(rings, &mut kept);
         }
@@ -248,16 +248,16 @@ impl Lanes {
     }
 }
 
-fn look_at_active(rings: &Rings<'_>, kept: &mut Kept) -> Look {
+fn look_at_active(rings: &Rings<'_>, kept: &mut Kept) -> Polled {
     kept.attention.merge(&rings[0]);
     let active = kept.attention.active();
     let mut lanes = (0..LANES).filter(|lane| active.next(*lane) == Some(*lane));
     let is_something =
-        |lane: usize| look(&rings[lane], kept.consumers[lane].head()) == Look::Something;
-    if lanes.any(is_something) { Look::Something } else { Look::Nothing }
+        |lane: usize| poll(&rings[lane], kept.consumers[lane].head()) == Polled::Something;
+    if lanes.any(is_something) { Polled::Something } else { Polled::Nothing }
 }
 
-fn scan_all(rings: &Rings<'_>, kept: &mut Kept) -> Look {
+fn scan_all(rings: &Rings<'_>, kept: &mut Kept) -> Polled {
     let Kept { consumers, attention, .. } = kept;
     attention.scan(rings.iter().zip(consumers).map(|(ring, it)| (ring, it.head())))
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Acquire;
 
 use tombolo_abi::{LockWord, next_incarnation};
 
-use super::super::super::doorbell::{arm_for_room, has_come};
-use super::super::super::{self as ring, Held, Memory, NoRoom, Refusal, Ring, Wakes, Word};
+use super::super::super::doorbell::{arm_for_space, has_come};
+use super::super::super::{self as ring, Held, Memory, Refusal, Ring, SpaceWanted, Wakes, Word};
 use super::super::{super::transfer, super::try_lock, replay::Replay, send_step};
 use super::actor::{Actor, Event, Job, Ran, WhenFull, fill};
 use super::call::{Call, Ends, TIMED_OUT};
@@ -45,8 +45,8 @@ pub(super) enum Stage {
     Judge(LockWord),
     /// A live holder has the lock.
     Until(u64),
-    Full(NoRoom),
-    Sleep(NoRoom, u32),
+    Full(SpaceWanted),
+    Sleep(SpaceWanted, u32),
 }
 
 type Sent = Result<usize, Refusal>;
@@ -83,7 +83,7 @@ impl Locked {
                 replay.call(Call::UntilLock(word));
                 Ok(self.to(Stage::Send, Event::Nothing))
             }
-            Stage::Full(wanted) => Ok(self.wait_for_room(ring, wanted)),
+            Stage::Full(wanted) => Ok(self.wait_for_space(ring, wanted)),
             Stage::Sleep(wanted, word) => Ok(self.sleep(ring, wanted, word)),
         }
     }
@@ -192,13 +192,13 @@ impl Locked {
         }
     }
 
-    fn wait_for_room(&self, ring: &Ring<Words<'_>>, wanted: NoRoom) -> (Actor, Event) {
+    fn wait_for_space(&self, ring: &Ring<Words<'_>>, wanted: SpaceWanted) -> (Actor, Event) {
         let stage = match self.when_full {
             WhenFull::Polls => {
                 ring.memory.replay.call(Call::UntilRoom(wanted.tail, wanted.needed));
                 Stage::Send
             }
-            WhenFull::Sleeps | WhenFull::MayGiveUp => match arm_for_room(ring, &wanted) {
+            WhenFull::Sleeps | WhenFull::MayGiveUp => match arm_for_space(ring, &wanted) {
                 Some(word) => Stage::Sleep(wanted, word),
                 None if self.gives_up(ring) => return (Actor::Done, Event::Nothing),
                 None => Stage::Send,
@@ -212,11 +212,11 @@ impl Locked {
         self.when_full == WhenFull::MayGiveUp && ring.memory.replay.call(Call::Choose(2)) == 1
     }
 
-    fn sleep(&self, ring: &Ring<Words<'_>>, wanted: NoRoom, word: u32) -> (Actor, Event) {
-        match sleep_for_room(ring, self.when_full, &wanted, word) {
+    fn sleep(&self, ring: &Ring<Words<'_>>, wanted: SpaceWanted, word: u32) -> (Actor, Event) {
+        match sleep_for_space(ring, self.when_full, &wanted, word) {
             Slept::GaveUp => (Actor::Done, Event::Nothing),
-            Slept::Room => self.to(Stage::Send, Event::Nothing),
-            Slept::NoRoom => self.to(Stage::Full(wanted), Event::Nothing),
+            Slept::Space => self.to(Stage::Send, Event::Nothing),
+            Slept::NoSpace => self.to(Stage::Full(wanted), Event::Nothing),
         }
     }
 }
@@ -224,22 +224,22 @@ impl Locked {
 /// How a sleep for room ended.
 pub(super) enum Slept {
     GaveUp,
-    Room,
-    NoRoom,
+    Space,
+    NoSpace,
 }
 
 /// Sleeps on the arming, and looks for what is needed.
-pub(super) fn sleep_for_room(
+pub(super) fn sleep_for_space(
     ring: &Ring<Words<'_>>,
     when_full: WhenFull,
-    wanted: &NoRoom,
+    wanted: &SpaceWanted,
     word: u32,
 ) -> Slept {
     let ends = if when_full == WhenFull::MayGiveUp { Ends::Whenever } else { Ends::Never };
     if ring.memory.replay.call(Call::Wait(Word::TxWake, word, ends)) == TIMED_OUT {
         return Slept::GaveUp;
     }
-    if has_come(ring, wanted) { Slept::Room } else { Slept::NoRoom }
+    if has_come(ring, wanted) { Slept::Space } else { Slept::NoSpace }
 }
 
 /// As the endpoint's: whoever the slot no longer knows is dead, and whose byte is free.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Acquire;
 use tombolo_abi::LockWord;
 
 use super::super::super::doorbell::{
-    Armed, Fences, Look, RxDoorbell, Trust, look, look_locked, look_past_holder,
+    Armed, Fences, Polled, RxDoorbell, Trust, poll, poll_locked, poll_past_holder,
 };
 use super::super::super::{Consumer, Memory, Ring, Wakes, Word};
 use super::super::replay::Replay;
@@ -74,7 +74,7 @@ impl Receiver {
             Stage::Idle => Ok(self.idle(ring, &consumer, doorbell, setup)),
             Stage::Look(armed) => Ok(self.look(ring, consumer.head(), armed, setup)),
             Stage::Judge(armed, holder) => Ok(self.judge(ring, consumer.head(), armed, holder)),
-            Stage::Past(armed) => Ok(match look_past_holder(ring, consumer.head()) {
+            Stage::Past(armed) => Ok(match poll_past_holder(ring, consumer.head()) {
                 None => self.to(Stage::Sleep(armed, Ends::Whenever)),
                 Some(found) => self.found(ring, found, armed),
             }),
@@ -173,28 +173,28 @@ impl Receiver {
     ) -> (Actor, Event) {
         let found = match self.idles {
             Idles::SleepsLocked if setup.mutant == Mutant::HeaderBeforeLock => {
-                let found = look(ring, head);
+                let found = poll(ring, head);
                 let holder = LockWord::from_word(ring.memory.load(Word::Lock, Acquire));
                 match (found, holder) {
-                    (Look::Nothing, Some(holder)) => Look::LockedBy(holder),
+                    (Polled::Nothing, Some(holder)) => Polled::LockedBy(holder),
                     (found, _) => found,
                 }
             }
-            Idles::SleepsLocked => look_locked(ring, head),
-            _ => look(ring, head),
+            Idles::SleepsLocked => poll_locked(ring, head),
+            _ => poll(ring, head),
         };
         self.found(ring, found, armed)
     }
 
     /// What follows a look.
-    fn found(&self, ring: &Ring<Words<'_>>, found: Look, armed: Armed) -> (Actor, Event) {
+    fn found(&self, ring: &Ring<Words<'_>>, found: Polled, armed: Armed) -> (Actor, Event) {
         match found {
-            Look::Nothing if armed.trust == Trust::Short => {
+            Polled::Nothing if armed.trust == Trust::Short => {
                 self.to(Stage::Sleep(armed, Ends::Soon))
             }
-            Look::Nothing => self.to(Stage::Sleep(armed, Ends::Never)),
-            Look::LockedBy(holder) => self.to(Stage::Judge(armed, holder)),
-            Look::Something => {
+            Polled::Nothing => self.to(Stage::Sleep(armed, Ends::Never)),
+            Polled::LockedBy(holder) => self.to(Stage::Judge(armed, holder)),
+            Polled::Something => {
                 self.kept.as_ref().expect("attached").1.disarm(ring);
                 self.to(Stage::Take)
             }
@@ -214,7 +214,7 @@ impl Receiver {
         let is_alive = replay.call(Call::Incarnation(holder.slot)) == u64::from(holder.incarnation)
             && replay.call(Call::Probe(holder.slot)) == 1;
         if !is_alive {
-            return self.found(ring, look(ring, head), armed);
+            return self.found(ring, poll(ring, head), armed);
         }
         if self.tries == TRIES {
             return self.to(Stage::Past(armed));

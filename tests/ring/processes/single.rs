@@ -1,12 +1,12 @@
 //! The producer of an SPSC ring.
 
-use super::super::super::doorbell::arm_for_room;
-use super::super::super::{NoRoom, Refusal, Ring, SpscProducer, Wakes};
+use super::super::super::doorbell::arm_for_space;
+use super::super::super::{Refusal, Ring, SpaceWanted, SpscProducer, Wakes};
 use super::super::replay::Replay;
 use super::super::send_step;
 use super::actor::{Actor, Event, Job, Ran, WhenFull, fill};
 use super::call::Call;
-use super::locked::{Slept, sleep_for_room};
+use super::locked::{Slept, sleep_for_space};
 use super::setup::Setup;
 use super::words::Words;
 
@@ -26,8 +26,8 @@ pub(super) struct Single {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     Send,
-    Full(NoRoom),
-    Sleep(NoRoom, u32),
+    Full(SpaceWanted),
+    Sleep(SpaceWanted, u32),
 }
 
 impl Single {
@@ -49,16 +49,16 @@ impl Single {
                     replay.call(Call::UntilRoom(wanted.tail, wanted.needed));
                     Stage::Send
                 } else {
-                    arm_for_room(ring, &wanted)
+                    arm_for_space(ring, &wanted)
                         .map_or(Stage::Send, |word| Stage::Sleep(wanted, word))
                 };
                 Ok(self.to(stage))
             }
             Stage::Sleep(wanted, word) => {
-                Ok(match sleep_for_room(ring, self.when_full, &wanted, word) {
+                Ok(match sleep_for_space(ring, self.when_full, &wanted, word) {
                     Slept::GaveUp => (Actor::Done, Event::Nothing),
-                    Slept::Room => self.to(Stage::Send),
-                    Slept::NoRoom => self.to(Stage::Full(wanted)),
+                    Slept::Space => self.to(Stage::Send),
+                    Slept::NoSpace => self.to(Stage::Full(wanted)),
                 })
             }
         }

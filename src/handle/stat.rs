@@ -1,4 +1,4 @@
-//! Looking at a descriptor without touching what it leads to.
+//! Reading about a descriptor without touching the file that it leads to.
 
 use std::fs;
 use std::io::Read;
@@ -9,22 +9,21 @@ use rustix::fs::{AtFlags, FileType, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 use tombolo_abi::{LOCK_SLOTS, MAGIC, SLOT_COUNT_MAX};
 
-/// The most that is read of what the kernel tells about one descriptor.
+/// Bytes of `fdinfo` that are read.
 const ABOUT_LEN_MAX: u64 = 64 << 10;
 
-/// What the kernel knows of a file by itself: a file system in user space is not asked.
+/// What the kernel itself knows of a file: a file system in user space is not asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct Stat {
     /// `Unknown` for eventfds and their like.
     pub(super) file_type: FileType,
-    /// Names of the file.
     pub(super) link_count: u32,
     /// Device, by its two numbers, and inode.
     id: (u32, u32, u64),
 }
 
-impl Look {
-    pub(super) fn at(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+impl Stat {
+    pub(super) fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let mask = StatxFlags::TYPE | StatxFlags::NLINK | StatxFlags::INO;
         let found = retry_on_intr(|| rustix::fs::statx(fd, c"", flags, mask))?;
@@ -35,13 +34,13 @@ impl Look {
         })
     }
 
-    /// Whether both are the same file. Eventfds and their like share one inode, which tells nothing.
+    /// Whether both are the same file. Eventfds and their like share one inode, so they never are.
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
         self.id == other.id && self.file_type != FileType::Unknown
     }
 }
 
-/// Where the descriptor leads, in the kernel's words; `None` without `/proc`.
+/// The kernel's name for what the descriptor leads to; `None` without `/proc`.
 pub(super) fn link(fd: BorrowedFd<'_>) -> Option<PathBuf> {
     fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd())).ok()
 }
@@ -52,8 +51,8 @@ pub(super) fn begins_as_region(fd: BorrowedFd<'_>) -> bool {
     crate::os::file::read_at(fd, &mut first, 0) == Ok(MAGIC.len()) && first == MAGIC
 }
 
-/// Whether the description behind `fd` itself owns an endpoint of its region: holds the lock byte of
-/// a slot. If there is more to read than fits, it is taken for an owner, which may do less.
+/// Whether the description behind `fd` owns an endpoint of its region: it holds the lock byte of a slot. If
+/// `fdinfo` is longer than is read, the answer is yes, as an owner's handle may do less.
 pub(super) fn owns_endpoint(fd: BorrowedFd<'_>) -> bool {
     let mut about = String::new();
     let path = format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd());
@@ -62,7 +61,7 @@ pub(super) fn owns_endpoint(fd: BorrowedFd<'_>) -> bool {
     read.is_ok_and(|len| len as u64 == ABOUT_LEN_MAX) || about.lines().any(is_slot_lock)
 }
 
-/// Whether a line about a descriptor tells of the lock of a slot, as in
+/// Whether a line of `fdinfo` shows the lock of a slot, as in
 /// `lock:  1: OFDLCK ADVISORY  WRITE -1 00:1b:2 4611686018427387973 4611686018427387973`.
 fn is_slot_lock(line: &str) -> bool {
     let mut words = line.split_ascii_whitespace();
