@@ -92,6 +92,7 @@ fn check_order(field: &'static str, ring: u32, found: u32, behind: u32) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{EventsRegion, OpenOptions};
 
     /// A ring of one producer, three lanes of a group, and one of another.
     fn entries() -> [RingEntry; 5] {
@@ -128,6 +129,15 @@ mod tests {
         let single = group(0);
         assert_eq!((single.rings.clone(), single.of_lanes), (0..1, false));
         assert_eq!(single.ring_of(entries[0].tx_slot_first + 1), 0);
+    }
+
+    #[test]
+    fn a_ring_that_is_not_there_has_no_group() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let count = region.shared().entries().len() as u32;
+        assert!(Group::of(region.shared(), count - 1).is_ok());
+        let group = Group::of(region.shared(), count);
+        assert!(matches!(group, Err(Error::NoSuchRing { .. })), "{group:?}");
     }
 
     #[test]

@@ -201,3 +201,99 @@ fn check_receiver(end: &Attached) -> Result<(), Unsent> {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::endpoint::slot_offset;
+    use crate::{
+        EventsRegion, Handle, OpenOptions, SendError, SpscReceiver, SpscSender, TrySendError,
+    };
+
+    fn pair() -> (SpscSender, SpscReceiver) {
+        let options = OpenOptions::new().spsc_capacity(4096).max_message(1000).max_handles(1);
+        let (tx, mut rx) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
+        rx.attach().unwrap();
+        (tx, rx)
+    }
+
+    fn packet(len: usize) -> MessagePacket {
+        let handle = Handle::new(File::open("/proc/self/exe").unwrap());
+        MessagePacket { data: vec![1; len], handles: vec![handle] }
+    }
+
+    /// A counter in a slot of the region of `end`.
+    fn counter(end: &Attached, slot: u16, offset: usize) -> u64 {
+        let region = end.slot.region();
+        region.mapping().word_u64(slot_offset(region, slot, offset)).load(Acquire)
+    }
+
+    #[test]
+    fn a_message_may_be_as_long_as_the_ring_takes_and_no_longer() {
+        let (mut tx, _rx) = pair();
+        tx.try_send(&[1; 1000]).unwrap(); // on the slow path, as it attaches
+        let too_long = tx.try_send(&[1; 1001]);
+        let is_so = |error: &Error| matches!(error, Error::MessageTooLong { found: 1001, .. });
+        assert!(matches!(too_long, Err(TrySendError::Failed { source, .. }) if is_so(&source)));
+        // Together they have bits of a longer one.
+        assert_eq!(tx.try_send_batch(&[&[1; 1000], &[1; 7]]).unwrap(), 2);
+        let too_long = tx.send_packet(packet(1001));
+        assert!(matches!(too_long, Err(SendError::Failed { source, .. }) if is_so(&source)));
+    }
+
+    #[test]
+    fn a_batch_of_nothing_needs_no_endpoint() {
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let (mut owner, _) = region.split_spsc().unwrap();
+        owner.attach().unwrap();
+        let (mut tx, _) = region.split_spsc().unwrap();
+        assert_eq!(tx.try_send_batch(&[]).unwrap(), 0);
+    }
+
+    #[test]
+    fn handles_are_counted_on_both_sides_and_a_sender_of_some_says_that_it_has_a_socket() {
+        let (mut tx, mut rx) = pair();
+        (0..2).for_each(|_| tx.send_packet(packet(8)).unwrap());
+        let end = tx.attached_end().unwrap();
+        let sender = end.slot.identity().slot;
+        let receiver = rx.receiving.as_ref().unwrap().end.slot.identity().slot;
+        let handles = |slot| counter(end, slot, offset_of!(Slot, handles));
+        assert_eq!((handles(sender), handles(receiver)), (2, 0));
+        (0..2).for_each(|_| drop(rx.recv().unwrap()));
+        assert_eq!((handles(sender), handles(receiver)), (2, 2));
+        let flags = counter(end, sender, offset_of!(Slot, flags) & !7);
+        let shift = 8 * (offset_of!(Slot, flags) & 7);
+        assert_ne!((flags >> shift) as u32 & slot_flags::HAS_SOCKET, 0);
+    }
+
+    #[test]
+    fn what_a_sender_has_counted_is_stored_now_and_then_and_when_it_goes() {
+        let elided =
+            |end: &Attached| counter(end, end.slot.identity().slot, offset_of!(Slot, wakes_elided));
+        let send_one = |tx: &mut SpscSender| tx.try_send(b"one").unwrap();
+        let send_two = |tx: &mut SpscSender| assert_eq!(tx.try_send_batch(&[b"1"]).unwrap(), 1);
+        for send in [send_one as fn(&mut SpscSender), send_two] {
+            let (mut tx, mut rx) = pair();
+            let mut send_many = |tx: &mut SpscSender, count: u32| {
+                (0..count).for_each(|_| {
+                    send(tx);
+                    rx.try_recv().unwrap();
+                });
+            };
+            send_many(&mut tx, 100);
+            assert_eq!(elided(tx.attached_end().unwrap()), 0);
+            send_many(&mut tx, 2000);
+            let stored = elided(tx.attached_end().unwrap());
+            assert!((1000..2100).contains(&stored), "{stored}");
+            let (shared, slot) = {
+                let end = tx.attached_end().unwrap();
+                (end.slot.region().clone(), end.slot.identity().slot)
+            };
+            drop(tx);
+            let at = slot_offset(&shared, slot, offset_of!(Slot, wakes_elided));
+            assert!(shared.mapping().word_u64(at).load(Acquire) > stored);
+        }
+    }
+}

@@ -63,12 +63,15 @@ pub fn wait_any(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
 
     use rustix::io::Errno;
+    use tombolo_abi::wake;
 
     use super::*;
     use crate::os::staged::{self, Call};
+    use crate::ring::{Memory, Word};
     use crate::{EventsRegion, OpenOptions};
 
     const SHORT: Duration = Duration::from_millis(20);
@@ -105,5 +108,50 @@ mod tests {
         assert!(matches!(waited, Err(RecvTimeoutError::Interrupted)), "{waited:?}");
         let waited = wait_any(&mut [&mut rx], SHORT);
         assert!(matches!(waited, Err(RecvTimeoutError::Failed { .. })), "{waited:?}");
+    }
+
+    #[test]
+    fn none_and_more_than_the_kernel_takes_are_refused_and_one_with_an_interrupter_counts_twice() {
+        let mut region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        for (count, interruptible, found) in [(0, 0, 0), (65, 64, 129)] {
+            let mut all: Vec<_> = (0..count).map(|_| region.split_spsc().unwrap().1).collect();
+            all.iter_mut().take(interruptible).for_each(|rx| drop(rx.interrupter()));
+            let mut all: Vec<_> = all.iter_mut().map(|rx| rx as &mut dyn Waitable).collect();
+            let waited = wait_any(&mut all, Deadline::PAST);
+            let Err(RecvTimeoutError::Failed { source, .. }) = waited else { panic!("{waited:?}") };
+            assert!(matches!(source, Error::WaitCount { found: it, .. } if it == found));
+        }
+    }
+
+    /// Many times, as a sleep that no interrupt ends is over by itself after a second.
+    #[test]
+    fn each_interrupt_ends_one_sleep_at_once() {
+        const COUNT: u32 = 15;
+        let (_tx, mut rx) =
+            EventsRegion::anonymous(OpenOptions::new()).unwrap().split_spsc().unwrap();
+        let interrupter = rx.interrupter();
+        let start = std::time::Instant::now();
+        for _ in 0..COUNT {
+            let waited = std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| wait_any(&mut [&mut rx], Duration::from_secs(60)));
+                std::thread::sleep(Duration::from_millis(20)); // until it sleeps
+                interrupter.interrupt();
+                waiting.join().unwrap()
+            });
+            assert!(matches!(waited, Err(RecvTimeoutError::Interrupted)), "{waited:?}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(COUNT.into()) * 2 / 3);
+        let waited = wait_any(&mut [&mut rx], SHORT);
+        assert!(matches!(waited, Err(RecvTimeoutError::Timeout)), "{waited:?}");
+    }
+
+    #[test]
+    fn no_receiver_stays_armed() {
+        let (_tx, mut rx) =
+            EventsRegion::anonymous(OpenOptions::new()).unwrap().split_spsc().unwrap();
+        assert!(wait_any(&mut [&mut rx], SHORT).is_err());
+        let end = &rx.receiving.as_ref().unwrap().end;
+        let wake = end.ring.memory.load(Word::RxWake, Relaxed) as u32;
+        assert_eq!(wake & wake::ARMED_FUTEX, 0);
     }
 }
