@@ -36,10 +36,10 @@ fn receive(path: &Path, ack_every: u64, parent: u32) -> Result<(), Failure> {
     }
     let mut tally = Tally::default();
     acks.send(&tally.ack().to_bytes())?; // of nothing: ready
-    let mut room = vec![0; lines.max_message()];
+    let mut buffer = vec![0; lines.max_message()];
     loop {
-        match lines.recv_into(&mut room) {
-            Ok(len) => tally.add(&room[..len]),
+        match lines.recv_into(&mut buffer) {
+            Ok(len) => tally.add(&buffer[..len]),
             Err(RecvError::Disconnected) => return Ok(()), // the sender is gone, the ring is empty
             Err(error) => return Err(error.into()),
         }

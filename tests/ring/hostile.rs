@@ -51,9 +51,9 @@ fn a_batch_that_meets_an_impossible_head_leaves_no_header_behind_that_is_believe
     let mut consumer = Consumer::attach(&ring).unwrap();
     for expected in [1, 3] {
         let front = consumer.front(&ring, &wakes).unwrap().unwrap();
-        let mut room = [0; 8];
-        consumer.copy_out(&ring, front, &mut room);
-        assert_eq!(room, [expected; 8]);
+        let mut buffer = [0; 8];
+        consumer.copy_out(&ring, front, &mut buffer);
+        assert_eq!(buffer, [expected; 8]);
         consumer.free(&ring, front, &wakes);
     }
     assert_eq!(consumer.front(&ring, &wakes), Ok(None));
@@ -73,9 +73,9 @@ fn a_record_with_an_extension_has_its_payload_behind_that() {
 
         let mut consumer = Consumer::attach(&ring).unwrap();
         let front = consumer.front(&ring, &Wakes::default()).unwrap().unwrap();
-        let mut room = vec![0; front.payload_len()];
-        consumer.copy_out(&ring, front, &mut room);
-        assert_eq!(room, payload);
+        let mut buffer = vec![0; front.payload_len()];
+        consumer.copy_out(&ring, front, &mut buffer);
+        assert_eq!(buffer, payload);
         consumer.free(&ring, front, &Wakes::default());
         assert_eq!(consumer.head(), ring.rules.record_len(&record));
         received += 1;

@@ -253,8 +253,8 @@ impl<'a> Pair<'a> {
         let start = window.tail.wrapping_add(8);
         let capacity = self.ring.rules.capacity;
         let free = capacity - window.tail.wrapping_sub(self.consumer.head()) - 8;
-        let room = free.min(capacity - start % capacity).min(payload.len() as u64);
-        self.ring.memory.copy_in(start, &payload[..room as usize]);
+        let len = free.min(capacity - start % capacity).min(payload.len() as u64);
+        self.ring.memory.copy_in(start, &payload[..len as usize]);
         let taken = transfer(&self.ring, DEAD, ME, &self.wakes).unwrap();
         drop(taken.expect("nobody else was there"));
     }

@@ -65,10 +65,10 @@ fn run<M: Memory>(scenario: Scenario, ring: &Ring<M>) -> usize {
         Scenario::Receive => {
             let mut consumer = Consumer::attach(ring).unwrap();
             let front = consumer.front(ring, wakes).unwrap().unwrap();
-            let mut room = vec![0; front.payload_len()];
-            consumer.copy_out(ring, front, &mut room);
+            let mut buffer = vec![0; front.payload_len()];
+            consumer.copy_out(ring, front, &mut buffer);
             consumer.free(ring, front, wakes);
-            room.len()
+            buffer.len()
         }
         Scenario::FindEmpty => {
             let mut consumer = Consumer::attach(ring).unwrap();
@@ -265,7 +265,7 @@ fn a_send_stores_payload_then_the_zero_behind_it_then_the_header() {
     assert_steps(0, &[], Scenario::SendTwo, &protocol);
 }
 
-/// Only where the room last seen does not suffice is the consumer's position loaded: the stores that
+/// Only where the space last seen does not suffice is the consumer's position loaded: the stores that
 /// follow must stay behind that load.
 #[test]
 fn a_producer_short_of_room_acquires_what_the_consumer_freed() {

@@ -43,7 +43,7 @@ impl Job {
 }
 
 /// What is left of one job, on the real code; gives how many of its messages were sent, and `None`
-/// where there was no room.
+/// where there was no space.
 pub(super) fn work(
     producer: &mut SpscProducer,
     ring: &Ring<&Replay<'_>>,

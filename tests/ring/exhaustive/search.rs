@@ -34,7 +34,7 @@ pub(super) struct Covered {
 
 type Found = Result<(), String>;
 
-/// The producer after an operation, and how many messages that sent; `None` where there was no room.
+/// The producer after an operation, and how many messages that sent; `None` where there was no space.
 type Worked = Result<(SpscProducer, Option<usize>), String>;
 
 impl Search {

@@ -21,7 +21,7 @@ pub(super) enum Job {
     Abort(u32),
 }
 
-/// What a producer does that finds no room.
+/// What a producer does that finds no space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum WhenFull {
     Polls,
@@ -54,7 +54,7 @@ pub(super) enum Event {
     Sent(u8),
     /// It copied this message, from this position.
     Took(u64, u8),
-    /// It found no room.
+    /// It found no space.
     Refused,
     /// It unwound.
     Unwound,

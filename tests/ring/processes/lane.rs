@@ -6,7 +6,7 @@ use super::super::send_step;
 use super::actor::{Actor, Event, Job, Ran, fill};
 use super::setup::Setup;
 
-/// The producer of a lane. There is room for all that it sends.
+/// The producer of a lane. There is space for all that it sends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Lane {
     /// Which one.
@@ -39,7 +39,7 @@ impl Lane {
             Job::Abort(_) => Ok(0),
         };
         let count = sent.map_err(|refusal| match refusal {
-            Refusal::Full(_) => "no room in a lane".to_owned(),
+            Refusal::Full(_) => "no space in a lane".to_owned(),
             Refusal::Damaged(damage) => damage.to_string(),
         })?;
         let sent = self.sent + count as u8;

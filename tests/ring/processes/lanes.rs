@@ -43,7 +43,7 @@ enum Stage {
     Free(u8),
     /// Found this lane empty, and may clear its bit.
     Clear(u8),
-    Settle,
+    Fence,
     Idle,
     Scan(Armed),
     Sleep(Armed, Ends),
@@ -70,7 +70,7 @@ impl Lanes {
             Stage::Find(from) => self.find(rings, kept, from.into()),
             Stage::Free(lane) => self.free(rings, kept, lane),
             Stage::Clear(lane) => Ok(self.clear(rings, kept, lane)),
-            Stage::Settle => Ok(self.settle(rings, kept, setup)),
+            Stage::Fence => Ok(self.fence(rings, kept, setup)),
             Stage::Idle => Ok(self.idle(rings, kept, setup)),
             Stage::Scan(armed) => Ok(self.scan(rings, kept, armed, setup)),
             Stage::Sleep(armed, ends) => Ok(self.sleep(rings, kept, armed, ends, setup)),
@@ -116,7 +116,7 @@ impl Lanes {
 
     fn find(&self, rings: &Rings<'_>, mut kept: Kept, from: usize) -> Ran {
         let Some(lane) = kept.attention.active().next(from) else {
-            return Ok(self.to(kept, Stage::Settle));
+            return Ok(self.to(kept, Stage::Fence));
         };
         let (ring, consumer) = (&rings[lane], &mut kept.consumers[lane]);
         if poll(ring, consumer.head()) == Polled::Nothing {
@@ -154,8 +154,8 @@ impl Lanes {
         self.to(kept, Stage::Find(lane + 1))
     }
 
-    /// Settles quiet lanes, and looks once more before it is idle.
-    fn settle(&self, rings: &Rings<'_>, mut kept: Kept, setup: &Setup) -> (Actor, Event) {
+    /// Makes draining lanes fenced, and polls them once more before it sleeps.
+    fn fence(&self, rings: &Rings<'_>, mut kept: Kept, setup: &Setup) -> (Actor, Event) {
         if !kept.attention.has_draining() {
             return self.to(kept, Stage::Idle);
         }
@@ -167,7 +167,7 @@ impl Lanes {
             return self.to(kept, Stage::Idle);
         }
         kept.attention.note_fenced();
-        // Also between settling a lane and the look that forgets it.
+        // Also between fencing a lane and the poll that makes it idle.
         let relaxes = self.relaxes(rings, &mut kept);
         let (next, _) = self.to(kept, Stage::Find(0));
         (next, if relaxes { Event::Relaxed } else { Event::Nothing })

@@ -1,4 +1,4 @@
-//! A producer of an MPSC ring: locks, judges a holder, takes over, sends, waits for room.
+//! A producer of an MPSC ring: locks, checks a holder, takes over, sends, waits for space.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Acquire;
@@ -207,7 +207,7 @@ impl Locked {
         self.to(stage, Event::Nothing)
     }
 
-    /// Whether its time is over just when room has come.
+    /// Whether its time is over just when space has come.
     fn gives_up(&self, ring: &Ring<Words<'_>>) -> bool {
         self.when_full == WhenFull::MayGiveUp && ring.memory.replay.call(Call::Choose(2)) == 1
     }
@@ -221,7 +221,7 @@ impl Locked {
     }
 }
 
-/// How a sleep for room ended.
+/// How a sleep for space ended.
 pub(super) enum Slept {
     GaveUp,
     Space,

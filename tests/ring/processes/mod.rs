@@ -15,7 +15,7 @@
 //! | `reuse` | a dead owner's slot changes hands, and never do two hold the lock |
 //! | `sleep`, `sleep_locked` | no message is left in a ring whose consumer sleeps |
 //! | `summary` | no message is left in a lane that its consumer does not look at |
-//! | `room` | no producer is left asleep before an empty ring |
+//! | `space` | no producer is left asleep before an empty ring |
 //!
 //! Each search prints what it went through. Larger ones take a minute each:
 //!
@@ -34,12 +34,12 @@ mod mutant;
 mod receiver;
 mod recovery;
 mod reuse;
-mod room;
 mod search;
 mod setup;
 mod single;
 mod sleep;
 mod sleep_locked;
+mod space;
 mod state;
 mod step;
 mod summary;

@@ -43,7 +43,7 @@ pub(super) enum Mutant {
     SilentWhenEmpty,
     /// A consumer doesn't fence between freeing and looking after blocked producers.
     NoFreeingFence,
-    /// A lane is forgotten at the first look after its bit was cleared.
+    /// A lane becomes idle at the first poll after its bit was cleared.
     ForgetsAtOnce,
     /// A consumer of lanes looks at the active ones only before it sleeps.
     NoScan,
@@ -51,7 +51,7 @@ pub(super) enum Mutant {
     NoScanAfterDeath,
     /// A consumer of lanes takes those for empty in which it finds nothing when it attaches.
     BelievesSummary,
-    /// A blocked producer's look at the room overtakes its arming.
+    /// A blocked producer's poll for space overtakes its arming.
     LookBeforeArming,
 }
 

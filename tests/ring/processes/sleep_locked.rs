@@ -79,7 +79,7 @@ fn a_barrier_that_does_not_reach_the_holder_leaves_a_message_behind() {
     assert_caught(&Setup { unregistered: &[0], ..setup }, LOST);
 }
 
-/// A holder is killed, and who gets its slot takes the lock over without room for a message of its
+/// A holder is killed, and who gets its slot takes the lock over without space for a message of its
 /// own. Nobody watches, or the watcher's wake would do.
 fn taken_over_without_sending() -> Setup {
     let mut setup = crew(&[LONG], AfterTransfer::LetsGo).kill(1, &[0]);

@@ -1,4 +1,4 @@
-//! Producers sleep for room: none is left asleep before an empty ring.
+//! Producers sleep for space: none is left asleep before an empty ring.
 
 use super::actor::{Actor, Job, WhenFull, id};
 use super::locked::Locked;
@@ -10,14 +10,14 @@ use super::{assert_caught, assert_order_is_sound, assert_sound};
 const TWO: &[Job] = &[Job::Send(24), Job::Send(24)];
 const ONE: &[Job] = &[Job::Send(24)];
 
-/// A producer of an SPSC ring that sleeps for room, and a consumer that polls.
+/// A producer of an SPSC ring that sleeps for space, and a consumer that polls.
 fn single(jobs: &'static [Job]) -> Setup {
     let producer = Single { when_full: WhenFull::Sleeps, ..Single::new(jobs) };
     let receiver = Actor::Receiver(Receiver::new(Idles::Polls));
     Setup { is_watched: false, ..Setup::new(64, vec![Actor::Single(producer), receiver]) }
 }
 
-/// Producers of an MPSC ring that sleep for room, the last of which may give up; and a consumer.
+/// Producers of an MPSC ring that sleep for space, the last of which may give up; and a consumer.
 fn crew(jobs: &[&'static [Job]]) -> Setup {
     let last = jobs.len() - 1;
     let producer = |(slot, jobs): (usize, &&'static [Job])| {
@@ -58,7 +58,7 @@ fn a_producer_is_woken_for_room_by_the_consumer_after_one_that_was_killed() {
     assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.kills > 0);
 }
 
-/// A message of 8 bytes that crosses no eighth of the ring, and behind it one that needs its room.
+/// A message of 8 bytes that crosses no eighth of the ring, and behind it one that needs its space.
 fn freed_within_an_eighth() -> Setup {
     Setup { capacity: 128, ..single(&[Job::Send(0), Job::Send(112)]) }
 }
