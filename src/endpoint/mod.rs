@@ -1,20 +1,20 @@
 //! Who owns an end of a ring, and who has died.
 
 mod attached;
+mod disconnect;
 mod group;
 mod interrupt;
-mod meeting;
 mod peer;
 mod slot;
 mod slot_table;
 mod watcher;
 
 pub(crate) use attached::{Attached, map_ring, position_of};
+pub use disconnect::{Disconnect, Peers};
+pub(crate) use disconnect::{Look, Meeting};
 pub(crate) use group::Group;
 pub use interrupt::Interrupter;
 pub(crate) use interrupt::{Interrupts, Until};
-pub use meeting::{Disconnect, Peers};
-pub(crate) use meeting::{Look, Meeting};
 pub(crate) use peer::Peer;
 pub(crate) use slot::{OwnedSlot, Wanted, claim_until};
 pub(crate) use slot_table::{

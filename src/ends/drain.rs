@@ -167,6 +167,7 @@ impl<K: Topology> Receiver<K> {
             borrowed.run.pass(&rules, RECORD_HEADER_LEN, len);
         }
         let count = borrowed.run.count();
+        drop(borrowed); // frees them
         // One that is left counts: otherwise a lane whose message is left each time would never end its
         // quantum.
         bell.note_records(count as u32 + u32::from(is_left));
@@ -196,10 +197,9 @@ impl Borrowed<'_> {
         front: Front,
         intake: &'b Option<Intake>,
     ) -> ManuallyDrop<RecordRef<'b>> {
-        let position = self.run.head();
+        let start = self.run.head().wrapping_add(RECORD_HEADER_LEN);
         let borrowed = BorrowedWhile::Calm; // it is never dropped
-        RecordRef::new(self.end, self.consumer, self.wakes, intake, (position, front), borrowed)
-            .held()
+        RecordRef::new(self.end, self.consumer, self.wakes, intake, (start, front), borrowed).held()
     }
 }
 

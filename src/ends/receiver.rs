@@ -412,8 +412,8 @@ impl<K: Topology> Receiver<K> {
         let borrowed = BorrowedWhile::now();
         match &mut self.receiving {
             Some(Receiving { end, consumer, wakes, intake, .. }) => {
-                let position = consumer.head();
-                Ok(RecordRef::new(end, consumer, wakes, intake, (position, front), borrowed))
+                let start = consumer.head().wrapping_add(front.payload_offset());
+                Ok(RecordRef::new(end, consumer, wakes, intake, (start, front), borrowed))
             }
             None => Err(Error::ForkedChild), // never: the record came from there
         }

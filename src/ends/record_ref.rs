@@ -37,7 +37,8 @@ use crate::ring::{Consumer, Front, Wakes};
 /// ```
 #[derive(Debug)]
 pub struct RecordRef<'a> {
-    position: u64,
+    /// Position of its payload.
+    start: u64,
     front: Front,
     end: &'a Attached,
     consumer: &'a mut Consumer,
@@ -71,16 +72,15 @@ impl<'a> RecordRef<'a> {
         consumer: &'a mut Consumer,
         wakes: &'a Wakes,
         intake: &'a Option<Intake>,
-        (position, front): (u64, Front),
+        (start, front): (u64, Front),
         borrowed: BorrowedWhile,
     ) -> Self {
-        Self { position, front, end, consumer, wakes, intake, borrowed }
+        Self { start, front, end, consumer, wakes, intake, borrowed }
     }
 
     #[inline]
     fn payload(&self) -> Payload<'_> {
-        let start = self.position.wrapping_add(self.front.payload_offset());
-        Payload::new(&self.end.ring.memory, start, self.len())
+        Payload::new(&self.end.ring.memory, self.start, self.len())
     }
 
     /// The message's position in its ring, in bytes, not in messages: from one message to the next it grows by
@@ -89,7 +89,7 @@ impl<'a> RecordRef<'a> {
     /// same. It is compared by difference, as 64 bits wrap in the end.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.position
+        self.start.wrapping_sub(self.front.payload_offset())
     }
 
     /// Index in the region's directory of the ring that it lies in: of lanes, the one of its producer.

@@ -219,6 +219,7 @@ impl Window {
     ///
     /// # Errors
     /// [`Refusal`] if there is no space for the first; nothing was published.
+    #[inline(never)] // by itself, its loop keeps what it needs in registers
     pub(crate) fn send_batch<M: Memory>(
         &mut self,
         ring: &Ring<M>,
