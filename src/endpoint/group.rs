@@ -42,9 +42,19 @@ impl Group {
         let mut end = first;
         for (ring, lane) in (0..).zip(entries).filter(is_lane) {
             let slot = entry.tx_slot_first.wrapping_add(lane.lane_index);
-            let found = [lane.lane_index.into(), lane.tx_slot_first.into()];
-            let wanted = [u64::from(end - first), slot.into()];
-            check_order(region, ring, end, ["lane_index", "tx_slot_first"], found, wanted)?;
+            for (field, found, limit) in [
+                ("group", ring, end),
+                ("lane_index", lane.lane_index.into(), end - first),
+                ("tx_slot_first", lane.tx_slot_first.into(), slot.into()),
+            ] {
+                if found != limit {
+                    let (found, limit) = (found.into(), limit.into());
+                    let (path, wanted) = (region.path().into(), "behind the lanes before it, so");
+                    let reason =
+                        LayoutError::Field { field, ring: Some(ring), found, wanted, limit };
+                    return Err(Error::Layout { path, reason });
+                }
+            }
             (end, tx_slots.end) = (end + 1, lane.tx_slots().end);
         }
         Ok(Self { rings: first..end, tx_slots, of_lanes: true })
@@ -70,29 +80,4 @@ impl Group {
 fn tx_wake<'a>(region: &'a Region, entry: &RingEntry) -> &'a AtomicU32 {
     let offset = std::mem::offset_of!(RingControl, tx_wake) as u64;
     region.mapping().word_u32(entry.control_offset + offset)
-}
-
-/// An error unless `ring` lies behind the lanes before it, as its fields do behind theirs.
-fn check_order(
-    region: &Region,
-    ring: u32,
-    behind: u32,
-    fields: [&'static str; 2],
-    found: [u64; 2],
-    wanted: [u64; 2],
-) -> Result<(), Error> {
-    let refuse = |field, found, limit| {
-        let (path, wanted) = (region.path().to_owned(), "behind the lanes before it, so");
-        let reason = LayoutError::Field { field, ring: Some(ring), found, wanted, limit };
-        Err(Error::Layout { path, reason })
-    };
-    if ring != behind {
-        return refuse("group", ring.into(), behind.into());
-    }
-    for ((field, found), wanted) in fields.into_iter().zip(found).zip(wanted) {
-        if found != wanted {
-            return refuse(field, found, wanted);
-        }
-    }
-    Ok(())
 }

@@ -62,7 +62,19 @@ impl Incoming for OneRing {
     }
 
     fn look_armed(&mut self, end: &Attached) -> Look {
-        look_until_free(end, self.head)
+        if !is_locked(end) {
+            return look(&end.ring, self.head);
+        }
+        // Until there is a record, or the lock is free, or has been held for long.
+        let mut found = look_locked(&end.ring, self.head);
+        for _ in 0..LOOKS_AT_LOCK {
+            if !matches!(found, Look::LockedBy(_)) {
+                break;
+            }
+            hint::spin_loop();
+            found = look_locked(&end.ring, self.head);
+        }
+        found
     }
 
     #[inline]
@@ -274,22 +286,6 @@ impl Bell {
 
 fn is_locked(end: &Attached) -> bool {
     end.entry.ring_kind() == Some(RingKind::Mpsc)
-}
-
-/// Looks until there is a record, or the lock is free, or has been held for long.
-fn look_until_free(end: &Attached, head: u64) -> Look {
-    if !is_locked(end) {
-        return look(&end.ring, head);
-    }
-    let mut found = look_locked(&end.ring, head);
-    for _ in 0..LOOKS_AT_LOCK {
-        if !matches!(found, Look::LockedBy(_)) {
-            break;
-        }
-        hint::spin_loop();
-        found = look_locked(&end.ring, head);
-    }
-    found
 }
 
 /// Whether a barrier reaches the holder of the lock.
