@@ -183,13 +183,11 @@ impl fmt::Display for LayoutError {
                 f,
                 "needs unknown capabilities {unknown:#x}; open it with the version that made it"
             ),
-            Self::NotReady { state } => {
-                write!(
-                    f,
-                    "still being initialized or replaced (state {state}); wait longer, or look at \
-                     it with `tombolo inspect`"
-                )
-            }
+            Self::NotReady { state } => write!(
+                f,
+                "still being initialized or replaced (state {state}); wait longer, or look at it \
+                 with `tombolo inspect`"
+            ),
             Self::Checksum { found, computed } => write!(
                 f,
                 "header checksum {found:#010x}, its bytes give {computed:#010x}: damaged; close \

@@ -397,10 +397,8 @@ impl RecordRules {
             return Err(RecordError::Len { found, limit: self.max_message as u64 });
         }
         if self.record_len(record) > to_end {
-            return Err(RecordError::Len {
-                found,
-                limit: to_end.saturating_sub(RECORD_HEADER_LEN),
-            });
+            let limit = to_end.saturating_sub(RECORD_HEADER_LEN);
+            return Err(RecordError::Len { found, limit });
         }
         if record.handle_count as u16 > self.max_handles {
             let (found, limit) = (record.handle_count, self.max_handles);

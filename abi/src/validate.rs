@@ -179,12 +179,8 @@ fn check_record_rules(
     check.range("align_shift", entry.align_shift, ALIGN_SHIFT_MIN..=ALIGN_SHIFT_MAX)?;
     check.range("max_handles", entry.max_handles, 0..=HANDLE_COUNT_MAX)?;
     if entry.max_handles > 0 && header.caps_required & caps::HANDLES == 0 {
-        return check.fail(
-            "max_handles",
-            entry.max_handles,
-            "without the HANDLES capability",
-            0u32,
-        );
+        let wanted = "without the HANDLES capability";
+        return check.fail("max_handles", entry.max_handles, wanted, 0u32);
     }
     let longest = (16 + u64::from(entry.max_message)).next_multiple_of(1 << entry.align_shift);
     if longest > entry.capacity / 4 {
@@ -209,12 +205,8 @@ fn check_entry_slots(
         check.equal("tx_slot_count", entry.tx_slot_count, 1)?;
     }
     if entry.tx_slots().contains(&entry.rx_slot) {
-        return check.fail(
-            "rx_slot",
-            entry.rx_slot,
-            "none of the producer slots from",
-            entry.tx_slot_first,
-        );
+        let wanted = "none of the producer slots from";
+        return check.fail("rx_slot", entry.rx_slot, wanted, entry.tx_slot_first);
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ impl Connection {
             && rings.contains(&hello.ring)
             && region.entries()[hello.ring as usize].tx_slots().contains(&hello.slot)
             && (hello.region_uuid, hello.key) == (header.region_uuid, header.key)
-            && (hello.device, hello.inode) == (file.device(), file.inode());
+            && (hello.device, hello.inode) == (file.dev, file.ino);
         if is_ours && socket::drop_first(socket).is_ok() {
             self.hello = Some(hello);
         } else {
@@ -254,8 +254,8 @@ pub(super) mod tests {
             hello.key = header.key;
             hello.incarnation = 1;
             hello.slot = region.entries()[ring as usize].tx_slot_first + number;
-            hello.device = file.device();
-            hello.inode = file.inode();
+            hello.device = file.dev;
+            hello.inode = file.ino;
             Self { socket, hello }
         }
 

@@ -33,13 +33,10 @@ impl Door {
             (None, Some(place)) => Self::Listener(Listener::open(region, place, ring, owner)),
             (None, None) => Self::None,
         };
-        let is_open = match &door {
-            Self::Listener(listener) => listener.is_named(),
-            Self::Rendezvous => true,
-            Self::None => false,
-        };
-        if is_open {
-            announce(region, owner.slot);
+        match &door {
+            Self::Listener(listener) if !listener.is_named() => {}
+            Self::Listener(_) | Self::Rendezvous => announce(region, owner.slot),
+            Self::None => {}
         }
         door
     }

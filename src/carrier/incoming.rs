@@ -23,9 +23,9 @@ const CONNECTIONS_MIN: usize = 320;
 /// Where the handles of a ring come in, or of a group of lanes.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    region: Arc<Region>,
+    pub(super) region: Arc<Region>,
     rings: Range<u32>,
-    door: Door,
+    pub(super) door: Door,
     /// In the order in which they were accepted.
     connections: Vec<Connection>,
     /// The most of them that honest senders have.
@@ -47,16 +47,6 @@ impl Incoming {
         let connections_max = CONNECTIONS_MIN + 2 * senders;
         let (region, connections) = (region.clone(), Vec::new());
         Self { region, rings, door, connections, connections_max, found: None }
-    }
-
-    /// Whether [`Self::look_after_door`] is to be repeated each second.
-    pub(crate) fn needs_care(&self) -> bool {
-        self.door.needs_care()
-    }
-
-    /// Sees to it that senders find the way in.
-    pub(crate) fn look_after_door(&mut self) {
-        self.door.look_after(&self.region);
     }
 
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
@@ -180,12 +170,8 @@ impl Incoming {
             look_after(connection);
             connection.close_if_over();
         }
-        self.drop_stale();
-    }
-
-    /// Drops what nothing comes from any more.
-    fn drop_stale(&mut self) {
-        // One that is over still tells where its sender began, until its slot connects again.
+        // What nothing comes from any more goes. One that is over still tells where its sender began, until its
+        // slot connects again.
         let is_stale =
             |index: usize| self.connections[index].socket.is_none() && self.is_surplus(index);
         let stale: Vec<_> = (0..self.connections.len()).map(is_stale).collect();
@@ -425,6 +411,6 @@ mod tests {
 
     #[test]
     fn nothing_is_to_be_looked_after_of_a_region_without_a_name() {
-        assert!(!incoming(&region(MpscOrder::Total), []).needs_care());
+        assert!(!incoming(&region(MpscOrder::Total), []).door.needs_care());
     }
 }

@@ -30,7 +30,7 @@ impl Intake {
         }
         let owner = end.slot.identity();
         let incoming = Incoming::listen(region, rings.clone(), tx_slots.len(), owner);
-        let needs_care = incoming.needs_care();
+        let needs_care = incoming.door.needs_care();
         let incoming = Arc::new(Mutex::new(incoming));
         let to_look_after = Arc::downgrade(&incoming);
         let look_after = move || {
@@ -39,7 +39,8 @@ impl Intake {
             if let Some(incoming) = to_look_after.upgrade()
                 && let Some(mut incoming) = try_lock(&incoming)
             {
-                incoming.look_after_door();
+                let Incoming { door, region, .. } = &mut *incoming;
+                door.look_after(region);
             }
         };
         let upkeep = needs_care.then(|| Upkeep::start(region, look_after)).transpose()?;

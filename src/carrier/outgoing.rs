@@ -28,13 +28,7 @@ struct Connection {
     /// The files that no handle sent here may lead to: the region's, and the socket itself.
     through: Through,
     /// Whether it has said hello.
-    greeted: Greeted,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Greeted {
-    No,
-    Yes,
+    is_greeted: bool,
 }
 
 /// Why handles were not handed over; the caller still has them.
@@ -99,7 +93,7 @@ impl Outgoing {
             let source = std::io::Error::other(error);
             Unsent::Failed(region.io_error("look at the connection of", source))
         })?;
-        self.connection = Some(Connection { socket, consumer, through, greeted: Greeted::No });
+        self.connection = Some(Connection { socket, consumer, through, is_greeted: false });
         Ok(())
     }
 
@@ -130,9 +124,9 @@ impl Outgoing {
 
 impl Connection {
     fn send(&mut self, what: &HandOver<'_>) -> Result<(), Errno> {
-        if self.greeted == Greeted::No {
+        if !self.is_greeted {
             socket::send(&self.socket, bytes_of(&hello(what)), &[])?;
-            self.greeted = Greeted::Yes;
+            self.is_greeted = true;
         }
         let mut packet = [0; PACKET_LEN_MAX];
         let mut descriptors = [self.socket.as_fd(); HANDLE_COUNT_MAX as usize];
@@ -141,11 +135,8 @@ impl Connection {
         let places = table.chunks_exact_mut(size_of::<CarriedHandle>()).zip(&mut descriptors);
         for (handle, (place, descriptor)) in what.handles.iter().zip(places) {
             let rights = handle.rights_to_carry();
-            place.copy_from_slice(bytes_of(&CarriedHandle {
-                rights,
-                kind: 0,
-                descriptor_count: 1,
-            }));
+            let carried = CarriedHandle { rights, kind: 0, descriptor_count: 1 };
+            place.copy_from_slice(bytes_of(&carried));
             *descriptor = handle.as_fd();
         }
         let count = what.handles.len(); // 64 at the most
@@ -165,8 +156,8 @@ fn hello(what: &HandOver<'_>) -> Hello {
     hello.incarnation = what.sender.incarnation;
     hello.slot = what.sender.slot;
     hello.tail = what.tail;
-    hello.device = file.device();
-    hello.inode = file.inode();
+    hello.device = file.dev;
+    hello.inode = file.ino;
     hello
 }
 
@@ -182,26 +173,27 @@ fn handle_packet(what: &HandOver<'_>) -> HandlePacket {
 }
 
 fn not_connected(region: &Region, ring: u32, error: NotConnected) -> Unsent {
-    let error = match error {
-        NotConnected::Refused(error) => error,
+    match error {
+        NotConnected::Refused(
+            Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::CONNRESET,
+        ) => Unsent::NoReceiver,
+        NotConnected::Refused(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => Unsent::Crowded,
+        NotConnected::Refused(error @ (Errno::MFILE | Errno::NFILE)) => {
+            Unsent::Failed(Error::TooManyFiles { ring, source: error.into() })
+        }
+        NotConnected::Refused(error) => {
+            Unsent::Failed(region.io_error("connect for the handles of", error.into()))
+        }
         NotConnected::NotOpened(error) => {
             let source = std::io::Error::from_raw_os_error(error);
             let action = "reach the receiver, which could make no socket for handles beside";
-            return Unsent::Failed(region.io_error(action, source));
+            Unsent::Failed(region.io_error(action, source))
         }
         NotConnected::NoDoor => {
             let reason = "its region came as one descriptor; open it by name or path, or pass all of \
                           those that EventsRegion::to_fds gives";
-            return Unsent::Failed(Error::HandlesNotCarried { ring, reason });
+            Unsent::Failed(Error::HandlesNotCarried { ring, reason })
         }
-    };
-    match error {
-        Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::CONNRESET => Unsent::NoReceiver,
-        Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM => Unsent::Crowded,
-        Errno::MFILE | Errno::NFILE => {
-            Unsent::Failed(Error::TooManyFiles { ring, source: error.into() })
-        }
-        _ => Unsent::Failed(region.io_error("connect for the handles of", error.into())),
     }
 }
 

@@ -16,8 +16,8 @@ use crate::error::Error;
 pub(crate) struct Peer {
     /// What was counted when the kernel was last asked.
     asked: Option<u64>,
-    /// What it said then.
-    found: Found,
+    /// What it said then: the sum of the peers' incarnations, if none of them was alive and one counts.
+    disconnected: Option<u64>,
     /// How often the other side was found disconnected after it had not been.
     disconnects: u64,
     /// The last of them that `wait_any` named.
@@ -25,28 +25,17 @@ pub(crate) struct Peer {
     rule: Disconnect,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Found {
-    #[default]
-    Nothing,
-    /// No peer was alive, the sum of their incarnations was this, and one counts.
-    Disconnected { incarnations: u64 },
-}
-
 impl Peer {
     /// What was counted when the kernel was last asked, unless the other side was found disconnected:
     /// then each look at an empty ring has that to say.
     #[inline]
     pub(crate) fn known(&self) -> Option<u64> {
-        if self.found == Found::Nothing { self.asked } else { None }
+        if self.disconnected.is_none() { self.asked } else { None }
     }
 
     /// The sum of incarnations when the other side was last found disconnected, if it is.
     pub(crate) fn disconnected_at(&self) -> Option<u64> {
-        match self.found {
-            Found::Disconnected { incarnations } => Some(incarnations),
-            Found::Nothing => None,
-        }
+        self.disconnected
     }
 
     /// What was counted when the kernel was last asked.
@@ -66,16 +55,16 @@ impl Peer {
         if self.asked != Some(counted) {
             self.ask(end, counted)?;
         }
-        Ok(self.found != Found::Nothing)
+        Ok(self.disconnected.is_some())
     }
 
     #[cold]
     fn ask(&mut self, end: &Attached, counted: u64) -> Result<(), Error> {
         let Look { incarnations, is_any_alive } = end.meeting.look(&end.slot)?;
         let is_over = !is_any_alive && end.meeting.counts(&end.slot, self.rule);
-        let before = self.found;
-        self.found = if is_over { Found::Disconnected { incarnations } } else { Found::Nothing };
-        self.disconnects += u64::from(is_over && self.found != before);
+        let before = self.disconnected;
+        self.disconnected = is_over.then_some(incarnations);
+        self.disconnects += u64::from(is_over && self.disconnected != before);
         self.asked = Some(counted);
         Ok(())
     }
@@ -93,7 +82,7 @@ impl Peer {
 
     /// Whether the other side became disconnected since that was last [named](Self::note_named).
     pub(crate) fn is_to_be_named(&self) -> bool {
-        self.found != Found::Nothing && self.named != self.disconnects
+        self.disconnected.is_some() && self.named != self.disconnects
     }
 
     /// Notes that `wait_any` has named this end.

@@ -140,7 +140,7 @@ impl OwnedSlot {
             let is_replaced = attaching.is_none();
             drop(attaching); // who only waits is in no replacer's way
             if until.is_over() || !backoff.wait(until.deadline) {
-                return Err(if is_replaced { region.replacing() } else { busy(region, wanted) });
+                return Err(if is_replaced { region.replacing() } else { busy(region, wanted)? });
             }
         }
     }
@@ -427,13 +427,9 @@ fn lock_and_renew(
     Ok(Some(incarnation))
 }
 
-/// Why none of the slots wanted could be had. One that nobody owns tells more than one that is held.
-fn busy(region: &Region, wanted: &Wanted<'_>) -> Error {
-    not_fit(region, wanted).unwrap_or_else(|error| error)
-}
-
 /// As [`busy`], or what went wrong while that was looked into.
-fn not_fit(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
+/// Why none of the slots wanted could be had. One that nobody owns tells more than one that is held.
+fn busy(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
     let mut pid = 0;
     for slot in wanted.slots.clone() {
         if byte_is_held(region, slot..slot + 1)? {

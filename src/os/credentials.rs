@@ -10,55 +10,44 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The user behind the other end of `socket`, at the time when it connected or listened.
 pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    Ok(peer(socket)?.uid)
+    let [_pid, user, _group] = peer(socket)?;
+    Ok(user)
 }
 
 /// Whether whoever is at the other end was a member of `group` then. Of a peer with more than 1,024
 /// groups only the main one is believed.
 pub(crate) fn peer_is_member(socket: BorrowedFd<'_>, group: u32) -> bool {
-    peer(socket).is_ok_and(|peer| peer.gid == group)
+    peer(socket).is_ok_and(|[_pid, _user, main]| main == group)
         || peer_groups(socket).is_ok_and(|groups| groups.contains(&group))
 }
 
-fn peer(socket: BorrowedFd<'_>) -> io::Result<libc::ucred> {
-    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    let place = (&raw mut found).cast();
-    // SAFETY: the kernel writes at most `len` bytes to `place`, which is a `ucred` of that length
-    // and lives across the call; the descriptor is borrowed for the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            place,
-            &raw mut len,
-        )
-    };
-    if result == 0 { Ok(found) } else { Err(io::Error::last_os_error()) }
+/// The peer's process, user and main group, as in a `ucred`.
+fn peer(socket: BorrowedFd<'_>) -> io::Result<[u32; 3]> {
+    const { assert!(size_of::<libc::ucred>() == size_of::<[u32; 3]>()) };
+    let mut found = [0; 3];
+    ask(socket, libc::SO_PEERCRED, &mut found)?;
+    Ok(found)
 }
 
-/// The supplementary groups of the peer; an error where there are more than there is room for.
+/// The supplementary groups of the peer; an error if there are more than there is room for.
 fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
     let mut found = vec![0; 1024];
-    let mut len = size_of_val(&found[..]) as libc::socklen_t;
-    let place = found.as_mut_ptr().cast();
-    // SAFETY: the kernel writes at most `len` bytes to `place`, which is a vector of that length and
-    // lives across the call; the descriptor is borrowed for the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERGROUPS,
-            place,
-            &raw mut len,
-        )
-    };
+    let count = ask(socket, libc::SO_PEERGROUPS, &mut found)?;
+    found.truncate(count);
+    Ok(found)
+}
+
+/// What the kernel says of the peer in `found`, and in how many numbers.
+fn ask(socket: BorrowedFd<'_>, option: libc::c_int, found: &mut [u32]) -> io::Result<usize> {
+    let mut len = size_of_val(found) as libc::socklen_t;
+    let (socket, place) = (socket.as_raw_fd(), found.as_mut_ptr().cast());
+    // SAFETY: the kernel writes at most `len` bytes to `place`, which are those of `found`, borrowed across the
+    // call and valid with any bits; the descriptor is borrowed for the call.
+    let result = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, option, place, &raw mut len) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    found.truncate(len as usize / size_of::<libc::gid_t>());
-    Ok(found)
+    Ok(len as usize / size_of::<u32>())
 }
 
 #[cfg(test)]

@@ -21,21 +21,11 @@ const STEP_LEN: u64 = 64 << 10;
 /// Which file it is, whatever names it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
-    pub(super) dev: u64,
-    pub(super) ino: u64,
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
 }
 
 impl FileId {
-    /// Its device number.
-    pub(crate) fn device(self) -> u64 {
-        self.dev
-    }
-
-    /// Its inode number.
-    pub(crate) fn inode(self) -> u64 {
-        self.ino
-    }
-
     /// The file that `stat` speaks of.
     pub(crate) fn of(stat: &Stat) -> Self {
         Self { dev: stat.st_dev, ino: stat.st_ino }

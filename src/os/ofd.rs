@@ -12,41 +12,32 @@ use rustix::io::{Errno, retry_on_intr};
 
 /// How a range is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
 pub(crate) enum Mode {
     /// Others may lock it shared.
-    Shared,
+    Shared = libc::F_RDLCK,
     /// Nobody else may lock it.
-    Exclusive,
-}
-
-impl Mode {
-    fn lock_type(self) -> libc::c_int {
-        match self {
-            Self::Shared => libc::F_RDLCK,
-            Self::Exclusive => libc::F_WRLCK,
-        }
-    }
+    Exclusive = libc::F_WRLCK,
 }
 
 /// Locks `range` on the description behind `file`; `false` where another description is in the way.
 pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range<u64>, mode: Mode) -> io::Result<bool> {
-    match call(file, libc::F_OFD_SETLK, mode.lock_type(), &range) {
+    match fcntl(file, libc::F_OFD_SETLK, mode as libc::c_int, &range) {
         Ok(_) => Ok(true),
-        Err(error) => match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-            _ => Err(error),
-        },
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Drops the locks of the description behind `file` on `range`.
 pub(crate) fn unlock(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<()> {
-    call(file, libc::F_OFD_SETLK, libc::F_UNLCK, &range).map(drop)
+    fcntl(file, libc::F_OFD_SETLK, libc::F_UNLCK, &range)?;
+    Ok(())
 }
 
 /// Whether a description other than the one behind `file` holds any lock in `range`.
 pub(crate) fn is_locked(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<bool> {
-    call(file, libc::F_OFD_GETLK, libc::F_WRLCK, &range).map(|found| found != libc::F_UNLCK)
+    first_locked(file, range).map(|found| found.is_some())
 }
 
 /// The first locked byte in `range`, by a description other than the one behind `file`.
@@ -56,21 +47,12 @@ pub(crate) fn first_locked(file: BorrowedFd<'_>, range: Range<u64>) -> io::Resul
     Ok(locked.then(|| (lock.l_start as u64).max(range.start)))
 }
 
-fn call(
-    file: BorrowedFd<'_>,
-    command: libc::c_int,
-    lock_type: libc::c_int,
-    range: &Range<u64>,
-) -> io::Result<libc::c_int> {
-    fcntl(file, command, lock_type, range).map(|lock| libc::c_int::from(lock.l_type))
-}
-
 fn fcntl(
     file: BorrowedFd<'_>,
     command: libc::c_int,
     lock_type: libc::c_int,
     range: &Range<u64>,
-) -> io::Result<libc::flock> {
+) -> Result<libc::flock, Errno> {
     let mut lock = libc::flock {
         l_type: lock_type as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

@@ -47,7 +47,9 @@ fn in_child(bind: &mut Bind<'_>) {
     // `bind`, which is borrowed mutably until then.
     let child = unsafe { libc::clone(run, top, flags, place) };
     if let Some(child) = Pid::from_raw(child.max(0)) {
-        reap(child);
+        // Removes its entry among the processes. If another thread has waited for it, nothing is left to do.
+        let options = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+        let _ = retry_on_intr(|| waitpid(Some(child), options));
     }
 }
 
@@ -57,13 +59,6 @@ extern "C" fn run(place: *mut c_void) -> i32 {
     rustix::process::umask(Mode::empty());
     bind.result = Some(rustix::net::bind(bind.socket, bind.address));
     0
-}
-
-/// Removes the child's entry among the processes. If another thread has waited for it, nothing is left to
-/// do.
-fn reap(child: Pid) {
-    let options = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
-    let _ = retry_on_intr(|| waitpid(Some(child), options));
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(crate) fn of_file(file_name: &OsStr) -> &[u8] {
 pub(crate) fn socket_name_start(region: &Header, file: FileId) -> String {
     // Half of the id: an address has room for 107 bytes, of which the way to the directory takes up to 32.
     let id = region.region_uuid.first_chunk().map_or(0, |half| u64::from_be_bytes(*half));
-    format!(".{id:016x}.{:x}.{:x}.", file.device(), file.inode())
+    format!(".{id:016x}.{:x}.{:x}.", file.dev, file.ino)
 }
 
 /// The name of the socket at which the consumer of ring `ring` listens, or of the lanes of which that is

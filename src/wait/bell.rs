@@ -62,7 +62,19 @@ impl Incoming for OneRing {
     }
 
     fn poll_armed(&mut self, end: &Attached) -> Polled {
-        look_until_free(end, self.head)
+        if !is_locked(end) {
+            return poll(&end.ring, self.head);
+        }
+        // Until there is a record, or the lock is free, or has been held for long.
+        let mut found = poll_locked(&end.ring, self.head);
+        for _ in 0..LOOKS_AT_LOCK {
+            if !matches!(found, Polled::LockedBy(_)) {
+                break;
+            }
+            hint::spin_loop();
+            found = poll_locked(&end.ring, self.head);
+        }
+        found
     }
 
     #[inline]
@@ -274,22 +286,6 @@ impl Bell {
 
 fn is_locked(end: &Attached) -> bool {
     end.entry.ring_kind() == Some(RingKind::Mpsc)
-}
-
-/// Looks until there is a record, or the lock is free, or has been held for long.
-fn look_until_free(end: &Attached, head: u64) -> Polled {
-    if !is_locked(end) {
-        return poll(&end.ring, head);
-    }
-    let mut found = poll_locked(&end.ring, head);
-    for _ in 0..LOOKS_AT_LOCK {
-        if !matches!(found, Polled::LockedBy(_)) {
-            break;
-        }
-        hint::spin_loop();
-        found = poll_locked(&end.ring, head);
-    }
-    found
 }
 
 /// Whether a barrier reaches the holder of the lock.

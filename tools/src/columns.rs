@@ -16,12 +16,12 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// A table with these headings. A heading that starts with `>` makes its column keep to the
-    /// right.
-    pub(crate) fn new(headings: &[&str]) -> Self {
-        let side = |heading: &&str| if heading.starts_with('>') { Side::Right } else { Side::Left };
-        let sides = headings.iter().map(side).collect();
-        let titles = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned());
+    /// A table with these headings, with a comma and a blank between them. A heading that starts with `>` makes its
+    /// column keep to the right.
+    pub(crate) fn new(headings: &str) -> Self {
+        let side = |heading: &str| if heading.starts_with('>') { Side::Right } else { Side::Left };
+        let sides = headings.split(", ").map(side).collect();
+        let titles = headings.split(", ").map(|heading| heading.trim_start_matches('>').to_owned());
         Self { sides, rows: vec![titles.collect()] }
     }
 

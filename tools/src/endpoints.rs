@@ -17,24 +17,10 @@ pub(crate) fn write(image: &Image, out: &mut impl Write) -> io::Result<()> {
     if image.endpoints().is_empty() {
         return writeln!(out, "  none yet");
     }
-    let mut table = Columns::new(&[
-        "SLOT",
-        "RING",
-        "ROLE",
-        "ALIVE",
-        ">PID",
-        "COMMAND",
-        "STATE",
-        ">SENT",
-        ">BYTES",
-        ">WAKES",
-        ">ELIDED",
-        ">WAITS",
-        ">SLEEPS",
-        ">BY DEATH",
-        ">BREAKS",
-        "ATTACHED",
-    ]);
+    let mut table = Columns::new(
+        "SLOT, RING, ROLE, ALIVE, >PID, COMMAND, STATE, >SENT, >BYTES, >WAKES, \
+         >ELIDED, >WAITS, >SLEEPS, >BY DEATH, >BREAKS, ATTACHED",
+    );
     for endpoint in image.endpoints() {
         let fields = &endpoint.fields;
         let torn = if endpoint.torn { " ~torn" } else { "" };
@@ -44,7 +30,7 @@ pub(crate) fn write(image: &Image, out: &mut impl Write) -> io::Result<()> {
             role(endpoint),
             alive(endpoint).to_owned(),
             fields.pid.to_string(),
-            health::command(endpoint),
+            health::process(&endpoint.process),
             format!("{} #{}{torn}", slot_state(endpoint), fields.incarnation),
             if counts_sent(image, endpoint) { count(fields.msgs) } else { dash() },
             if counts_sent(image, endpoint) { size(fields.bytes) } else { dash() },

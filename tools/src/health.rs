@@ -1,6 +1,6 @@
 //! The one line that says how a region is, and the words for its parts.
 
-use tombolo::inspect::{Boot, EndpointView, Health, Image, Liveness, Process};
+use tombolo::inspect::{Boot, Health, Image, Liveness, Process};
 
 use crate::stuck;
 use crate::units::{counted, printable};
@@ -107,11 +107,6 @@ pub(crate) fn liveness(liveness: Liveness) -> &'static str {
         Liveness::Left => "left",
         _ => "unknown",
     }
-}
-
-/// What the process id of an endpoint leads to.
-pub(crate) fn command(endpoint: &EndpointView) -> String {
-    process(&endpoint.process)
 }
 
 /// A process in words.

@@ -104,7 +104,7 @@ fn endpoint_json(endpoint: &EndpointView) -> Value {
         "liveness": health::liveness(endpoint.liveness),
         "state": report::slot_state(endpoint),
         "role": report::role(endpoint),
-        "command": health::command(endpoint),
+        "command": health::process(&endpoint.process),
         "torn": endpoint.torn,
         "fields": fields::to_json(&Slot::TABLE, bytemuck::bytes_of(&endpoint.fields)),
     })

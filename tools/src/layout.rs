@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<Exit, Failure> {
 }
 
 fn columns(table: &Table) -> Columns {
-    let mut columns = Columns::new(&[">OFFSET", ">BYTES", "FIELD", "TYPE", "MEANING"]);
+    let mut columns = Columns::new(">OFFSET, >BYTES, FIELD, TYPE, MEANING");
     for field in table.fields {
         columns.row([
             format!("{:#05x}", field.offset),

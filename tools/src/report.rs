@@ -152,7 +152,7 @@ fn size_words(header: &Header, file_len: u64) -> String {
 fn write_geometry(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
     let Some(page) = image.page() else { return Ok(()) };
     let header = &page.header;
-    let mut table = Columns::new(&["SECTION", ">OFFSET", ">SIZE", "HOLDS"]);
+    let mut table = Columns::new("SECTION, >OFFSET, >SIZE, HOLDS");
     let mut section = |name: String, offset: u64, len: u64, holds: String| {
         table.row([name, format!("{offset:#x}"), size(len), holds]);
     };
@@ -189,17 +189,8 @@ fn data_words(ring: &RingView) -> String {
 }
 
 fn write_rings(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
-    let mut table = Columns::new(&[
-        "RING",
-        "KIND",
-        "STATE",
-        ">WAITING",
-        ">DEPTH",
-        ">CAPACITY",
-        ">FULL",
-        ">HEAD",
-        ">TAIL",
-    ]);
+    let mut table =
+        Columns::new("RING, KIND, STATE, >WAITING, >DEPTH, >CAPACITY, >FULL, >HEAD, >TAIL");
     for ring in image.rings().iter().filter(|ring| !unused.has(ring)) {
         let depth = ring.depth;
         let msgs = depth.and_then(|depth| depth.msgs);
@@ -222,19 +213,10 @@ fn write_rings(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Resu
 }
 
 fn write_traffic(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
-    let mut table = Columns::new(&[
-        "RING",
-        ">SENT",
-        ">BYTES",
-        ">RECEIVED",
-        ">BYTES",
-        ">HANDLES",
-        ">FULL",
-        ">SLEEPS",
-        ">SPURIOUS",
-        ">LOCK BREAKS",
-        ">SKIPPED",
-    ]);
+    let mut table = Columns::new(
+        "RING, >SENT, >BYTES, >RECEIVED, >BYTES, >HANDLES, >FULL, >SLEEPS, >SPURIOUS, \
+         >LOCK BREAKS, >SKIPPED",
+    );
     for ring in image.rings().iter().filter(|ring| !unused.has(ring)) {
         let Some(control) = &ring.control else { continue };
         table.row([

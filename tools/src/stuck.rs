@@ -15,20 +15,18 @@ pub(crate) fn text(image: &Image, stuck: &Stuck) -> String {
     let (rings, who, stopped) =
         (rings(image, stuck), process_words(endpoint), stopped_words(endpoint));
     let its = if stuck.rings.len() == 1 { "its" } else { "their" };
+    let with_rest =
+        |first: String| sentence([Some(first), full_words(stuck), waiting_words(stuck)]);
     match stuck.reason {
         StuckReason::ReceiverStopped => {
-            let unread =
-                [Some(unread_words(image, stuck)), full_words(stuck), waiting_words(stuck)];
-            format!("{rings}: {its} receiver, {who}, {stopped}; {}", sentence(unread))
+            let unread = with_rest(unread_words(image, stuck));
+            format!("{rings}: {its} receiver, {who}, {stopped}; {unread}")
         }
         StuckReason::ReceiverDead => {
-            let dead = [Some("is dead".to_owned()), full_words(stuck), waiting_words(stuck)];
-            format!("{rings}: {its} receiver, {who}, {}", sentence(dead))
+            format!("{rings}: {its} receiver, {who}, {}", with_rest("is dead".to_owned()))
         }
         StuckReason::ReceiverMissing => {
-            let parts =
-                [Some("no process receives".to_owned()), full_words(stuck), waiting_words(stuck)];
-            format!("{rings}: {}", sentence(parts))
+            format!("{rings}: {}", with_rest("no process receives".to_owned()))
         }
         StuckReason::HolderStopped => {
             format!("a sender, {who}, holds the lock of {rings} and {stopped}")
