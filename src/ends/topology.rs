@@ -271,7 +271,7 @@ mod tests {
             self.producers[producer].attached_end().unwrap().slot.identity()
         }
 
-        fn judge(&self, holder: LockWord) -> Result<bool, NotSent> {
+        fn take(&self, holder: LockWord) -> Result<bool, NotSent> {
             take_from_dead(self.end(), &self.wakes, holder).map(|locked| locked.is_some())
         }
 
@@ -295,22 +295,22 @@ mod tests {
         let scene = Scene::new();
         let holder = scene.holder(1);
         set_lock(&scene.region, holder.to_word());
-        let judged = scene.judge(holder);
+        let taken = scene.take(holder);
         let is_named = |slot, pid| slot == holder.slot && pid == std::process::id();
-        assert!(matches!(judged, Err(NotSent::Contended { slot, pid }) if is_named(slot, pid)));
+        assert!(matches!(taken, Err(NotSent::Contended { slot, pid }) if is_named(slot, pid)));
         set_lock(&scene.region, NO_PRODUCER.to_word());
-        let judged = scene.judge(NO_PRODUCER);
-        assert!(matches!(judged, Err(NotSent::Failed(Error::Poisoned { .. }))), "{judged:?}");
+        let taken = scene.take(NO_PRODUCER);
+        assert!(matches!(taken, Err(NotSent::Failed(Error::Poisoned { .. }))), "{taken:?}");
     }
 
     #[test]
     fn who_has_let_go_is_not_judged() {
         let scene = Scene::new();
-        assert!(matches!(scene.judge(NO_PRODUCER), Ok(false)));
+        assert!(matches!(scene.take(NO_PRODUCER), Ok(false)));
         let (region, holder) = (scene.region.clone(), scene.holder(1));
         set_lock(&region, holder.to_word());
         let visit = visits::at("slot.before-look", move || set_lock(&region, LockWord::FREE));
-        assert!(matches!(scene.judge(holder), Ok(false)));
+        assert!(matches!(scene.take(holder), Ok(false)));
         drop(visit);
     }
 
@@ -322,15 +322,15 @@ mod tests {
         let region = scene.region.clone();
         set_lock(&region, holder.to_word());
         let visit = visits::at("slot.before-look", move || set_lock(&region, other));
-        assert!(matches!(scene.judge(holder), Ok(false)));
+        assert!(matches!(scene.take(holder), Ok(false)));
         drop(visit);
         assert_eq!(scene.lock_breaks(), 0);
         set_lock(&scene.region, holder.to_word());
-        assert!(matches!(scene.judge(holder), Ok(true)));
+        assert!(matches!(scene.take(holder), Ok(true)));
         assert_eq!(scene.lock_breaks(), 1);
     }
 
-    /// Has the lock change hands whenever its holder is about to be judged.
+    /// Makes the lock change hands whenever its holder is about to be checked.
     fn alternate(region: Arc<Region>, next: [u64; 2], rounds: u32) {
         let [first, second] = next;
         let pass_on = move || {

@@ -84,7 +84,7 @@ impl HandleTable {
         let resolved = self.try_resolve_all(list, through);
         if resolved.is_err() {
             let numbers: Vec<_> = moved(list).map(|(_, number)| number).collect();
-            let _ = self.close_many(&numbers); // those that the table never had are told already
+            let _ = self.close_many(&numbers); // the error reports those that it never had
         }
         resolved
     }

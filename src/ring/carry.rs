@@ -81,7 +81,7 @@ impl Recount {
 }
 
 impl Window {
-    /// Sends one record whose handles `hand_over` takes care of.
+    /// Sends one record; `transfer` gives its handles to the kernel.
     ///
     /// # Errors
     /// [`NotCarried`]; nothing was published.
