@@ -91,7 +91,7 @@ impl LockWord {
         Self::LOCKED | ((self.incarnation as u64 & 0x7fff_ffff) << 32) | self.slot as u64
     }
 
-    /// The holder named by `word`, or `None` where it names none: [`LockWord::FREE`], or a word
+    /// The holder named by `word`, or `None` if it names none: [`LockWord::FREE`], or a word
     /// that no honest producer stores. The latter can never be taken, so it is damage.
     #[must_use]
     pub const fn from_word(word: u64) -> Option<Self> {

@@ -68,7 +68,7 @@ impl RingKind {
 }
 
 impl RingEntry {
-    /// The entry's kind, where v1 knows it.
+    /// The entry's kind, if v1 knows it.
     #[must_use]
     pub fn ring_kind(&self) -> Option<RingKind> {
         RingKind::from_word(self.kind)

@@ -58,7 +58,7 @@ pub enum LayoutError {
     Field {
         /// The field, by its name in the layout table or in the options.
         field: &'static str,
-        /// The ring whose entry it is, where it is one.
+        /// The ring whose entry it is, if it is one.
         ring: Option<u32>,
         /// The value found.
         found: u64,

@@ -28,7 +28,7 @@ pub const ISOLATION_LEN: u32 = 128;
 pub const LINE_LEN: u64 = 64;
 /// The smallest page, and what every page size is a multiple of.
 pub const PAGE_LEN_MIN: u32 = 4096;
-/// What data areas are aligned to where the region requires huge pages.
+/// What data areas are aligned to if the region requires huge pages.
 pub const HUGE_PAGE_LEN: u32 = 1 << 21;
 
 /// The most rings of one region.
@@ -55,7 +55,7 @@ pub const LANE_COUNT_MAX: u16 = 512;
 
 /// Bytes of a record's header word.
 pub const RECORD_HEADER_LEN: u64 = 8;
-/// Bytes of the extension that follows the header word where the EXT bit is set.
+/// Bytes of the extension that follows the header word if the EXT bit is set.
 pub const RECORD_EXT_LEN: u64 = 8;
 
 /// Offset of the file's first lock byte. It lies beyond every region, so that locks and data never

@@ -166,7 +166,7 @@ impl Record {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecordExt {
-    /// Transaction id, 0 where there is none.
+    /// Transaction id, 0 if there is none.
     pub txid: u32,
     /// The sender's slot.
     pub slot: u16,
@@ -330,11 +330,11 @@ impl RecordRules {
             | (self.tag(position) as u64) << 48
     }
 
-    /// The record whose header word is `word`, read once at `position`; `None` where nothing has
+    /// The record whose header word is `word`, read once at `position`; `None` if nothing has
     /// been committed.
     ///
     /// # Errors
-    /// [`RecordError`] where an honest producer would not have written `word` at `position`.
+    /// [`RecordError`] if an honest producer would not have written `word` at `position`.
     #[inline]
     pub const fn decode(&self, word: u64, position: u64) -> Result<Option<Record>, RecordError> {
         if word == 0 {

@@ -24,7 +24,7 @@ const ORPHANS_MAX: u32 = 1024;
 pub(super) struct Connection {
     /// `None` once it is over: then nothing comes from it any more.
     pub(super) socket: Option<Descriptor>,
-    /// `None` where the hello has not come yet.
+    /// `None` if the hello has not come yet.
     pub(super) hello: Option<Hello>,
 }
 
@@ -72,7 +72,7 @@ impl Connection {
         self.hello.is_some_and(|hello| hello.ring == wanted.ring && hello.is_of(wanted.ext))
     }
 
-    /// Reads the first packet where that has not been done. Anything else than a hello of one of
+    /// Reads the first packet if that has not been done. Anything else than a hello of one of
     /// `rings` ends the connection.
     pub(super) fn read_hello(&mut self, region: &Region, rings: &Range<u32>) {
         let (Some(socket), None) = (&self.socket, &self.hello) else { return };
@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// Closes it where its sender has closed it too and nothing is left in it.
+    /// Closes it if its sender has closed it too and nothing is left in it.
     pub(super) fn close_if_over(&mut self) {
         let is_over = |socket: &Descriptor| {
             !matches!(socket::peek_bytes(socket.as_fd(), &mut [0; 1]), Ok(1..) | Err(Errno::AGAIN))

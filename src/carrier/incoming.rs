@@ -195,7 +195,7 @@ impl Incoming {
         Ok(true)
     }
 
-    /// Closes a connection where there are more than honest senders have: one that has said nothing,
+    /// Closes a connection if there are more than honest senders have: one that has said nothing,
     /// or whose slot has connected again.
     fn make_room(&mut self) {
         if self.connections.len() < self.connections_max {

@@ -12,7 +12,7 @@
 //! * A packet belongs to the record of the same slot, incarnation and position, and to no other.
 //! * What is in a queue belongs to the kernel: it is there when its sender is gone, and closed when
 //!   its receiver goes.
-//! * A packet is looked at, then taken: where the process may not have so many descriptors, all of them
+//! * A packet is looked at, then taken: if the process may not have so many descriptors, all of them
 //!   stay in the queue.
 //! * A listener has a name beside the region's file, see `listener`. Of a region without a name, the connections
 //!   themselves are passed on: a sender makes a pair of sockets and puts one of them into the ring's
@@ -47,7 +47,7 @@ const PACKET_LEN_MAX: usize =
     size_of::<HandlePacket>() + HANDLE_COUNT_MAX as usize * size_of::<CarriedHandle>();
 
 /// Whether the process at the other end of `socket` may have to do with the region: one of this user,
-/// of the region's owner or of root, of its group where that may write to it, or any where all may. In
+/// of the region's owner or of root, of its group if that may write to it, or any if all may. In
 /// a directory that all may write to, anybody can listen in the place of a receiver.
 fn is_trusted(region: &Region, socket: BorrowedFd<'_>) -> bool {
     let (Ok(user), Ok(stat)) = (peer_user(socket), region.stat()) else {

@@ -67,7 +67,7 @@ impl Outgoing {
         self.connection.as_ref().map(|connection| &connection.through)
     }
 
-    /// Connects to the consumer of ring `ring`, or of the lanes of which that is the first, where there
+    /// Connects to the consumer of ring `ring`, or of the lanes of which that is the first, if there
     /// is no connection to it. Not under a ring's lock. The caller has asked whether it lives.
     ///
     /// One to an earlier consumer need not be broken: a forked child may have the other end, or nobody
@@ -97,7 +97,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Sends the packet of one record, and the hello where it is the first. Where the connection turns
+    /// Sends the packet of one record, and the hello if it is the first. If the connection turns
     /// out to be broken it is closed: connect, and try again.
     ///
     /// # Errors

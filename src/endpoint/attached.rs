@@ -79,8 +79,8 @@ impl Attached {
         self.entry.ring_kind() == Some(RingKind::Lane)
     }
 
-    /// An error in a forked child, which doesn't have the mapping, where the endpoint was lost, or
-    /// where the ring is poisoned.
+    /// An error in a forked child, which doesn't have the mapping, if the endpoint was lost, or
+    /// if the ring is poisoned.
     #[inline]
     pub(crate) fn check_usable(&self) -> Result<(), Error> {
         if self.is_sound() { Ok(()) } else { self.what_is_wrong() }
@@ -104,7 +104,7 @@ impl Attached {
         self.ring.check_open().map_err(|reason| Error::Poisoned { ring, position, reason })
     }
 
-    /// An error where the file was cut short under the mapping: what was read or written since may
+    /// An error if the file was cut short under the mapping: what was read or written since may
     /// not have been the region. Asked after each operation, before it says that it succeeded.
     #[inline]
     pub(crate) fn check_whole(&self) -> Result<(), Error> {
@@ -134,7 +134,7 @@ impl Attached {
         Error::Poisoned { ring, position, reason: damage }
     }
 
-    /// As [`Self::damaged_at`], where no position is at hand.
+    /// As [`Self::damaged_at`], if no position is at hand.
     #[cold]
     pub(crate) fn damaged(&self, damage: Damage) -> Error {
         self.damaged_at(damage, position_of(damage))

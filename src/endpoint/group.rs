@@ -25,7 +25,7 @@ impl Group {
     /// The group whose first ring is `first`.
     ///
     /// # Errors
-    /// [`Error::Layout`] where the lanes of the group don't follow each other: such a region may be
+    /// [`Error::Layout`] if the lanes of the group don't follow each other: such a region may be
     /// sound, but this version cannot use it.
     pub(crate) fn of(region: &Region, first: u32) -> Result<Self, Error> {
         let entries = region.entries();

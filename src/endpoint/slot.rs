@@ -119,8 +119,8 @@ impl OwnedSlot {
     /// that if there is no deadline.
     ///
     /// # Errors
-    /// [`Error::Busy`] where all are held, [`Error::LaneNotEmpty`] where one is not and has messages
-    /// that are still to be received, [`Error::Replaced`] where the region is no longer the
+    /// [`Error::Busy`] if all are held, [`Error::LaneNotEmpty`] if one is not and has messages
+    /// that are still to be received, [`Error::Replaced`] if the region is no longer the
     /// one to use, and what the system calls say.
     pub(crate) fn claim(
         region: &Arc<Region>,
@@ -187,7 +187,7 @@ impl OwnedSlot {
     }
 
     /// Takes the byte again and keeps it by an open descriptor, for a file system on which closing
-    /// the first one dropped the lock although a mapping remained. `false` where somebody else was
+    /// the first one dropped the lock although a mapping remained. `false` if somebody else was
     /// faster.
     fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
         self.lock = None;
@@ -235,7 +235,7 @@ impl OwnedSlot {
     fn fill(&self, wanted: &Wanted<'_>) {
         let identity = ProcessId::current();
         let seqlock = self.word_u32(offset_of!(Slot, seqlock));
-        let odd = seqlock.load(Relaxed) | 1; // ours; odd already where a predecessor died here
+        let odd = seqlock.load(Relaxed) | 1; // ours; odd already if a predecessor died here
         seqlock.store(odd, Relaxed);
         std::sync::atomic::fence(Release); // readers who see a new field see the odd count
         let by_descriptor = matches!(self.lock, Some(Lock::Descriptor(_)));
@@ -305,11 +305,11 @@ impl OwnedSlot {
 
     /// Whether any of `slots` is held by somebody.
     ///
-    /// *Nobody* is said only where the descriptor asked is certainly the region's, before and
+    /// *Nobody* is said only if the descriptor asked is certainly the region's, before and
     /// after: a descriptor that was closed and its number used again would answer for another file.
     ///
     /// # Errors
-    /// [`Error::LockLost`] where the kernel doesn't show this endpoint's own lock.
+    /// [`Error::LockLost`] if the kernel doesn't show this endpoint's own lock.
     pub(crate) fn is_any_held(&self, slots: Range<u16>) -> Result<bool, Error> {
         self.check_held()?;
         test_point!("slot.before-look");
@@ -410,7 +410,7 @@ impl Drop for OwnedSlot {
 }
 
 /// Takes the byte of `slot` on `description` and at once moves its incarnation on, which makes the
-/// earlier owner dead by definition. `None` where somebody else holds the byte. Forks and signals
+/// earlier owner dead by definition. `None` if somebody else holds the byte. Forks and signals
 /// are held off by the caller.
 fn lock_and_renew(
     region: &Region,

@@ -67,7 +67,7 @@ pub(crate) fn byte_is_held(region: &Region, slots: Range<u16>) -> Result<bool, E
 /// Whether the kernel shows `owner`, an endpoint of this process, as what it is: its byte held, the
 /// descriptor asked certainly the region's, and the slot nobody's after it.
 ///
-/// *Nobody holds it* is believed of another byte only where this is true before and after: a
+/// *Nobody holds it* is believed of another byte only if this is true before and after: a
 /// descriptor that was closed and its number used again would answer for another file.
 pub(crate) fn is_seen_as(region: &Region, owner: LockWord) -> Result<bool, Error> {
     let incarnation = slot_u32(region, owner.slot, offset_of!(Slot, incarnation)).load(Acquire);

@@ -15,7 +15,7 @@ const STRING_COPY_MIN: usize = 512;
 /// word.
 ///
 /// # Panics
-/// Where `words` are fewer than `bytes` take.
+/// If `words` are fewer than `bytes` take.
 #[inline(always)]
 pub(crate) fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
     let (body, rest) = bytes.as_chunks::<8>();
@@ -29,7 +29,7 @@ pub(crate) fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
 /// Reads the first bytes of `words` into `bytes`.
 ///
 /// # Panics
-/// Where `words` hold fewer than `bytes` asks for.
+/// If `words` hold fewer than `bytes` asks for.
 #[inline(always)]
 pub(crate) fn copy_out(words: &[AtomicU64], bytes: &mut [u8]) {
     let (body, rest) = bytes.as_chunks_mut::<8>();
@@ -84,7 +84,7 @@ const TOO_FEW: &str = "fewer words than bytes to copy";
 /// that nobody else writes: what shares a word with its ends is loaded and stored again.
 ///
 /// # Panics
-/// Where `words` end before the bytes do.
+/// If `words` end before the bytes do.
 #[inline]
 pub(crate) fn merge_in(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
     if offset.is_multiple_of(8) && bytes.len().is_multiple_of(8) {
@@ -93,7 +93,7 @@ pub(crate) fn merge_in(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
     merge_parts_in(words, offset, bytes);
 }
 
-/// As [`merge_in`], where words are written in part.
+/// As [`merge_in`], if words are written in part.
 fn merge_parts_in(words: &[AtomicU64], offset: usize, bytes: &[u8]) {
     let (words, skip) = (&words[offset / 8..], offset % 8);
     let (first, rest) = bytes.split_at(bytes.len().min((8 - skip) % 8));
@@ -116,7 +116,7 @@ fn splice(words: &[AtomicU64], skip: usize, bytes: &[u8]) {
 /// Reads from byte `offset` of `words` on.
 ///
 /// # Panics
-/// Where `words` end before the bytes do.
+/// If `words` end before the bytes do.
 #[inline]
 pub(crate) fn copy_out_at(words: &[AtomicU64], offset: usize, bytes: &mut [u8]) {
     if offset.is_multiple_of(8) {
@@ -169,7 +169,7 @@ fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
 }
 
 /// Copies `count` words. What is no multiple of the moves used is done by moves that overlap: some bytes
-/// are copied twice, which changes nothing where they are private, and where they are shared either copy
+/// are copied twice, which changes nothing if they are private, and where they are shared either copy
 /// is as good as the other.
 ///
 /// # Safety
@@ -198,7 +198,7 @@ unsafe fn move_words(to: *mut u8, from: *const u8, count: usize) {
 // - the instructions read and write exactly the bytes that the caller vouches for;
 // - no alignment is asked for, and nobody depends on what others see of it meanwhile: payload is looked
 //   at behind the header that is stored after it;
-// - all registers changed are declared; there is no stack, and flags are changed only where that is not
+// - all registers changed are declared; there is no stack, and flags are changed only if that is not
 //   denied.
 //
 // Short copies take their first words one by one: a wider load would wait for what the caller has only

@@ -2,7 +2,7 @@
 //!
 //! A process that may write to a file may also truncate it, and the next access to a page that is gone
 //! is a SIGBUS, which ends the process. So mappings are registered here, and a handler puts a private
-//! page of zeros where one of theirs is missing and marks the mapping as cut. The access goes on;
+//! page of zeros if one of theirs is missing and marks the mapping as cut. The access goes on;
 //! every operation looks at the mark before it says that it succeeded. Faults elsewhere, and signals
 //! that a process sent, go to those that handled them before: see [`super::handler`].
 //!
@@ -35,7 +35,7 @@ struct Node {
     /// Odd while the fields below change. Whoever took the node writes them.
     version: AtomicUsize,
     start: AtomicUsize,
-    /// 0 where nothing is registered.
+    /// 0 if nothing is registered.
     end: AtomicUsize,
     /// The process that has the mapping; its forked children don't.
     owner: AtomicU64,

@@ -59,7 +59,7 @@ impl Mapping {
     /// The 32-bit word at `offset` bytes.
     ///
     /// # Panics
-    /// Where the word is not aligned or not inside: offsets come from a validated layout.
+    /// If the word is not aligned or not inside: offsets come from a validated layout.
     #[inline]
     pub(crate) fn word_u32(&self, offset: u64) -> &AtomicU32 {
         let address = self.checked(offset, 4).cast();

@@ -26,7 +26,7 @@ impl<'a> Payload<'a> {
     /// Copies the message to the start of `room` and gives its length.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] where `room` is shorter than the message; nothing was copied.
+    /// [`Error::BufferTooSmall`] if `room` is shorter than the message; nothing was copied.
     /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
     #[inline]
     pub(crate) fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {

@@ -20,7 +20,7 @@ use crate::os::fork::Owner;
 #[derive(Clone, Debug)]
 pub(crate) struct RingSpan {
     control: NonNull<u8>,
-    /// The control block of the group's first lane; the ring's own where it is no lane.
+    /// The control block of the group's first lane; the ring's own if it is no lane.
     group: NonNull<u8>,
     area: NonNull<AtomicU64>,
     /// The bits of a position that choose a word of the area.
@@ -40,7 +40,7 @@ unsafe impl Sync for RingSpan {}
 
 impl RingSpan {
     /// The ring whose control block, its group's and whose data area lie at these offsets, or `None`
-    /// where they don't lie inside the mapping, are not aligned, or `capacity` is no power of two
+    /// if they don't lie inside the mapping, are not aligned, or `capacity` is no power of two
     /// from 8.
     pub(crate) fn new(
         mapping: Arc<Mapping>,
@@ -83,7 +83,7 @@ impl RingSpan {
     /// The 64-bit word at `offset` bytes of the control block.
     ///
     /// # Panics
-    /// Where it is not aligned or not inside; offsets are constants, so the check is compiled away.
+    /// If it is not aligned or not inside; offsets are constants, so the check is compiled away.
     #[inline]
     pub(crate) fn control_u64(&self, offset: usize) -> &AtomicU64 {
         let address = word_of(self.control, offset, 8).cast();
@@ -155,7 +155,7 @@ impl RingSpan {
     /// The words of the data area that `len` bytes take from `position` on, a multiple of 8.
     ///
     /// # Panics
-    /// Where they reach beyond the end of the area.
+    /// If they reach beyond the end of the area.
     #[inline(always)]
     pub(crate) fn words(&self, position: u64, len: usize) -> &[AtomicU64] {
         let to_end = self.mask as usize + 8 - self.offset(position);

@@ -67,7 +67,7 @@ impl RobustList {
     /// robust mutexes: for a thread that locks none.
     ///
     /// # Errors
-    /// Where the kernel or a filter in front of it refuses.
+    /// If the kernel or a filter in front of it refuses.
     pub(crate) fn install() -> io::Result<Self> {
         let head: &'static Head = Box::leak(Box::new(Head {
             first: AtomicU64::new(0),
@@ -97,7 +97,7 @@ impl RobustList {
         self.nodes.insert(0, node);
     }
 
-    /// Takes the slot off the list, before its mapping goes. Does nothing where it is not on it.
+    /// Takes the slot off the list, before its mapping goes. Does nothing if it is not on it.
     pub(crate) fn unlink(&mut self, mapping: &Arc<Mapping>, slot_offset: u64) {
         let is_it =
             |node: &Node| Arc::ptr_eq(&node.mapping, mapping) && node.slot_offset == slot_offset;

@@ -31,7 +31,7 @@ impl FileId {
         Self { dev: stat.st_dev, ino: stat.st_ino }
     }
 
-    /// Whether `file` is open on this file. `false` also where the descriptor was closed behind our
+    /// Whether `file` is open on this file. `false` also if the descriptor was closed behind our
     /// back or its number is used by something else.
     pub(crate) fn is_file(self, file: BorrowedFd<'_>) -> bool {
         rustix::fs::fstat(file).is_ok_and(|stat| Self::of(&stat) == self)
@@ -112,7 +112,7 @@ pub(crate) fn written_parts(
     std::iter::from_fn(next).take(PARTS_MAX)
 }
 
-/// Takes all in one step where it can. A signal undoes the whole of a step on tmpfs, so that one
+/// Takes all in one step if it can. A signal undoes the whole of a step on tmpfs, so that one
 /// which keeps coming would never let a long step end: each interruption halves it.
 fn in_steps(
     from: u64,

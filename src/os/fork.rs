@@ -52,7 +52,7 @@ impl Owner {
     }
 }
 
-/// The number of the present process, 0 where it has none yet. May be called by signal handlers.
+/// The number of the present process, 0 if it has none yet. May be called by signal handlers.
 pub(crate) fn present() -> u64 {
     COOKIE.get().map_or(0, |cookie| cookie.load(Ordering::Relaxed))
 }
@@ -65,7 +65,7 @@ fn cookie() -> io::Result<&'static AtomicU64> {
         return Ok(cookie);
     }
     let made = new_cookie()?;
-    Ok(COOKIE.get_or_init(|| made)) // a page more where two threads come first at once
+    Ok(COOKIE.get_or_init(|| made)) // a page more if two threads come first at once
 }
 
 fn new_cookie() -> io::Result<&'static AtomicU64> {
@@ -80,7 +80,7 @@ fn new_cookie() -> io::Result<&'static AtomicU64> {
 }
 
 /// The thread that keeps others from forking, or that forks: its process in the upper half, itself in
-/// the lower; 0 where there is none. A child that finds another process here inherited the word and
+/// the lower; 0 if there is none. A child that finds another process here inherited the word and
 /// takes it.
 static HOLDER: AtomicU64 = AtomicU64::new(0);
 /// How many times more than once the holder has taken it. The holder's.

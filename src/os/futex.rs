@@ -34,7 +34,7 @@ pub(crate) const WORDS_MAX: usize = 128;
 pub(crate) struct Moment(Timespec);
 
 impl Moment {
-    /// That long from now; `None` where the clock cannot tell such a moment.
+    /// That long from now; `None` if the clock cannot tell such a moment.
     pub(crate) fn after(duration: Duration) -> Option<Self> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);
@@ -66,7 +66,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, until: Option<Moment>) -> Wo
 
 /// A word to sleep on among others, and what is expected of it.
 ///
-/// It is an address for the kernel, which bears any: where the word's mapping goes before the sleep,
+/// It is an address for the kernel, which bears any: if the word's mapping goes before the sleep,
 /// there is no sleep.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sleeping(Wait);
@@ -98,7 +98,7 @@ impl Sleeping {
 /// or `until` has come. A signal does not end the sleep.
 ///
 /// # Errors
-/// Where the kernel, older than Linux 5.16, or a filter in front of it, has no such call.
+/// If the kernel, older than Linux 5.16, or a filter in front of it, has no such call.
 pub(crate) fn wait_any(words: &[Sleeping], until: Option<Moment>) -> io::Result<Woken> {
     let words: Vec<_> = words.iter().map(|word| word.0).collect();
     let until = until.map(|moment| moment.0);

@@ -14,7 +14,7 @@ static REGISTERED: AtomicU64 = AtomicU64::new(0);
 /// more than one thread, so it is for a thread that nobody waits for.
 ///
 /// # Errors
-/// Where the kernel or a filter in front of it refuses.
+/// If the kernel or a filter in front of it refuses.
 pub(crate) fn register() -> io::Result<()> {
     membarrier(MembarrierCommand::RegisterGlobalExpedited)?;
     REGISTERED.store(fork::present(), Ordering::Release);
@@ -28,7 +28,7 @@ pub(crate) fn is_registered() -> bool {
     registered != 0 && registered == fork::present()
 }
 
-/// Makes all registered processes execute a fence; `false` where the kernel did not.
+/// Makes all registered processes execute a fence; `false` if the kernel did not.
 ///
 /// # Cost
 /// A system call, and an interrupt of each processor that runs such a process: 0.1 to 20 µs.

@@ -1,4 +1,4 @@
-//! System calls: through `rustix` where it has them, in a few named files with unsafe where it
+//! System calls: through `rustix` if it has them, in a few named files with unsafe if it
 //! lacks them (`close`, `descriptor`, `descriptor_table`, `ofd`, `fork`, `signals`, `credentials`, `umask`;
 //! `staged` for tests).
 

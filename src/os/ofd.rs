@@ -20,7 +20,7 @@ pub(crate) enum Mode {
     Exclusive = libc::F_WRLCK,
 }
 
-/// Locks `range` on the description behind `file`; `false` where another description is in the way.
+/// Locks `range` on the description behind `file`; `false` if another description is in the way.
 pub(crate) fn try_lock(file: BorrowedFd<'_>, range: Range<u64>, mode: Mode) -> io::Result<bool> {
     match fcntl(file, libc::F_OFD_SETLK, mode as libc::c_int, &range) {
         Ok(_) => Ok(true),

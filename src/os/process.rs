@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-/// This process as it is written into a region, for people and tools. Zeros where `/proc` is not
+/// This process as it is written into a region, for people and tools. Zeros if `/proc` is not
 /// mounted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessId {
@@ -40,7 +40,7 @@ fn start_ticks() -> Option<u64> {
     parse_field(&fs::read_to_string("/proc/self/stat").ok()?, 22)
 }
 
-/// How many threads the calling process has; `None` where `/proc` is not mounted.
+/// How many threads the calling process has; `None` if `/proc` is not mounted.
 pub(crate) fn thread_count() -> Option<u64> {
     parse_field(&fs::read_to_string("/proc/self/stat").ok()?, 20)
 }

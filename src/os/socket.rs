@@ -103,7 +103,7 @@ pub(crate) fn file_at(dir: BorrowedFd<'_>, name: &str) -> Result<FileId, Errno> 
     Ok(FileId::of(&found))
 }
 
-/// Removes `name` from `dir`, which is no error where it is not there.
+/// Removes `name` from `dir`, which is no error if it is not there.
 pub(crate) fn remove(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Err(Errno::NOENT) | Ok(()) => Ok(()),
@@ -111,7 +111,7 @@ pub(crate) fn remove(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     }
 }
 
-/// Removes `name` from `dir` where it is a socket's at which nobody listens any more.
+/// Removes `name` from `dir` if it is a socket's at which nobody listens any more.
 pub(crate) fn remove_stale(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     match connect(dir, name) {
         Err(Errno::CONNREFUSED) => remove(dir, name),
@@ -131,7 +131,7 @@ pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<Descriptor, Err
     Ok(socket)
 }
 
-/// The next connection; `None` where nobody waits.
+/// The next connection; `None` if nobody waits.
 pub(crate) fn accept(listener: &Descriptor) -> Result<Option<Descriptor>, Errno> {
     check_ours(listener)?;
     match private(|| retry_on_intr(|| rustix::net::accept_with(listener, FLAGS))) {
@@ -146,7 +146,7 @@ fn check_ours(socket: &Descriptor) -> Result<(), Errno> {
     if socket.is_ours() { Ok(()) } else { Err(Errno::NOTCONN) }
 }
 
-/// Ends a connection and drops what is in it, also where a forked child has copies of the descriptor.
+/// Ends a connection and drops what is in it, also if a forked child has copies of the descriptor.
 pub(crate) fn end(socket: Descriptor) {
     if !socket.is_ours() {
         return;
@@ -157,7 +157,7 @@ pub(crate) fn end(socket: Descriptor) {
     {}
 }
 
-/// Stops listening and turns away who waits, also where a forked child has copies of the descriptor.
+/// Stops listening and turns away who waits, also if a forked child has copies of the descriptor.
 pub(crate) fn stop_listening(listener: Descriptor) {
     if !listener.is_ours() {
         return;
@@ -166,7 +166,7 @@ pub(crate) fn stop_listening(listener: Descriptor) {
     while let Ok(Some(_)) = accept(&listener) {} // no child has these
 }
 
-/// Sends one packet, all of it or nothing. The kernel keeps the descriptors from then on, also where
+/// Sends one packet, all of it or nothing. The kernel keeps the descriptors from then on, also if
 /// this process is gone.
 pub(crate) fn send(
     socket: &Descriptor,

@@ -56,7 +56,7 @@ impl InitLock {
     }
 
     /// Locks the byte of initialization together with others who attach, against whoever replaces
-    /// the region; `None` where somebody is replacing it. Never waits.
+    /// the region; `None` if somebody is replacing it. Never waits.
     pub(crate) fn try_shared(region: &Region) -> Result<Option<Self>, Error> {
         let io = |error: Errno| region.io_error("lock", error.into());
         let no_forks = fork::hold_off().map_err(io)?;

@@ -92,7 +92,7 @@ impl Region {
         Ok(region)
     }
 
-    /// Faults in the pages of the first `len_max` bytes of a lane's data area, where pages are not to
+    /// Faults in the pages of the first `len_max` bytes of a lane's data area, if pages are not to
     /// come on demand.
     pub(crate) fn populate_lane(&self, lane: &RingEntry, len_max: u64) -> Result<(), Error> {
         self.populate(lane.data_offset..lane.data_offset + lane.capacity.min(len_max))
@@ -167,7 +167,7 @@ impl Region {
     }
 
     /// A new description of the file, which shares no lock with any other: through `/proc`, or by
-    /// the name where that is not mounted.
+    /// the name if that is not mounted.
     pub(crate) fn reopen(&self) -> Result<OwnedFd, Error> {
         let error = match reopen(self.plain(), self.file_id()) {
             Ok(file) => return Ok(file),

@@ -80,7 +80,7 @@ pub struct EventsRegion {
 
 impl EventsRegion {
     /// Opens or creates the region `name` in the default directory: `$TOMBOLO_DIR`, else
-    /// `/dev/shm/tombolo-<euid>`, which is made with mode 0700 where it is missing.
+    /// `/dev/shm/tombolo-<euid>`, which is made with mode 0700 if it is missing.
     ///
     /// Names are 1 to 128 of `A-Z a-z 0-9 . _ -` without a leading dot; the file is
     /// `name.tombolo`.
@@ -147,7 +147,7 @@ impl EventsRegion {
 
     /// Makes a region without a name, in memory that is sealed against shrinking and growing.
     ///
-    /// Another process joins it by a descriptor from [`Self::to_fd`], or where messages carry handles by
+    /// Another process joins it by a descriptor from [`Self::to_fd`], or, if messages carry handles, by
     /// those from [`Self::to_fds`]; it goes when the last one closes it.
     ///
     /// # Errors
@@ -276,7 +276,7 @@ impl EventsRegion {
         self.region.creator
     }
 
-    /// The path that the region was opened by, or `None` where it came without one.
+    /// The path that the region was opened by, or `None` if it came without one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.region.place().map(Place::path)
@@ -289,7 +289,7 @@ impl EventsRegion {
     }
 
     /// 1 for the first region at its path, one more for each that replaced another. It starts again
-    /// at 1 where somebody creates a region in the moment in which the old one has lost its name:
+    /// at 1 if somebody creates a region in the moment in which the old one has lost its name:
     /// what tells regions apart for certain is [`Self::uuid`].
     #[must_use]
     pub fn generation(&self) -> u64 {

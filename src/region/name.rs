@@ -19,7 +19,7 @@ const SUFFIX: &str = ".tombolo";
 pub(crate) const SOCKET_SUFFIX: &str = ".sock";
 
 /// The place of the region `name`: `name.tombolo` in `$TOMBOLO_DIR`, else in
-/// `/dev/shm/tombolo-<euid>`, which is made where it is missing.
+/// `/dev/shm/tombolo-<euid>`, which is made if it is missing.
 pub(crate) fn place(name: &str) -> Result<Place, Error> {
     check(name)?;
     let file_name = format!("{name}{SUFFIX}");

@@ -9,18 +9,18 @@ use tombolo_abi::{
 
 use crate::error::Error;
 
-/// What to do where there is a region already, or none.
+/// What to do if there is a region already, or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CreatePolicy {
-    /// Join the region, or create it where there is none.
+    /// Join the region, or create it if there is none.
     #[default]
     OpenOrCreate,
     /// Create a region. One of which nobody holds an end is replaced, and what was not received
     /// from it is lost, also to processes that have it open and hold no end yet; else
     /// [`Error::InUse`]. The new one is made before the old one goes: it needs space for both.
     CreateNew,
-    /// Join the region; where there is none, [`Error::NotFound`].
+    /// Join the region; if there is none, [`Error::NotFound`].
     OpenExisting,
 }
 
@@ -33,7 +33,7 @@ pub enum OwnerPolicy {
     /// This process's effective user, nobody else.
     #[default]
     SameUser,
-    /// Also anybody, where the file belongs to a group of this process; that group may write.
+    /// Also anybody, if the file belongs to a group of this process; that group may write.
     Group,
     /// Anybody, and everybody may write.
     Any,
@@ -72,14 +72,14 @@ pub enum FileSystemPolicy {
 ///
 /// | | [`Total`](Self::Total) | [`PerProducer`](Self::PerProducer) |
 /// |---|---|---|
-/// | order | one for all: a send that returned before another one began comes first | each producer's own; two producers' messages may come in either order, also where one of them had received the other's answer |
+/// | order | one for all: a send that returned before another one began comes first | each producer's own; two producers' messages may come in either order, also if one of them had received the other's answer |
 /// | made of | one ring, its room shared under a lock | a ring for each producer, a *lane*; the consumer goes from one to the next |
 /// | cost of a send | a lock, and its cache line | that of the ring with one producer |
 /// | a producer that is stopped inside a send | holds up the others | holds up nobody |
 /// | memory | one data area | one for each of [`OpenOptions::producers`] |
 /// | clones of a producer | share its endpoint | each claims a lane of its own at first use |
 ///
-/// Choose `Total` where a message may depend on another producer's, `PerProducer` for clients that
+/// Choose `Total` if a message may depend on another producer's, `PerProducer` for clients that
 /// know nothing of each other, and wherever one of them must not be able to slow down the rest.
 ///
 /// Of lanes, this is good to know:
@@ -87,7 +87,7 @@ pub enum FileSystemPolicy {
 /// * A producer's order is kept from its claim until it is dropped. One that is dropped and claims again,
 ///   or starts again after a crash, may get another lane, and what it sends there may come before what
 ///   it had sent on the first.
-/// * Producers that come and go are one side: where all that have claimed are gone, the consumer is told
+/// * Producers that come and go are one side: if all that have claimed are gone, the consumer is told
 ///   so, and [`Receiver::iter`](crate::Receiver::iter) ends. Claim all clones of a producer before the
 ///   first of them may be dropped.
 /// * Positions repeat between lanes: a message is known by [`RecordRef::ring`](crate::RecordRef::ring)
@@ -184,8 +184,8 @@ impl OpenOptions {
     /// region's directory: it must be able to write there, else claiming is [`Error::Io`]. Of a region
     /// without a name it is found by sockets that travel with the region, see
     /// [`EventsRegion::to_fds`](crate::EventsRegion::to_fds). Connections are taken from who may use the
-    /// region by the user that the kernel names: this one, the file's owner, root, and where the file's mode
-    /// lets them write, its group or all.
+    /// region by the user that the kernel names: this one, the file's owner, root, and its group or all if the file's mode
+    /// lets them write.
     pub fn max_handles(self, count: u16) -> Self {
         Self { max_handles: Some(count), ..self }
     }

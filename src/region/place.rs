@@ -100,7 +100,7 @@ impl Place {
         &self.path
     }
 
-    /// What the name stands for now, or `None` where there is nothing. Links are not followed.
+    /// What the name stands for now, or `None` if there is nothing. Links are not followed.
     pub(crate) fn stat(&self) -> Result<Option<Stat>, Error> {
         let found = self.dir_of_ours().and_then(|dir| {
             retry_on_intr(|| rustix::fs::statat(dir, &*self.file_name, AtFlags::SYMLINK_NOFOLLOW))
@@ -117,7 +117,7 @@ impl Place {
         Ok(self.stat()?.is_some_and(|stat| FileId::of(&stat) == id))
     }
 
-    /// Opens what the name stands for, or gives `None` where there is nothing. What is no regular
+    /// Opens what the name stands for, or gives `None` if there is nothing. What is no regular
     /// file is not opened at all, so that no device or FIFO notices.
     pub(crate) fn open(&self, options: &OpenOptions) -> Result<Option<Candidate>, Error> {
         let Some(before) = self.stat()? else { return Ok(None) };
@@ -147,7 +147,7 @@ impl Place {
         Ok(Some(Candidate { id: FileId::of(&stat), file, stat }))
     }
 
-    /// Opens the file `id` once more, by its name; `None` where the name stands for another.
+    /// Opens the file `id` once more, by its name; `None` if the name stands for another.
     pub(crate) fn open_again(&self, id: FileId) -> Result<Option<OwnedFd>, Error> {
         let opened = self.dir_of_ours().and_then(|dir| {
             retry_on_intr(|| rustix::fs::openat(dir, &*self.file_name, OPEN_FLAGS, Mode::empty()))

@@ -99,7 +99,7 @@ impl Rendezvous {
         Descriptor::private(ours, &no_forks)
     }
 
-    /// Takes a connection out; `None` where there is none. What is not one is dropped.
+    /// Takes a connection out; `None` if there is none. What is not one is dropped.
     pub(crate) fn take_out(&self) -> Result<Option<Descriptor>, Errno> {
         for _ in 0..JUNK_MAX {
             let mut found; // closed when forks go on: another's files may take any time for that

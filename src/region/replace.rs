@@ -85,7 +85,7 @@ pub(crate) fn replace(request: &mut Request, old: &Candidate) -> Result<Outcome,
     }
     crash_point!("replace.after-unlink");
     sweep(&request.place);
-    // Where there are no files without a name, the next look creates in place.
+    // If there are no files without a name, the next look creates in place.
     let Some(new) = new else { return Ok(Outcome::StartOver) };
     let named = give_name(new, &request.place)?;
     crash_point!("replace.after-linkat");
@@ -110,7 +110,7 @@ fn retire(request: &Request, old: &Candidate, successor: u64) -> Result<(), Erro
     Ok(())
 }
 
-/// Takes the name away from the file `id` and removes the file. `false` where the name stood for
+/// Takes the name away from the file `id` and removes the file. `false` if the name stood for
 /// another, which then has it back.
 fn remove(place: &Place, id: FileId) -> Result<bool, Error> {
     let retired = retired_name(place)?;

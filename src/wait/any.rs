@@ -133,7 +133,7 @@ fn wait<W: Waitable + ?Sized>(receivers: &mut [&mut W], deadline: Deadline) -> R
     Ok(())
 }
 
-/// Arms all, looks at each once more, and sleeps where none is ready.
+/// Arms all, looks at each once more, and sleeps if none is ready.
 fn sleep<W: Waitable + ?Sized>(receivers: &mut [&mut W], deadline: Deadline) -> Result<(), Error> {
     let mut words = Vec::with_capacity(receivers.len());
     let mut limit = SLEEP_MAX;

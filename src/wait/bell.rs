@@ -93,7 +93,7 @@ pub(crate) struct Bell {
     doorbell: RxDoorbell,
     pub(crate) spin: Spin,
     behind: Option<Behind>,
-    /// Records of this turn, counted from `records_from`, so that it is over sooner where other lanes
+    /// Records of this turn, counted from `records_from`, so that it is over sooner if other lanes
     /// have theirs.
     records: u32,
     records_from: u32,
@@ -101,7 +101,7 @@ pub(crate) struct Bell {
     records_before: u32,
     last_sleep: Instant,
     last_barrier: Option<Instant>,
-    /// Since when it has been armed, where the sleep must be short.
+    /// Since when it has been armed, if the sleep must be short.
     armed_for_short: Option<Instant>,
 }
 
@@ -151,7 +151,7 @@ impl Bell {
         self.records += count;
     }
 
-    /// Counts a record too, and begins a new turn where it is time. Gives whether it was.
+    /// Counts a record too, and begins a new turn if it is time. Gives whether it was.
     pub(crate) fn count_record(&mut self, end: &Attached) -> bool {
         let is_time = self.is_quantum_over();
         if is_time {
@@ -160,7 +160,7 @@ impl Bell {
         is_time
     }
 
-    /// Counts the records of a turn from the start. Lets producers go on without fences where many came
+    /// Counts the records of a turn from the start. Lets producers go on without fences if many came
     /// without a sleep, in however many turns.
     pub(crate) fn begin_quantum(&mut self, end: &Attached) {
         self.records_before += self.records - self.records_from;
@@ -212,7 +212,7 @@ impl Bell {
         armed.map(drop)
     }
 
-    /// Arms and looks once more: how to sleep, or `None` where there is something to do. Disarm
+    /// Arms and looks once more: how to sleep, or `None` if there is something to do. Disarm
     /// afterwards, either way.
     pub(crate) fn arm(
         &mut self,
@@ -254,7 +254,7 @@ impl Bell {
         self.last_sleep = Instant::now();
     }
 
-    /// How long to sleep while `holder` has the lock; `None` where there is a record. A dead holder
+    /// How long to sleep while `holder` has the lock; `None` if there is a record. A dead holder
     /// is no reason not to sleep: whoever takes the lock from it will see the arming.
     fn limit_behind(
         &mut self,

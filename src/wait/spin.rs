@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 
-/// How long to spin at first, and at most where nobody said otherwise: about what a sleep and a
+/// How long to spin at first, and at most if nobody said otherwise: about what a sleep and a
 /// wake-up across processors cost. Longer would cost more than it can save.
 pub(crate) const SPIN_MAX: Duration = Duration::from_micros(50);
 /// How long to spin at the least, so that a peer that has become fast is noticed.
 const BUDGET_MIN: Duration = Duration::from_micros(1);
 /// Looks between two looks at the clock.
 const LOOKS_A_CLOCK: u32 = 32;
-/// Looks without a clock, where spinning pays: one to three microseconds of them.
+/// Looks without a clock, if spinning pays: one to three microseconds of them.
 const FIRST_LOOKS: u32 = 64;
 /// How often to ask how many processors may be used.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -23,19 +23,19 @@ const TRIAL_EVERY_MAX: u32 = 1024;
 const SHORT_SLEEP: Duration = Duration::from_micros(100);
 
 /// How long an endpoint spins before it sleeps: half as long after a spin that ended in sleep, twice
-/// as long after one that paid, and not at all where only one processor may be used.
+/// as long after one that paid, and not at all if only one processor may be used.
 ///
 /// That alone would keep two sides asleep that once began to sleep: neither answers as fast as a
 /// short spin asks for. So after short sleeps a long spin is tried now and then, and more and more
-/// seldom where it doesn't pay, as on a processor that both share. One that pays also shows that the
-/// other side has a processor of its own, where this one may use one only.
+/// seldom if it doesn't pay, as on a processor that both share. One that pays also shows that the
+/// other side has a processor of its own, if this one may use one only.
 #[derive(Clone, Debug)]
 pub(crate) struct Spin {
     max: Duration,
     budget: Duration,
     /// When the last spin began.
     began: Option<Instant>,
-    /// Short sleeps until a trial, and from that one to the next where it fails.
+    /// Short sleeps until a trial, and from that one to the next if it fails.
     until_trial: u32,
     trial_every: u32,
     /// When the processors were counted, and whether there was one only.
@@ -83,13 +83,13 @@ impl Spin {
         }
     }
 
-    /// How often to look before even the clock is asked: not at all where spinning doesn't pay.
+    /// How often to look before even the clock is asked: not at all if spinning doesn't pay.
     #[inline]
     pub(crate) fn first_looks(&self) -> u32 {
         if self.pays { FIRST_LOOKS } else { 0 }
     }
 
-    /// To be told where the first looks found what was waited for: a spin that paid.
+    /// To be told if the first looks found what was waited for: a spin that paid.
     pub(crate) fn note_first_look(&mut self) {
         self.note_paid(self.budget);
     }
@@ -133,7 +133,7 @@ impl Spin {
     }
 }
 
-/// How many processors this thread may use; several where the kernel doesn't say.
+/// How many processors this thread may use; several if the kernel doesn't say.
 fn usable_processors() -> Processors {
     match rustix::thread::sched_getaffinity(None) {
         Ok(set) if set.count() == 1 => Processors::One,
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!((spin.until_trial, spin.pays), (2, false));
     }
 
-    /// As where each side is pinned to a processor of its own.
+    /// As if each side is pinned to a processor of its own.
     #[test]
     fn where_one_processor_may_be_used_a_trial_that_pays_shows_that_the_other_side_has_another() {
         let mut spin = on(Processors::One);

@@ -5,7 +5,7 @@ use tombolo_abi::{Field, Table};
 
 use crate::units::{hex, printable_bytes};
 
-/// All fields of the type that `table` describes, as found in `bytes`. Reserved ones only where
+/// All fields of the type that `table` describes, as found in `bytes`. Reserved ones only if
 /// they are not zero, as they should be.
 pub(crate) fn to_json(table: &Table, bytes: &[u8]) -> Value {
     let fields = table.fields.iter().filter_map(|field| {

@@ -304,7 +304,7 @@ fn carrying(image: &Image, ring: &RingView) -> Option<String> {
     ))
 }
 
-/// What stands where there is nothing to say.
+/// What stands if there is nothing to say.
 pub(crate) fn dash() -> String {
     "-".to_owned()
 }

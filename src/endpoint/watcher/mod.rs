@@ -51,11 +51,11 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    /// Makes the kernel mark the liveness word of `slot` when this process is gone, but not where
+    /// Makes the kernel mark the liveness word of `slot` when this process is gone, but not if
     /// others than this user have the region: they could cut the list, and would learn addresses.
     ///
     /// # Errors
-    /// Where the thread cannot be started.
+    /// If the thread cannot be started.
     pub(crate) fn start(region: &Arc<Region>, slot: u16) -> Result<Self, Error> {
         let watcher = running().map_err(|error| region.io_error("watch the peers of", error))?;
         let mut table = watcher.lock();
@@ -101,7 +101,7 @@ impl Watch {
     /// `doorbell`.
     ///
     /// # Errors
-    /// Where the thread cannot be started.
+    /// If the thread cannot be started.
     pub(crate) fn start(
         region: &Arc<Region>,
         own: LockWord,
@@ -178,7 +178,7 @@ impl Drop for Upkeep {
     }
 }
 
-/// The watcher of this process, which is started where there is none.
+/// The watcher of this process, which is started if there is none.
 fn running() -> io::Result<Arc<Watcher>> {
     let _no_forks = fork::hold_off()?; // and one thread at a time
     match present() {

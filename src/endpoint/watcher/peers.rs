@@ -93,7 +93,7 @@ impl Peers {
             return Step::Nothing;
         }
         if mark & OWNER_DIED == 0 && !has_left {
-            // Also where it looked otherwise before: a slot shows its last owner's words for a moment
+            // Also if it looked otherwise before: a slot shows its last owner's words for a moment
             // after the next one has come.
             known.phase = Phase::Alive;
             return if mark == 0 { Step::Uncovered } else { Step::Wait(liveness, mark) };

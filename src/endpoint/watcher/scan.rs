@@ -10,9 +10,9 @@ use crate::endpoint::{byte_is_held, is_seen_as};
 use crate::os::futex::{Sleeping, WORDS_MAX};
 use crate::region::Region;
 
-/// How long at the most until the next look, where a liveness word covers every peer.
+/// How long at the most until the next look, if a liveness word covers every peer.
 const TICK: Duration = Duration::from_secs(1);
-/// And where not.
+/// And if not.
 pub(super) const TICK_UNCOVERED: Duration = Duration::from_millis(250);
 
 /// What a look found.
@@ -127,7 +127,7 @@ impl Watched {
     }
 
     /// Asks the kernel about each peer of whom no word tells, and whether it still shows our own lock:
-    /// where it doesn't, whoever waits will find that out, too.
+    /// if it doesn't, whoever waits will find that out, too.
     fn ask_after_each(&mut self, region: &Region, found: &mut Found) {
         let mut departed = !self.is_self_seen(region);
         for slot in self.peers.uncovered(region) {
@@ -142,7 +142,7 @@ impl Watched {
     }
 
     /// Whether the kernel says that nobody holds a byte of `slots`, and can be believed: that is asked
-    /// only where it does.
+    /// only if it does.
     fn is_free(&self, region: &Region, slots: Range<u16>) -> bool {
         let is_free = || byte_is_held(region, slots.clone()).is_ok_and(|is_held| !is_held);
         is_surely_free(is_free, || self.is_self_seen(region))

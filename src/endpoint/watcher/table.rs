@@ -68,7 +68,7 @@ impl fmt::Debug for Task {
 pub(super) enum Start {
     #[default]
     Pending,
-    /// `None` where the kernel refuses robust lists: others find out by their tick.
+    /// `None` if the kernel refuses robust lists: others find out by their tick.
     Done(Option<RobustList>),
 }
 
@@ -139,7 +139,7 @@ impl Table {
 /// Something to be done every so often.
 #[derive(Debug, Default)]
 pub(super) struct Tick {
-    /// When it is due; at once where that was never said.
+    /// When it is due; at once if that was never said.
     pub(super) due: Option<Instant>,
 }
 
@@ -150,7 +150,7 @@ impl Tick {
         self.due.is_none()
     }
 
-    /// When it is due next: `every` so often, or sooner where that was said before.
+    /// When it is due next: `every` so often, or sooner if that was said before.
     pub(super) fn next(&mut self, now: Instant, every: Duration) -> Instant {
         let latest = now + every;
         *self.due.insert(self.due.map_or(latest, |due| due.min(latest)))

@@ -103,7 +103,7 @@ impl Watcher {
     }
 
     /// Lets the process be reached by barriers. Takes 10 to 20 ms in a process with more threads than
-    /// one, so then it is done where nobody waits for it. One that is killed meanwhile dies so much
+    /// one, so then it is done if nobody waits for it. One that is killed meanwhile dies so much
     /// later.
     fn register(&self) {
         let flag = match membarrier::register() {
