@@ -50,21 +50,6 @@ impl<K: Topology> Receiver<K> {
         Self { region, index, receiving, spin_max, disconnect, interrupts, topology, not_shared }
     }
 
-    /// Attaches now and not at first use. Does nothing if this end is attached.
-    ///
-    /// Waits up to 100 ms for an owner that is just leaving.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] if another process or end owns the endpoint. [`Error::Replaced`] if the region is no
-    /// longer the one to use. [`Error::Poisoned`] if the ring is damaged.
-    ///
-    /// # Cost
-    /// Some forty system calls. The first end that a process attaches also starts its thread `tombolo-watch`.
-    #[doc(alias = "claim")]
-    pub fn attach(&mut self) -> Result<(), Error> {
-        self.receiving_until(Deadline::PAST)?.end.check_usable()
-    }
-
     /// Takes the next message, waiting for it, with its handles.
     ///
     /// # Errors
@@ -238,6 +223,21 @@ impl<K: Topology> Receiver<K> {
     /// is an item, the last one, so that it isn't mistaken for the end.
     pub fn iter(&mut self) -> Iter<'_, K> {
         Iter::new(self)
+    }
+
+    /// Attaches now and not at first use. Does nothing if this end is attached.
+    ///
+    /// Waits up to 100 ms for an owner that is just leaving.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process or end owns the endpoint. [`Error::Replaced`] if the region is no
+    /// longer the one to use. [`Error::Poisoned`] if the ring is damaged.
+    ///
+    /// # Cost
+    /// Some forty system calls. The first end that a process attaches also starts its thread `tombolo-watch`.
+    #[doc(alias = "claim")]
+    pub fn attach(&mut self) -> Result<(), Error> {
+        self.receiving_until(Deadline::PAST)?.end.check_usable()
     }
 
     /// Sets which senders count as having been there, when none is alive: those that this receiver met,

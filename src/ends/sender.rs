@@ -64,22 +64,6 @@ impl<K: Topology> Sender<K> {
         }
     }
 
-    /// Attaches now and not at first use. Does nothing if this end is attached.
-    ///
-    /// Waits up to 100 ms for an owner that is just leaving.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] if another process or end owns the endpoint. [`Error::LaneNotEmpty`] (lanes only) if
-    /// the last owner's messages have not been received yet. [`Error::Replaced`] if the region is no longer
-    /// the one to use. [`Error::Poisoned`] if the ring is damaged.
-    ///
-    /// # Cost
-    /// Some forty system calls. The first end that a process attaches also starts its thread `tombolo-watch`.
-    #[doc(alias = "claim")]
-    pub fn attach(&mut self) -> Result<(), Error> {
-        self.usable().map(drop)
-    }
-
     /// Sends `message`, waiting while the ring is full.
     ///
     /// # Errors
@@ -301,6 +285,22 @@ impl<K: Topology> Sender<K> {
     #[must_use]
     pub fn max_handles(&self) -> usize {
         self.region.entries()[self.ring() as usize].max_handles.into()
+    }
+
+    /// Attaches now and not at first use. Does nothing if this end is attached.
+    ///
+    /// Waits up to 100 ms for an owner that is just leaving.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process or end owns the endpoint. [`Error::LaneNotEmpty`] (lanes only) if
+    /// the last owner's messages have not been received yet. [`Error::Replaced`] if the region is no longer
+    /// the one to use. [`Error::Poisoned`] if the ring is damaged.
+    ///
+    /// # Cost
+    /// Some forty system calls. The first end that a process attaches also starts its thread `tombolo-watch`.
+    #[doc(alias = "claim")]
+    pub fn attach(&mut self) -> Result<(), Error> {
+        self.usable().map(drop)
     }
 
     /// Sets which receivers count as having been there, when none is alive: those that this sender met,
