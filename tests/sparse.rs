@@ -192,7 +192,7 @@ fn a_hole_that_finds_no_space_when_it_is_written_is_an_error_and_ends_nothing() 
         }
     };
     assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
-    assert!(error.to_string().contains("no room"), "{error}");
+    assert!(error.to_string().contains("no space"), "{error}");
     let received = std::iter::from_fn(|| rx.try_recv().ok());
     assert!(received.take(10_000).all(|message| message.data == [7; 300]), "zeros were delivered");
     assert!(matches!(rx.try_recv(), Err(TryRecvError::Failed { source: Error::NoSpace { .. } })));
