@@ -15,8 +15,7 @@ use crate::os::descriptor::Descriptor;
 use crate::os::socket;
 use crate::region::Region;
 
-/// Packets without a record that are passed over in one search. Each death of a sender leaves one at
-/// the most.
+/// Packets without a record that one search skips. Each death of a sender leaves one at the most.
 const ORPHANS_MAX: u32 = 1024;
 
 /// A connection of one sender.
@@ -28,7 +27,7 @@ pub(super) struct Connection {
     pub(super) hello: Option<Hello>,
 }
 
-/// A record whose handles are wanted.
+/// A record that carries handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     /// The ring that it lies in.
@@ -44,7 +43,7 @@ pub(crate) struct Wanted {
 pub(crate) enum NotFetched {
     /// This process may not have so many descriptors; the packet stays.
     TooManyFiles(io::Error),
-    /// They were given to a consumer that is gone.
+    /// They were given to a consumer that has exited.
     Lost,
     /// The sender broke the rules.
     Violation(&'static str),
@@ -110,7 +109,7 @@ impl Connection {
         self.socket.as_ref().is_some_and(|socket| peeked(socket).is_ok_and(|len| len > 0))
     }
 
-    /// Looks at the first packet that is not an orphan.
+    /// Peeks at the first packet that is not an orphan.
     pub(super) fn seek(&self, wanted: &Wanted) -> Result<Sought, NotFetched> {
         let Some(socket) = &self.socket else { return Ok(Sought::Over) };
         let mut bytes = [0; PACKET_LEN_MAX];
@@ -237,7 +236,7 @@ pub(super) mod tests {
     }
 
     impl Sender {
-        /// The sender of ring `ring` whose slot is `number` behind the first, at the end `socket`.
+        /// The sender of ring `ring` in the slot `number` behind the first, at the end `socket`.
         pub(in crate::carrier) fn at(
             socket: Descriptor,
             region: &EventsRegion,

@@ -1,5 +1,5 @@
-//! Where senders come in: a listener with a name beside the region's file, or the rendezvous of a
-//! region without a name.
+//! The acceptor, through which senders connect: a listener with a name beside the region's file, or the
+//! rendezvous of a region without a name.
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -26,7 +26,7 @@ pub(super) enum Door {
 }
 
 impl Door {
-    /// Opens the door of ring `ring`, or of the lanes of which that is the first, as `owner`.
+    /// Opens the acceptor of ring `ring`, or of the lanes of which that is the first, as `owner`.
     pub(super) fn open(region: &Region, ring: u32, owner: LockWord) -> Self {
         let door = match (region.rendezvous(ring), region.place()) {
             (Some(_), _) => Self::Rendezvous,
@@ -63,7 +63,7 @@ impl Door {
             _ => Ok(None),
         };
         match accepted {
-            // Closed behind our back, and perhaps another file's number: what waited there is gone.
+            // Closed by other code, and perhaps another file's number: what waited there is lost.
             Err(Errno::NOTCONN | Errno::BADF | Errno::NOTSOCK | Errno::INVAL) => Ok(None),
             accepted => accepted,
         }
@@ -91,7 +91,7 @@ fn announce(region: &Region, slot: u16) {
 
 /// Why there is no connection.
 pub(super) enum NotConnected {
-    /// There is no door to find.
+    /// There is no acceptor to find.
     NoDoor,
     /// The consumer could open none, because of an error of the kernel's.
     NotOpened(i32),
@@ -122,8 +122,8 @@ pub(super) fn connect(
     connection.map_err(NotConnected::Refused)
 }
 
-/// The consumer of ring `ring` that takes connections, if there is one, by what tells it from the next.
-/// It may be gone.
+/// The consumer of ring `ring` that takes connections, if there is one, by its slot's count of changes,
+/// which the next consumer's differs from. It may have exited.
 pub(super) fn consumer(region: &Region, ring: u32) -> Option<u32> {
     let word = |offset| slot_u32(region, slot_of(region, ring), offset).load(Acquire); // it says so last
     let (filled, flags) = (word(offset_of!(Slot, seqlock)), word(offset_of!(Slot, flags)));

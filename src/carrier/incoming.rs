@@ -20,7 +20,7 @@ const ACCEPTED_MAX: u32 = 5000;
 /// than 256 are under way in a ring, so no more of these have anything.
 const CONNECTIONS_MIN: usize = 320;
 
-/// Where the handles of a ring come in, or of a group of lanes.
+/// The receiving side of the handles of a ring, or of a group of lanes.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(super) region: Arc<Region>,
@@ -30,7 +30,7 @@ pub(crate) struct Incoming {
     connections: Vec<Connection>,
     /// The most of them that honest senders have.
     connections_max: usize,
-    /// The connection whose first packet was looked at last, and for which record.
+    /// The connection of the first packet peeked at last, and for which record.
     found: Option<(usize, Wanted)>,
 }
 
@@ -62,7 +62,7 @@ impl Incoming {
             if let Some(handles) = self.search(wanted)? {
                 return Ok(handles);
             }
-            // Whoever sent them may have connected since, and has before it published the record.
+            // Their sender may have connected since: it does before it publishes the record.
             if !self.accept()? {
                 break;
             }
@@ -70,7 +70,7 @@ impl Incoming {
         Err(self.verdict(wanted))
     }
 
-    /// Takes the packet of a record that was freed, and with it what nobody has fetched.
+    /// Takes the packet of a record that was freed, and with it the handles that were not fetched.
     pub(crate) fn take(&mut self, wanted: &Wanted) {
         if let Some((index, found)) = self.found.take()
             && found == *wanted
@@ -97,10 +97,10 @@ impl Incoming {
         connections.any(|one| one.drop_first_of(wanted))
     }
 
-    /// Accepts all who wait, and closes what is over.
+    /// Accepts all pending connections, and closes those that are over.
     ///
     /// # Errors
-    /// [`NotFetched::TooManyFiles`]; those who are still waiting go on waiting.
+    /// [`NotFetched::TooManyFiles`]; the rest stay pending.
     pub(crate) fn accept_all(&mut self) -> Result<(), NotFetched> {
         self.tidy(|_| {});
         for _ in 0..ACCEPTED_MAX {
@@ -127,13 +127,13 @@ impl Incoming {
         forgotten.filter_map(|one| one.socket).for_each(socket::end);
     }
 
-    /// Closes everything; not in a forked child, whose parent still listens.
+    /// Closes everything; not in a forked child: its parent still listens.
     pub(crate) fn close(&mut self) {
         self.door.close(&self.region, self.rings.start);
         self.connections.drain(..).filter_map(|one| one.socket).for_each(socket::end);
     }
 
-    /// Looks for the packet of a record, on newer connections first.
+    /// Searches for the packet of a record, on newer connections first.
     fn search(&mut self, wanted: &Wanted) -> Result<Option<Vec<Handle>>, NotFetched> {
         self.found = None;
         for (index, connection) in self.connections.iter_mut().enumerate().rev() {
@@ -170,8 +170,8 @@ impl Incoming {
             look_after(connection);
             connection.close_if_over();
         }
-        // What nothing comes from any more goes. One that is over still tells where its sender began, until its
-        // slot connects again.
+        // Connections that bring no more packets go. One that is over still says at which position its
+        // sender began, until its slot connects again.
         let is_stale =
             |index: usize| self.connections[index].socket.is_none() && self.is_surplus(index);
         let stale: Vec<_> = (0..self.connections.len()).map(is_stale).collect();
@@ -180,7 +180,7 @@ impl Incoming {
         self.found = None;
     }
 
-    /// Accepts the next who waits, and gives whether there was one.
+    /// Accepts the next pending connection, and gives whether there was one.
     fn accept(&mut self) -> Result<bool, NotFetched> {
         let accepted = self.door.accept(&self.region, self.rings.start);
         let Some(socket) = accepted.map_err(|error| NotFetched::TooManyFiles(error.into()))? else {
@@ -195,8 +195,8 @@ impl Incoming {
         Ok(true)
     }
 
-    /// Closes a connection if there are more than honest senders have: one that has said nothing,
-    /// or whose slot has connected again.
+    /// Closes a connection if there are more than honest senders have: one that has sent nothing, or was
+    /// superseded by another from its slot.
     fn make_room(&mut self) {
         if self.connections.len() < self.connections_max {
             return;

@@ -9,13 +9,13 @@ use crate::endpoint::{Attached, Group, Upkeep};
 use crate::error::Error;
 use crate::handle::Handle;
 
-/// Where the handles of a ring come in.
+/// The handle receiver of a ring.
 #[derive(Debug)]
 pub(crate) struct Intake {
     incoming: Arc<Mutex<Incoming>>,
-    /// The watcher's count of departures up to which connections of the departed were closed.
+    /// The watcher's count of peer exits up to which connections of exited senders were closed.
     known: Option<u32>,
-    /// Has the door looked after.
+    /// Keeps the acceptor maintained by the watcher.
     _upkeep: Option<Upkeep>,
 }
 
@@ -34,8 +34,8 @@ impl Intake {
         let incoming = Arc::new(Mutex::new(incoming));
         let to_look_after = Arc::downgrade(&incoming);
         let look_after = move || {
-            // If the receiver is busy with it, which closing what others sent may make long, the watcher
-            // has others to look after: it comes again.
+            // The receiver may hold it for long while it closes what others sent. The watcher has more to do:
+            // it comes again.
             if let Some(incoming) = to_look_after.upgrade()
                 && let Some(mut incoming) = try_lock(&incoming)
             {
@@ -69,7 +69,7 @@ impl Intake {
         lock(&self.incoming).take(wanted);
     }
 
-    /// Senders who are gone and have a connection still. Once the ring was seen empty after that,
+    /// Senders that have exited and still have a connection. After the ring was seen empty,
     /// [`Self::forget`] them.
     pub(crate) fn departed(&mut self, end: &Attached) -> Vec<LockWord> {
         let count = end.watch.departures();
@@ -79,7 +79,7 @@ impl Intake {
         let mut incoming = lock(&self.incoming);
         let are_all_in = incoming.accept_all().is_ok();
         let departed = incoming.departed(|sender| {
-            // Who cannot be asked after is taken to live.
+            // A sender that cannot be checked counts as alive.
             end.slot.is_alive(sender).is_ok_and(|is_alive| !is_alive)
         });
         if departed.is_empty() && are_all_in {
@@ -111,8 +111,8 @@ fn try_lock(incoming: &Mutex<Incoming>) -> Option<MutexGuard<'_, Incoming>> {
     }
 }
 
-/// A lent record may be shared between threads, and the watcher looks after the door: no thread waits here
-/// for long.
+/// A borrowed record may be shared between threads, and the watcher maintains the acceptor: no thread waits
+/// here for long.
 fn lock(incoming: &Mutex<Incoming>) -> MutexGuard<'_, Incoming> {
     incoming.lock().unwrap_or_else(PoisonError::into_inner)
 }

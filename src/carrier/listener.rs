@@ -1,17 +1,17 @@
 //! The consumer's listening socket, which has a name in the directory of the region's file.
 //!
-//! * The name has a random number in it, by which senders find it: the consumer's slot says it. A name that
-//!   another file has is passed by with another number, so no process can keep an end from being owned by
-//!   putting something there.
+//! * The name has a random number in it, by which senders find it: the consumer's slot holds it. If another
+//!   file has the name, another number is tried, so no process can prevent an attach by putting something
+//!   there.
 //! * The number is in the slot before the name is made, so the next owner knows what a killed one has left,
 //!   and removes it if it may. What it may not remove stays: in a sticky directory that is the name of a
-//!   killed receiver of another user. Replacing the region removes those, too, as far as that user may. The
-//!   name of a receiver that lives is its owner's alone: no other process removes it here.
+//!   killed receiver of another user. Replacing the region removes those, too, as far as that user may. No
+//!   other process removes the name of a live receiver here.
 //! * If no name can be made, the endpoint is owned all the same and bytes come through; instead of a number
 //!   the slot says what the kernel answered, which senders of handles pass on.
-//! * The process's watcher looks after it each second, as an idle receiver makes no calls: it makes a name
-//!   anew that was removed or exchanged, and one that could not be made before. What waits at a listener
-//!   that lost its name is still let in.
+//! * The process's watcher checks it each second, as an idle receiver makes no calls: it makes a name
+//!   anew that was removed or exchanged, and one that could not be made before. Connections pending at a
+//!   listener that lost its name are still accepted.
 
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU64;
@@ -87,7 +87,7 @@ impl Listener {
         self.named.is_some()
     }
 
-    /// Makes the name anew if it is gone; gives whether it did. While the process owns the endpoint.
+    /// Makes the name anew if it is missing; gives whether it did. While the process owns the endpoint.
     pub(super) fn look_after(&mut self, region: &Region, place: &Place) -> bool {
         let is_there = self.named.as_ref().is_some_and(|named| named.is_in(place));
         !is_there && is_seen_as(region, self.owner).unwrap_or(false) && self.make(region, place)
@@ -161,7 +161,7 @@ impl Listener {
 }
 
 impl Named {
-    /// Whether the name stands for what it did at first. If that cannot be told, it is taken to.
+    /// Whether the name stands for what it did at first. `true` if that cannot be determined.
     fn is_in(&self, place: &Place) -> bool {
         match place.dir_of_ours().and_then(|dir| socket::file_at(dir, &self.name)) {
             Ok(found) => self.file.is_none_or(|file| file == found),
@@ -199,8 +199,8 @@ mod tests {
     use super::*;
     use crate::{EventsRegion, OpenOptions};
 
-    /// A region in `dir`, and what listens in it in the place of its first ring's consumer, whose slot is
-    /// owned by `_end`.
+    /// A region in `dir`, and what listens in it in the place of its first ring's consumer; `_end` owns the
+    /// consumer's slot.
     struct Scene {
         _end: crate::SpscReceiver,
         region: EventsRegion,

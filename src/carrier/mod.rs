@@ -5,22 +5,22 @@
 //!   connect ------------------>   listener's backlog
 //!   Hello, HandlePacket ------>   queue of the connection
 //!   publish the record ------------------------------------>  sees the record: its handles are there
-//!                                                             accept, look, take; free the record
+//!                                                             accept, peek, take; free the record
 //! ```
 //!
 //! * The packet is sent before the record is published. So a receiver never waits for one.
 //! * A packet belongs to the record of the same slot, incarnation and position, and to no other.
-//! * What is in a queue belongs to the kernel: it is there when its sender is gone, and closed when
-//!   its receiver goes.
-//! * A packet is looked at, then taken: if the process may not have so many descriptors, all of them
-//!   stay in the queue.
+//! * What is in a queue belongs to the kernel: it outlives its sender, and is closed when its receiver
+//!   exits.
+//! * A receiver peeks at a packet, then takes it: if the process may not have so many descriptors, all of
+//!   them stay in the queue.
 //! * A listener has a name beside the region's file, see `listener`. Of a region without a name, the connections
-//!   themselves are passed on: a sender makes a pair of sockets and puts one of them into the ring's
+//!   themselves are transferred: a sender makes a pair of sockets and puts one of them into the ring's
 //!   rendezvous, which all share; the receiver takes it out. It need not be the same receiver.
 //! * Nothing here ever waits. Senders connect when they first send handles; a ring whose messages may
 //!   carry none opens no socket.
 //!
-//! Sources: the socket calls are those of `unix(7)`. That a look duplicates descriptors, and that a
+//! Sources: the socket calls are those of `unix(7)`. That a peek duplicates descriptors, and that a
 //! packet is all or nothing, is Linux's.
 
 mod connection;
@@ -46,9 +46,9 @@ use crate::region::Region;
 const PACKET_LEN_MAX: usize =
     size_of::<HandlePacket>() + HANDLE_COUNT_MAX as usize * size_of::<CarriedHandle>();
 
-/// Whether the process at the other end of `socket` may have to do with the region: one of this user,
-/// of the region's owner or of root, of its group if that may write to it, or any if all may. In
-/// a directory that all may write to, anybody can listen in the place of a receiver.
+/// Whether the process at the other end of `socket` may use the region: one of this user, of the region's
+/// owner or of root, of its group if that may write to it, or any if all may. In a directory that all may
+/// write to, any process can listen in the place of a receiver.
 fn is_trusted(region: &Region, socket: BorrowedFd<'_>) -> bool {
     let (Ok(user), Ok(stat)) = (peer_user(socket), region.stat()) else {
         return false;

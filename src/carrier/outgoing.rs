@@ -23,7 +23,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Connection {
     socket: Descriptor,
-    /// The consumer that it was made for, by [`door::consumer`].
+    /// The consumer it was made for, by [`door::consumer`].
     consumer: Option<u32>,
     /// The files that no handle sent here may lead to: the region's, and the socket itself.
     through: Through,
@@ -34,9 +34,9 @@ struct Connection {
 /// Why handles were not handed over; the caller still has them.
 #[derive(Debug)]
 pub(crate) enum Unsent {
-    /// Nobody listens, or too many wait to be accepted, or who had accepted is gone.
+    /// No process listens, the backlog is full, or the receiver that had accepted has exited.
     NoReceiver,
-    /// The kernel has no room for them now: the queue is full, or this user has too many under way.
+    /// The kernel has no space for them now: the queue is full, or this user has too many in flight.
     Crowded,
     /// Anything else.
     Failed(Error),
@@ -70,8 +70,8 @@ impl Outgoing {
     /// Connects to the consumer of ring `ring`, or of the lanes of which that is the first, if there
     /// is no connection to it. Not under a ring's lock. The caller has asked whether it lives.
     ///
-    /// One to an earlier consumer need not be broken: a forked child may have the other end, or nobody
-    /// have let it in. What was sent over it stays there.
+    /// One to an earlier consumer need not be broken: a forked child may have the other end, or no consumer
+    /// accepted it. What was sent over it stays there.
     ///
     /// # Errors
     /// [`Unsent::NoReceiver`] if no process listens or the backlog is full: a name that was removed is made
@@ -85,7 +85,7 @@ impl Outgoing {
         let socket = door::connect(region, ring, consumer)
             .map_err(|error| not_connected(region, ring, error))?;
         let socket = admit(region, socket).ok_or_else(|| {
-            let source = Errno::ACCESS.into(); // somebody else's listener
+            let source = Errno::ACCESS.into(); // a stranger's listener
             Unsent::Failed(region.io_error("connect for the handles of", source))
         })?;
         let files = std::iter::once(region.plain()).chain(region.rendezvous_sockets());
@@ -104,7 +104,7 @@ impl Outgoing {
     /// [`Unsent`]; nothing of the message was sent.
     pub(crate) fn hand_over(&mut self, what: &HandOver<'_>) -> Result<(), Unsent> {
         let consumer = door::consumer(what.region, what.ring);
-        self.connection.take_if(|one| one.consumer != consumer); // it leads to one that is gone
+        self.connection.take_if(|one| one.consumer != consumer); // it leads to one that has exited
         let connection = self.connection.as_mut().ok_or(Unsent::NoReceiver)?;
         match connection.send(what) {
             Ok(()) => Ok(()),
@@ -210,7 +210,7 @@ mod tests {
     use crate::options::MpscOrder;
     use crate::{EventsRegion, MpscConsumer};
 
-    /// A region whose ring 1 has a consumer, and no senders but those of the test.
+    /// A region with a consumer of ring 1, and no senders but those of the test.
     struct Scene {
         region: EventsRegion,
         _consumer: MpscConsumer,
@@ -235,7 +235,7 @@ mod tests {
             outgoing.hand_over(&HandOver { region, ring: 1, sender, tail: 0, position, handles })
         }
 
-        /// As if the consumer were gone, and another there, but its rendezvous not closed.
+        /// As if the consumer had exited and another were there, but its rendezvous not closed.
         fn exchange_consumer(&self) {
             let region = self.region.shared();
             let filled = slot_u32(region, region.entries()[1].rx_slot, offset_of!(Slot, seqlock));

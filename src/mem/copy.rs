@@ -1,8 +1,8 @@
-//! Copies between private bytes and words that somebody else may be writing.
+//! Copies between private bytes and words that another process may be writing.
 //!
 //! A racing peer makes the result of a copy arbitrary bytes, never undefined behaviour: single words
-//! go through relaxed atomics, more by machine instructions that the compiler cannot see into. Whoever
-//! reads it judges the copy.
+//! go through relaxed atomics, more by machine instructions that the compiler cannot see into. The
+//! reader validates the copy.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 const STRING_COPY_MIN: usize = 512;
 
-/// Writes `bytes` to `words`, which begin where the bytes shall, and zeros to the end of the last
-/// word.
+/// Writes `bytes` to the start of `words`, and zeros to the end of the last word.
 ///
 /// # Panics
 /// If `words` are fewer than `bytes` take.
@@ -60,7 +59,7 @@ fn word_of(bytes: &[u8]) -> u64 {
     word
 }
 
-/// The first bytes of `word`, as many as there is room for: fewer than eight.
+/// The first bytes of `word`, as many as fit: fewer than eight.
 #[inline(always)]
 fn put_word(bytes: &mut [u8], mut word: u64) {
     let (four, rest) = bytes.as_chunks_mut::<4>();
@@ -81,7 +80,7 @@ fn put_word(bytes: &mut [u8], mut word: u64) {
 const TOO_FEW: &str = "fewer words than bytes to copy";
 
 /// Writes `bytes` from byte `offset` of `words` on and leaves every other byte as it is. For a range
-/// that nobody else writes: what shares a word with its ends is loaded and stored again.
+/// without another writer: what shares a word with its ends is loaded and stored again.
 ///
 /// # Panics
 /// If `words` end before the bytes do.
@@ -169,8 +168,8 @@ fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
 }
 
 /// Copies `count` words. What is no multiple of the moves used is done by moves that overlap: some bytes
-/// are copied twice, which changes nothing if they are private, and where they are shared either copy
-/// is as good as the other.
+/// are copied twice, which changes nothing if they are private; if they are shared, either copy is as
+/// good as the other.
 ///
 /// # Safety
 /// `to` is valid for writes and `from` for reads of so many words, they don't overlap, and whichever
@@ -196,8 +195,8 @@ unsafe fn move_words(to: *mut u8, from: *const u8, count: usize) {
 
 // What holds for all of the following:
 // - the instructions read and write exactly the bytes that the caller vouches for;
-// - no alignment is asked for, and nobody depends on what others see of it meanwhile: payload is looked
-//   at behind the header that is stored after it;
+// - no alignment is asked for, and no code depends on what others see of it meanwhile: payload is read
+//   behind the header that is stored after it;
 // - all registers changed are declared; there is no stack, and flags are changed only if that is not
 //   denied.
 //
@@ -284,7 +283,7 @@ unsafe fn move_32_to_64(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// Copies 64 bytes or more: blocks of 64 bytes, the last of which ends where the bytes end.
+/// Copies 64 bytes or more: blocks of 64 bytes, the last of which ends with the bytes.
 ///
 /// # Safety
 /// As [`move_words`].

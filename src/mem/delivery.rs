@@ -17,7 +17,7 @@ const PLACES: usize = 128;
 struct Place {
     /// 0 if the place is free.
     thread: AtomicU32,
-    /// Where the kernel put the thread's registers: handlers pass it on.
+    /// The address at which the kernel put the thread's registers: handlers pass it on.
     context: AtomicUsize,
     /// The innermost call's place on the stack.
     frame: AtomicUsize,
@@ -137,7 +137,7 @@ pub(super) fn is_repeated(address: usize) -> bool {
         return place.swap(asked, Relaxed) == asked;
     }
     if ASKED.iter().find(take).is_none() {
-        ASKED[thread as usize % PLACES].store(asked, Relaxed); // of a thread that may be gone
+        ASKED[thread as usize % PLACES].store(asked, Relaxed); // of a thread that may have ended
     }
     false
 }

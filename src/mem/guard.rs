@@ -1,10 +1,10 @@
 //! Surviving a region's file being cut short under a live mapping.
 //!
-//! A process that may write to a file may also truncate it, and the next access to a page that is gone
-//! is a SIGBUS, which ends the process. So mappings are registered here, and a handler puts a private
-//! page of zeros if one of theirs is missing and marks the mapping as cut. The access goes on;
-//! every operation looks at the mark before it says that it succeeded. Faults elsewhere, and signals
-//! that a process sent, go to those that handled them before: see [`super::handler`].
+//! A process that may write to a file may also truncate it, and the next access to a lost page is a
+//! SIGBUS, which ends the process. So mappings are registered here, and if one of their pages is missing,
+//! a handler maps a private page of zeros there and marks the mapping as cut. The access goes on;
+//! every operation checks the mark before it reports success. Faults elsewhere, and signals that a
+//! process sent, go to the handlers that were there before: see [`super::handler`].
 //!
 //! The list of mappings only ever grows, by nodes that are used again: the handler walks it with
 //! plain loads and needs no lock. A thread that blocks SIGBUS is beyond help: the kernel ends the
@@ -28,11 +28,11 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::os::fork;
 
-/// A mapping that faults are looked up in.
+/// A mapping in which faults are searched.
 #[derive(Debug)]
 struct Node {
     is_taken: AtomicBool,
-    /// Odd while the fields below change. Whoever took the node writes them.
+    /// Odd while the fields below change. The thread that took the node writes them.
     version: AtomicUsize,
     start: AtomicUsize,
     /// 0 if nothing is registered.
@@ -53,7 +53,7 @@ impl Node {
     fn set(&self, start: usize, end: usize) {
         let version = self.version.load(Relaxed); // ours: the node is taken
         self.version.store(version.wrapping_add(1), Relaxed);
-        fence(Release); // who sees a new field sees the odd version
+        fence(Release); // a reader that sees a new field sees the odd version
         self.is_cut.store(false, Relaxed);
         self.start.store(start, Relaxed);
         self.end.store(end, Relaxed);
@@ -61,8 +61,7 @@ impl Node {
         self.version.store(version.wrapping_add(2), Release); // `listed`
     }
 
-    /// Whether `address` lies in the mapping. A node that is being changed has no mapping that
-    /// anybody uses.
+    /// Whether `address` lies in the mapping. A node that is being changed has no mapping in use.
     fn holds(&self, address: usize) -> bool {
         let version = self.version.load(Acquire); // `listed`
         let inside = (self.start.load(Relaxed)..self.end.load(Relaxed)).contains(&address);
@@ -93,8 +92,8 @@ impl Guard {
         self.mark().load(Relaxed)
     }
 
-    /// Where that is noted, for as long as the registration lasts; of no meaning once the mapping is gone.
-    /// To be loaded behind a fence, as above.
+    /// The mark that says so, valid as long as the registration; of no meaning after the mapping is removed.
+    /// Load it behind a fence, as above.
     pub(super) fn mark(&self) -> &'static AtomicBool {
         &self.node.is_cut
     }
@@ -154,7 +153,7 @@ pub(super) fn patch(address: usize) -> bool {
     let page = std::ptr::without_provenance_mut(address & !(page_len - 1));
     let access = ProtFlags::READ | ProtFlags::WRITE;
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: replaces one page of a mapping that is registered, and so still mapped, and whose
-    // words are only ever accessed as atomics or by copies: zeros are as good as any content.
+    // SAFETY: replaces one page of a mapping that is registered, and so still mapped. Its words are
+    // only ever accessed as atomics or by copies: zeros are as good as any content.
     unsafe { mmap_anonymous(page, page_len, access, flags) }.is_ok()
 }

@@ -5,8 +5,8 @@
 //! *link*. So another handler may keep ours as what it passes on to, or put it back, and comes to what
 //! was below that.
 //!
-//! Nothing tells whether a handler that was installed over ours passes on to it. So each new region
-//! looks at the action, and if that is not ours, installs ours on top. Handlers may then call each other
+//! A handler that was installed over ours may not pass faults on to it. So each new region checks the
+//! action and installs ours on top if it is another. Handlers may then call each other
 //! in a ring. A chain that is in order comes to lower and lower levels; a fault, or a signal, that comes
 //! back to one goes to what was there before all of ours, and if it comes back even then, to the default
 //! action.
@@ -104,8 +104,8 @@ fn set(action: &libc::sigaction) -> io::Result<libc::sigaction> {
 fn exchange(action: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
     let action = action.map_or(null(), std::ptr::from_ref);
-    // SAFETY: null, or an action that the kernel gave or one of ours, whose handlers have the signature
-    // that SA_SIGINFO asks for and do only what a handler may; `before` is a valid place.
+    // SAFETY: null, an action that the kernel gave, or one of ours: our handlers have the signature that
+    // SA_SIGINFO asks for and do only what a handler may; `before` is a valid place.
     if unsafe { libc::sigaction(libc::SIGBUS, action, before.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -182,12 +182,12 @@ struct Signal {
     cause: Cause,
 }
 
-/// Where a signal comes from.
+/// The origin of a signal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
     /// An access to this address, that is repeated when the handler returns.
     Fault { address: usize, code: c_int },
-    /// A process; or the kernel, to tell of memory that failed and that no access is waiting for.
+    /// A process; or the kernel, to report failed memory that no access is waiting for.
     Sent,
 }
 
@@ -199,7 +199,7 @@ extern "C" fn on_sigbus<const LEVEL: usize>(
     // SAFETY: null, if another handler had nothing better, or valid: with SA_SIGINFO the kernel passes
     // a valid `siginfo_t`.
     let (address, code) = unsafe { info.as_ref() }.map_or((0, 0), |info| {
-        // SAFETY: a fault carries its address; what is in its place otherwise is not looked at.
+        // SAFETY: a fault carries its address; what is in its place otherwise is not used.
         (unsafe { info.si_addr() }.addr(), info.si_code)
     });
     if matches!(code, libc::BUS_ADRERR | libc::BUS_MCEERR_AR) && patch(address) {
@@ -385,7 +385,7 @@ fn is_still_there(address: usize, code: c_int) -> bool {
         libc::syscall(libc::SYS_rt_sigprocmask, no_such_change, word, 0, size_of::<u64>())
     };
     // SAFETY: as above.
-    let found = unsafe { errno.replace(before) }; // what was interrupted may be about to look at it
+    let found = unsafe { errno.replace(before) }; // what was interrupted may be about to read it
     result == -1 && found == libc::EFAULT
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct LockMapping {
     owner: Owner,
 }
 
-// SAFETY: the mapping is neither read nor written, only unmapped, by whoever owns this value.
+// SAFETY: the mapping is neither read nor written, only unmapped, by the owner of this value.
 unsafe impl Send for LockMapping {}
 // SAFETY: `&LockMapping` gives access to nothing.
 unsafe impl Sync for LockMapping {}
@@ -49,7 +49,7 @@ impl Drop for LockMapping {
         if !self.owner.is_here() {
             return; // the child never had it; something else may be at this address
         }
-        // SAFETY: the range is exactly the mapping made in `new`, which nobody else knows of.
+        // SAFETY: the range is exactly the mapping made in `new`, which has no other user.
         // Nothing can be done about a failure, and none is documented for a valid range.
         let _ = unsafe { munmap(self.address.as_ptr(), LEN) };
     }

@@ -12,7 +12,7 @@ use super::guard::Guard;
 use super::handler;
 use crate::os::fork::Owner;
 
-/// A shared mapping of a whole region.
+/// A shared mapping of a complete region.
 ///
 /// Invariants:
 /// - the bytes from `base` to `base + len` stay mapped, readable and writable, while this lives;
@@ -40,13 +40,12 @@ impl Mapping {
     /// Faults every page of `bytes` in for writing, so that the first message pays no page fault.
     /// Bytes outside of the mapping are `OutOfMemory`, as the kernel says of pages that are not there.
     pub(crate) fn populate(&self, bytes: Range<u64>) -> io::Result<()> {
-        // What lies behind the mapping may be other memory, whose pages must stay as they are.
+        // Behind the mapping may lie other memory; its pages must stay as they are.
         let len = bytes.end.checked_sub(bytes.start).filter(|_| bytes.end <= self.len());
         let len = len.ok_or(io::ErrorKind::OutOfMemory)?;
         self.map.advise_range(Advice::PopulateWrite, bytes.start as usize, len as usize)
     }
 
-    /// Where the mapping starts.
     pub(crate) fn base(&self) -> *mut u8 {
         self.map.as_mut_ptr()
     }
@@ -85,8 +84,8 @@ impl Mapping {
         unsafe { AtomicU64::from_ptr(address) }
     }
 
-    /// Whether this process made the mapping. A forked child doesn't have it: whoever touches the
-    /// region asks this first.
+    /// Whether this process made the mapping. A forked child doesn't have it: check before any access to
+    /// the region.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
         self.owner.is_here()
@@ -103,7 +102,7 @@ impl Mapping {
         self.is_ours() && handler::is_in_place()
     }
 
-    /// Where it is noted that the file was cut short. Of no meaning once the mapping is gone.
+    /// The mark that the file was cut short. Of no meaning after the mapping is removed.
     pub(super) fn cut_mark(&self) -> &'static AtomicBool {
         self.guard.mark()
     }

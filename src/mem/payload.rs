@@ -5,10 +5,10 @@ use std::slice;
 use super::{RingSpan, copy};
 use crate::error::Error;
 
-/// The bytes of a message where they lie in the region.
+/// The bytes of a message, in place in the region.
 ///
-/// Another process can write them at any time, so they are copied out to be looked at; what a
-/// decision depends on should be copied once and judged in the copy.
+/// Another process can write them at any time, so they are copied out to be read. Copy what a decision
+/// depends on once, and check the copy.
 #[derive(Debug)]
 pub(crate) struct Payload<'a> {
     span: &'a RingSpan,
@@ -23,41 +23,41 @@ impl<'a> Payload<'a> {
         Self { span, position, len }
     }
 
-    /// Copies the message to the start of `room` and gives its length.
+    /// Copies the message to the start of `buffer` and gives its length.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] if `room` is shorter than the message; nothing was copied.
+    /// [`Error::BufferTooSmall`] if `buffer` is shorter than the message; nothing was copied.
     /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
     #[inline]
-    pub(crate) fn copy_to(&self, room: &mut [u8]) -> Result<usize, Error> {
+    pub(crate) fn copy_to(&self, buffer: &mut [u8]) -> Result<usize, Error> {
         if !self.span.is_ours() {
             return Err(Error::ForkedChild);
         }
-        let available = room.len();
-        let Some(room) = room.get_mut(..self.len) else {
+        let available = buffer.len();
+        let Some(buffer) = buffer.get_mut(..self.len) else {
             return Err(Error::BufferTooSmall { needed: self.len, available });
         };
-        copy::copy_out(self.words(), room);
+        copy::copy_out(self.words(), buffer);
         Ok(self.len)
     }
 
-    /// Copies bytes from `offset` on to `room`, as many as there are and fit, and gives how many.
+    /// Copies bytes from `offset` on to `buffer`, as many as there are and fit, and gives how many.
     ///
     /// # Errors
     /// [`Error::ForkedChild`] in a forked child, which doesn't have the mapping.
     #[inline]
-    pub(crate) fn read_at(&self, offset: usize, room: &mut [u8]) -> Result<usize, Error> {
+    pub(crate) fn read_at(&self, offset: usize, buffer: &mut [u8]) -> Result<usize, Error> {
         if !self.span.is_ours() {
             return Err(Error::ForkedChild);
         }
-        let len = room.len().min(self.len.saturating_sub(offset));
+        let len = buffer.len().min(self.len.saturating_sub(offset));
         if len > 0 {
-            copy::copy_out_at(self.words(), offset, &mut room[..len]);
+            copy::copy_out_at(self.words(), offset, &mut buffer[..len]);
         }
         Ok(len)
     }
 
-    /// Where the message lies, for building or reading it by other means.
+    /// The message's address, for building or reading it by other means.
     ///
     /// The address is valid for [`Self::len`] bytes for as long as this value is borrowed.
     #[inline]
@@ -69,15 +69,15 @@ impl<'a> Payload<'a> {
     /// The message as a slice, without copying it.
     ///
     /// # Safety
-    /// While the slice lives, nobody may write to the message, in this process or another. A sender
-    /// that keeps to the protocol doesn't; one that is hostile or broken may, and then the
-    /// behaviour is undefined. So this is for peers that are trusted like one's own code.
+    /// While the slice lives, the message must not be written, in this process or another. A sender
+    /// that follows the protocol doesn't; one that is hostile or broken may, and then the behaviour is
+    /// undefined. So this is for peers that are trusted like one's own code.
     #[inline]
     #[must_use]
     pub(crate) unsafe fn as_slice(&self) -> &'a [u8] {
         // SAFETY:
         // - `as_ptr` leads to `len` mapped bytes, kept mapped by the span that `self` borrows;
-        // - that nobody writes them is what the caller vouches for;
+        // - the caller vouches that they are not written;
         // - a payload is shorter than a ring, and so than `isize::MAX`.
         unsafe { slice::from_raw_parts(self.as_ptr(), self.len) }
     }

@@ -39,9 +39,8 @@ unsafe impl Send for RingSpan {}
 unsafe impl Sync for RingSpan {}
 
 impl RingSpan {
-    /// The ring whose control block, its group's and whose data area lie at these offsets, or `None`
-    /// if they don't lie inside the mapping, are not aligned, or `capacity` is no power of two
-    /// from 8.
+    /// The ring with its control block, its group's and its data area at these offsets, or `None` if they
+    /// don't lie inside the mapping, are not aligned, or `capacity` is no power of two from 8.
     pub(crate) fn new(
         mapping: Arc<Mapping>,
         (control_offset, group_offset): (u64, u64),
@@ -105,7 +104,7 @@ impl RingSpan {
         unsafe { AtomicU32::from_ptr(address) }
     }
 
-    /// The 64-bit word at `offset` bytes of the control block that lends the group its words.
+    /// The 64-bit word at `offset` bytes of the control block that holds the group's words.
     ///
     /// # Panics
     /// As [`Self::control_u64`].
@@ -130,7 +129,7 @@ impl RingSpan {
     /// The word of the data area that holds `position`.
     #[inline]
     pub(crate) fn data_word(&self, position: u64) -> &AtomicU64 {
-        // SAFETY: the offset is at most `mask`, where the last word of the data area begins, so the
+        // SAFETY: the offset is at most `mask`, the start of the last word of the data area, so the
         // result points inside the same mapping.
         let word = unsafe { self.area.byte_add(self.offset(position)) };
         // SAFETY: a word inside the mapping, aligned to 8 bytes as `area` is, alive as long as
@@ -170,7 +169,7 @@ impl RingSpan {
         self.area.as_ptr().cast::<u8>().wrapping_add(self.offset(position))
     }
 
-    /// Where in the data area the word that holds `position` begins: at most at `mask`.
+    /// The offset in the data area of the word that holds `position`: at most `mask`.
     #[inline]
     fn offset(&self, position: u64) -> usize {
         (position & self.mask) as usize

@@ -1,12 +1,12 @@
 //! The list of words that the kernel marks when a thread dies (`man 2 set_robust_list`).
 //!
 //! A *node* in each slot leads to the next; a word beside it, at one distance for all, holds the
-//! thread's id. When the thread is gone, by whatever cause, its kernel walks the list, marks each word
+//! thread's id. When the thread ends, by whatever cause, its kernel walks the list, marks each word
 //! and wakes a sleeper on it.
 //!
 //! The nodes lie in shared memory, where a peer may change them. **They are only ever written here**:
 //! the order is kept in private memory, and only the kernel, which trusts nothing, reads a node. A
-//! peer can at worst cut the list, and whoever is then not told finds out by the next tick.
+//! peer can at worst cut the list; a process that then gets no notification finds out by the next tick.
 //!
 //! Every change is one store, so that the kernel finds a list whenever the process is killed.
 
@@ -85,8 +85,8 @@ impl RobustList {
         Ok(Self { head, thread, nodes: Vec::new() })
     }
 
-    /// Puts the slot at `slot_offset` of `mapping` on the list: its liveness word is marked when the
-    /// thread is gone.
+    /// Puts the slot at `slot_offset` of `mapping` on the list: the kernel marks its liveness word when
+    /// the thread ends.
     pub(crate) fn link(&mut self, mapping: &Arc<Mapping>, slot_offset: u64) {
         let node = Node { mapping: mapping.clone(), slot_offset };
         // A word without the thread's id would be passed over, one without the waiters' bit marked
@@ -109,12 +109,12 @@ impl RobustList {
         };
         before.store(next, Release);
         let node = self.nodes.remove(index);
-        // Nobody's, unless it is somebody else's already.
+        // Free, unless another has taken it already.
         let own = self.thread | futex::WAITERS;
         let _ = node.word().compare_exchange(own, 0, Release, Relaxed);
     }
 
-    /// Takes off what lies in mappings that were cut short: their nodes are gone, and the kernel
+    /// Takes off what lies in mappings that were cut short: their nodes are lost, and the kernel
     /// would stop there.
     pub(crate) fn unlink_cut(&mut self) {
         while let Some(node) = self.nodes.iter().find(|node| node.mapping.is_cut()) {
@@ -153,9 +153,9 @@ mod tests {
         mapping.word_u32(offset_of!(Slot, liveness) as u64).load(Acquire)
     }
 
-    /// The liveness words of a thread's three slots, in the order in which it put them on its list, when
-    /// it is gone. It had taken off the one at `gone`, whose mapping went then. `None` if there are
-    /// no such lists.
+    /// The liveness words of a thread's three slots after its end, in the order in which it put them on its
+    /// list. It had taken off the one at `gone`, and its mapping was removed. `None` if there are no such
+    /// lists.
     fn words_after_death(gone: usize) -> Option<Vec<u32>> {
         let mut kept: Vec<_> = (0..3).map(|_| mapping()).collect();
         let mut linked = kept.clone();
@@ -166,7 +166,7 @@ mod tests {
             let mapping = linked.remove(gone);
             list.unlink(&mapping, 0);
             assert_eq!(word(&mapping), 0);
-            Ok(list) // whose head the kernel reads when the thread ends
+            Ok(list) // the kernel reads its head when the thread ends
         });
         let _list = thread.join().unwrap().ok()?;
         Some(kept.iter().map(|mapping| word(mapping)).collect())

@@ -26,10 +26,10 @@ pub(crate) enum MadeIn {
     },
 }
 
-/// Judges `file`, by the boot id of then and when it was made, in nanoseconds since 1970.
+/// Decides from the boot id of then and the time when `file` was made, in nanoseconds since 1970.
 ///
-/// No witness alone says that a boot is over: a file in memory would be gone; another id may be that of a
-/// container; and clocks are set.
+/// No single witness proves that a boot is over: a file in memory would be lost; another id may be that of
+/// a container; and clocks are set.
 pub(crate) fn judge(
     file: BorrowedFd<'_>,
     then: [u8; 16],

@@ -12,7 +12,7 @@ pub(crate) fn all(fds: impl Iterator<Item = OwnedFd>) {
     numbers.chunk_by(|one, next| one + 1 == *next).for_each(run);
 }
 
-/// Closes a run of numbers, all of which were owned and are owned by nobody now.
+/// Closes a run of numbers, all of which were owned and now have no owner.
 fn run(numbers: &[RawFd]) {
     let &[first, .., last] = numbers else { return one_by_one(numbers) };
     // SAFETY: every descriptor from the first to the last is in `numbers`, which are ours to close.
@@ -24,7 +24,7 @@ fn run(numbers: &[RawFd]) {
 
 fn one_by_one(numbers: &[RawFd]) {
     for number in numbers {
-        // SAFETY: an open descriptor that nobody else owns, as the caller of `run` gave it away.
+        // SAFETY: an open descriptor without another owner, as the caller of `run` gave it away.
         drop(unsafe { OwnedFd::from_raw_fd(*number) });
     }
 }

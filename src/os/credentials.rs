@@ -1,7 +1,7 @@
-//! Who is at the other end of a connection.
+//! The process at the other end of a connection.
 //!
-//! `rustix` cannot tell of a peer whose process this pid namespace doesn't show: the kernel gives
-//! process id 0 then. It knows nothing of groups.
+//! `rustix` cannot report a peer in another pid namespace: the kernel gives process id 0 then. It has no
+//! call for groups.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -14,8 +14,8 @@ pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(user)
 }
 
-/// Whether whoever is at the other end was a member of `group` then. Of a peer with more than 1,024
-/// groups only the main one is believed.
+/// Whether the process at the other end was a member of `group` when it connected. Of a peer with more
+/// than 1,024 groups only the main one counts.
 pub(crate) fn peer_is_member(socket: BorrowedFd<'_>, group: u32) -> bool {
     peer(socket).is_ok_and(|[_pid, _user, main]| main == group)
         || peer_groups(socket).is_ok_and(|groups| groups.contains(&group))
@@ -29,7 +29,7 @@ fn peer(socket: BorrowedFd<'_>) -> io::Result<[u32; 3]> {
     Ok(found)
 }
 
-/// The supplementary groups of the peer; an error if there are more than there is room for.
+/// The supplementary groups of the peer; an error if there are more than the buffer holds.
 fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
     let mut found = vec![0; 1024];
     let count = ask(socket, libc::SO_PEERGROUPS, &mut found)?;

@@ -1,5 +1,5 @@
-//! Descriptors that the library keeps: closed only while they are ours, and gone from forked children if a
-//! copy would keep something alive.
+//! Descriptors that the library keeps: closed only while they are ours, and removed from forked children
+//! if a copy would keep something alive.
 //!
 //! A process may close all its descriptors behind our back (daemonising does), and open others that get the
 //! same numbers. So each is remembered in a table, with the file that it was opened on: dropping one closes the
@@ -77,8 +77,8 @@ impl Descriptor {
         !self.place.is_of(self.fd.as_raw_fd())
     }
 
-    /// Whether a child could take another descriptor for this one, closed and not yet forgotten. Not a
-    /// socket, whose file is its alone.
+    /// Whether a child could take another descriptor for this one, closed and not yet forgotten. Not for a
+    /// socket: its file has no other descriptor.
     fn may_have_a_double(&self) -> bool {
         !self.place.is_shared() && self.kind != FileType::Socket
     }
@@ -396,7 +396,7 @@ mod tests {
         let earlier = Descriptor::shared(open(&file)).unwrap();
         let number = earlier.fd.as_raw_fd();
         usurp(number, file.as_file());
-        // SAFETY: it is the later one's from here on; the earlier one is told so.
+        // SAFETY: it is the later one's from here on; the earlier one no longer closes it.
         let later = Descriptor::shared(unsafe { OwnedFd::from_raw_fd(number) }).unwrap();
         assert!(!earlier.is_ours());
         drop(earlier);

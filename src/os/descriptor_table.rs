@@ -4,11 +4,11 @@
 //! A child has copies, which share locks, listening and queues with ours. Before `fork` returns in the child,
 //! each private one is replaced there by a socket that is connected to nothing: the number stays taken, so
 //! that the child's copy of the value still owns what it closes. In the parent, `fork` may return a moment
-//! before that: who drops a lock unlocks it first, and who stops listening shuts down.
+//! before that: so code that drops a lock unlocks it first, and code that stops listening shuts down.
 //!
 //! The table only grows, to as many places as there were descriptors at once. It changes while forks are
 //! held off, but for places that become vacant, by one store each: so the one thread of a child always
-//! finds it whole, and takes no memory and no lock.
+//! finds it intact, and takes no memory and no lock.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -73,7 +73,7 @@ pub(crate) fn write_at(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Resul
     Ok(())
 }
 
-/// Gives the file room, filled with zeros, from its end `from` up to `to` bytes.
+/// Gives the file space, filled with zeros, from its end `from` up to `to` bytes.
 pub(crate) fn reserve(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<(), Errno> {
     let allocate = |at, len| rustix::fs::fallocate(file, FallocateFlags::empty(), at, len);
     match in_steps(from, to, allocate) {
@@ -112,8 +112,8 @@ pub(crate) fn written_parts(
     std::iter::from_fn(next).take(PARTS_MAX)
 }
 
-/// Takes all in one step if it can. A signal undoes the whole of a step on tmpfs, so that one
-/// which keeps coming would never let a long step end: each interruption halves it.
+/// Takes all in one step if it can. On tmpfs a signal undoes the complete step, so repeated signals would
+/// never let a long one end: each interruption halves it.
 fn in_steps(
     from: u64,
     to: u64,

@@ -7,7 +7,7 @@ use rustix::io::{Errno, retry_on_intr};
 const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
 
-/// Whether the files of this file system are gone when the machine starts again.
+/// Whether the files of this file system are lost when the machine starts again.
 pub(crate) fn is_memory(magic: u64) -> bool {
     [TMPFS, RAMFS].contains(&magic)
 }

@@ -46,7 +46,7 @@ impl Owner {
         self.cookie.load(Ordering::Relaxed) == self.number
     }
 
-    /// What tells it from its parents and children; never 0.
+    /// Different from its parents' and children's; never 0.
     pub(super) fn number(self) -> u64 {
         self.number
     }
@@ -95,7 +95,7 @@ pub(crate) struct NoForks {
 /// Holds off forks.
 ///
 /// Between opening a description that is to hold a lock and marking its mapping as not inherited, a
-/// fork would give the child a share in the lock that nobody could take back. Signals are blocked
+/// fork would give the child a share in the lock that could not be taken back. Signals are blocked
 /// for the same time: a handler that forked on this very thread would wait for itself, and one that
 /// ran between locking and renewing an incarnation could keep the two apart as long as it likes.
 ///
@@ -142,7 +142,7 @@ fn this_thread() -> u64 {
 }
 
 /// Also what a forking thread does just before. Takes no memory and no other lock. The holder may
-/// take it again: a handler of the fork under way may claim an endpoint, or a signal's handler fork.
+/// take it again: a handler of the fork under way may attach an endpoint, or a signal's handler fork.
 extern "C" fn lock() {
     let own = this_thread();
     let pid = own & PROCESS;
@@ -177,7 +177,7 @@ extern "C" fn unlock() {
     }
 }
 
-/// What the child's side of a fork does just after: it has one thread, which holds off nobody.
+/// What the child's side of a fork does just after: it has one thread, which holds off no fork.
 extern "C" fn reset() {
     descriptor_table::disown_inherited(present());
     HOLDER.store(0, Ordering::Release);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_waits_while_an_endpoint_is_claimed_so_that_the_child_has_no_share_in_its_lock() {
+    fn a_fork_waits_while_an_endpoint_is_attached_so_that_the_child_has_no_share_in_its_lock() {
         let mut region = crate::EventsRegion::anonymous(crate::OpenOptions::new()).unwrap();
         let (mut tx, _) = region.split_spsc().unwrap();
         let (mut successor, _) = region.split_spsc().unwrap();
@@ -280,7 +280,7 @@ mod tests {
         let (early, begun) = std::sync::mpsc::channel();
         let visit = crate::crash::visits::at("claim.locked", move || {
             std::thread::spawn(move || done.send(Forked::fork(|| true)));
-            // Time enough for a fork that nothing holds off; else it comes when the claim is over.
+            // Time enough for a fork that nothing holds off; else it comes after the attach.
             early
                 .send(forked.recv_timeout(Duration::from_millis(200)).map_err(|_| forked))
                 .unwrap();

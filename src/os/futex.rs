@@ -1,4 +1,4 @@
-//! Sleeping on shared words and waking who sleeps there.
+//! Sleeping on shared words and waking their sleepers.
 //!
 //! Words of a region are shared between processes: the kernel finds them by file and offset, whatever
 //! the address. Those of this process alone say so by the name of the call.
@@ -20,7 +20,7 @@ use crate::deadline::Deadline;
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
-    /// Somebody woke it, or the word had changed before, or for no reason at all.
+    /// Woken, or the word had changed before, or for no reason at all.
     Perhaps,
     /// It was time.
     TimedOut,
@@ -34,7 +34,7 @@ pub(crate) const WORDS_MAX: usize = 128;
 pub(crate) struct Moment(Timespec);
 
 impl Moment {
-    /// That long from now; `None` if the clock cannot tell such a moment.
+    /// That long from now; `None` if the clock cannot represent such a moment.
     pub(crate) fn after(duration: Duration) -> Option<Self> {
         let now = clock_gettime(ClockId::Monotonic);
         let now = Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?);
@@ -112,7 +112,7 @@ pub(crate) fn wait_any(words: &[Sleeping], until: Option<Moment>) -> io::Result<
     }
 }
 
-/// Wakes everybody who sleeps on `word`.
+/// Wakes all that sleep on `word`.
 pub(crate) fn wake_all(word: &AtomicU32) {
     // Fails for bad addresses only.
     let _ = futex::wake(word, Flags::empty(), i32::MAX as u32);
@@ -124,8 +124,8 @@ pub(crate) fn wake_own(word: &AtomicU32) {
     let _ = futex::wake(word, Flags::PRIVATE, i32::MAX as u32);
 }
 
-/// Clears `ARMED_FUTEX` in a wake word and wakes up to `count` who sleep on it, in one system call:
-/// whoever is killed has done both or neither.
+/// Clears `ARMED_FUTEX` in a wake word and wakes up to `count` of its sleepers, in one system call:
+/// a process that is killed has done both or neither.
 pub(crate) fn disarm_and_wake(word: &AtomicU32, count: u32) {
     let clear = wake::ARMED_FUTEX as u16;
     // The comparison decides about waking more, none here. It fails for bad addresses only.

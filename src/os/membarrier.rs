@@ -11,7 +11,7 @@ use super::fork;
 static REGISTERED: AtomicU64 = AtomicU64::new(0);
 
 /// Registers this process, so that [`everywhere`] reaches it. Takes 10 to 20 ms in a process with
-/// more than one thread, so it is for a thread that nobody waits for.
+/// more than one thread, so it is for a thread that no other waits for.
 ///
 /// # Errors
 /// If the kernel or a filter in front of it refuses.

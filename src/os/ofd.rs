@@ -16,7 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 pub(crate) enum Mode {
     /// Others may lock it shared.
     Shared = libc::F_RDLCK,
-    /// Nobody else may lock it.
+    /// Excludes all other locks.
     Exclusive = libc::F_WRLCK,
 }
 

@@ -1,4 +1,4 @@
-//! Who this process is: what tells it from another with the same number.
+//! This process's identity: what distinguishes it from another with the same number.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -11,8 +11,8 @@ const CAUSED: [i32; 6] =
 /// Blocks all signals for this thread while it lives, but for those that its own instructions cause:
 /// the kernel ends a process that blocks one of them and then causes it.
 ///
-/// It stands around the two steps of a claim that belong together: a handler that ran between them
-/// could keep them apart for as long as it likes.
+/// It encloses the two steps of an attach that belong together: a handler that ran between them could
+/// keep them apart for as long as it likes.
 pub(crate) struct Blocked {
     before: libc::sigset_t,
 }

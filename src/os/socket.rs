@@ -31,7 +31,7 @@ const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 /// What was found in front of a queue.
 #[derive(Debug)]
 pub(crate) struct Packet {
-    /// Bytes of it, perhaps more than there was room for.
+    /// Bytes of it, perhaps more than fit into the buffer.
     pub(crate) len: usize,
     /// Descriptors of our own on what travels with it.
     pub(crate) descriptors: Vec<OwnedFd>,
@@ -45,7 +45,7 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 /// Opens a socket of which no forked child keeps a copy: a child would keep its queue, and the handles
-/// in it, when this process is gone.
+/// in it, after this process has exited.
 fn private(open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Descriptor, Errno> {
     let no_forks = fork::hold_off()?;
     Descriptor::private(open()?, &no_forks)
@@ -72,12 +72,12 @@ pub(super) fn new() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)
 }
 
-/// Where `name` in `dir` is, short enough for an address whatever the directory's path.
+/// The address of `name` in `dir`, short enough whatever the directory's path.
 fn address(dir: BorrowedFd<'_>, name: &str) -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new(format!("/proc/thread-self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
-/// Listens at `name` in `dir`; `mode` says who may connect.
+/// Listens at `name` in `dir`; `mode` is the permission to connect.
 ///
 /// The mode is the socket's before it has a name, and the name's from its first moment: once it is there,
 /// another process may exchange it for a link.
@@ -111,7 +111,7 @@ pub(crate) fn remove(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     }
 }
 
-/// Removes `name` from `dir` if it is a socket's at which nobody listens any more.
+/// Removes `name` from `dir` if it is a socket's at which no process listens any more.
 pub(crate) fn remove_stale(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     match connect(dir, name) {
         Err(Errno::CONNREFUSED) => remove(dir, name),
@@ -131,7 +131,7 @@ pub(crate) fn connect(dir: BorrowedFd<'_>, name: &str) -> Result<Descriptor, Err
     Ok(socket)
 }
 
-/// The next connection; `None` if nobody waits.
+/// The next connection; `None` if none is pending.
 pub(crate) fn accept(listener: &Descriptor) -> Result<Option<Descriptor>, Errno> {
     check_ours(listener)?;
     match private(|| retry_on_intr(|| rustix::net::accept_with(listener, FLAGS))) {
@@ -157,7 +157,7 @@ pub(crate) fn end(socket: Descriptor) {
     {}
 }
 
-/// Stops listening and turns away who waits, also if a forked child has copies of the descriptor.
+/// Stops listening and refuses pending connections, also if a forked child has copies of the descriptor.
 pub(crate) fn stop_listening(listener: Descriptor) {
     if !listener.is_ours() {
         return;
@@ -166,8 +166,8 @@ pub(crate) fn stop_listening(listener: Descriptor) {
     while let Ok(Some(_)) = accept(&listener) {} // no child has these
 }
 
-/// Sends one packet, all of it or nothing. The kernel keeps the descriptors from then on, also if
-/// this process is gone.
+/// Sends one packet, all of it or nothing. The kernel keeps the descriptors from then on, also after
+/// this process has exited.
 pub(crate) fn send(
     socket: &Descriptor,
     bytes: &[u8],
@@ -184,13 +184,13 @@ pub(crate) fn send(
     retry_on_intr(|| rustix::net::sendmsg(socket, &bytes, &mut control, flags)).map(drop)
 }
 
-/// Looks at the next packet, which stays with all its descriptors: those given are duplicates.
-pub(crate) fn peek(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Packet, Errno> {
+/// Peeks at the next packet, which stays with all its descriptors: those given are duplicates.
+pub(crate) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Packet, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
-    let mut room = [IoSliceMut::new(room)];
-    let found = retry_on_intr(|| rustix::net::recvmsg(socket, &mut room, &mut control, flags))?;
+    let mut buffers = [IoSliceMut::new(buffer)];
+    let found = retry_on_intr(|| rustix::net::recvmsg(socket, &mut buffers, &mut control, flags))?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -202,16 +202,16 @@ pub(crate) fn peek(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Packet, Er
 }
 
 /// As [`peek`], for the bytes alone; gives how many there are.
-pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
+pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-    retry_on_intr(|| rustix::net::recv(socket, &mut *room, flags)).map(|(_, len)| len)
+    retry_on_intr(|| rustix::net::recv(socket, &mut *buffer, flags)).map(|(_, len)| len)
 }
 
 /// Takes the next packet and drops it, with the references to descriptors in it.
 pub(crate) fn drop_first(socket: &Descriptor) -> Result<(), Errno> {
     check_ours(socket)?;
-    let mut room = [0; 8];
-    retry_on_intr(|| rustix::net::recv(socket, &mut room, RecvFlags::DONTWAIT)).map(drop)
+    let mut buffer = [0; 8];
+    retry_on_intr(|| rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT)).map(drop)
 }
 
 #[cfg(test)]
@@ -235,14 +235,14 @@ mod tests {
         let (mut end, sent) = std::io::pipe().unwrap();
         send(&tx, b"four", &[sent.as_fd()]).unwrap();
         drop(sent);
-        let mut room = [0; 16];
+        let mut buffer = [0; 16];
         for _ in 0..2 {
-            let packet = peek(rx.as_fd(), &mut room).unwrap();
+            let packet = peek(rx.as_fd(), &mut buffer).unwrap();
             assert_eq!((packet.len, packet.descriptors.len(), packet.is_cut), (4, 1, false));
         }
-        assert_eq!(peek_bytes(rx.as_fd(), &mut room[..2]).unwrap(), 4);
+        assert_eq!(peek_bytes(rx.as_fd(), &mut buffer[..2]).unwrap(), 4);
         drop_first(&rx).unwrap();
-        assert_eq!(peek(rx.as_fd(), &mut room).unwrap_err(), Errno::AGAIN);
+        assert_eq!(peek(rx.as_fd(), &mut buffer).unwrap_err(), Errno::AGAIN);
         let at_end = std::io::Read::read(&mut end, &mut [0]).unwrap();
         assert_eq!(at_end, 0, "the writing end is still open somewhere");
     }

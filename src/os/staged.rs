@@ -32,12 +32,12 @@ impl Call {
         Self { number, place: 0, mask: 0, value: 0 }
     }
 
-    /// Those whose argument at `place` is `value`.
+    /// Calls with the argument `value` at `place`.
     pub(crate) fn with(number: libc::c_long, place: u32, value: i32) -> Self {
         Self { number, place, mask: u32::MAX, value: value.cast_unsigned() }
     }
 
-    /// Those whose argument at `place` has these flags.
+    /// Calls with these flags in the argument at `place`.
     pub(crate) fn with_flags(number: libc::c_long, place: u32, flags: u32) -> Self {
         Self { number, place, mask: flags, value: flags }
     }
@@ -132,7 +132,7 @@ pub(crate) fn is_closed_by_exec(path: &Path) -> bool {
     i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_CLOEXEC != 0
 }
 
-/// Whether barriers of all processes reach this one; `None` from kernels that don't tell.
+/// Whether barriers of all processes reach this one; `None` from kernels that don't report it.
 pub(crate) fn is_reached_by_barriers() -> Option<bool> {
     const GET_REGISTRATIONS: libc::c_int = 1 << 9;
     // SAFETY: asking takes two numbers and touches no memory.
@@ -214,12 +214,12 @@ impl Drop for Bystander {
     }
 }
 
-/// Has the next process that opens the file wait until this one lets go of it, which is told by a signal that
-/// is ignored. `false` if the kernel refuses.
+/// Has the next process that opens the file wait until this one lets go of it; the kernel asks for that by
+/// a signal that is ignored. `false` if the kernel refuses.
 pub(crate) fn lease(file: impl AsFd) -> bool {
     const F_SETSIG: libc::c_int = 10; // which `libc` lacks
     let number = file.as_fd().as_raw_fd();
-    // SAFETY: sets which signal tells of it.
+    // SAFETY: sets the number of that signal.
     let is_set = unsafe { libc::fcntl(number, F_SETSIG, libc::SIGURG) } == 0;
     // SAFETY: a lease belongs to the open file and ends with it.
     is_set && unsafe { libc::fcntl(number, libc::F_SETLEASE, libc::F_WRLCK) } == 0

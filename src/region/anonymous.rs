@@ -21,13 +21,13 @@ use crate::crash::test_point;
 use crate::error::Error;
 use crate::os::file::{FileId, reopen, type_name};
 
-/// What a region in memory must be sealed against: a file that shrinks kills whoever touches it.
+/// What a region in memory must be sealed against: a file that shrinks kills each process that touches it.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// The pause between two looks at a region that is being made.
+/// The pause between two polls of a region that is being made.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Makes a region that lives in memory for as long as somebody has it open.
+/// Makes a region that lives in memory for as long as a process has it open.
 pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     options.check()?;
     let path = Path::new("anonymous region");
@@ -65,7 +65,7 @@ pub(crate) fn join(file: OwnedFd, options: &OpenOptions) -> Result<Region, Error
     Ok(region)
 }
 
-/// Where the kernel says that the descriptor leads, for messages.
+/// The path that the kernel gives for the descriptor, for messages.
 fn path_of(file: &OwnedFd) -> PathBuf {
     let entry = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
     std::fs::read_link(&entry).unwrap_or_else(|_| PathBuf::from(entry))

@@ -27,7 +27,7 @@ pub(crate) struct NewContents {
 
 impl NewContents {
     /// A region as the options say, different from all others. `file_name` gives its name for
-    /// people, `path` stands in errors. The process's limit on file size is looked at here, before
+    /// people, `path` stands in errors. The process's limit on file size is checked here, before
     /// anything is written, because exceeding it kills by SIGXFSZ.
     pub(crate) fn new(
         options: &OpenOptions,
@@ -56,7 +56,7 @@ impl NewContents {
         Ok(Self { plan })
     }
 
-    /// Gives the file room from its end `from` on.
+    /// Gives the file space from its end `from` on.
     pub(crate) fn reserve(
         &self,
         file: BorrowedFd<'_>,

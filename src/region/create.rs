@@ -1,4 +1,4 @@
-//! Making a region: whole and then named, or in place in a file that is there.
+//! Making a region: complete and then named, or in place in a file that is there.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -63,7 +63,7 @@ fn link(region: &Region, place: &Place) -> Result<(), Errno> {
 }
 
 /// Whether the file system has space for so many regions like the one that is asked for. What `file` has
-/// been given counts. Said of a file system that does not tell.
+/// been given counts. `true` if the file system does not report its free space.
 pub(crate) fn has_space(
     request: &Request,
     count: u64,
@@ -72,7 +72,7 @@ pub(crate) fn has_space(
     let place = &request.place;
     let io = |error| refusal::io("stat the file system of", place.path(), error);
     let found = retry_on_intr(|| rustix::fs::fstatvfs(place.dir())).map_err(io)?;
-    // Looked at afterwards: what another opener gives the file meanwhile is then counted twice, not missed.
+    // Read afterwards: what another opener gives the file meanwhile is then counted twice, not missed.
     let own = match file {
         Some(file) => rustix::fs::fstat(file).map_err(io)?.st_blocks as u64 * 512,
         None => 0,

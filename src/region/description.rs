@@ -17,7 +17,6 @@ use crate::error::Error;
 use crate::os::boot::{self, MadeIn};
 use crate::os::file;
 
-/// Where the state word lies.
 pub(crate) const STATE_OFFSET: u64 = offset_of!(Header, state) as u64;
 
 /// Rings of messages.
@@ -236,7 +235,7 @@ pub(crate) fn layout(path: &Path, reason: LayoutError) -> Error {
     }
 }
 
-/// The file's first bytes, as many as there are and `bytes` has room for.
+/// The file's first bytes, as many as there are and fit into `bytes`.
 fn read_start<'a>(
     file: BorrowedFd<'_>,
     path: &Path,

@@ -1,4 +1,4 @@
-//! The lock of whoever initializes or replaces a region.
+//! The lock of the process that initializes or replaces a region.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -55,8 +55,8 @@ impl InitLock {
         self.file.stat().is_ok_and(|stat| stat.st_size == 0)
     }
 
-    /// Locks the byte of initialization together with others who attach, against whoever replaces
-    /// the region; `None` if somebody is replacing it. Never waits.
+    /// Locks the byte of initialization, shared with others that attach, against a process that replaces
+    /// the region; `None` if one is replacing it. Never waits.
     pub(crate) fn try_shared(region: &Region) -> Result<Option<Self>, Error> {
         let io = |error: Errno| region.io_error("lock", error.into());
         let no_forks = fork::hold_off().map_err(io)?;
@@ -124,7 +124,7 @@ mod tests {
         (dir, path, place, candidate)
     }
 
-    /// Locks a file in whose place another is after `body` has had its path.
+    /// Locks a file that `body`, given its path, replaces by another.
     fn lock_while(body: impl FnOnce(PathBuf) + 'static) -> Option<InitLock> {
         let (_dir, path, place, candidate) = opened();
         let _visit = visits::at("init-lock.before-lock", move || body(path));

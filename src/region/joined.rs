@@ -23,19 +23,19 @@ use crate::os::descriptor::Descriptor;
 use crate::os::file::{FileId, is_without_holes, reopen, written_parts};
 use crate::os::{file_system, futex};
 
-/// Where the word lies that counts changes of slots.
+/// The offset of the word that counts changes of slots.
 const MEMBERSHIP_OFFSET: u64 = std::mem::offset_of!(SharedLayout, membership_seq) as u64;
 
 /// An open region: its mapping, the private copy of its description, and the file behind it.
 ///
 /// | edge    | release side                          | acquire side             | carries            |
 /// |---------|---------------------------------------|--------------------------|--------------------|
-/// | `ready` | creator stores state READY            | joiner loads `state`     | the whole contents |
-/// | `retire`| replacer stores state RETIRED         | claimer loads `state`    | nobody may join    |
+/// | `ready` | creator stores state READY            | joiner loads `state`     | all contents       |
+/// | `retire`| replacer stores state RETIRED         | attacher loads `state`   | joining has ended  |
 #[derive(Debug)]
 pub(crate) struct Region {
     mapping: Arc<Mapping>,
-    /// For looking at locks and bytes; holds no lock, ever.
+    /// For queries of locks and bytes; never holds a lock.
     plain: Descriptor,
     description: Description,
     /// The name it was opened by; `None` for an anonymous region.
@@ -44,11 +44,11 @@ pub(crate) struct Region {
     path: PathBuf,
     pub(super) creator: bool,
     prefault: Prefault,
-    /// Of a region without a name: where handles come in.
+    /// Of a region without a name: the sockets through which handles arrive.
     pub(super) rendezvous: Vec<Rendezvous>,
 }
 
-/// Where a region came from.
+/// How this process got the region.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) place: Option<Arc<Place>>,
@@ -85,7 +85,7 @@ impl Region {
         let rendezvous = Vec::new();
         let region =
             Self { mapping, plain, description, place, path, creator, prefault, rendezvous };
-        // Lanes take pages when they are claimed: opening a region of hundreds of them takes no longer.
+        // A lane takes its pages when a producer attaches: opening a region of hundreds takes no longer.
         let is_lane = |entry: &&RingEntry| entry.ring_kind() == Some(RingKind::Lane);
         let lanes = region.entries().iter().filter(is_lane).map(|entry| entry.data_offset);
         region.populate(0..lanes.min().unwrap_or(region.header().total_len))?;
@@ -98,7 +98,7 @@ impl Region {
         self.populate(lane.data_offset..lane.data_offset + lane.capacity.min(len_max))
     }
 
-    /// Faults pages in, but none that the file has not got: what a file claims costs nothing to write.
+    /// Faults pages in, but none that the file has not got: a length in a header costs its writer nothing.
     fn populate(&self, bytes: Range<u64>) -> Result<(), Error> {
         if self.prefault == Prefault::OnDemand || !self.check_plain_is_ours() {
             return Ok(()); // what another file has is not asked, nor is its position moved
@@ -182,7 +182,7 @@ impl Region {
         Err(refusal::io("open again", &self.path, error))
     }
 
-    /// The file, which names of sockets and hellos tell from copies of it.
+    /// The file. Names of sockets and hellos contain it, so that a copy's are different.
     pub(crate) fn file_id(&self) -> FileId {
         self.plain.id()
     }
@@ -193,8 +193,8 @@ impl Region {
         socket_name(self.header(), self.file_id(), ring, number)
     }
 
-    /// Whether the plain descriptor is still open on the region's file. Ask before and after each
-    /// look at a lock that finds it free.
+    /// Whether the plain descriptor is still open on the region's file. Check before and after each
+    /// query that finds a lock free.
     pub(crate) fn check_plain_is_ours(&self) -> bool {
         self.plain.is_ours()
     }
@@ -230,7 +230,7 @@ impl Region {
         if found.header == *self.header() {
             return Ok(()); // and its checksum is that of the directory, too
         }
-        // Valid, but another region: somebody wrote over the file.
+        // Valid, but another region: the file was overwritten.
         Err(Error::Replaced { path: self.path.clone() })
     }
 
@@ -247,7 +247,7 @@ impl Region {
         }
     }
 
-    /// Tells everybody who waits for it that a slot has changed hands.
+    /// Notifies each process that waits for it that a slot has changed hands.
     pub(crate) fn announce_membership(&self) {
         self.membership().fetch_add(1, Ordering::Release);
         futex::wake_all(self.membership());
@@ -258,7 +258,7 @@ impl Region {
         self.mapping.word_u32(MEMBERSHIP_OFFSET)
     }
 
-    /// Whether nobody but this user can have the region open.
+    /// Whether no user but this one can have the region open.
     pub(crate) fn is_private(&self) -> bool {
         let own = rustix::process::geteuid().as_raw();
         self.stat().is_ok_and(|stat| stat.st_uid == own && stat.st_mode & 0o077 == 0)
@@ -269,7 +269,7 @@ impl Region {
         if self.mapping.is_ours() { Ok(()) } else { Err(Error::ForkedChild) }
     }
 
-    /// What to say to somebody who waited for a replacement to be over.
+    /// The error of a wait for the end of a replacement.
     pub(crate) fn replacing(&self) -> Error {
         refusal::not_ready(&self.path, self.state())
     }
@@ -295,7 +295,7 @@ impl Region {
     }
 }
 
-/// Stores the state word and wakes everybody who sleeps on it.
+/// Stores the state word and wakes all that sleep on it.
 pub(crate) fn set_state(mapping: &Mapping, state: RegionState) {
     let word = mapping.word_u32(STATE_OFFSET);
     word.store(state as u32, Ordering::Release);

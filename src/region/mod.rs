@@ -12,7 +12,7 @@
 //!                     process starts over
 //! ```
 //!
-//! Processes join a `Ready` region only. Those that have joined go on in a `Retired` one, whose name leads to
+//! Processes join a `Ready` region only. Those that have joined go on in a `Retired` one; its name leads to
 //! a newer region. `Poisoned` is damaged beyond use; this version refuses it and never stores it.
 
 mod anonymous;
@@ -50,9 +50,9 @@ use crate::error::Error;
 
 /// One file with rings in it, mapped by all processes that talk through it.
 ///
-/// Whoever comes first creates the region; everybody else joins it. A region that is being created
-/// is waited for, one whose creator died is taken over at once, and one left by an earlier boot is
-/// replaced. In memory (tmpfs) a file that is there is of this boot, whatever boot id a container shows;
+/// The first process creates the region; the rest join. An opener waits for a region that is being
+/// created, takes over at once from a creator that died, and replaces a region left by an earlier boot.
+/// In memory (tmpfs) a file that is there is of this boot, whatever boot id a container shows;
 /// elsewhere one of an earlier boot has another boot id and is older than the machine's start, by the clock.
 /// A file that is not a region is never written to.
 ///
@@ -117,7 +117,7 @@ impl EventsRegion {
     /// # Errors
     /// - [`Error::Layout`]: not a region, damaged, of another version, with less than the options
     ///   ask for or another order, or not initialized by the end of the join timeout;
-    /// - [`Error::RegionTooSmall`]: the file is shorter than its region claims;
+    /// - [`Error::RegionTooSmall`]: the file is shorter than its header says;
     /// - [`Error::NotFound`], [`Error::InUse`]: by [`CreatePolicy`];
     /// - [`Error::RegionPoisoned`]: marked as damaged;
     /// - [`Error::Copied`]: a copy of a region's file made since the last start of the machine; a file that
@@ -172,14 +172,13 @@ impl EventsRegion {
     ///
     /// # Errors
     /// Those of joining by path, and [`Error::UnsafePath`] for a file in memory without the seals,
-    /// [`Error::Replaced`] for a region whose name another has taken, [`Error::Io`] without
-    /// `/proc`.
+    /// [`Error::Replaced`] if another region has taken the name, [`Error::Io`] without `/proc`.
     pub fn from_fd(fd: OwnedFd, options: OpenOptions) -> Result<Self, Error> {
         Self::from_fds([fd], options)
     }
 
     /// As [`Self::from_fd`], with all descriptors that [`Self::to_fds`] gave, in their order: then the
-    /// messages of a region without a name carry handles between those who have them.
+    /// messages of a region without a name carry handles between the processes that have them.
     ///
     /// # Errors
     /// As [`Self::from_fd`]; [`Error::WrongDescriptor`].
@@ -245,7 +244,7 @@ impl EventsRegion {
 
     /// All that another process needs for [`Self::from_fds`]: what [`Self::to_fd`] gives and, of a region
     /// without a name, two sockets for each ring whose messages may carry handles, or for all its lanes
-    /// together. Those are shared by all who have the region: senders and receiver find each other there.
+    /// together. All processes that have the region share them: senders and receiver meet there.
     ///
     /// # Errors
     /// As [`Self::to_fd`].
@@ -289,8 +288,8 @@ impl EventsRegion {
     }
 
     /// 1 for the first region at its path, one more for each that replaced another. It starts again
-    /// at 1 if somebody creates a region in the moment in which the old one has lost its name:
-    /// what tells regions apart for certain is [`Self::uuid`].
+    /// at 1 if another process creates a region in the moment in which the old one has lost its name:
+    /// [`Self::uuid`] distinguishes regions for certain.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.region.header().generation
@@ -354,9 +353,8 @@ impl EventsRegion {
         self.region.description().order()
     }
 
-    /// Whether whoever opens the region's name now comes to this region. `false` once it was
-    /// replaced, or its file renamed or removed; those attached can go on. A region without a name
-    /// is always current.
+    /// Whether the region's name still leads to this region. `false` once it was replaced, or its file
+    /// renamed or removed; attached processes can go on. A region without a name is always current.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -369,7 +367,7 @@ impl EventsRegion {
     /// that was there before what is not its own. Each opening of a region installs it on top again, if
     /// another handler has taken its place.
     ///
-    /// `false` if another handler is on top, as nothing tells whether that passes anything on; if the
+    /// `false` if another handler is on top, as it may not pass faults on; if the
     /// calling thread blocks SIGBUS, as its faults then end the process; and in a forked child, which does
     /// not have the region.
     ///

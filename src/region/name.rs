@@ -39,7 +39,7 @@ pub(crate) fn of_file(file_name: &OsStr) -> &[u8] {
 
 /// What the names of all sockets of a region begin with, which lies in `file`.
 pub(crate) fn socket_name_start(region: &Header, file: FileId) -> String {
-    // Half of the id: an address has room for 107 bytes, of which the way to the directory takes up to 32.
+    // Half of the id: an address holds 107 bytes, of which the way to the directory takes up to 32.
     let id = region.region_uuid.first_chunk().map_or(0, |half| u64::from_be_bytes(*half));
     format!(".{id:016x}.{:x}.{:x}.", file.dev, file.ino)
 }
@@ -63,8 +63,8 @@ fn check(name: &str) -> Result<(), Error> {
     Err(Error::InvalidName { name: name.chars().take(NAME_LEN_MAX).collect(), reason })
 }
 
-/// The default directory, which nobody but this user may be able to write to: others could put
-/// regions of their own there.
+/// The default directory. Only this user may be able to write to it: others could put regions of their
+/// own there.
 fn default_dir() -> Result<(OwnedFd, PathBuf), Error> {
     let euid = rustix::process::geteuid();
     let path = PathBuf::from(format!("/dev/shm/tombolo-{}", euid.as_raw()));

@@ -1,14 +1,14 @@
-//! Opening by name: look at what the name stands for, act on it, and look again until it is a
-//! region that can be joined or time is up.
+//! Opening by name: check what the name stands for, act on it, and repeat until it is a region that
+//! can be joined or time is up.
 //!
-//! Judged in this order, from one look at the file's first bytes:
+//! Each check reads the file's first bytes once and decides in this order:
 //!
 //! | found                                  | done                                               |
 //! |----------------------------------------|----------------------------------------------------|
-//! | no such name                           | create a whole region, then give it the name; if   |
+//! | no such name                           | complete a region, then give it the name; if       |
 //! |                                        | there is no space for two, begin with an empty file|
 //! | an empty file                          | init lock, still so: initialize in place           |
-//! | bytes, but not the magic number        | an error; nobody writes to it                      |
+//! | bytes, but not the magic number        | an error; nothing is written                       |
 //! | EMPTY or INITIALIZING, lock busy       | its creator is at work: wait                       |
 //! | EMPTY or INITIALIZING, lock obtained   | its creator died: initialize in place              |
 //! | READY                                  | check, map, join                                   |
@@ -18,7 +18,7 @@
 //! | RETIRED                                | its replacer may have died: take part              |
 //! | POISONED                               | an error                                           |
 //!
-//! Whoever obtains a lock judges again under it. No lock call ever blocks.
+//! An opener that obtains a lock checks again under it. No lock call ever blocks.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -61,18 +61,18 @@ impl Opening {
 
     /// Opens or creates, and leaves nothing behind on failure.
     pub(crate) fn run(mut self) -> Result<Region, Error> {
-        let opened = self.look_until_done();
+        let opened = self.poll_until_done();
         if let (Err(_), Some(id)) = (&opened, self.begun) {
             let _ = replace::remove_empty(&self.request.place, id); // an empty file is the next opener's to fill
         }
         opened
     }
 
-    /// Looks until there is a region, an error, or no time left.
-    fn look_until_done(&mut self) -> Result<Region, Error> {
+    /// Polls until there is a region, an error, or no time left.
+    fn poll_until_done(&mut self) -> Result<Region, Error> {
         let mut pause = PAUSE_MIN;
         loop {
-            if let Some(region) = self.look()? {
+            if let Some(region) = self.poll()? {
                 return Ok(region);
             }
             let waited = self.request.age();
@@ -84,8 +84,8 @@ impl Opening {
         }
     }
 
-    /// One look. `None`: somebody else is at work, or something changed under our eyes.
-    fn look(&mut self) -> Result<Option<Region>, Error> {
+    /// One step. `None`: another process is at work, or something changed meanwhile.
+    fn poll(&mut self) -> Result<Option<Region>, Error> {
         let Some(candidate) = self.request.find()? else {
             return self.create();
         };
@@ -138,7 +138,7 @@ impl Opening {
             return Ok(None);
         };
         if candidate.stat.st_size == 0 {
-            self.begun = Some(candidate.id); // there was none when this opening looked
+            self.begun = Some(candidate.id); // there was none at the first poll
         }
         self.initialize(candidate)
     }
@@ -156,7 +156,7 @@ impl Opening {
             return Ok(None);
         };
         test_point!("in-place.locked");
-        // Judge again: the creator may have finished since the last look.
+        // Check again: the creator may have finished since the last poll.
         let Some(candidate) = request.find()?.filter(|now| now.id == candidate.id) else {
             return Ok(None);
         };
@@ -181,7 +181,7 @@ impl Opening {
             if !request.may_create() {
                 return Err(Error::NotFound { path: path.to_owned() });
             }
-            // Also if another replacer is faster and, when this one looks again, has taken the old name away
+            // Also if another replacer is faster and, at this one's next poll, has taken the old name away
             // and not given the new one yet.
             request.succeed(found.header.generation);
             return self.replace(&candidate);
@@ -199,7 +199,7 @@ impl Opening {
             Outcome::InUse { pid } if self.request.options.policy == CreatePolicy::CreateNew => {
                 Err(Error::InUse { path: self.request.path().to_owned(), pid })
             }
-            Outcome::InUse { .. } => Ok(None), // somebody came to life: the next look joins
+            Outcome::InUse { .. } => Ok(None), // an end was attached: the next poll joins
         }
     }
 }

@@ -16,9 +16,9 @@ pub enum CreatePolicy {
     /// Join the region, or create it if there is none.
     #[default]
     OpenOrCreate,
-    /// Create a region. One of which nobody holds an end is replaced, and what was not received
-    /// from it is lost, also to processes that have it open and hold no end yet; else
-    /// [`Error::InUse`]. The new one is made before the old one goes: it needs space for both.
+    /// Create a new region. An existing region is replaced if no process owns an endpoint of it; its
+    /// unread messages are lost, also to processes that have it open without an endpoint. Fails with
+    /// [`Error::InUse`] otherwise. The new one is made before the old one goes: it needs space for both.
     CreateNew,
     /// Join the region; if there is none, [`Error::NotFound`].
     OpenExisting,
@@ -26,16 +26,16 @@ pub enum CreatePolicy {
 
 /// Who may own the file of a region, and who may be able to write to it.
 ///
-/// Whoever can write to the file can break the region for all its users.
+/// A process that can write to the file can break the region for all its users.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OwnerPolicy {
-    /// This process's effective user, nobody else.
+    /// Only this process's effective user.
     #[default]
     SameUser,
-    /// Also anybody, if the file belongs to a group of this process; that group may write.
+    /// Any user, if the file belongs to a group of this process; that group may write.
     Group,
-    /// Anybody, and everybody may write.
+    /// Any user, and all may write.
     Any,
 }
 
@@ -43,9 +43,9 @@ pub enum OwnerPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefault {
-    /// While opening, as far as the file has got the pages: the first messages pay no page faults. Those
-    /// of a lane: while its producer claims it, and the first 1 MiB of it when its consumer first has a
-    /// message from there; what the consumer finds behind that comes when it is first used.
+    /// While opening, if the file has the pages: the first messages pay no page faults. A lane's pages
+    /// come when its producer attaches; its consumer takes the first 1 MiB with the first message from
+    /// there, and the rest when it is first used.
     #[default]
     AtOpen,
     /// Each page when it is first used.
@@ -73,27 +73,27 @@ pub enum FileSystemPolicy {
 /// | | [`Total`](Self::Total) | [`PerProducer`](Self::PerProducer) |
 /// |---|---|---|
 /// | order | one for all: a send that returned before another one began comes first | each producer's own; two producers' messages may come in either order, also if one of them had received the other's answer |
-/// | made of | one ring, its room shared under a lock | a ring for each producer, a *lane*; the consumer goes from one to the next |
+/// | made of | one ring, its space shared under a lock | a ring for each producer, a *lane*; the consumer goes from one to the next |
 /// | cost of a send | a lock, and its cache line | that of the ring with one producer |
-/// | a producer that is stopped inside a send | holds up the others | holds up nobody |
+/// | a producer that is stopped inside a send | holds up the others | holds up no other |
 /// | memory | one data area | one for each of [`OpenOptions::producers`] |
-/// | clones of a producer | share its endpoint | each claims a lane of its own at first use |
+/// | clones of a producer | share its endpoint | each attaches to a lane of its own at first use |
 ///
 /// Choose `Total` if a message may depend on another producer's, `PerProducer` for clients that
 /// know nothing of each other, and wherever one of them must not be able to slow down the rest.
 ///
 /// Of lanes, this is good to know:
 ///
-/// * A producer's order is kept from its claim until it is dropped. One that is dropped and claims again,
-///   or starts again after a crash, may get another lane, and what it sends there may come before what
-///   it had sent on the first.
-/// * Producers that come and go are one side: if all that have claimed are gone, the consumer is told
-///   so, and [`Receiver::iter`](crate::Receiver::iter) ends. Claim all clones of a producer before the
-///   first of them may be dropped.
+/// * A producer's messages stay in order from when it attaches until it is dropped. One that is dropped
+///   and attaches again, or starts again after a crash, may get another lane, and what it sends there may
+///   come before what it had sent on the first.
+/// * Producers that come and go are one side: when all that have attached are gone, the consumer is
+///   disconnected, and [`Receiver::iter`](crate::Receiver::iter) ends. Attach all clones of a producer
+///   before the first of them may be dropped.
 /// * Positions repeat between lanes: a message is known by [`RecordRef::ring`](crate::RecordRef::ring)
 ///   and [`RecordRef::position`](crate::RecordRef::position) together.
 /// * A message that stays, by [`RecordRef::keep`](crate::RecordRef::keep) or
-///   [`Error::BufferTooSmall`], may not be the next one: another lane may have its turn first.
+///   [`Error::BufferTooSmall`], may not be the next one: another lane may come first.
 /// * Damage in one lane closes all lanes of its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -117,12 +117,12 @@ impl MpscOrder {
 
 /// Options of [`EventsRegion::open_with`](crate::EventsRegion::open_with) and its relatives.
 ///
-/// The creator of a region decides what it is like. A joiner asks for what it has *set* of that, and takes
-/// what there is of the rest: capacities, the longest message, handles and producers are minima,
-/// [`Self::max_total_len`] is a maximum, the order must be that of the region. A region with something
-/// else is [`Error::Layout`], which names the option, what was found and what was wanted. What a joined
-/// region has is told by [`EventsRegion::max_handles`](crate::EventsRegion::max_handles) and its
-/// neighbours.
+/// The creator of a region decides what it is like. A joiner requires what it has *set*, and takes the
+/// rest as it is: capacities, the longest message, handles and producers are minima,
+/// [`Self::max_total_len`] is a maximum, the order must be that of the region. A mismatch fails with
+/// [`Error::Layout`], which names the option, what was found and what was wanted.
+/// [`EventsRegion::max_handles`](crate::EventsRegion::max_handles) and its neighbours report what a joined
+/// region has.
 ///
 /// # Examples
 /// ```
@@ -172,7 +172,7 @@ impl OpenOptions {
     }
 
     /// The longest message in bytes, at most 2^28 - 8. With its header it takes at most a quarter
-    /// of each ring, so that it always finds room in the end. Default 65536, or what fits: 65520 with
+    /// of each ring, so that it always finds space in the end. Default 65536, or what fits: 65520 with
     /// lanes of 256 KiB.
     pub fn max_message(self, bytes: u32) -> Self {
         Self { max_message: Some(bytes), ..self }
@@ -180,12 +180,12 @@ impl OpenOptions {
 
     /// The most handles of one message, at most 64. Default 0: messages carry bytes only.
     ///
-    /// With more, a receiver listens on a socket from when it is claimed until it goes, under a name in the
-    /// region's directory: it must be able to write there, else claiming is [`Error::Io`]. Of a region
-    /// without a name it is found by sockets that travel with the region, see
-    /// [`EventsRegion::to_fds`](crate::EventsRegion::to_fds). Connections are taken from who may use the
-    /// region by the user that the kernel names: this one, the file's owner, root, and its group or all if the file's mode
-    /// lets them write.
+    /// With more, a receiver listens on a socket from when it attaches until it is dropped, under a name in
+    /// the region's directory: attaching fails with [`Error::Io`] if it cannot write there. In a region
+    /// without a name, senders find it by sockets that travel with the region, see
+    /// [`EventsRegion::to_fds`](crate::EventsRegion::to_fds). The receiver accepts connections of the users
+    /// that may use the region, as the kernel names them: this one, the file's owner, root, and its group
+    /// or all if the file's mode lets them write.
     pub fn max_handles(self, count: u16) -> Self {
         Self { max_handles: Some(count), ..self }
     }
@@ -220,9 +220,9 @@ impl OpenOptions {
 
     /// The longest region in bytes that is joined or made. Default: no limit but the layout's, 2^46.
     ///
-    /// A region takes as much memory or disk as its file has been given, and pages that the file only claims
-    /// come when they are first used. So what joining costs is bounded by what its creator has paid; this
-    /// bounds what it may cost later, if the creator is not to be trusted with that.
+    /// A region takes as much memory or disk as its file has been given, and pages of a sparse file come
+    /// when they are first used. So what joining costs is bounded by what its creator has paid; this bounds
+    /// what it may cost later, if the creator is not to be trusted with that.
     ///
     /// # Examples
     /// ```
@@ -314,7 +314,7 @@ impl OpenOptions {
         self.mode.unwrap_or(0o600)
     }
 
-    /// The longest message that leaves room for three more in the smaller ring.
+    /// The longest message that leaves space for three more in the smaller ring.
     fn message_len_max(&self) -> u64 {
         let smaller = self.new_spsc_capacity().min(self.new_mpsc_capacity());
         let room = smaller / 4 / 64 * 64; // so that records could start at multiples of 64 bytes

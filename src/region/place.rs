@@ -1,4 +1,4 @@
-//! Where a region's file is: a directory that stays the same whatever happens to the path, and a
+//! The place of a region's file: a directory that stays the same whatever happens to the path, and a
 //! name in it.
 //!
 //! # Calls by name
@@ -11,16 +11,16 @@
 //! |---|---|
 //! | [`open_dir`]: `openat2` of the caller's path | follows no link in any component; a directory in the place of another gives what any path of the caller's would, and every file in it is checked by itself |
 //! | default directory: `mkdirat` | makes it or does nothing; it is then opened as above, and its owner and mode are asked of the descriptor |
-//! | [`Place::stat`]: `statat` | only looks, at a link itself; what matters is asked again of the descriptor once the file is open |
+//! | [`Place::stat`]: `statat` | only reads, of a link itself; what matters is asked again of the descriptor once the file is open |
 //! | [`Place::open`], [`Place::open_again`]: `openat` | `O_NOFOLLOW`; type, owner, mode, links and file system, or which file it is, are asked of the descriptor |
 //! | `create`: `openat` of `.` with `O_TMPFILE` | makes a file without a name |
 //! | `create`: `linkat` | gives a name to the file behind a descriptor; a name that is taken stays as it is |
 //! | `create`: `openat` with `O_CREAT` | `O_EXCL` makes an empty file or fails; it follows no link |
-//! | `replace`: `renameat2` to the retired name, and back, of an old region or of an empty file that could not be filled | replaces nothing (`RENAME_NOREPLACE`), stays in the directory, moves a link itself; another file than the one judged gets its name back |
+//! | `replace`: `renameat2` to the retired name, and back, of an old region or of an empty file that could not be filled | replaces nothing (`RENAME_NOREPLACE`), stays in the directory, moves a link itself; another file than the one checked gets its name back |
 //! | `replace`: `unlinkat` of a retired file, of a stale socket | takes a name away, of a link its own; a process that can exchange the name could do the same |
 //! | `os::socket`: `bind` | makes a name or fails, and follows no link at its end; the mode was set on the socket before |
-//! | `os::socket`: `statat` of the receiver's socket | only looks, and at the most makes the receiver listen at another name too |
-//! | `os::socket`: `openat` with `O_PATH`, then `connect` to that | `O_NOFOLLOW`; who listens is asked of the kernel before anything is sent, see `carrier` |
+//! | `os::socket`: `statat` of the receiver's socket | only reads, and at the most makes the receiver listen at another name too |
+//! | `os::socket`: `openat` with `O_PATH`, then `connect` to that | `O_NOFOLLOW`; the kernel names the listening user before anything is sent, see `carrier` |
 //! | `os::socket`: `unlinkat` of a receiver's socket | as with stale ones |
 //! | `inspect`: `statat`, `openat` for reading | `O_NOFOLLOW`; the type is asked of the descriptor; nothing is ever written |
 //!
@@ -210,7 +210,7 @@ fn check_file(path: &Path, stat: &Stat, options: &OpenOptions) -> Result<(), Err
     check_access(path, stat, options)
 }
 
-/// Whether the options allow who can reach and write the file that `stat` describes.
+/// Whether the options allow the owner and the access of the file that `stat` describes.
 pub(crate) fn check_access(path: &Path, stat: &Stat, options: &OpenOptions) -> Result<(), Error> {
     if stat.st_nlink > 1 {
         let reason = "it has more than one name (hard links); remove the others";
@@ -289,7 +289,7 @@ mod tests {
         OpenOptions::new().file_system(FileSystemPolicy::Any)
     }
 
-    /// Opens a private file, to whose path `body` does something at `point`.
+    /// Opens a private file; `body` gets its path at `point`.
     fn open_while(
         point: &'static str,
         body: impl FnOnce(&Path) + 'static,
@@ -301,7 +301,7 @@ mod tests {
         place.open(&any_file_system())
     }
 
-    /// Opens a private file, in whose place something else is when it has been looked at.
+    /// Opens a private file that is replaced after its `stat`.
     fn open_exchanged(exchange: impl FnOnce(&Path) + 'static) -> Result<Option<Candidate>, Error> {
         open_while("place.after-look", move |path| {
             fs::remove_file(path).unwrap();

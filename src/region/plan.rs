@@ -1,4 +1,4 @@
-//! Layout arithmetic: from what a region is to hold, to where everything lies.
+//! Layout arithmetic: from what a region is to hold to the offset of each part.
 
 use tombolo_abi::{
     CONTROL_LEN, ENDIAN_TAG, ENTRY_LEN, HEADER_PAGE_LEN, Header, ISOLATION_LEN, LOCK_BASE, MAGIC,
@@ -7,7 +7,7 @@ use tombolo_abi::{
 
 use super::options::{MpscOrder, OpenOptions};
 
-/// Where everything of a new region lies. The header lacks what tells one region from another.
+/// The layout of a new region. Its header lacks what distinguishes one region from another.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) header: Header,
@@ -65,7 +65,7 @@ impl Plan {
     }
 }
 
-/// The rings of the region, without where they lie and which slots they have.
+/// The rings of the region, without their offsets and slots.
 fn rings(options: &OpenOptions) -> Vec<RingEntry> {
     let mut ring: RingEntry = bytemuck::Zeroable::zeroed();
     ring.kind = RingKind::Spsc as u32;

@@ -14,7 +14,7 @@ pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>
     Error::Io { action, path: path.to_owned(), source: source.into() }
 }
 
-/// Nobody finished the region, which was found in `state`, while there was time.
+/// No process finished the region, which was found in `state`, while there was time.
 pub(crate) fn not_ready(path: &Path, state: u32) -> Error {
     Error::Layout { path: path.to_owned(), reason: LayoutError::NotReady { state } }
 }

@@ -1,4 +1,4 @@
-//! Where senders and the consumer of a ring find each other in a region without a name.
+//! How senders and the consumer of a ring find each other in a region without a name.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,10 +12,10 @@ use crate::error::Error;
 use crate::os::descriptor::Descriptor;
 use crate::os::{fork, socket};
 
-/// What is no connection and passed over in one look.
+/// What is no connection and skipped in one poll.
 const JUNK_MAX: u32 = 1024;
 
-/// Two connected sockets that everybody shares who has the region. Senders put their connections in
+/// Two connected sockets that all processes with the region share. Senders put their connections in
 /// at one, the consumer takes them out at the other; nothing goes the other way.
 #[derive(Debug)]
 pub(crate) struct Rendezvous {
@@ -86,12 +86,12 @@ impl Rendezvous {
         Ok([copy(&self.entrance)?, copy(&self.exit)?])
     }
 
-    /// Both sockets, to tell them from others.
+    /// Both sockets, to distinguish them from others.
     pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.entrance.as_fd(), self.exit.as_fd()]
     }
 
-    /// A new connection: ours is given, the other's is put in, for whoever takes it out.
+    /// A new connection: one end is returned, the other put in for the consumer to take out.
     pub(crate) fn enter(&self) -> Result<Descriptor, Errno> {
         let no_forks = fork::hold_off()?; // until theirs is closed here
         let (ours, theirs) = socket::pair()?;
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(refused(fds), (5, "one too many"));
     }
 
-    /// Puts sockets in at the door for connections.
+    /// Puts sockets in at the side for connections.
     fn put_in(rendezvous: &Rendezvous, count: usize) {
         let (one, other) = socket::pair().unwrap();
         let both = [one.as_fd(), other.as_fd()];

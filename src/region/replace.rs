@@ -1,4 +1,4 @@
-//! Replacing a region that nobody uses by a new one under the same name.
+//! Replacing a region that no process uses by a new one under the same name.
 //!
 //! Killed anywhere, it leaves what the next opener deals with:
 //!
@@ -41,21 +41,21 @@ use crate::os::{random, socket};
 pub(crate) enum Outcome {
     /// The new region has the name.
     Replaced(Box<Region>),
-    /// Somebody owns an endpoint of the old one.
+    /// Process `pid` owns an endpoint of the old one.
     InUse { pid: u32 },
     /// Another is at work, or the name stands for something else by now.
     StartOver,
 }
 
-/// Replaces the READY or RETIRED region `old`, if nobody owns an endpoint of it.
+/// Replaces the READY or RETIRED region `old`, if no process owns an endpoint of it.
 pub(crate) fn replace(request: &mut Request, old: &Candidate) -> Result<Outcome, Error> {
-    // Before the lock, which those who try to attach hold again and again while they wait for an end.
+    // Before the lock: processes that wait for an end hold it again and again.
     if let Some(in_use) = owner(request, old)?
         && request.place.names(old.id)?
     {
         return Ok(in_use);
     }
-    // Attaching holds the init byte shared, so under this lock nobody is on the way in.
+    // Attaching holds the init byte shared, so no process attaches while this lock is held.
     let Some(_lock) = InitLock::try_new(&request.place, old.id, REPLACING)? else {
         return Ok(Outcome::StartOver);
     };
@@ -69,7 +69,7 @@ pub(crate) fn replace(request: &mut Request, old: &Candidate) -> Result<Outcome,
     }
     let description = Description::read(old.file.as_fd(), request.path())?;
     request.succeed(description.header.generation);
-    // Made before the old one goes, so that a lack of room leaves things as they were.
+    // Made before the old one goes, so that a lack of space leaves things as they were.
     let has_space = has_space(request, 1, None)?;
     let new = if has_space { create_unnamed(request) } else { Err(request.no_space()) };
     let new = match new {
@@ -85,7 +85,7 @@ pub(crate) fn replace(request: &mut Request, old: &Candidate) -> Result<Outcome,
     }
     crash_point!("replace.after-unlink");
     sweep(&request.place);
-    // If there are no files without a name, the next look creates in place.
+    // If there are no files without a name, the next poll creates in place.
     let Some(new) = new else { return Ok(Outcome::StartOver) };
     let named = give_name(new, &request.place)?;
     crash_point!("replace.after-linkat");
@@ -99,7 +99,7 @@ fn owner(request: &Request, old: &Candidate) -> Result<Option<Outcome>, Error> {
     Ok(Some(Outcome::InUse { pid: slot_pid(old, &description, slot) }))
 }
 
-/// Marks the old region: whoever is attached goes on, nobody joins.
+/// Marks the old region: attached processes go on, no other joins.
 fn retire(request: &Request, old: &Candidate, successor: u64) -> Result<(), Error> {
     let mapping = Mapping::new(old.file.as_fd(), HEADER_PAGE_LEN)
         .map_err(|error| refusal::io("map", request.path(), error))?;
@@ -127,7 +127,7 @@ fn remove(place: &Place, id: FileId) -> Result<bool, Error> {
         let _ = unlinkat(dir, &*retired, AtFlags::empty());
         return Ok(true);
     }
-    // Somebody put another file there since the last look.
+    // Another file was put there since the last check.
     match renameat_with(dir, &*retired, dir, place.file_name(), RenameFlags::NOREPLACE) {
         Ok(()) | Err(Errno::EXIST | Errno::NOENT) => Ok(false),
         Err(error) => Err(refusal::io("rename back", place.path(), error)),

@@ -51,7 +51,7 @@ impl Request {
         self.started.elapsed()
     }
 
-    /// Where a region found for this request comes from.
+    /// The origin of a region found for this request.
     pub(crate) fn origin(&self) -> Origin {
         Origin { place: Some(self.place.clone()), path: self.path().to_owned(), creator: false }
     }
@@ -77,7 +77,7 @@ impl Request {
         refusal::no_room(self.path(), self.new_len(), Errno::NOSPC)
     }
 
-    /// Whether to look again if there is no space: what other openers have made and not published goes away
+    /// Whether to try again if there is no space: what other openers have made and not published goes away
     /// within moments.
     pub(crate) fn may_space_come(&self) -> bool {
         self.age() < SPACE_PATIENCE.min(self.options.patience())
