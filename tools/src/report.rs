@@ -1,6 +1,7 @@
 //! The report of `tombolo inspect` for people: health, identity, geometry, rings, endpoints.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use tombolo::inspect::{Boot, EndpointView, Image, Liveness, Process, RingView};
 use tombolo_abi::{Header, RegionState, Role, SlotState, caps, slot_flags, wake};
@@ -284,17 +285,21 @@ fn carrying(image: &Image, ring: &RingView) -> Option<String> {
     if image.is_copy() {
         return None;
     }
-    let connected = |role| {
+    let entry = &ring.entry;
+    // By the slot: the receiver's has the number of its first lane only.
+    let connected = |role, slots: Range<u16>| {
         let is_connected = |one: &&EndpointView| {
-            one.fields.ring == ring.ring
+            (u32::from(slots.start)..slots.end.into()).contains(&one.slot)
                 && one.role() == Some(role)
                 && one.liveness == Liveness::Alive
                 && one.fields.flags & slot_flags::HAS_SOCKET != 0
         };
         image.endpoints().iter().filter(is_connected).count()
     };
-    let listens = if connected(Role::Receiver) > 0 { "listens" } else { "does not listen" };
-    let senders = counted(connected(Role::Sender) as u64, "sender");
+    let rx_slot = entry.rx_slot..entry.rx_slot.saturating_add(1);
+    let listens =
+        if connected(Role::Receiver, rx_slot) > 0 { "listens" } else { "does not listen" };
+    let senders = counted(connected(Role::Sender, entry.tx_slots()) as u64, "sender");
     // Counted by two sides, one after the other: what is below zero is on its way too.
     let under_way = control.handles_sent.wrapping_sub(control.handles_taken) as i64;
     let under_way = counted(under_way.max(0) as u64, "handle");

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use common::{look, look_json};
 use tombolo::inspect::{Health, Image, Liveness, RingView};
+use tombolo::options::MpscOrder;
 use tombolo::{EventsRegion, MessagePacket, OpenOptions, TryRecvError, TrySendError};
 
 const SNAPSHOTS: u32 = 200;
@@ -309,6 +310,31 @@ fn who_is_connected_for_handles_is_shown_and_how_many_are_on_their_way() {
     assert!(look("dump", &path, &[]).1.contains("2 handles"));
     rx.recv().unwrap();
     assert!(look("inspect", &path, &[]).1.contains("1 sender connected, 0 handles on the way"));
+}
+
+#[test]
+fn the_one_receiver_of_lanes_listens_for_the_handles_of_each() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("region.tombolo");
+    let options = OpenOptions::new().mpsc_order(MpscOrder::PerProducer).producers(3).max_handles(1);
+    let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+    let (mut first, mut rx) = region.split_mpsc().unwrap();
+    rx.attach().unwrap();
+    let mut second = first.clone();
+    for tx in [&mut first, &mut second] {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        tx.send_packet(MessagePacket::from(b"one").handle(null)).unwrap();
+    }
+    let (_, out, _) = look("inspect", &path, &[]);
+    for ring in [1, 2] {
+        let wanted = format!(
+            "ring {ring}: its receiver listens for handles, 1 sender connected, 1 handle on the way"
+        );
+        assert!(out.contains(&wanted), "{wanted:?} is missing:\n{out}");
+    }
+    drop(rx);
+    let (_, out, _) = look("inspect", &path, &[]);
+    assert!(!out.contains("receiver listens"), "none is there:\n{out}");
 }
 
 #[test]
