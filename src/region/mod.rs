@@ -79,8 +79,8 @@ pub struct EventsRegion {
 }
 
 impl EventsRegion {
-    /// Opens or creates the region `name` in the default directory: `$TOMBOLO_DIR`, else
-    /// `/dev/shm/tombolo-<euid>`, which is made with mode 0700 where it is missing.
+    /// Opens or creates the region `name` in the default directory: `$TOMBOLO_DIR`, which must exist, else
+    /// `/dev/shm/tombolo-<euid>`, which is made with mode 0700 if it is missing.
     ///
     /// Names are 1 to 128 of `A-Z a-z 0-9 . _ -` without a leading dot; the file is
     /// `name.tombolo`.
