@@ -166,7 +166,7 @@ pub enum Error {
     /// *Fix the call*: a file system without reliable locks and shared mappings.
     #[error(
         "{} lies on {name} (magic {magic:#x}), which has no reliable locks and shared mappings; \
-         use tmpfs, ext4, xfs or btrfs, or allow it with OpenOptions::file_system",
+         use tmpfs, ext4, xfs, btrfs or f2fs, or allow it with OpenOptions::file_system",
         path.display()
     )]
     UnsupportedFileSystem {
@@ -256,22 +256,26 @@ pub enum Error {
         reason: Damage,
     },
     /// *Retry*: another process, or another end in this one, owns the endpoint.
-    #[error("the {role} of ring {ring} is owned{}; close it there first", by_pid(*.pid))]
+    #[error("{}", busy(*ring, role, *pid, *places))]
     Busy {
-        /// The ring.
+        /// The ring; of lanes the first.
         ring: u32,
         /// `"sender"` or `"receiver"`.
         role: &'static str,
-        /// The owner; 0 if it has no pid in this PID namespace, or is just leaving.
+        /// The owner, or one of them; 0 if it has no pid in this PID namespace, or is just leaving.
         pid: u32,
+        /// Endpoints that would have done, all of them owned: one, or the region's
+        /// [`OpenOptions::producers`](crate::OpenOptions::producers).
+        places: usize,
     },
-    /// *Retry*: a lane has no owner, but the last one's messages have not been received yet.
-    #[error(
-        "lane {ring} has unread messages of its last sender; retry once the receiver has taken them"
-    )]
+    /// *Retry*: no lane could be had. At least one has no owner, but the last one's messages have not been
+    /// received yet.
+    #[error("{}", lane_not_empty(*ring, *lanes))]
     LaneNotEmpty {
-        /// The lane.
+        /// The first such lane.
         ring: u32,
+        /// All lanes.
+        lanes: usize,
     },
     /// *Retry*: live processes held an MPSC ring's lock until the deadline.
     #[error(
@@ -343,10 +347,16 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// *Over*, for this message: its handles went to a receiver that has exited. It was taken; here are its
-    /// bytes.
-    #[error("the {count} handles of the message at {position:#x} on ring {ring} were lost with an \
-             earlier receiver; its {} bytes are in this error", data.len())]
+    /// *Over*, for this message: its handles went to a receiver that has exited. Here are its bytes; ask its
+    /// sender for the handles again. Receiving it has taken it, and so has a
+    /// [`take`](crate::RecordRef::take) of a [`RecordRef`](crate::RecordRef). If
+    /// [`RecordRef::handles`](crate::RecordRef::handles) reports this, the message stays until the record is
+    /// dropped.
+    #[error(
+        "{} of the message at position {position} on ring {ring} {} lost with an earlier receiver; its {} \
+         here: ask its sender to send it again",
+        counted(*count, "handle"), was_or_were(*count), bytes_are(data.len())
+    )]
     HandlesLost {
         /// The ring.
         ring: u32,
@@ -358,7 +368,7 @@ pub enum Error {
         data: Vec<u8>,
     },
     /// *Damage*: a sender broke the protocol for handles. Its message was skipped.
-    #[error("slot {slot} broke the protocol of ring {ring} at {position:#x}: {reason}")]
+    #[error("slot {slot} broke the protocol of ring {ring} at position {position}: {reason}")]
     ProtocolViolation {
         /// The ring.
         ring: u32,
@@ -405,6 +415,39 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+fn busy(ring: u32, role: &str, pid: u32, places: usize) -> String {
+    let by_pid = by_pid(pid);
+    match places {
+        0 | 1 => format!("the {role} of ring {ring} is owned{by_pid}; close it there first"),
+        _ => format!(
+            "all {places} places for producers, from ring {ring} on, are taken, one{by_pid}; close one \
+             first, or recreate the region with a larger OpenOptions::producers"
+        ),
+    }
+}
+
+fn lane_not_empty(ring: u32, lanes: usize) -> String {
+    let unread = format!("lane {ring} has unread messages of its last sender");
+    let retry = "retry once the receiver has taken them";
+    let larger = "or recreate the region with a larger OpenOptions::producers";
+    match lanes {
+        0 | 1 => format!("{unread}; {retry}, {larger}"),
+        _ => format!("none of {lanes} lanes is free: {unread}; {retry}, {larger}"),
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn was_or_were(count: usize) -> &'static str {
+    if count == 1 { "was" } else { "were" }
+}
+
+fn bytes_are(count: usize) -> String {
+    format!("{} {}", counted(count, "byte"), if count == 1 { "is" } else { "are" })
 }
 
 pub(crate) fn by_pid(pid: u32) -> String {

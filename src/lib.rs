@@ -68,19 +68,43 @@
 //! [`Receiver::peers`] reports how many are alive and how many ever came: `alive == 0 && ever >= 8` ends a
 //! collector of eight writers. [`Receiver::wait_for_peer`] waits for one.
 //!
+//! A receiver that ends by Ctrl-C, after it has taken all that was sent before:
+//!
+//! ```no_run
+//! # use tombolo::{SpscReceiver, TryRecvError, options::Disconnect};
+//! # fn serve(mut rx: SpscReceiver) -> Result<(), Box<dyn std::error::Error>> {
+//! # let take = |_| {};
+//! rx.set_disconnect(Disconnect::Never); // senders come and go
+//! let interrupter = rx.interrupter(); // for the handler of Ctrl-C: `interrupter.interrupt()`
+//! rx.iter().try_for_each(|message| message.map(take))?; // until it is interrupted
+//! loop {
+//!     match rx.try_recv() {
+//!         Ok(message) => take(message),
+//!         Err(TryRecvError::Empty) => return Ok(()), // what is sent from here on stays in the region
+//!         Err(error) => return Err(error.into()),
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! `examples/collector.rs` is a whole program, which also waits for its senders to end.
+//!
 //! # Handles
 //!
 //! A [`Handle`] is an owned descriptor with a type, [`Rights`] and an id. A [`MessagePacket`] takes up to 64
 //! of them along, in a region created with [`OpenOptions::max_handles`]:
 //! [`send_packet`](Sender::send_packet) moves them, [`recv`](Receiver::recv) and
-//! [`RecordRef::take_parts`] give them out, and [`RecordRef::handles`] shows those of a message in place.
+//! [`RecordRef::take_parts`] give them out, and [`RecordRef::handles`] shows those of a message in place. All
+//! rings carry them, SPSC, MPSC and lanes. A message borrowed by [`recv_ref`](Receiver::recv_ref) gives its
+//! handles out by [`RecordRef::take`], which frees it; [`RecordRef::handles`] returns further descriptors, and
+//! the message keeps its own until it is dropped.
 //!
 //! * Bytes and handles arrive together, or the error says that they did not. A message never has the
 //!   handles of another one.
 //! * Once a send has returned `Ok`, the kernel keeps the handles, whatever happens to the sender. Sending
 //!   them waits for a receiver.
 //! * If a receiver goes, the handles that it has not taken are closed. Its successor gets the bytes, with
-//!   [`Error::HandlesLost`].
+//!   [`Error::HandlesLost`]. A sender that must not lose them keeps a duplicate until the receiver answers.
 //! * Descriptors that do not fit into the process stay in their message: [`Error::TooManyFiles`].
 //!
 //! A [`HandleDisposition`](handle::HandleDisposition) says what becomes of a handle when it is sent.

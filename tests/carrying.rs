@@ -444,9 +444,15 @@ on_each_ring! {
         tx.send_packet(MessagePacket::from(b"new").handle(numbered(5))).unwrap();
         let error = rx.try_recv().unwrap_err();
         let TryRecvError::Failed { source } = error else { panic!("{error}") };
-        let Error::HandlesLost { ring: found, count: 1, data, .. } = source else {
+        let text = source.to_string();
+        let Error::HandlesLost { ring: found, count: 1, data, position } = source else {
             panic!("{source}")
         };
+        let lost = format!(
+            "1 handle of the message at position {position} on ring {ring} was lost with an earlier \
+             receiver; its 3 bytes are here: ask its sender to send it again"
+        );
+        assert_eq!(text, lost);
         assert_eq!((found, &data[..]), (ring, &b"old"[..]));
         assert_eq!(rx.try_recv().unwrap().data, b"bytes");
         let message = rx.try_recv().unwrap();

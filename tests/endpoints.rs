@@ -74,9 +74,14 @@ fn a_second_owner_in_the_same_process_is_told_who_the_first_is() {
     let (mut second_tx, mut second_rx) = open(&path).split_spsc().unwrap();
     let own = std::process::id();
     let error = second_tx.attach().unwrap_err();
-    assert!(matches!(error, Error::Busy { ring: 0, role: "sender", pid } if pid == own), "{error}");
+    assert!(
+        matches!(error, Error::Busy { ring: 0, role: "sender", pid, places: 1 } if pid == own),
+        "{error}"
+    );
     let error = second_rx.attach().unwrap_err();
-    assert!(matches!(error, Error::Busy { ring: 0, role: "receiver", pid } if pid == own));
+    assert!(
+        matches!(error, Error::Busy { ring: 0, role: "receiver", pid, places: 1 } if pid == own)
+    );
     assert!(error.to_string().contains(&own.to_string()), "{error}");
     drop((tx, rx));
     second_tx.attach().unwrap();
@@ -210,7 +215,10 @@ fn as_many_producers_as_there_are_slots_and_no_more() {
     let mut clones = held.clone();
     clones.iter_mut().for_each(|clone| clone.attach().unwrap());
     let error = producer().attach().unwrap_err();
-    assert!(matches!(error, Error::Busy { ring: 1, role: "sender", .. }), "{error}");
+    assert!(matches!(error, Error::Busy { ring: 1, role: "sender", places: 3, .. }), "{error}");
+    let (text, own) = (error.to_string(), std::process::id());
+    let taken = format!("all 3 places for producers, from ring 1 on, are taken, one by pid {own};");
+    assert!(text.starts_with(&taken) && text.contains("larger OpenOptions::producers"), "{text}");
     held.pop();
     assert!(producer().attach().is_err(), "a clone still holds the slot");
     clones.pop();
@@ -305,7 +313,7 @@ fn a_region_with_an_owner_is_not_replaced() {
     assert!(matches!(error, Error::InUse { pid, .. } if pid == sender.pid()), "{error}");
     sender.kill();
     soon(|| match create() {
-        Err(Error::InUse { .. }) => Err(Error::Busy { ring: 0, role: "sender", pid: 0 }),
+        Err(Error::InUse { .. }) => Err(Error::Busy { ring: 0, role: "sender", pid: 0, places: 1 }),
         result => result,
     });
 }

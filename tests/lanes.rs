@@ -105,7 +105,7 @@ fn each_producer_and_each_clone_has_a_lane_of_its_own() {
     }
     let mut fourth = held[0].clone();
     let error = fourth.attach().unwrap_err();
-    assert!(matches!(error, Error::Busy { ring: 1, role: "sender", .. }), "{error}");
+    assert!(matches!(error, Error::Busy { ring: 1, role: "sender", places: 3, .. }), "{error}");
     assert_eq!(fourth.ring(), 1, "not claimed: the first of all");
     for (producer, number) in held.iter_mut().zip(1u8..) {
         assert_eq!(producer.ring(), number.into());
@@ -132,8 +132,9 @@ fn a_claimer_that_is_refused_learns_who_has_a_lane_or_which_one_is_to_be_drained
     let (dead, live) = (peer("producer", &path), peer("producer", &path));
     dead.kill();
     let error = tx.attach().unwrap_err();
-    assert!(matches!(error, Error::LaneNotEmpty { ring: 1 }), "{error}");
-    println!("{error}");
+    assert!(matches!(error, Error::LaneNotEmpty { ring: 1, lanes: 2 }), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("none of 2 lanes is free: lane 1 has unread messages"), "{text}");
     (0..6).for_each(|_| drop(rx.recv_timeout(SOON).unwrap()));
     let mut own = tx.clone();
     own.attach().unwrap();
@@ -172,7 +173,8 @@ fn a_lane_of_a_dead_producer_is_drained_before_the_next_one_gets_it() {
     let (mut tx, mut rx) = region.split_mpsc().unwrap();
     peer("producer", &path).kill();
     let error = tx.attach().unwrap_err();
-    assert!(matches!(error, Error::LaneNotEmpty { ring: 1 }), "{error}");
+    assert!(matches!(error, Error::LaneNotEmpty { ring: 1, lanes: 1 }), "{error}");
+    assert!(error.to_string().starts_with("lane 1 has unread messages"), "{error}");
     let got: Vec<_> = rx.iter().map(|message| message.unwrap().data).collect();
     assert_eq!(got, [[1], [2], [3]], "the departure is told behind them");
     tx.send(b"next").unwrap();

@@ -114,9 +114,12 @@ fn a_joiners_sizes_are_minima_and_an_error_names_the_option() {
             let policy =
                 if option == "caps_required" { CreatePolicy::OpenExisting } else { policy };
             match join(options.clone().policy(policy)) {
-                Err(Error::Layout { reason: LayoutError::Field { field, found, .. }, .. }) => {
-                    assert_eq!((field, found), (option, value));
-                }
+                Err(Error::Layout {
+                    reason:
+                        LayoutError::Field { field: asked, found, .. }
+                        | LayoutError::OptionTooSmall { option: asked, found, .. },
+                    ..
+                }) => assert_eq!((asked, found), (option, value)),
                 other => panic!("{option}: {other:?}"),
             }
         }
@@ -146,8 +149,10 @@ fn a_joiner_that_asks_for_more_handles_or_another_order_than_a_region_has_is_tol
         assert_eq!(joined.max_handles(), 1);
         for joined in joiners(OpenOptions::new().max_handles(1)) {
             let error = joined.unwrap_err();
-            let wanted = "max_handles of ring 0 is 0 (0x0), wanted at least 1";
+            let wanted =
+                "max_handles of the SPSC ring is 0, wanted at least 1; leave the option unset";
             assert!(error.to_string().contains(wanted), "{error}");
+            assert!(error.to_string().contains("CreatePolicy::CreateNew"), "{error}");
         }
         for joined in joiners(OpenOptions::new().mpsc_order(other).producers(4)) {
             let Err(Error::Layout { reason, .. }) = joined else { panic!("{joined:?}") };

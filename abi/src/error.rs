@@ -2,6 +2,8 @@
 
 use core::fmt::{self, Write};
 
+use crate::directory::RingKind;
+
 /// Why bytes are not a region that this version can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -66,6 +68,17 @@ pub enum LayoutError {
         wanted: &'static str,
         /// The number that `wanted` speaks of.
         limit: u64,
+    },
+    /// *Fix the call*: the region's creator chose less than was asked for.
+    OptionTooSmall {
+        /// The option.
+        option: &'static str,
+        /// The kind of ring that has least; `None` if there is no such ring.
+        kind: Option<RingKind>,
+        /// What the region has.
+        found: u64,
+        /// The least that was asked for.
+        wanted: u64,
     },
     /// *Fix the call*: the region was made with another choice than the one asked for.
     Option {
@@ -133,6 +146,10 @@ impl fmt::Display for Section {
         }
     }
 }
+
+/// What to do if a joiner asks for what the creator did not choose.
+const OTHER_OPTIONS: &str = "leave the option unset to take what the region's creator chose, ask for the \
+    same, or make a new region with CreatePolicy::CreateNew or by removing the file";
 
 /// Bytes as pairs of hexadecimal digits.
 struct Hex<'a>(&'a [u8]);
@@ -203,13 +220,25 @@ impl fmt::Display for LayoutError {
                 if let Some(ring) = ring {
                     write!(f, " of ring {ring}")?;
                 }
-                write!(f, " is {found} ({found:#x}), wanted {wanted} {limit}")
+                write!(f, " is {found}")?;
+                if found > 9 {
+                    write!(f, " ({found:#x})")?;
+                }
+                write!(f, ", wanted {wanted} {limit}")
             }
-            Self::Option { option, found, wanted } => write!(
-                f,
-                "{option} is {found}, wanted {wanted}; leave the option unset to take what there is, \
-                 or make a new region"
-            ),
+            Self::OptionTooSmall { option, kind, found, wanted } => {
+                write!(f, "{option}")?;
+                f.write_str(match kind {
+                    Some(RingKind::Spsc) => " of the SPSC ring",
+                    Some(RingKind::Mpsc) => " of the MPSC ring",
+                    Some(RingKind::Lane) => " of the lanes",
+                    _ => "",
+                })?;
+                write!(f, " is {found}, wanted at least {wanted}; {OTHER_OPTIONS}")
+            }
+            Self::Option { option, found, wanted } => {
+                write!(f, "{option} is {found}, wanted {wanted}; {OTHER_OPTIONS}")
+            }
             Self::OutOfBounds { section, offset, len, total_len } => write!(
                 f,
                 "{section} at {offset:#x}, {len} bytes, is not inside the region of {total_len}"

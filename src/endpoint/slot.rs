@@ -435,14 +435,16 @@ fn busy(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
         if byte_is_held(region, slot..slot + 1)? {
             pid = if pid == 0 { pid_of(region, slot) } else { pid };
         } else if !(wanted.is_fit)(slot)? {
-            return Ok(Error::LaneNotEmpty { ring: (wanted.ring_of)(slot) });
+            let lanes = wanted.slots.len();
+            return Ok(Error::LaneNotEmpty { ring: (wanted.ring_of)(slot), lanes });
         }
     }
     let role = match wanted.role {
         Role::Receiver => "receiver",
         Role::Sender => "sender",
     };
-    Ok(Error::Busy { ring: (wanted.ring_of)(wanted.slots.start), role, pid })
+    let (ring, places) = ((wanted.ring_of)(wanted.slots.start), wanted.slots.len());
+    Ok(Error::Busy { ring, role, pid, places })
 }
 
 fn unix_ns() -> u64 {

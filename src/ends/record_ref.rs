@@ -209,7 +209,7 @@ impl<'a> RecordRef<'a> {
     /// [`Error::TooManyFiles`] if the process may not have so many descriptors;
     /// [`Error::HandlesLost`], [`Error::ProtocolViolation`] if the handles are lost: no other call on a
     /// borrowed message reports that. [`Error::ForkedChild`]. The message stays borrowed in any case: dropping
-    /// it takes it, without its handles.
+    /// it takes it, without its handles. [`Self::take`] also takes a message whose handles are lost.
     ///
     /// # Cost
     /// One system call, and none if the message has no handles.

@@ -72,6 +72,9 @@ impl<K: Topology> Sender<K> {
     /// died waits for the next one, unless [`Disconnect::Ever`] is [set](Self::set_disconnect). As long as
     /// there is space, a send does not fail so. [`SendError::Interrupted`] by an [`Interrupter`].
     ///
+    /// If this end is not attached, as [`Self::attach`]: a lane that is not empty, or that another sender
+    /// owns, is waited for up to 100 ms, by [`Self::send_timeout`] until its deadline if that is later.
+    ///
     /// # Cost
     /// No system call and no allocation while there is space and the receiver doesn't sleep; one copy
     /// of the message.
@@ -292,9 +295,11 @@ impl<K: Topology> Sender<K> {
     /// Waits up to 100 ms for an owner that is just leaving.
     ///
     /// # Errors
-    /// [`Error::Busy`] if another process or end owns the endpoint. [`Error::LaneNotEmpty`] (lanes only) if
-    /// the last owner's messages have not been received yet. [`Error::Replaced`] if the region is no longer
-    /// the one to use. [`Error::Poisoned`] if the ring is damaged.
+    /// [`Error::Busy`] if other processes or ends own all endpoints that would do. [`Error::LaneNotEmpty`]
+    /// (lanes only) if one has no owner, but its last owner's messages have not been received yet: retry, or
+    /// give the region more [`producers`](crate::OpenOptions::producers) than there are processes that send.
+    /// [`Error::Replaced`] if the region is no longer the one to use. [`Error::Poisoned`] if the ring is
+    /// damaged.
     ///
     /// # Cost
     /// Some forty system calls. The first end that a process attaches also starts its thread `tombolo-watch`.
@@ -539,7 +544,7 @@ impl<K: Topology> Sender<K> {
                     if !until.is_over() && backoff.wait(until.deadline) => {}
                 Err(TryLockError::WouldBlock) => {
                     let pid = std::process::id(); // a clone of this very sender
-                    return Err(Error::Busy { ring: self.index, role: "sender", pid });
+                    return Err(Error::Busy { ring: self.index, role: "sender", pid, places: 1 });
                 }
             }
         }

@@ -83,16 +83,16 @@ impl Description {
 
     /// Whether the region has what the caller asked for.
     pub(crate) fn check(&self, path: &Path, asked: &OpenOptions) -> Result<(), Error> {
-        let refuse = |field, ring, found, wanted, limit| {
-            Err(layout(path, LayoutError::Field { field, ring, found, wanted, limit }))
+        let refuse = |field, found, wanted, limit| {
+            Err(layout(path, LayoutError::Field { field, ring: None, found, wanted, limit }))
         };
         let (found, limit) = (self.header.total_len, asked.max_total_len.unwrap_or(u64::MAX));
         if found > limit {
-            return refuse("total_len", None, found, "at most", limit);
+            return refuse("total_len", found, "at most", limit);
         }
         let (found, wanted) = (self.header.caps_required, asked.required_caps);
         if wanted & !found != 0 {
-            return refuse("caps_required", None, found, "all capability bits of", wanted);
+            return refuse("caps_required", found, "all capability bits of", wanted);
         }
         let at_least = [
             ("spsc_capacity", self.spsc_capacity(), asked.spsc_capacity),
@@ -105,7 +105,12 @@ impl Description {
             if let Some(wanted) = wanted
                 && found < wanted
             {
-                return refuse(option, ring, found, "at least", wanted);
+                let entry = ring.and_then(|ring| self.entries.get(ring as usize));
+                let kind = entry.and_then(RingEntry::ring_kind);
+                return Err(layout(
+                    path,
+                    LayoutError::OptionTooSmall { option, kind, found, wanted },
+                ));
             }
         }
         match asked.order {

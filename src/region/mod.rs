@@ -79,7 +79,7 @@ pub struct EventsRegion {
 }
 
 impl EventsRegion {
-    /// Opens or creates the region `name` in the default directory: `$TOMBOLO_DIR`, else
+    /// Opens or creates the region `name` in the default directory: `$TOMBOLO_DIR`, which must exist, else
     /// `/dev/shm/tombolo-<euid>`, which is made with mode 0700 if it is missing.
     ///
     /// Names are 1 to 128 of `A-Z a-z 0-9 . _ -` without a leading dot; the file is

@@ -87,6 +87,9 @@ pub enum FileSystemPolicy {
 /// * A producer's messages stay in order from when it attaches until it is dropped. One that is dropped
 ///   and attaches again, or starts again after a crash, may get another lane, and what it sends there may
 ///   come before what it had sent on the first.
+/// * The lane of a producer that was dropped or killed has no next owner until its messages have been
+///   received. So give the region more [`OpenOptions::producers`] than there are processes that send, or
+///   repeat [`Sender::attach`](crate::Sender::attach) while it fails with [`Error::LaneNotEmpty`].
 /// * Producers that come and go are one side: when all that have attached are gone, the consumer is
 ///   disconnected, and [`Receiver::iter`](crate::Receiver::iter) ends. Attach all clones of a producer
 ///   before the first of them may be dropped.

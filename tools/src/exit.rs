@@ -68,6 +68,12 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Region(Error::NotFound { path }) => write!(
+                f,
+                "no region at {}; start its creator first, or set TOMBOLO_DIR as the creator has it, \
+                 or give the file's path",
+                path.display()
+            ),
             Self::Region(error) => write!(f, "{error}"),
             Self::NoRing(text) | Self::Nothing(_, text) => f.write_str(text),
             Self::Output(error) => write!(f, "cannot write the output: {error}"),

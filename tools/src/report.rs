@@ -234,7 +234,10 @@ fn write_traffic(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Re
             count(control.skipped),
         ]);
     }
-    writeln!(out, "\nTRAFFIC (since the region was made; FULL: sends that found no space)")?;
+    writeln!(
+        out,
+        "\nTRAFFIC (since the region was made; HANDLES: taken/sent; FULL: sends that found no space)"
+    )?;
     table.write(out)
 }
 

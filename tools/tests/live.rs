@@ -307,6 +307,7 @@ fn who_is_connected_for_handles_is_shown_and_how_many_are_on_their_way() {
     ] {
         assert!(out.contains(wanted), "{wanted:?} is missing:\n{out}");
     }
+    assert!(out.contains("HANDLES: taken/sent;") && out.contains("  0/2  "), "{out}");
     assert!(look("dump", &path, &[]).1.contains("2 handles"));
     rx.recv().unwrap();
     assert!(look("inspect", &path, &[]).1.contains("1 sender connected, 0 handles on the way"));

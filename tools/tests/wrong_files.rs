@@ -45,7 +45,7 @@ fn what_is_no_region_is_named_and_never_waited_for() {
         (directory.path().into(), "directory"),
         ("/dev/null".into(), "device"),
         (path("link"), "symbolic link"),
-        (path("missing"), "start its creator first"),
+        (path("missing"), "start its creator first, or set TOMBOLO_DIR as the creator has it"),
     ];
     for (path, words) in &cases {
         expect(path, 3, words);

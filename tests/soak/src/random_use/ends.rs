@@ -190,7 +190,7 @@ impl<K: Kind> Play<K> {
         }
         match tx.attach() {
             Err(Error::Busy { role: "sender", .. }) if !self.has_left() => Ok(()),
-            Err(Error::LaneNotEmpty { ring }) if self.is_left(ring) => {
+            Err(Error::LaneNotEmpty { ring, .. }) if self.is_left(ring) => {
                 self.count(context, "lane not empty");
                 Ok(())
             }
