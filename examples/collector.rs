@@ -11,6 +11,7 @@
 //! collector ends when WRITERS writers have come and all are gone; one that is started again counts
 //! again. What it has not taken then stays for the next collector.
 
+use std::collections::HashMap;
 use std::env::args;
 use std::error::Error;
 use std::fs::File;
@@ -77,7 +78,8 @@ fn collect(name: &str, file: &str, writers: &str) -> Result<u64, Box<dyn Error>>
         match rx.recv_ref_timeout(LOOK_EVERY) {
             Ok(record) => {
                 // Killed before the record is dropped, the next collector gets it again, and knows it.
-                count += u64::from(log.append(record.position(), &record.to_vec()?)?);
+                let at = (record.ring(), record.position());
+                count += u64::from(log.append(at, &record.to_vec()?)?);
                 continue;
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -110,12 +112,13 @@ fn is_over(rx: &mut MpscConsumer, writers: u64) -> Result<bool, Box<dyn Error>> 
     }
 }
 
-/// The file, in which each line follows the region's id and the position of its message.
+/// The file, in which each line follows the region's id, and the ring and the position of its message. The
+/// position alone would do for `MpscOrder::Total`, which has one ring; those of lanes repeat between them.
 struct Log {
     file: File,
     region: String,
-    /// The position of the last message of this region in it.
-    last: Option<u64>,
+    /// The position of the last message in it, of each ring of this region.
+    last: HashMap<u32, u64>,
 }
 
 impl Log {
@@ -124,14 +127,16 @@ impl Log {
         let region = format!("{:032x}", u128::from_be_bytes(uuid));
         let file = File::options().create(true).read(true).append(true).open(path)?;
         let (mut reader, mut line) = (BufReader::new(&file), vec![]);
-        let (mut last, mut len) = (None, 0);
+        let (mut last, mut len) = (HashMap::new(), 0);
         while reader.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
             let mut words = line.split(|byte| *byte == b' ').map(str::from_utf8);
-            let (Some(Ok(of)), Some(Ok(position))) = (words.next(), words.next()) else {
+            let mut word = || words.next().and_then(Result::ok);
+            let (Some(of), Some(ring), Some(position)) = (word(), word(), word()) else {
                 return Err(io::Error::other("not a collector's file"));
             };
             if of == region {
-                last = Some(position.parse().map_err(io::Error::other)?);
+                let ring = ring.parse().map_err(io::Error::other)?;
+                last.insert(ring, position.parse().map_err(io::Error::other)?);
             }
             len += line.len() as u64;
             line.clear();
@@ -140,16 +145,17 @@ impl Log {
         Ok(Self { file, region, last })
     }
 
-    /// Appends a line unless the file has it, and gives whether it had not. Positions only grow.
-    fn append(&mut self, position: u64, line: &[u8]) -> io::Result<bool> {
-        if self.last.is_some_and(|last| position.wrapping_sub(last) as i64 <= 0) {
+    /// Appends a line unless the file has it, and gives whether it had not. The positions of a ring only grow.
+    fn append(&mut self, (ring, position): (u32, u64), line: &[u8]) -> io::Result<bool> {
+        let is_known = |last: &u64| position.wrapping_sub(*last) as i64 <= 0;
+        if self.last.get(&ring).is_some_and(is_known) {
             return Ok(false);
         }
-        let mut bytes = format!("{} {position} ", self.region).into_bytes();
+        let mut bytes = format!("{} {ring} {position} ", self.region).into_bytes();
         bytes.extend_from_slice(line);
         bytes.push(b'\n');
         self.file.write_all(&bytes)?;
-        self.last = Some(position);
+        self.last.insert(ring, position);
         Ok(true)
     }
 }

@@ -169,7 +169,9 @@ impl Bench {
         for line in BufReader::new(std::fs::File::open(self.file())?).lines() {
             let line = line?;
             let words: Vec<_> = line.split(' ').collect();
-            let [_, _, label, number] = words[..] else { return Err(format!("{line:?}").into()) };
+            let [_, _, _, label, number] = words[..] else {
+                return Err(format!("{line:?}").into());
+            };
             let next = next.entry(label.to_owned()).or_default();
             if number.parse() != Ok(*next) {
                 return Err(format!("line {number} of {label} in the place of {next}").into());
