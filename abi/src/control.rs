@@ -46,7 +46,7 @@ pub enum RingState {
     TxClosed = 1,
     /// The receiving side has closed for good (channels and sessions only).
     RxClosed = 2,
-    /// Damaged: nobody sends or receives any more.
+    /// Damaged: no process sends or receives any more.
     Poisoned = 3,
 }
 
@@ -79,7 +79,7 @@ pub struct LockWord {
 }
 
 impl LockWord {
-    /// The lock word that nobody holds.
+    /// The lock word without a holder.
     pub const FREE: u64 = 0;
     const LOCKED: u64 = 1 << 63;
     const RESERVED: u64 = 0xffff_0000;
@@ -104,16 +104,16 @@ impl LockWord {
 
 /// Bits of the wake words.
 pub mod wake {
-    /// Somebody sleeps on the word's futex.
+    /// A process sleeps on the word's futex.
     pub const ARMED_FUTEX: u32 = 1 << 0;
-    /// The other side must fence between publishing and looking at this word.
+    /// The other side must fence between publishing and reading this word.
     pub const FENCE_REQ: u32 = 1 << 1;
-    /// Somebody waits for an eventfd.
+    /// A process waits for an eventfd.
     pub const ARMED_FD: u32 = 1 << 2;
     /// The eventfd has been written.
     pub const NOTIFIED: u32 = 1 << 3;
     /// All flags.
     pub const FLAGS: u32 = 0xf;
-    /// One arming, in the count that tells one arming from the next.
+    /// One arming, in the count that distinguishes one arming from the next.
     pub const COUNT_ONE: u32 = 1 << 8;
 }

@@ -34,10 +34,10 @@ pub enum LayoutError {
     },
     /// *Over*: needs capabilities that this build doesn't know, to be read or to be written.
     UnknownCapability {
-        /// The unknown bits of `caps_required`, or of `caps_read_only` for who wants to write.
+        /// The unknown bits of `caps_required`, or of `caps_read_only` for a process that wants to write.
         unknown: u64,
     },
-    /// *Retry*: nobody has finished initializing or replacing the region.
+    /// *Retry*: the region is not fully initialized or replaced yet.
     NotReady {
         /// The state word found.
         state: u32,
@@ -49,18 +49,18 @@ pub enum LayoutError {
         /// The checksum of the bytes found.
         computed: u32,
     },
-    /// *Damage*: the file is shorter than the region claims to be.
+    /// *Damage*: the file is shorter than its header says.
     TooSmall {
         /// Bytes of the file.
         found_len: u64,
-        /// Bytes that the header claims.
+        /// Bytes that the header states.
         claimed_len: u64,
     },
     /// *Damage*, or *fix the call* if it speaks of an option: a field has a value it must not have.
     Field {
         /// The field, by its name in the layout table or in the options.
         field: &'static str,
-        /// The ring whose entry it is, if it is one.
+        /// The ring, if the field is of a ring's entry.
         ring: Option<u32>,
         /// The value found.
         found: u64,

@@ -57,7 +57,7 @@ stored! {
 
 impl Header {
     /// Whether a file with this inode number, 0 if that is not to be relied on, is a copy of the
-    /// region's file and not that file itself. Who has the region open cannot be seen from a copy.
+    /// region's file and not that file itself. A copy does not show which processes have the region open.
     ///
     /// # Examples
     /// ```
@@ -82,7 +82,7 @@ pub enum RegionState {
     Initializing = 1,
     /// May be joined.
     Ready = 2,
-    /// Another region took the name; whoever is attached goes on, nobody joins.
+    /// Another region took the name; attached processes go on, no other joins.
     Retired = 3,
     /// Damaged beyond use.
     Poisoned = 4,

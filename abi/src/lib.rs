@@ -1,25 +1,25 @@
-//! The v1 layout of a tombolo region: what lies where in the file, and how to tell a sound file
+//! The v1 layout of a tombolo region: the parts of the file, and the checks that distinguish a sound file
 //! from a damaged one.
 //!
 //! A region is one file:
 //!
 //! ```text
 //! 0x0000  header page    4096 bytes            written once, then only its three mutable words
-//! ......  slot table     slot_count x 256      one slot an endpoint: who owns it, how it is doing
-//! ......  directory      ring_count x 64       written once: what the rings are and where they lie
+//! ......  slot table     slot_count x 256      one slot an endpoint: its owner, its state
+//! ......  directory      ring_count x 64       written once: kinds and offsets of the rings
 //! ......  control        1024 a ring           positions, wake words, counters
 //! ......  data areas     page-aligned          records
 //! ```
 //!
-//! `README.md` beside this crate's manifest is the format's document, for whoever writes a reader in
-//! another language. Its tables are written by [`document::write_markdown`].
+//! `README.md` beside this crate's manifest is the format's document, for authors of readers in other
+//! languages. [`document::write_markdown`] writes its tables.
 //!
 //! There are no pointers in the file, only offsets from its first byte. Everything is
 //! little-endian; building this crate for a big-endian machine is an error.
 //!
-//! This crate holds no unsafe code, needs no allocator and touches no file. Whoever reads a region
-//! copies its bytes to private memory first and hands the copy to [`parse_header`] and
-//! [`check_directory`], which are total: any bytes give a value or a [`LayoutError`].
+//! This crate holds no unsafe code, needs no allocator and touches no file. A reader of a region copies
+//! its bytes to private memory first and passes the copy to [`parse_header`] and [`check_directory`],
+//! which are total: any bytes give a value or a [`LayoutError`].
 //!
 //! # Examples
 //! ```

@@ -61,9 +61,9 @@ pub const RECORD_EXT_LEN: u64 = 8;
 /// Offset of the file's first lock byte. It lies beyond every region, so that locks and data never
 /// meet.
 pub const LOCK_BASE: u64 = 0x4000_0000_0000_0000;
-/// Lock byte of those who initialise or replace a region (exclusive) or attach to it (shared).
+/// Lock byte of processes that initialise or replace a region (exclusive) or attach to it (shared).
 pub const LOCK_INIT: u64 = LOCK_BASE;
-/// Lock byte of whoever replaces a region.
+/// Lock byte of the process that replaces a region.
 pub const LOCK_RECOVERY: u64 = LOCK_BASE + 1;
 /// Lock byte of slot 0; slot `n` has the byte at `LOCK_SLOTS + n`.
 pub const LOCK_SLOTS: u64 = LOCK_BASE + 64;

@@ -121,7 +121,7 @@ impl Record {
         if self.ext { RECORD_HEADER_LEN + RECORD_EXT_LEN } else { RECORD_HEADER_LEN }
     }
 
-    /// The record whose header word is `word`, with no more judgement than that there is such a kind.
+    /// The record with the header word `word`, with no check but that there is such a kind.
     #[inline]
     const fn from_word(word: u64) -> Option<Self> {
         let Some(kind) = RecordKind::from_bits((word >> 28) as u8 & 0xf) else { return None };
@@ -156,7 +156,7 @@ impl Record {
     }
 }
 
-/// The extension word of a record that carries handles, or is a call or a reply: who sent it.
+/// The extension word of a record that carries handles, or is a call or a reply: its sender.
 ///
 /// # Examples
 /// ```
@@ -238,8 +238,8 @@ pub enum RecordError {
     },
     /// Handles, a call or a reply without the extension word.
     MissingExt,
-    /// A padding record with fields that padding doesn't have, or that doesn't end where the data
-    /// area ends.
+    /// A padding record with fields that padding doesn't have, or that doesn't end at the end of the data
+    /// area.
     Padding {
         /// Payload bytes found.
         found: u32,
@@ -330,7 +330,7 @@ impl RecordRules {
             | (self.tag(position) as u64) << 48
     }
 
-    /// The record whose header word is `word`, read once at `position`; `None` if nothing has
+    /// The record with the header word `word`, read once at `position`; `None` if nothing has
     /// been committed.
     ///
     /// # Errors
@@ -346,9 +346,9 @@ impl RecordRules {
         }
     }
 
-    /// The payload bytes of a plain message, one without handles, extension and flags, whose header
-    /// word is `word`, read once at `position`. Most are: what is left of such a word without kind
-    /// and tag is its length. `None` for all else, 0 included, of which [`Self::decode`] tells.
+    /// The payload bytes of a plain message, one without handles, extension and flags, from its header
+    /// word `word`, read once at `position`. Most messages are plain: what is left of the word without
+    /// kind and tag is the length. `None` for all else, 0 included: see [`Self::decode`].
     #[must_use]
     #[inline]
     pub const fn plain_len(&self, word: u64, position: u64) -> Option<u32> {

@@ -41,7 +41,7 @@ stored! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum SlotState {
-    /// Nobody's.
+    /// Without an owner.
     Free = 0,
     /// Its owner is filling it in.
     Attaching = 1,

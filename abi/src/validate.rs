@@ -14,13 +14,13 @@ use crate::error::{LayoutError, Section};
 use crate::header::{Header, caps};
 use crate::limits::*;
 
-/// Reads the header from `bytes`, the first [`HEADER_LEN`] bytes of the file or fewer, and judges
-/// what must be known before the directory can be read: magic, byte order, version, and where the
-/// directory lies.
+/// Reads the header from `bytes`, the first [`HEADER_LEN`] bytes of the file or fewer, and checks
+/// what must be known before the directory can be read: magic, byte order, version, and the directory's
+/// offset.
 ///
 /// # Errors
 /// [`LayoutError::BadMagic`], [`LayoutError::Truncated`], [`LayoutError::ForeignEndian`],
-/// [`LayoutError::UnsupportedMajor`], or [`LayoutError::Field`], judged in this order.
+/// [`LayoutError::UnsupportedMajor`], or [`LayoutError::Field`], checked in this order.
 pub fn parse_header(bytes: &[u8]) -> Result<Header, LayoutError> {
     if !bytes.starts_with(&MAGIC) {
         let mut found = [0; 8];
@@ -43,8 +43,8 @@ pub fn parse_header(bytes: &[u8]) -> Result<Header, LayoutError> {
     Ok(header)
 }
 
-/// Judges whether this version may write to the region of `header`, which parsed. Readers need not
-/// ask.
+/// Checks whether this version may write to the region of `header`, which parsed. Readers need not
+/// call it.
 ///
 /// # Errors
 /// [`LayoutError::UnknownCapability`].
@@ -55,7 +55,7 @@ pub fn check_writable(header: &Header) -> Result<(), LayoutError> {
     }
 }
 
-/// Where the directory lies, and that its length is bounded.
+/// Checks the directory's offset, and that its length is bounded.
 fn check_location(header: &Header) -> Result<(), LayoutError> {
     let check = Check { ring: None };
     check.range("ring_count", header.ring_count, 1..=RING_COUNT_MAX)?;
@@ -66,7 +66,7 @@ fn check_location(header: &Header) -> Result<(), LayoutError> {
     header.directory_span().inside(header.total_len)
 }
 
-/// Judges the rest: checksum, capabilities, sizes, every directory entry, and that all sections
+/// Checks the rest: checksum, capabilities, sizes, every directory entry, and that all sections
 /// lie inside the region, aligned and apart. `directory` holds `ring_count * entry_len` bytes,
 /// `file_len` is the file's length and `page_len` the reader's page size, both in bytes.
 ///
@@ -211,7 +211,7 @@ fn check_entry_slots(
     Ok(())
 }
 
-/// A section with where it lies.
+/// A section and its offsets.
 #[derive(Clone, Copy)]
 struct Span {
     section: Section,

@@ -72,7 +72,7 @@ impl Intake {
     /// Senders that have exited and still have a connection. After the ring was seen empty,
     /// [`Self::forget`] them.
     pub(crate) fn departed(&mut self, end: &Attached) -> Vec<LockWord> {
-        let count = end.watch.departures();
+        let count = end.watch.peer_exits();
         if self.known == Some(count) {
             return Vec::new();
         }

@@ -1,4 +1,4 @@
-//! An endpoint that was claimed, with its ring.
+//! An attached endpoint, with its ring.
 
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -29,16 +29,16 @@ pub(crate) struct Attached {
     pub(crate) entry: RingEntry,
     /// The rings that share the consumer.
     pub(crate) group: Group,
-    /// Whom it has met on the other side.
+    /// The peers that it has met on the other side.
     pub(crate) meeting: Meeting,
-    /// Tells when somebody there is gone.
+    /// Counts the exits of peers.
     pub(crate) watch: Watch,
 }
 
 impl Attached {
-    /// Claims an endpoint of ring `index`, which is the first of its group. A producer of lanes claims
-    /// one that is free and empty.
-    pub(crate) fn claim(
+    /// Attaches to an endpoint of ring `index`, which is the first of its group. A producer of lanes takes
+    /// a lane that is free and empty.
+    pub(crate) fn attach(
         region: &Arc<Region>,
         index: u32,
         role: Role,
@@ -55,7 +55,7 @@ impl Attached {
         let is_lane = group.of_lanes && role == Role::Sender;
         let is_fit = |slot| Ok(!is_lane || is_empty(region, ring_of(slot), index)?);
         let wanted = Wanted { role, slots, ring_of: &ring_of, is_fit: &is_fit };
-        let slot = OwnedSlot::claim(region, &wanted, until)?;
+        let slot = OwnedSlot::attach(region, &wanted, until)?;
         let index = ring_of(slot.identity().slot);
         let entry = entry(region, index)?;
         if is_lane {
@@ -140,24 +140,24 @@ impl Attached {
         self.damaged_at(damage, position_of(damage))
     }
 
-    /// Departures that the watcher has counted, in the lower half, and slots of the region that changed
+    /// Peer exits that the watcher has counted, in the lower half, and slots of the region that changed
     /// hands, in the upper: whatever happens to a peer, one of them counts it.
     #[inline]
     pub(crate) fn counted(&self) -> u64 {
         let changes = self.slot.region().membership().load(Acquire); // edge `handover`
-        u64::from(changes) << 32 | u64::from(self.watch.departures())
+        u64::from(changes) << 32 | u64::from(self.watch.peer_exits())
     }
 
     /// Whether anything was counted since `known`.
     #[inline]
-    pub(crate) fn has_news(&self, known: Option<u64>) -> bool {
+    pub(crate) fn has_changed(&self, known: Option<u64>) -> bool {
         Some(self.counted()) != known
     }
 
-    /// Whether there were departures since `known` was counted. To be asked behind the fence of arming:
-    /// edge `departure`. A slot that changed hands wakes the watcher, which counts what follows from it.
-    pub(crate) fn has_departures(&self, known: Option<u64>) -> bool {
-        Some(self.watch.departures()) != known.map(|known| known as u32)
+    /// Whether peers have exited since `known` was counted. Check behind the fence of arming: edge
+    /// `peer_exit`. A slot that changed hands wakes the watcher, which counts what follows from it.
+    pub(crate) fn has_peer_exits(&self, known: Option<u64>) -> bool {
+        Some(self.watch.peer_exits()) != known.map(|known| known as u32)
     }
 
     /// Counts a sleep that is about to begin.
@@ -168,13 +168,13 @@ impl Attached {
         self.slot.count(offset_of!(Slot, sleeps));
     }
 
-    /// Counts it if a sleep was ended by a departure since `known` was counted, and says so.
-    pub(crate) fn count_departure(&self, known: Option<u64>) -> bool {
-        let by_departure = self.has_departures(known);
-        if by_departure {
+    /// Counts a sleep that a peer's exit since `known` has ended; `false` if none has.
+    pub(crate) fn count_peer_exit(&self, known: Option<u64>) -> bool {
+        let by_peer_exit = self.has_peer_exits(known);
+        if by_peer_exit {
             self.slot.count(offset_of!(Slot, woken_by_death));
         }
-        by_departure
+        by_peer_exit
     }
 
     /// Counts a wake-up of the consumer that found nothing.
@@ -213,7 +213,7 @@ impl Attached {
     }
 }
 
-/// The position that `damage` itself tells, else 0.
+/// The position that `damage` itself has, else 0.
 pub(crate) fn position_of(damage: Damage) -> u64 {
     match damage {
         Damage::Position { found, .. } => found,
@@ -227,7 +227,7 @@ pub(crate) fn entry(region: &Region, index: u32) -> Result<RingEntry, Error> {
     entry.ok_or(Error::NoSuchRing { kind: "such" })
 }
 
-/// Ring `index`, mapped, in the group whose first ring is `first`.
+/// Ring `index`, mapped, in the group that begins with ring `first`.
 pub(crate) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<RingSpan>, Error> {
     let (entry, first) = (entry(region, index)?, entry(region, first)?);
     let RingEntry { control_offset, data_offset, capacity, .. } = entry;
@@ -237,7 +237,7 @@ pub(crate) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<R
     Ok(Ring::new(span, &entry, region.header().key))
 }
 
-/// Whether a lane that nobody owns holds no record that is still to be received.
+/// Whether a lane without an owner holds no record that is still to be received.
 fn is_empty(region: &Region, index: u32, first: u32) -> Result<bool, Error> {
     let ring = map_ring(region, index, first)?;
     let head = ring.memory.load(Word::Head, Acquire); // edge `free`
@@ -286,7 +286,7 @@ mod tests {
         assert!(matches!(error, Error::Poisoned { position: 7, .. }), "{error:?}");
     }
 
-    /// A receiver that found nothing, of a file whose data was cut off since.
+    /// A receiver that found nothing, in a file that was truncated since.
     fn of_a_cut_file(test: impl FnOnce(&mut crate::SpscReceiver)) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r");

@@ -64,7 +64,7 @@ impl Meeting {
         }
     }
 
-    /// Whether a peer counts by `rule`. Ask after [`Self::look`].
+    /// Whether a peer counts by `rule`. Call after [`Self::poll`].
     pub(crate) fn counts(&self, own: &OwnedSlot, rule: Disconnect) -> bool {
         match rule {
             Disconnect::Met => self.met.load(Relaxed),
@@ -73,15 +73,15 @@ impl Meeting {
         }
     }
 
-    /// Looks for a peer; one that is alive, or came and went, is met.
-    pub(crate) fn look(&self, own: &OwnedSlot) -> Result<Look, Error> {
-        // In this order: a peer that comes in between is seen as alive, not as gone.
+    /// Polls for a peer; one that is alive, or has attached and detached since, is met.
+    pub(crate) fn poll(&self, own: &OwnedSlot) -> Result<Seen, Error> {
+        // In this order: a peer that attaches in between counts as alive, not as exited.
         let incarnations = incarnations(own.region(), self.slots.clone());
         let is_any_alive = own.is_any_held(self.slots.clone())?;
         if is_any_alive || incarnations != self.before {
             self.note();
         }
-        Ok(Look { incarnations, is_any_alive })
+        Ok(Seen { incarnations, is_any_alive })
     }
 
     fn ever(&self, own: &OwnedSlot) -> u64 {
@@ -89,7 +89,7 @@ impl Meeting {
     }
 
     pub(crate) fn peers(&self, own: &OwnedSlot) -> Result<Peers, Error> {
-        let alive = if self.look(own)?.is_any_alive {
+        let alive = if self.poll(own)?.is_any_alive {
             count_held(own.region(), self.slots.clone())?
         } else {
             0
@@ -98,9 +98,9 @@ impl Meeting {
     }
 }
 
-/// What one look at the other side found.
+/// What one poll of the other side found.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
+pub(crate) struct Seen {
     /// Their sum: another than before if a peer has come.
     pub(crate) incarnations: u64,
     pub(crate) is_any_alive: bool,

@@ -13,7 +13,7 @@ use crate::region::Region;
 /// producers' slots.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
-    /// The rings. The first one lends the words that they share.
+    /// The rings. The first one holds the words that they share.
     pub(crate) rings: Range<u32>,
     /// The producers' slots.
     pub(crate) tx_slots: Range<u16>,
@@ -22,11 +22,11 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// The group whose first ring is `first`.
+    /// The group that begins with ring `first`.
     ///
     /// # Errors
     /// [`Error::Layout`] if the lanes of the group don't follow each other: such a region may be
-    /// sound, but this version cannot use it.
+    /// intact, but this version cannot use it.
     pub(crate) fn of(region: &Region, first: u32) -> Result<Self, Error> {
         let entries = region.entries();
         if entries.len() <= first as usize {
@@ -36,7 +36,7 @@ impl Group {
         Self::among(entries, first).map_err(refuse)
     }
 
-    /// The group whose first ring is `first`, of those that `entries` describe.
+    /// The group of `entries` that begins with ring `first`.
     fn among(entries: &[RingEntry], first: u32) -> Result<Self, LayoutError> {
         let entry = &entries[first as usize];
         let mut tx_slots = entry.tx_slots();
@@ -66,7 +66,7 @@ impl Group {
         }
     }
 
-    /// Wakes whoever waits for room in any of the rings.
+    /// Wakes the producers that wait for space in any of the rings.
     #[cold]
     pub(crate) fn wake_producers(&self, region: &Region) {
         for entry in &region.entries()[self.rings.start as usize..self.rings.end as usize] {

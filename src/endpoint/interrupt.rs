@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `interrupt` | [`Interrupter::interrupt`] stores the word, then wakes its sleepers | a call loads the word, and the kernel compares it before it lets the call sleep | that a call is to end |
 //!
-//! A call that looked before the store is either awake and looks again, or asks the kernel to sleep
+//! A call that checked before the store is either awake and checks again, or asks the kernel to sleep
 //! on its ring's word *and* on this one: the kernel finds it changed, or the wake finds the sleeper.
 
 use std::sync::Arc;
@@ -184,8 +184,8 @@ mod tests {
     }
 }
 
-/// Every interleaving of three calls that receive, their sender of one message, and two
-/// interrupts, whose stores may arrive late: no interrupt is left behind by a call that sleeps.
+/// Every interleaving of three calls that receive, their sender of one message, and two interrupts with
+/// stores that may arrive late: no interrupt is left behind by a call that sleeps.
 #[cfg(test)]
 mod search {
     use std::collections::HashSet;
@@ -206,7 +206,7 @@ mod search {
     enum Call {
         Begin,
         Arm,
-        Look,
+        Poll,
         Sleep { armed: u8 },
         Asleep,
         Over,
@@ -289,10 +289,10 @@ mod search {
             Call::Begin => Call::Arm,
             Call::Arm => {
                 next.armed = 1;
-                Call::Look
+                Call::Poll
             }
-            Call::Look if state.messages > state.taken => Call::Begin,
-            Call::Look => Call::Sleep { armed: state.armed },
+            Call::Poll if state.messages > state.taken => Call::Begin,
+            Call::Poll => Call::Sleep { armed: state.armed },
             Call::Sleep { armed } => {
                 let ring = state.armed == armed || protocol == Protocol::SleepsUnasked;
                 let both = matches!(protocol, Protocol::AsItIs | Protocol::WakesFirst);

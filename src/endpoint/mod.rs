@@ -1,4 +1,4 @@
-//! Who owns an end of a ring, and who has died.
+//! The owners of a ring's ends, and their deaths.
 
 mod attached;
 mod disconnect;
@@ -11,12 +11,12 @@ mod watcher;
 
 pub(crate) use attached::{Attached, map_ring, position_of};
 pub use disconnect::{Disconnect, Peers};
-pub(crate) use disconnect::{Look, Meeting};
+pub(crate) use disconnect::{Meeting, Seen};
 pub(crate) use group::Group;
 pub use interrupt::Interrupter;
 pub(crate) use interrupt::{Interrupts, Until};
 pub(crate) use peer::Peer;
-pub(crate) use slot::{OwnedSlot, Wanted, claim_until};
+pub(crate) use slot::{OwnedSlot, Wanted, attach_until};
 pub(crate) use slot_table::{
     attaches, byte, byte_is_held, count_held, incarnations, is_seen_as, pid_of, pid_of_owner,
     slot_offset, slot_u32,

@@ -4,11 +4,11 @@
 //! Which peers count is up to the end, see [`Disconnect`]. The condition holds until a peer attaches,
 //! so either side may start first, also on a region that an earlier run left behind.
 //!
-//! The kernel is asked only if something was counted since it last was: by the watcher, a departure; in
-//! the region's header, a slot that changed hands. A peer that is dropped counts there after its byte is
-//! free, so the next call after an orderly close knows of it.
+//! The kernel is asked only if a count has changed since: the watcher's, of peer exits, or that of the
+//! region's header, of slots that changed hands. A peer that is dropped counts there after its byte is
+//! free, so the next call after an orderly close sees it.
 
-use crate::endpoint::{Attached, Disconnect, Look};
+use crate::endpoint::{Attached, Disconnect, Seen};
 use crate::error::Error;
 
 /// What one handle knows of the other side.
@@ -27,7 +27,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// What was counted when the kernel was last asked, unless the other side was found disconnected:
-    /// then each look at an empty ring has that to say.
+    /// then each poll of an empty ring reports that.
     #[inline]
     pub(crate) fn known(&self) -> Option<u64> {
         if self.disconnected.is_none() { self.asked } else { None }
@@ -45,7 +45,7 @@ impl Peer {
     }
 
     /// Whether the other side is disconnected. Asks the kernel only if something was counted since it
-    /// last did. Look at the ring once more before saying so: what was sent or freed before comes first.
+    /// last did. Poll the ring once more before reporting it: what was sent or freed before comes first.
     ///
     /// # Errors
     /// [`Error::LockLost`] if this endpoint itself can no longer be seen.
@@ -60,7 +60,7 @@ impl Peer {
 
     #[cold]
     fn ask(&mut self, end: &Attached, counted: u64) -> Result<(), Error> {
-        let Look { incarnations, is_any_alive } = end.meeting.look(&end.slot)?;
+        let Seen { incarnations, is_any_alive } = end.meeting.poll(&end.slot)?;
         let is_over = !is_any_alive && end.meeting.counts(&end.slot, self.rule);
         let before = self.disconnected;
         self.disconnected = is_over.then_some(incarnations);
@@ -74,8 +74,8 @@ impl Peer {
         self.ask_again();
     }
 
-    /// Makes sure that the next look at an empty ring asks again: what counts has changed, or not all
-    /// that is gone was looked after.
+    /// Makes the next poll of an empty ring ask again: the rule has changed, or not every exited peer was
+    /// cleaned up after.
     pub(crate) fn ask_again(&mut self) {
         self.asked = None;
     }

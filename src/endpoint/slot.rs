@@ -48,30 +48,30 @@ use crate::os::{fork, ofd};
 use crate::region::{InitLock, Region};
 use crate::ring::Sent;
 
-/// How long a claim keeps trying for a byte that is held, at the least: a holder that was reaped
-/// may hold it still for a moment.
-const CLAIM_MIN: Duration = Duration::from_millis(100);
+/// The shortest time for which an attach tries to get a held byte: a holder that was reaped may still
+/// hold it for a moment.
+const ATTACH_MIN: Duration = Duration::from_millis(100);
 
-/// Until when a claim is tried by a call that would wait `until` then. A call that would wait for ever
-/// is to learn of another owner. One that would not wait at all ends by no interrupt: that is for the next
+/// The bound of an attach in a call that would wait `until` then. A call that would wait for ever gets an
+/// error if there is another owner. One that would not wait takes no interrupt: that is for the next call
 /// that would.
-pub(crate) fn claim_until(until: Until<'_>) -> Until<'_> {
+pub(crate) fn attach_until(until: Until<'_>) -> Until<'_> {
     static NONE: Interrupts = Interrupts::none();
     let is_to_block = !until.deadline.has_passed();
     let until = Until { interrupts: if is_to_block { until.interrupts } else { &NONE }, ..until };
     let remaining = until.deadline.remaining();
-    let remaining = remaining.map_or(CLAIM_MIN, |remaining| remaining.max(CLAIM_MIN));
+    let remaining = remaining.map_or(ATTACH_MIN, |remaining| remaining.max(ATTACH_MIN));
     Until { deadline: remaining.into(), ..until }
 }
 
-/// A claimed slot. Dropping it gives the endpoint back.
+/// An attached slot. Dropping it detaches the endpoint.
 #[derive(Debug)]
 pub(crate) struct OwnedSlot {
     region: Arc<Region>,
     slot: u16,
     incarnation: u32,
     lock: Option<Lock>,
-    /// Tells others when this process is gone.
+    /// Notifies peers when this process exits.
     pulse: Option<Pulse>,
     owner: fork::Owner,
     /// One of [`Kept`], and [`INTERRUPTIBLE`].
@@ -83,7 +83,7 @@ pub(crate) struct OwnedSlot {
 enum Lock {
     /// A mapping: the rule.
     Mapping(#[expect(dead_code, reason = "held for its drop")] LockMapping),
-    /// A descriptor, on file systems whose mappings keep another description.
+    /// A descriptor, on file systems with mappings that keep another description.
     Descriptor(Descriptor),
 }
 
@@ -95,14 +95,14 @@ enum Kept {
     Surely,
     /// Anything in the process may close its descriptor, so the kernel is asked each time.
     Perhaps,
-    /// The kernel was seen not to show it. For good: somebody else may own the slot.
+    /// The kernel was seen not to show it. For good: another process may own the slot.
     Lost,
 }
 
 /// Beside [`Kept`]: some handle on this endpoint has an interrupter.
 const INTERRUPTIBLE: u8 = 1 << 7;
 
-/// What to claim.
+/// What to attach to.
 pub(crate) struct Wanted<'a> {
     /// As what.
     pub(crate) role: Role,
@@ -110,24 +110,24 @@ pub(crate) struct Wanted<'a> {
     pub(crate) slots: Range<u16>,
     /// The ring that a slot belongs to.
     pub(crate) ring_of: &'a dyn Fn(u16) -> u32,
-    /// Whether a slot that nobody owns can be had. Asked before and after taking its byte.
+    /// Whether a slot without an owner can be taken. Checked before and after taking its byte.
     pub(crate) is_fit: &'a dyn Fn(u16) -> Result<bool, Error>,
 }
 
 impl OwnedSlot {
-    /// Claims one of the slots wanted, waiting `until` then, but at least 100 ms, and no longer than
+    /// Attaches to one of the slots wanted, waiting `until` then, but at least 100 ms, and no longer than
     /// that if there is no deadline.
     ///
     /// # Errors
     /// [`Error::Busy`] if all are held, [`Error::LaneNotEmpty`] if one is not and has messages
     /// that are still to be received, [`Error::Replaced`] if the region is no longer the
     /// one to use, and what the system calls say.
-    pub(crate) fn claim(
+    pub(crate) fn attach(
         region: &Arc<Region>,
         wanted: &Wanted<'_>,
         until: Until<'_>,
     ) -> Result<Self, Error> {
-        let until = claim_until(until);
+        let until = attach_until(until);
         let mut backoff = Backoff::new();
         loop {
             let attaching = InitLock::try_shared(region)?;
@@ -138,7 +138,7 @@ impl OwnedSlot {
                 return Ok(slot);
             }
             let is_replaced = attaching.is_none();
-            drop(attaching); // who only waits is in no replacer's way
+            drop(attaching); // a call that only waits holds up no replacer
             if until.is_over() || !backoff.wait(until.deadline) {
                 return Err(if is_replaced { region.replacing() } else { busy(region, wanted)? });
             }
@@ -150,62 +150,62 @@ impl OwnedSlot {
             if byte_is_held(region, slot..slot + 1)? || !(wanted.is_fit)(slot)? {
                 continue;
             }
-            if let Some(claimed) = Self::try_claim(region, slot)?
+            if let Some(attached) = Self::try_attach(region, slot)?
                 && (wanted.is_fit)(slot)?
             {
-                return Ok(Some(claimed)); // else somebody came and went meanwhile
+                return Ok(Some(attached)); // else another attached and detached meanwhile
             }
         }
         Ok(None)
     }
 
     /// Takes the byte of `slot` and makes everything that its earlier owner left behind stale.
-    fn try_claim(region: &Arc<Region>, slot: u16) -> Result<Option<Self>, Error> {
-        let io = |source| region.io_error("claim an endpoint of", source);
+    fn try_attach(region: &Arc<Region>, slot: u16) -> Result<Option<Self>, Error> {
+        let io = |source| region.io_error("attach to an endpoint of", source);
         let no_forks = fork::hold_off().map_err(|error| io(error.into()))?;
         let description = region.reopen()?;
         let mapping = LockMapping::new(&description).map_err(io)?;
         let Some(incarnation) = lock_and_renew(region, slot, &description)? else {
             return Ok(None);
         };
-        crash_point!("claim.locked");
+        crash_point!("attach.locked");
         let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
         let kept = AtomicU8::new(Kept::Surely as u8);
         let region_too = region.clone();
-        let mut claimed =
+        let mut attached =
             Self { region: region_too, slot, incarnation, lock, pulse: None, owner, kept };
         drop(description);
         drop(no_forks);
         let is_kept = match byte_is_held(region, slot..slot + 1) {
-            Ok(is_held) => is_held || claimed.keep_by_descriptor()?,
+            Ok(is_held) => is_held || attached.keep_by_descriptor()?,
             Err(error) => {
-                claimed.lock = None; // whose the slot is now is not known: leave it alone
+                attached.lock = None; // the slot's owner is not known now: leave it alone
                 return Err(error);
             }
         };
-        Ok(is_kept.then_some(claimed))
+        Ok(is_kept.then_some(attached))
     }
 
     /// Takes the byte again and keeps it by an open descriptor, for a file system on which closing
-    /// the first one dropped the lock although a mapping remained. `false` if somebody else was
+    /// the first one dropped the lock although a mapping remained. `false` if another process was
     /// faster.
     fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
         self.lock = None;
-        let io = |error: Errno| self.region.io_error("claim an endpoint of", error.into());
+        let io = |error: Errno| self.region.io_error("attach to an endpoint of", error.into());
         let no_forks = fork::hold_off().map_err(io)?;
         let description = self.region.reopen()?;
         let description = Descriptor::private(description, &no_forks).map_err(io)?;
         let Some(incarnation) = lock_and_renew(&self.region, self.slot, &description)? else {
             return Ok(false);
         };
-        test_point!("claim.locked-again");
+        test_point!("attach.locked-again");
         self.incarnation = incarnation;
         self.lock = Some(Lock::Descriptor(description));
         *self.kept.get_mut() = Kept::Perhaps as u8;
         Ok(true)
     }
 
-    /// Fills the slot in and tells everybody that somebody has come.
+    /// Fills the slot in and notifies the other side.
     fn announce(&mut self, wanted: &Wanted<'_>) -> Result<(), Error> {
         self.check_held()?;
         let state = RegionState::from_word(self.region.state());
@@ -224,7 +224,7 @@ impl OwnedSlot {
         self.set_state(SlotState::Attaching);
         self.fill(wanted);
         self.pulse = Some(Pulse::start(&self.region, self.slot)?);
-        crash_point!("claim.filled");
+        crash_point!("attach.filled");
         let attaches = self.word_u64(offset_of!(Slot, attaches)); // the owner's
         attaches.store(attaches.load(Relaxed).wrapping_add(1), Release);
         self.set_state(SlotState::Attached);
@@ -237,7 +237,7 @@ impl OwnedSlot {
         let seqlock = self.word_u32(offset_of!(Slot, seqlock));
         let odd = seqlock.load(Relaxed) | 1; // ours; odd already if a predecessor died here
         seqlock.store(odd, Relaxed);
-        std::sync::atomic::fence(Release); // readers who see a new field see the odd count
+        std::sync::atomic::fence(Release); // readers that see a new field see the odd count
         let by_descriptor = matches!(self.lock, Some(Lock::Descriptor(_)));
         let flags = if by_descriptor { slot_flags::LOCK_BY_FD } else { 0 };
         for (offset, value) in [
@@ -292,7 +292,7 @@ impl OwnedSlot {
         self.word_u64(offset).fetch_add(amount, Relaxed); // clones may count at once
     }
 
-    /// Counts messages sent, for whoever holds the ring's lock: clones don't come at once.
+    /// Counts messages sent. The caller holds the ring's lock, so clones don't count at the same time.
     #[inline]
     pub(crate) fn count_sent(&self, Sent { count, payload_len }: Sent) {
         for (offset, amount) in
@@ -303,10 +303,10 @@ impl OwnedSlot {
         }
     }
 
-    /// Whether any of `slots` is held by somebody.
+    /// Whether any of `slots` is held.
     ///
-    /// *Nobody* is said only if the descriptor asked is certainly the region's, before and
-    /// after: a descriptor that was closed and its number used again would answer for another file.
+    /// `false` only if the descriptor asked is certainly the region's, before and after: a descriptor
+    /// that was closed and its number used again would answer for another file.
     ///
     /// # Errors
     /// [`Error::LockLost`] if the kernel doesn't show this endpoint's own lock.
@@ -336,7 +336,7 @@ impl OwnedSlot {
     }
 
     /// An error once the lock was seen to be lost. A lock that is kept by a descriptor, which
-    /// anything in the process may close, is looked at each time.
+    /// anything in the process may close, is checked each time.
     #[inline]
     pub(crate) fn check_kept(&self) -> Result<(), Error> {
         let kept = self.kept.load(Relaxed) & !INTERRUPTIBLE;
@@ -353,13 +353,13 @@ impl OwnedSlot {
         self.kept.load(Relaxed) & !INTERRUPTIBLE == Kept::Lost as u8
     }
 
-    /// Keeps calls off the fast path from now on: there is an interrupter, which they are to look for.
+    /// Keeps calls off the fast path from now on: there is an interrupter that they must check for.
     pub(crate) fn note_interrupter(&self) {
         self.kept.fetch_or(INTERRUPTIBLE, Relaxed);
     }
 
-    /// An error unless the kernel shows this endpoint's own byte as held, and the slot names nobody
-    /// after it. Once lost, it stays lost.
+    /// An error unless the kernel shows this endpoint's own byte as held, and the slot names no later
+    /// owner. Once lost, it stays lost.
     #[cold]
     fn check_held(&self) -> Result<(), Error> {
         if !self.is_lost() && is_seen_as(&self.region, self.identity())? {
@@ -388,7 +388,7 @@ impl OwnedSlot {
 impl Drop for OwnedSlot {
     fn drop(&mut self) {
         if !self.owner.is_here() || self.lock.is_none() {
-            return; // in a forked child, or never claimed: nothing here is ours
+            return; // in a forked child, or never attached: nothing here is ours
         }
         if self.check_kept().is_err() {
             return; // the slot may be another's
@@ -410,8 +410,8 @@ impl Drop for OwnedSlot {
 }
 
 /// Takes the byte of `slot` on `description` and at once moves its incarnation on, which makes the
-/// earlier owner dead by definition. `None` if somebody else holds the byte. Forks and signals
-/// are held off by the caller.
+/// earlier owner dead by definition. `None` if another process holds the byte. The caller holds off
+/// forks and signals.
 fn lock_and_renew(
     region: &Region,
     slot: u16,
@@ -427,8 +427,7 @@ fn lock_and_renew(
     Ok(Some(incarnation))
 }
 
-/// As [`busy`], or what went wrong while that was looked into.
-/// Why none of the slots wanted could be had. One that nobody owns tells more than one that is held.
+/// Why none of the slots wanted could be taken; a slot without an owner explains more than a held one.
 fn busy(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
     let mut pid = 0;
     for slot in wanted.slots.clone() {
@@ -472,7 +471,7 @@ mod tests {
         let until = Until { deadline: Deadline::PAST, interrupts: &interrupts };
         let (slots, role) = (slot..slot + 1, Role::Sender);
         let wanted = Wanted { role, slots, ring_of: &|_| 0, is_fit: &|_| Ok(true) };
-        OwnedSlot::claim(region.shared(), &wanted, until).unwrap()
+        OwnedSlot::attach(region.shared(), &wanted, until).unwrap()
     }
 
     #[test]
@@ -496,7 +495,7 @@ mod tests {
         let earlier = ours.identity();
         let (meanwhile, (done, held_off)) = (Rc::new(Cell::new(0)), mpsc::channel());
         let (found, (early, begun)) = (meanwhile.clone(), mpsc::channel());
-        let visit = visits::at("claim.locked-again", move || {
+        let visit = visits::at("attach.locked-again", move || {
             found.set(blocked().unwrap());
             // What a fork does first.
             thread::spawn(move || done.send(fork::hold_off().map(drop).is_ok()));

@@ -1,4 +1,4 @@
-//! What the slot table and the lock bytes say about endpoints, whoever asks.
+//! What the slot table and the lock bytes say about endpoints.
 
 use std::mem::offset_of;
 use std::ops::Range;
@@ -58,17 +58,17 @@ pub(crate) fn count_held(region: &Region, slots: Range<u16>) -> Result<usize, Er
     Ok(count_held(region, slots.start..middle)? + count_held(region, middle..slots.end)?)
 }
 
-/// Whether anybody, this process included, holds a byte of `slots`.
+/// Whether a process, be it this one, holds a byte of `slots`.
 pub(crate) fn byte_is_held(region: &Region, slots: Range<u16>) -> Result<bool, Error> {
     ofd::is_locked(region.plain(), byte(slots))
         .map_err(|source| region.io_error("look at the locks of", source))
 }
 
 /// Whether the kernel shows `owner`, an endpoint of this process, as what it is: its byte held, the
-/// descriptor asked certainly the region's, and the slot nobody's after it.
+/// descriptor asked certainly the region's, and no later owner in the slot.
 ///
-/// *Nobody holds it* is believed of another byte only if this is true before and after: a
-/// descriptor that was closed and its number used again would answer for another file.
+/// That another byte is free is believed only if this is true before and after: a descriptor that was
+/// closed and its number used again would answer for another file.
 pub(crate) fn is_seen_as(region: &Region, owner: LockWord) -> Result<bool, Error> {
     let incarnation = slot_u32(region, owner.slot, offset_of!(Slot, incarnation)).load(Acquire);
     Ok(incarnation == owner.incarnation
@@ -86,7 +86,7 @@ pub(crate) fn slot_u32(region: &Region, slot: u16, offset: usize) -> &AtomicU32 
     region.mapping().word_u32(slot_offset(region, slot, offset))
 }
 
-/// Where the byte at `offset` of `slot` lies in the region.
+/// The offset in the region of the byte at `offset` of `slot`.
 pub(crate) fn slot_offset(region: &Region, slot: u16, offset: usize) -> u64 {
     let header = region.header();
     header.slot_offset + u64::from(slot) * u64::from(header.slot_len) + offset as u64

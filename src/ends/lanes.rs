@@ -37,7 +37,7 @@ pub(crate) struct Lanes {
     /// Whether to poll all lanes next, whatever the summary says.
     is_scan_due: bool,
     /// The watcher's count of peer exits when it was last checked.
-    departures: u32,
+    peer_exits: u32,
     /// Whether anything was freed in a lane that was current before.
     has_taken: bool,
     /// Whether all producers fenced for each message at the last check.
@@ -71,7 +71,7 @@ impl Lanes {
         wakes: &Wakes,
     ) -> Result<Self, Error> {
         let first = end.group.rings.start;
-        let departures = end.watch.departures(); // all lanes are polled after this
+        let peer_exits = end.watch.peer_exits(); // all lanes are polled after this
         let mut lanes = Vec::with_capacity(end.group.rings.len());
         for index in end.group.rings.clone() {
             let ring = map_ring(end.slot.region(), index, first)?;
@@ -89,7 +89,7 @@ impl Lanes {
             lanes,
             current: 0,
             is_scan_due: false,
-            departures,
+            peer_exits,
             has_taken: false,
             all_fence: false,
             polls: 0,
@@ -113,9 +113,9 @@ impl Lanes {
 
     /// Checks for exits of peers since the last check. To be called at the end of each quantum, so that what
     /// they left is found even if no lane is ever empty.
-    pub(crate) fn note_departures(&mut self, end: &Attached) {
-        let departures = end.watch.departures();
-        if std::mem::replace(&mut self.departures, departures) != departures {
+    pub(crate) fn note_peer_exits(&mut self, end: &Attached) {
+        let peer_exits = end.watch.peer_exits();
+        if std::mem::replace(&mut self.peer_exits, peer_exits) != peer_exits {
             self.scan_soon();
         }
     }
@@ -450,8 +450,8 @@ mod tests {
         producers[1].send(b"left").unwrap();
         parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
         (0..100).for_each(|_| producers[0].send(b"of another").unwrap());
-        let departures = &mut parts(&mut rx).2.departures;
-        *departures = departures.wrapping_sub(1);
+        let peer_exits = &mut parts(&mut rx).2.peer_exits;
+        *peer_exits = peer_exits.wrapping_sub(1);
         let received: Vec<_> = (0..101).map(|_| rx.recv().unwrap().data).collect();
         let at = received.iter().position(|data| data == b"left");
         assert!(at.is_some_and(|at| at < 100), "{at:?}");

@@ -355,7 +355,7 @@ impl<K: Topology> Receiver<K> {
         match consumer.front_fast(&end.ring) {
             // Another lane may have a message.
             Err(Nothing) if K::MAY_HAVE_LANES && lanes.is_some() => Ok(None),
-            Err(Nothing) if end.has_news(peer.known()) || !end.is_whole() => Ok(None),
+            Err(Nothing) if end.has_changed(peer.known()) || !end.is_whole() => Ok(None),
             Ok(Some(_)) if bell.is_quantum_over() => Ok(None),
             found => found,
         }

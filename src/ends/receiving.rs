@@ -39,7 +39,7 @@ impl Receiving {
         until: Until<'_>,
     ) -> Result<Self, Error> {
         region.check_ours()?;
-        let end = Attached::claim(region, index, Role::Receiver, until)?;
+        let end = Attached::attach(region, index, Role::Receiver, until)?;
         let mut consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, spin)?;
         let intake = Intake::open(&end)?;
@@ -88,7 +88,7 @@ impl Receiving {
                 lanes.note_left(); // its record brings the consumer back
             }
             bell.begin_quantum(end);
-            lanes.note_departures(end);
+            lanes.note_peer_exits(end);
             let Some(next) = lanes.next(end, consumer.head(), bell.all_fence()) else {
                 return Ok(front);
             };
@@ -189,7 +189,7 @@ impl Waited for Receiving {
             Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
         };
         let Sleep { word, limit } = sleep.ok()??; // the next receive reports an error
-        let may_sleep = !end.has_departures(peer.asked()) && end.ring.is_open();
+        let may_sleep = !end.has_peer_exits(peer.asked()) && end.ring.is_open();
         may_sleep.then(|| (Sleeping::on(end.rx_wake(), word), limit))
     }
 
@@ -201,8 +201,8 @@ impl Waited for Receiving {
         self.end.count_sleep();
     }
 
-    fn count_departure(&self) {
-        self.end.count_departure(self.peer.asked());
+    fn count_peer_exit(&self) {
+        self.end.count_peer_exit(self.peer.asked());
     }
 
     fn note_timeout(&mut self) {
@@ -304,13 +304,13 @@ mod tests {
         drop(gone);
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
         let (start, limit) = (Instant::now(), Duration::from_secs(5));
-        while !receiving.end.has_departures(receiving.peer.asked()) {
-            assert!(start.elapsed() < limit, "nobody noticed the departure");
+        while !receiving.end.has_peer_exits(receiving.peer.asked()) {
+            assert!(start.elapsed() < limit, "the exit was not noticed");
             yield_now();
         }
         tx.send(b"at the last moment").unwrap();
         assert!(matches!(receiving.last_poll(), Ok((Some(_), false))));
-        assert!(receiving.end.has_departures(receiving.peer.asked()), "the departed are forgotten");
+        assert!(receiving.end.has_peer_exits(receiving.peer.asked()), "the departed are forgotten");
         assert_eq!(rx.try_recv().unwrap().data, b"at the last moment");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         let closing = std::thread::spawn(move || witness.read(&mut [0]).unwrap());
@@ -392,16 +392,16 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_that_ends_a_wait_for_several_is_counted() {
+    fn a_peer_exit_that_ends_a_wait_for_several_is_counted() {
         let (_tx, mut rx) = pair();
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
         let (region, slot) =
             (receiving.end.slot.region().clone(), receiving.end.slot.identity().slot);
         let counted = || counter(&region, slot, offset_of!(Slot, woken_by_death));
-        receiving.count_departure(); // nothing is known yet
+        receiving.count_peer_exit(); // nothing is known yet
         assert_eq!(counted(), 1);
         receiving.last_poll().unwrap();
-        receiving.count_departure();
+        receiving.count_peer_exit();
         assert_eq!(counted(), 1);
     }
 

@@ -11,7 +11,7 @@ use tombolo_abi::{RingKind, Role, Slot};
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
 use crate::endpoint::{
-    Attached, Disconnect, Interrupter, Interrupts, Peer, Peers, Until, claim_until,
+    Attached, Disconnect, Interrupter, Interrupts, Peer, Peers, Until, attach_until,
 };
 use crate::ends::{
     MessagePacket, Mpsc, NotSent, SendError, SendTimeoutError, Sending, Shared, Topology,
@@ -517,7 +517,7 @@ impl<K: Topology> Sender<K> {
     }
 
     fn own(&self, until: Until<'_>) -> Result<Shared, Error> {
-        let end = Arc::new(Attached::claim(&self.region, self.index, Role::Sender, until)?);
+        let end = Arc::new(Attached::attach(&self.region, self.index, Role::Sender, until)?);
         Ok(Shared { end, outgoing: Arc::default() })
     }
 
@@ -534,7 +534,7 @@ impl<K: Topology> Sender<K> {
 
     /// The endpoint that clones share, once no other thread is attaching it.
     fn shared_until(&self, until: Until<'_>) -> Result<MutexGuard<'_, Option<Shared>>, Error> {
-        let until = claim_until(until);
+        let until = attach_until(until);
         let mut backoff = Backoff::new();
         loop {
             match self.shared.try_lock() {

@@ -54,7 +54,7 @@ impl<K: Topology> Sending<K> {
             patience = patience.saturating_sub(1);
             // Space for one message at a time would make both sides poll each other all the time.
             let has_space = if patience > 0 { is_comfortable } else { has_come };
-            has_space(&end.ring, wanted) || end.has_news(known) || until.interrupts.is_pending()
+            has_space(&end.ring, wanted) || end.has_changed(known) || until.interrupts.is_pending()
         };
         if !spin.until(until.deadline, is_over) && !has_come(&end.ring, wanted) {
             end.settle(wakes);

@@ -278,7 +278,7 @@ mod tests {
         let (mut successor, _) = region.split_spsc().unwrap();
         let (done, forked) = std::sync::mpsc::channel();
         let (early, begun) = std::sync::mpsc::channel();
-        let visit = crate::crash::visits::at("claim.locked", move || {
+        let visit = crate::crash::visits::at("attach.locked", move || {
             std::thread::spawn(move || done.send(Forked::fork(|| true)));
             // Time enough for a fork that nothing holds off; else it comes after the attach.
             early

@@ -82,7 +82,7 @@ mod tests {
         let (mut tx, _) = region.split_spsc().unwrap();
         let meanwhile = Rc::new(Cell::new(0));
         let found = meanwhile.clone();
-        let visit = visits::at("claim.locked", move || found.set(blocked().unwrap()));
+        let visit = visits::at("attach.locked", move || found.set(blocked().unwrap()));
         tx.attach().unwrap();
         drop(visit);
         let meanwhile = meanwhile.get();

@@ -27,10 +27,10 @@ pub(crate) trait Waitable {
 
 /// What a thing offers to be waited for.
 pub(crate) trait Waited {
-    /// Whether its next call would not wait, or has an end of its peer to tell.
+    /// Whether its next call would not wait, or would report its peer's exit.
     fn is_ready(&mut self) -> bool;
 
-    /// Arms, and looks once more: on what to sleep, and for how long at most. `None` if it is no reason to
+    /// Arms and polls once more. Gives what to sleep on and for how long at most, or `None` if it is not to
     /// sleep. Disarm afterwards, either way.
     fn arm(&mut self) -> Option<(Sleeping, Duration)>;
 
@@ -40,8 +40,8 @@ pub(crate) trait Waited {
     /// Counts a sleep that is about to begin.
     fn count_sleep(&self);
 
-    /// Counts it if the sleep was ended by a departure.
-    fn count_departure(&self);
+    /// Counts the sleep if a peer's exit ended it.
+    fn count_peer_exit(&self);
 
     /// Learns that the sleep was ended by time alone.
     fn note_timeout(&mut self);
@@ -105,9 +105,9 @@ fn first_ready<W: Waitable + ?Sized>(receivers: &mut [&mut W]) -> Result<Option<
 
     let mut first: Option<(u64, usize)> = None;
     for (index, receiver) in receivers.iter_mut().enumerate() {
-        let claimed = receiver.attached(Deadline::PAST)?;
-        if claimed.is_ready() {
-            let this = (claimed.turn().named, index);
+        let end = receiver.attached(Deadline::PAST)?;
+        if end.is_ready() {
+            let this = (end.turn().named, index);
             first = Some(first.map_or(this, |first| first.min(this)));
         }
     }
@@ -122,7 +122,7 @@ fn wait<W: Waitable + ?Sized>(receivers: &mut [&mut W], deadline: Deadline) -> R
     let any_ready = || {
         receivers.iter_mut().any(|receiver| {
             receiver.interrupts().is_pending()
-                || receiver.attached(Deadline::PAST).is_ok_and(|claimed| claimed.is_ready())
+                || receiver.attached(Deadline::PAST).is_ok_and(|end| end.is_ready())
         })
     };
     if !spin.until(deadline, any_ready) {
@@ -133,15 +133,15 @@ fn wait<W: Waitable + ?Sized>(receivers: &mut [&mut W], deadline: Deadline) -> R
     Ok(())
 }
 
-/// Arms all, looks at each once more, and sleeps if none is ready.
+/// Arms all, polls each once more, and sleeps if none is ready.
 fn sleep<W: Waitable + ?Sized>(receivers: &mut [&mut W], deadline: Deadline) -> Result<(), Error> {
     let mut words = Vec::with_capacity(receivers.len());
     let mut limit = SLEEP_MAX;
     let mut armed = 0;
     for receiver in &mut *receivers {
-        let claimed = receiver.attached(Deadline::PAST)?;
+        let end = receiver.attached(Deadline::PAST)?;
         armed += 1;
-        let Some((word, own)) = claimed.arm() else { break };
+        let Some((word, own)) = end.arm() else { break };
         limit = limit.min(own);
         words.push(word);
     }
@@ -167,17 +167,17 @@ fn sleep_on<W: Waitable + ?Sized>(
     }
     let slept = futex::wait_any(words, until);
     for receiver in &mut *receivers {
-        let claimed = receiver.attached(Deadline::PAST)?;
-        claimed.count_departure();
+        let end = receiver.attached(Deadline::PAST)?;
+        end.count_peer_exit();
         if matches!(slept, Ok(Woken::TimedOut)) {
-            claimed.note_timeout();
+            end.note_timeout();
         }
     }
     match slept {
         Err(source) if is_missing(&source) => {
             Err(Error::Unsupported { what: "waiting for several futexes", source })
         }
-        _ => Ok(()), // a region that was cut short is found by the next look
+        _ => Ok(()), // the next poll finds a region that was cut short
     }
 }
 

@@ -27,17 +27,17 @@ const AWAKE: Duration = Duration::from_millis(1);
 const BARRIER_EVERY: Duration = Duration::from_millis(10);
 /// The longest sleep that might miss a record.
 const SHORT: Duration = Duration::from_millis(1);
-/// Looks at a lock that is held, before its holder is asked after.
+/// Polls of a held lock before its holder is checked.
 const LOOKS_AT_LOCK: u32 = 128;
-/// Short sleeps behind one live holder, before it is looked past.
+/// Short sleeps behind one live holder, before the receiver ignores it.
 const SHORT_SLEEPS: u32 = 10;
 /// How often the short sleep is doubled behind a holder that no barrier reaches.
 const DOUBLINGS: u32 = 4;
 
 /// What a receiver waits for.
 pub(crate) trait Incoming {
-    /// Whether there is a record, for whoever spins. `all_fence` tells whether all producers fence for
-    /// each message.
+    /// Whether there is a record, for a spinning receiver. `all_fence`: all producers fence for each
+    /// message.
     fn has_come(&mut self, end: &Attached, all_fence: bool) -> bool;
 
     /// What there is behind an arming.
@@ -105,7 +105,7 @@ pub(crate) struct Bell {
     armed_for_short: Option<Instant>,
 }
 
-/// The holder of the lock behind whom the receiver sleeps, and how often it has.
+/// The lock holder that the receiver sleeps behind, and how often it has.
 #[derive(Clone, Copy, Debug)]
 struct Behind {
     holder: LockWord,
@@ -187,12 +187,12 @@ impl Bell {
         until: Until<'_>,
     ) -> Result<(), Error> {
         let all_fence = self.all_fence();
-        let has_news = || {
+        let has_work = || {
             incoming.has_come(end, all_fence)
-                || end.has_news(known)
+                || end.has_changed(known)
                 || until.interrupts.is_pending()
         };
-        if self.spin.until(until.deadline, has_news) {
+        if self.spin.until(until.deadline, has_work) {
             return Ok(());
         }
         end.settle(wakes);
@@ -212,7 +212,7 @@ impl Bell {
         armed.map(drop)
     }
 
-    /// Arms and looks once more: how to sleep, or `None` if there is something to do. Disarm
+    /// Arms and polls once more: how to sleep, or `None` if there is something to do. Disarm
     /// afterwards, either way.
     pub(crate) fn arm(
         &mut self,
@@ -240,7 +240,7 @@ impl Bell {
         self.doorbell.all_fence()
     }
 
-    /// To be told after a sleep that was ended by time alone.
+    /// Call after a sleep that only time ended.
     pub(crate) fn note_time_out(&mut self) {
         // The caller's deadline may have come before a short sleep's end.
         if self.armed_for_short.is_some_and(|armed| armed.elapsed() >= SHORT) {
@@ -255,7 +255,7 @@ impl Bell {
     }
 
     /// How long to sleep while `holder` has the lock; `None` if there is a record. A dead holder
-    /// is no reason not to sleep: whoever takes the lock from it will see the arming.
+    /// is no reason not to sleep: the next owner of the lock will see the arming.
     fn limit_behind(
         &mut self,
         end: &Attached,
@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(bell.last_barrier, None);
     }
 
-    /// One whose producers were asked to fence, which no barrier could tell them.
+    /// A bell whose producers were asked to fence, but no barrier could reach them.
     fn refused(end: &Attached) -> Bell {
         let doorbell = RxDoorbell::attach(&end.ring, end.slot.identity(), 0, Fences::Refused);
         Bell { doorbell, ..bell(end) }
@@ -471,7 +471,7 @@ mod tests {
         assert!(rx.receiving.unwrap().bell.all_fence());
     }
 
-    /// A ring whose lock is held by its producer.
+    /// A ring with its lock held by its producer.
     struct Locked {
         tx: MpscProducer,
         rx: MpscConsumer,

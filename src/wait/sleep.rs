@@ -10,17 +10,17 @@ use crate::os::futex::{Moment, Woken};
 use crate::ring::SpaceWanted;
 use crate::ring::doorbell::arm_for_space;
 
-/// The longest sleep: under all that wakes a sleeper, it looks by itself now and then.
+/// The longest sleep: besides all that wakes a sleeper, it polls by itself now and then.
 pub(crate) const SLEEP_MAX: Duration = Duration::from_secs(1);
 
-/// The longest sleep of an end whose peer is not there: a death changes no count.
+/// The longest sleep of an end without a peer: a death changes no count.
 const PEER_SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// Somebody on the other side is gone.
-    ByDeparture,
+    /// A peer has exited.
+    ByPeerExit,
     /// Something else may have happened.
     Perhaps,
     /// It was time.
@@ -48,7 +48,7 @@ impl From<Error> for GaveUp {
     }
 }
 
-/// Sleeps as a consumer that has armed, unless there were departures since `known` was counted.
+/// Sleeps as a consumer that has armed, unless peers have exited since `known` was counted.
 pub(crate) fn sleep_for_record(
     end: &Attached,
     Sleep { word, limit }: Sleep,
@@ -58,8 +58,8 @@ pub(crate) fn sleep_for_record(
     sleep_on(end, (end.rx_wake(), word), known, until, limit)
 }
 
-/// Sleeps as a producer until there is space for `wanted`, if there is none yet and there were no
-/// departures since `known` was counted.
+/// Sleeps as a producer until there is space for `wanted`, if there is none yet and no peer has exited
+/// since `known` was counted.
 pub(crate) fn sleep_for_space(
     end: &Attached,
     wanted: &SpaceWanted,
@@ -79,15 +79,15 @@ fn sleep_on(
     until: Until<'_>,
     limit: Duration,
 ) -> Ended {
-    if end.has_departures(known) {
-        return Ended::ByDeparture;
+    if end.has_peer_exits(known) {
+        return Ended::ByPeerExit;
     }
     if !end.ring.is_open() {
-        return Ended::Perhaps; // edge `poison`: marked before the arming, told by the next look
+        return Ended::Perhaps; // edge `poison`: marked before the arming, reported by the next poll
     }
     end.count_sleep();
     match until.interrupts.sleep(doorbell, word, Moment::within(until.deadline, limit)) {
-        _ if end.count_departure(known) => Ended::ByDeparture,
+        _ if end.count_peer_exit(known) => Ended::ByPeerExit,
         Woken::Perhaps => Ended::Perhaps,
         Woken::TimedOut => Ended::TimedOut,
     }
@@ -108,8 +108,9 @@ pub(crate) fn wait_for_peer(end: &Attached, peer: &Peer, until: Until<'_>) -> Re
         end.check_usable()?;
         // Before the bytes are asked after: a peer that attaches after that changes it.
         let seen = end.slot.region().membership().load(Acquire);
-        let look = end.meeting.look(&end.slot)?;
-        if look.is_any_alive || *before.get_or_insert(look.incarnations) != look.incarnations {
+        let polled = end.meeting.poll(&end.slot)?;
+        if polled.is_any_alive || *before.get_or_insert(polled.incarnations) != polled.incarnations
+        {
             return Ok(());
         }
         if until.interrupts.take() {
@@ -147,14 +148,14 @@ mod tests {
         EventsRegion::anonymous(options.producers(2).mpsc_order(order)).unwrap()
     }
 
-    /// Claims both ends; neither has anything to say of departures.
-    fn claim<K: Topology>(tx: &mut Sender<K>, rx: &mut Receiver<K>) {
+    /// Attaches both ends; neither has a peer exit to report.
+    fn attach<K: Topology>(tx: &mut Sender<K>, rx: &mut Receiver<K>) {
         tx.attach().unwrap();
         rx.attach().unwrap();
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
     }
 
-    /// Sleeps that an endpoint has begun: how a tick is told from a sleep that never was.
+    /// Sleeps that an endpoint has begun: they distinguish a tick from a sleep that never was.
     fn sleeps(end: &Attached) -> u64 {
         counter(end, offset_of!(Slot, sleeps))
     }
@@ -185,10 +186,10 @@ mod tests {
     #[test]
     fn what_was_there_before_the_arming_lets_no_receiver_sleep() {
         let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
-        claim(&mut tx, &mut rx);
+        attach(&mut tx, &mut rx);
         assert_eq!(sleep_of(&mut rx, |count| count), (Ended::TimedOut, 1));
         let unknown = |count: u64| count.wrapping_sub(1);
-        assert_eq!(sleep_of(&mut rx, unknown), (Ended::ByDeparture, 0), "a departure");
+        assert_eq!(sleep_of(&mut rx, unknown), (Ended::ByPeerExit, 0), "a peer exit");
         rx.receiving_until(Deadline::PAST).unwrap().end.ring.poison(DAMAGE);
         assert_eq!(sleep_of(&mut rx, |count| count), (Ended::Perhaps, 0), "poison");
     }
@@ -199,7 +200,7 @@ mod tests {
         meanwhile: impl FnOnce(&Attached, &mut Receiver<crate::ends::Spsc>),
     ) -> u64 {
         let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
-        claim(&mut tx, &mut rx);
+        attach(&mut tx, &mut rx);
         let wanted = loop {
             match tx.attempt(&[1; 100]) {
                 Ok(()) => {}
@@ -219,7 +220,7 @@ mod tests {
         let known = |count| count;
         assert_eq!(sleeps_of_blocked(known, |_, _| ()), 1);
         let unknown = |count: u64| count.wrapping_sub(1);
-        assert_eq!(sleeps_of_blocked(unknown, |_, _| ()), 0, "a departure");
+        assert_eq!(sleeps_of_blocked(unknown, |_, _| ()), 0, "a peer exit");
         assert_eq!(sleeps_of_blocked(known, |end, _| end.ring.poison(DAMAGE)), 0, "poison");
         let freed = |_: &Attached, rx: &mut Receiver<_>| while rx.try_recv().is_ok() {};
         assert_eq!(sleeps_of_blocked(known, freed), 0, "space");
@@ -236,11 +237,11 @@ mod tests {
     fn looks_after_arming<K: Topology>((mut tx, mut rx): (Sender<K>, Receiver<K>)) {
         tx.attach().unwrap();
         rx.attach().unwrap();
-        assert!(!would_sleep(&mut rx), "it has not asked after departures yet");
+        assert!(!would_sleep(&mut rx), "it has not asked after peer_exits yet");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
         for _ in 0..3 {
             assert!(would_sleep(&mut rx));
-            tx.send(b"after the last look").unwrap();
+            tx.send(b"after the last poll").unwrap();
             assert!(!would_sleep(&mut rx), "a message");
             rx.try_recv().unwrap();
         }

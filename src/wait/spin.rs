@@ -1,18 +1,18 @@
-//! Looking again and again before sleeping.
+//! Polling again and again before sleeping.
 
 use std::hint;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 
-/// How long to spin at first, and at most if nobody said otherwise: about what a sleep and a
-/// wake-up across processors cost. Longer would cost more than it can save.
+/// How long to spin at first, and at most by default: about what a sleep and a wake-up across processors
+/// cost. Longer would cost more than it can save.
 pub(crate) const SPIN_MAX: Duration = Duration::from_micros(50);
 /// How long to spin at the least, so that a peer that has become fast is noticed.
 const BUDGET_MIN: Duration = Duration::from_micros(1);
-/// Looks between two looks at the clock.
+/// Polls between two readings of the clock.
 const LOOKS_A_CLOCK: u32 = 32;
-/// Looks without a clock, if spinning pays: one to three microseconds of them.
+/// Polls without a clock, if spinning pays: one to three microseconds of them.
 const FIRST_LOOKS: u32 = 64;
 /// How often to ask how many processors may be used.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Spin {
         Self { max, budget: max, began, until_trial: 1, trial_every: 1, asked, pays: false }
     }
 
-    /// Looks until `has_come` or the budget is spent, no longer than to the deadline. Gives whether
+    /// Polls `has_come` until it is true, the budget is spent or the deadline has passed. Gives whether
     /// it came.
     pub(crate) fn until(&mut self, deadline: Deadline, mut has_come: impl FnMut() -> bool) -> bool {
         let start = Instant::now();
@@ -83,13 +83,13 @@ impl Spin {
         }
     }
 
-    /// How often to look before even the clock is asked: not at all if spinning doesn't pay.
+    /// How often to poll before the clock is read: not at all if spinning doesn't pay.
     #[inline]
     pub(crate) fn first_looks(&self) -> u32 {
         if self.pays { FIRST_LOOKS } else { 0 }
     }
 
-    /// To be told if the first looks found what was waited for: a spin that paid.
+    /// Call if the first polls found what was waited for: a spin that paid.
     pub(crate) fn note_first_look(&mut self) {
         self.note_paid(self.budget);
     }
@@ -114,7 +114,7 @@ impl Spin {
         }
     }
 
-    /// To be told after a sleep that was ended by what the spin had waited for.
+    /// Call after a sleep that ended with what the spin had waited for.
     pub(crate) fn note_end_of_sleep(&mut self) {
         if self.began.is_some_and(|began| began.elapsed() < SHORT_SLEEP) {
             self.until_trial = self.until_trial.saturating_sub(1);
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(spin.budget, SPIN_MAX);
     }
 
-    /// The machine may be slow, so the spin is told that it began just now.
+    /// The machine may be slow, so the spin's beginning is set to now.
     fn end_a_short_sleep(spin: &mut Spin) {
         spin.began = Some(Instant::now());
         spin.note_end_of_sleep();

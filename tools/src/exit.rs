@@ -43,7 +43,7 @@ impl From<&Image> for Exit {
 /// Why there is nothing to show.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The file could not be looked at.
+    /// The file could not be read.
     Region(Error),
     /// The region has no such ring, or there is none to show.
     NoRing(String),

@@ -23,7 +23,7 @@ pub(crate) fn line(image: &Image) -> String {
     }
 }
 
-/// Whether the region is sound and messages don't get through it.
+/// Whether the region is intact and messages don't get through it.
 pub(crate) fn is_stuck(image: &Image) -> bool {
     matches!(image.health(), Health::Healthy | Health::Retired) && !image.stuck().is_empty()
 }

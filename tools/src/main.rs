@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     match outcome.and_then(|exit| Ok(out.flush().map(|()| exit)?)) {
         Ok(exit) => exit.into(),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            Exit::Healthy.into() // whoever reads this has seen enough
+            Exit::Healthy.into() // the reader has seen enough
         }
         Err(failure) => {
             let _ = out.flush();

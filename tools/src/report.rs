@@ -282,7 +282,7 @@ fn remarks(image: &Image, ring: &RingView) -> Vec<String> {
     remarks
 }
 
-/// Who is connected for handles, of a ring whose messages may carry some.
+/// The processes connected for handles, of a ring with messages that may carry some.
 fn carrying(image: &Image, ring: &RingView) -> Option<String> {
     let control = ring.control.as_ref().filter(|_| ring.entry.max_handles > 0)?;
     if image.is_copy() {

@@ -1,4 +1,4 @@
-//! Who keeps messages from getting through a sound region, in words and as data.
+//! The processes that keep messages from getting through an intact region, in words and as data.
 
 use serde_json::{Value, json};
 use tombolo::inspect::{EndpointView, Image, Process, RingView, Stuck, StuckReason};
@@ -9,7 +9,7 @@ use crate::units::{count, counted, printable};
 /// Rings that a line names.
 const NAMED_MAX: usize = 4;
 
-/// What is wrong, whose fault it is, and what waits.
+/// What is wrong, which process causes it, and what waits.
 pub(crate) fn text(image: &Image, stuck: &Stuck) -> String {
     let endpoint = endpoint(image, stuck);
     let (rings, who, stopped) =

@@ -86,7 +86,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// Text of somebody else's choice with nothing in it that a terminal would act on.
+/// Untrusted text with nothing in it that a terminal would act on.
 pub(crate) fn printable(text: &str) -> String {
     let mut safe = String::new();
     for c in text.chars() {

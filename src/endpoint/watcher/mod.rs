@@ -3,22 +3,21 @@
 //! Each process that owns endpoints has one such thread, parked in the kernel.
 //!
 //! * *They of ours.* The thread's robust list holds the liveness words of our endpoints: when the
-//!   process is gone, the kernel marks them and wakes who sleeps there.
+//!   process exits, the kernel marks them and wakes their sleepers.
 //! * *We of theirs.* The thread sleeps on the liveness words of the other side of each of our
 //!   endpoints, and on each region's count of changed slots.
 //!
 //! **A wake-up is a hint; the lock byte decides.** The kernel marks the words when the watcher's thread
-//! goes, while others of the process may still store. So the thread asks after the byte until that is
-//! free, then counts a departure and notifies whoever of ours may be waiting. Waiting endpoints look
-//! at that count between arming and sleeping, so that none misses it.
+//! ends, while others of the process may still store. So the thread polls the byte until that is free,
+//! then counts a peer exit and notifies our endpoint. Waiting endpoints check that count between arming
+//! and sleeping, so that none misses it.
 //!
-//! A slow tick stands under all of this: peers whose kernel told nothing, words that a peer
-//! overwrote, more words than the kernel takes at once, locks lost. With it comes what else is to be
-//! looked after each second.
+//! A slow tick covers the rest: peers that the kernel reports nothing of, words that a peer overwrote,
+//! more words than the kernel takes at once, locks lost. The upkeep of each second runs with it.
 //!
 //! | edge | release side | acquire side | carries |
 //! |---|---|---|---|
-//! | `departure` | watcher: count, fence, wake word | endpoint: wake word, fence, load count | one of the two sees the other |
+//! | `peer_exit` | watcher: count, fence, wake word | endpoint: wake word, fence, load count | one of the two sees the other |
 //!
 //! A forked child has none of this; it gets a watcher of its own with its first endpoint.
 
@@ -51,7 +50,7 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    /// Makes the kernel mark the liveness word of `slot` when this process is gone, but not if
+    /// Makes the kernel mark the liveness word of `slot` when this process exits, but not if
     /// others than this user have the region: they could cut the list, and would learn addresses.
     ///
     /// # Errors
@@ -93,7 +92,7 @@ impl Drop for Pulse {
 pub(crate) struct Watch {
     watcher: Arc<Watcher>,
     id: u64,
-    departures: Arc<AtomicU32>,
+    peer_exits: Arc<AtomicU32>,
 }
 
 impl Watch {
@@ -109,7 +108,7 @@ impl Watch {
         doorbell: u64,
     ) -> Result<Self, Error> {
         let watcher = running().map_err(|error| region.io_error("watch the peers of", error))?;
-        let departures = Arc::<AtomicU32>::default();
+        let peer_exits = Arc::<AtomicU32>::default();
         let mut table = watcher.lock();
         let id = table.new_id();
         table.watched.push(Watched {
@@ -118,18 +117,18 @@ impl Watch {
             own,
             peers: Peers::new(peers),
             doorbell,
-            departures: departures.clone(),
+            peer_exits: peer_exits.clone(),
         });
         drop(table);
         watcher.kick();
-        Ok(Self { watcher, id, departures })
+        Ok(Self { watcher, id, peer_exits })
     }
 
-    /// A count that changes when one of the peers is gone, or when there is another reason to ask
-    /// the kernel about them.
+    /// A count that changes when a peer has exited, or when there is another reason to ask the kernel
+    /// about peers.
     #[inline]
-    pub(crate) fn departures(&self) -> u32 {
-        self.departures.load(Acquire) // edge `departure`
+    pub(crate) fn peer_exits(&self) -> u32 {
+        self.peer_exits.load(Acquire) // edge `peer_exit`
     }
 }
 
@@ -190,7 +189,7 @@ fn running() -> io::Result<Arc<Watcher>> {
     }
 }
 
-/// The watcher of this process, or where to put it. A child inherits its parent's, which is not its
+/// The watcher of this process, or the place to put it. A child inherits its parent's, which is not its
 /// own.
 fn present() -> Result<&'static Arc<Watcher>, &'static Place> {
     static FIRST: Place = OnceLock::new();

@@ -12,8 +12,8 @@ use crate::endpoint::slot_u32;
 use crate::os::futex;
 use crate::region::Region;
 
-/// Times that the byte of somebody who seems to be gone is asked after, before that is left to the
-/// tick: a core dump may take minutes, and a word may lie.
+/// Polls of the byte of a peer that seems to have exited, before that is left to the tick: a core dump may
+/// take minutes, and a word may lie.
 const PROBES_MAX: u32 = 20;
 /// The first pause between two of them, and the longest.
 const PROBE_PAUSE: Duration = Duration::from_micros(100);
@@ -36,12 +36,12 @@ struct Known {
 
 #[derive(Clone, Copy, Debug, Default)]
 enum Phase {
-    /// Nobody, or gone and told.
+    /// No owner, or one that has exited, which was reported.
     #[default]
-    Gone,
+    Exited,
     /// Not known to be anything else.
     Alive,
-    /// Its word or its slot says that it is gone, its byte did not when last asked.
+    /// Its word or its slot says that it has exited; its byte did not when last polled.
     Going { probes: u32, next: Instant },
     /// As `Going`, but asked often enough.
     Lingering,
@@ -55,7 +55,7 @@ pub(super) enum Step<'a> {
     Wait(&'a AtomicU32, u32),
     /// The kernel will say nothing of its death: ask on the tick.
     Uncovered,
-    /// Ask whether its byte is held, and say so by [`Peers::gone`] or [`Peers::still_held`].
+    /// Poll its byte, and report that by [`Peers::note_exit`] or [`Peers::still_held`].
     Probe,
     /// Not before then.
     ProbeAt(Instant),
@@ -67,14 +67,14 @@ impl Peers {
         Self { slots, known }
     }
 
-    /// Looks at the owner of `slot` and says what is to be done. An owner who has a successor is gone,
-    /// which `on_departure` is told.
-    pub(super) fn look<'a>(
+    /// Checks the owner of `slot` and gives what is to be done. An owner with a successor has exited, and
+    /// `on_exit` is called.
+    pub(super) fn check<'a>(
         &mut self,
         region: &'a Region,
         slot: u16,
         now: Instant,
-        on_departure: &mut impl FnMut(),
+        on_exit: &mut impl FnMut(),
     ) -> Step<'a> {
         let word = |offset| slot_u32(region, slot, offset);
         let incarnation = word(offset_of!(Slot, incarnation)).load(Acquire);
@@ -84,36 +84,35 @@ impl Peers {
         let has_left = [SlotState::Free as u32, SlotState::Detaching as u32].contains(&state);
         let known = self.of(slot);
         if incarnation != known.incarnation {
-            if !matches!(known.phase, Phase::Gone) {
-                on_departure();
+            if !matches!(known.phase, Phase::Exited) {
+                on_exit();
             }
             *known = Known { incarnation, phase: Phase::Alive };
         }
-        if matches!(known.phase, Phase::Gone) {
+        if matches!(known.phase, Phase::Exited) {
             return Step::Nothing;
         }
         if mark & OWNER_DIED == 0 && !has_left {
-            // Also if it looked otherwise before: a slot shows its last owner's words for a moment
-            // after the next one has come.
+            // Also if it seemed otherwise before: a slot shows its last owner's words for a moment
+            // after the next one has attached.
             known.phase = Phase::Alive;
             return if mark == 0 { Step::Uncovered } else { Step::Wait(liveness, mark) };
         }
         match known.phase {
             Phase::Alive => {
                 if mark & OWNER_DIED != 0 {
-                    futex::wake_all(liveness); // the kernel woke one of those who sleep here
+                    futex::wake_all(liveness); // the kernel woke one of the sleepers
                 }
                 Step::Probe
             }
             Phase::Going { next, .. } if next > now => Step::ProbeAt(next),
             Phase::Going { .. } => Step::Probe,
-            Phase::Lingering | Phase::Gone => Step::Uncovered,
+            Phase::Lingering | Phase::Exited => Step::Uncovered,
         }
     }
 
-    /// Notes that the owner of `slot` is gone.
-    pub(super) fn gone(&mut self, slot: u16) {
-        self.of(slot).phase = Phase::Gone;
+    pub(super) fn note_exit(&mut self, slot: u16) {
+        self.of(slot).phase = Phase::Exited;
     }
 
     /// Notes that the byte of `slot` is still held, and says when to ask again.
@@ -132,25 +131,24 @@ impl Peers {
         Some(next)
     }
 
-    /// Whether anybody is not known to be gone.
-    pub(super) fn is_anybody_there(&self) -> bool {
-        self.known.iter().any(|known| !matches!(known.phase, Phase::Gone))
+    /// Whether a peer is not known to have exited.
+    pub(super) fn is_any_left(&self) -> bool {
+        self.known.iter().any(|known| !matches!(known.phase, Phase::Exited))
     }
 
-    /// Those whom the kernel may say nothing of.
+    /// The slots of peers that the kernel may report nothing of.
     pub(super) fn uncovered(&self, region: &Region) -> Vec<u16> {
         let is_uncovered = |slot: &u16| match self.known[usize::from(slot - self.slots.start)].phase
         {
-            Phase::Gone | Phase::Going { .. } => false,
+            Phase::Exited | Phase::Going { .. } => false,
             Phase::Lingering => true,
             Phase::Alive => slot_u32(region, *slot, offset_of!(Slot, liveness)).load(Acquire) == 0,
         };
         self.slots.clone().filter(is_uncovered).collect()
     }
 
-    /// Notes that all are gone.
-    pub(super) fn all_gone(&mut self) {
-        self.known.iter_mut().for_each(|known| known.phase = Phase::Gone);
+    pub(super) fn note_all_exited(&mut self) {
+        self.known.iter_mut().for_each(|known| known.phase = Phase::Exited);
     }
 
     fn of(&mut self, slot: u16) -> &mut Known {
@@ -168,8 +166,8 @@ mod tests {
 
     const MARK: u32 = 0x8000_1234;
 
-    fn look(peers: &mut Peers, region: &Region, now: Instant) -> &'static str {
-        match peers.look(region, 1, now, &mut || ()) {
+    fn step_of(peers: &mut Peers, region: &Region, now: Instant) -> &'static str {
+        match peers.check(region, 1, now, &mut || ()) {
             Step::Nothing => "nothing",
             Step::Wait(_, MARK) => "wait",
             Step::Wait(..) => "wait for another",
@@ -197,12 +195,12 @@ mod tests {
         slot_u32(region, 1, offset_of!(Slot, state)).store(SlotState::Attached as u32, Relaxed);
         let mut look_at = |peers: &mut Peers, incarnation| {
             slot_u32(region, 1, offset_of!(Slot, incarnation)).store(incarnation, Relaxed);
-            peers.look(region, 1, now, &mut || count += 1);
+            peers.check(region, 1, now, &mut || count += 1);
             count
         };
         assert_eq!(look_at(&mut peers, 1), 0, "there was none before");
         assert_eq!(look_at(&mut peers, 2), 1);
-        peers.gone(1);
+        peers.note_exit(1);
         assert_eq!(look_at(&mut peers, 3), 1, "it is told twice");
     }
 
@@ -216,12 +214,12 @@ mod tests {
         set(offset_of!(Slot, state), SlotState::Attached as u32);
         for (liveness, step, uncovered) in [(MARK, "wait", vec![]), (0, "uncovered", vec![1])] {
             set(offset_of!(Slot, liveness), liveness);
-            assert_eq!(look(&mut peers, region, now), step);
+            assert_eq!(step_of(&mut peers, region, now), step);
             assert_eq!(peers.uncovered(region), uncovered);
         }
     }
 
-    /// What ended the sleep of another on the word of a peer that `liveness` and `state` say is gone.
+    /// What ended another's sleep on the word of a peer that has exited by its `liveness` and `state`.
     fn sleeper_beside(liveness: u32, state: SlotState) -> Woken {
         let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
         let region = region.shared();
@@ -234,7 +232,7 @@ mod tests {
             let liveness_word = word(offset_of!(Slot, liveness));
             let sleeper = scope.spawn(move || futex::wait(liveness_word, liveness, until));
             std::thread::sleep(Duration::from_millis(100)); // until it sleeps
-            assert_eq!(look(&mut Peers::new(1..2), region, Instant::now()), "probe");
+            assert_eq!(step_of(&mut Peers::new(1..2), region, Instant::now()), "probe");
             sleeper.join().unwrap()
         })
     }
@@ -257,19 +255,19 @@ mod tests {
             set(offset_of!(Slot, incarnation), 2);
             set(offset_of!(Slot, liveness), died);
             set(offset_of!(Slot, state), state);
-            assert_eq!(look(&mut peers, region, now), "probe");
+            assert_eq!(step_of(&mut peers, region, now), "probe");
             while peers.still_held(1, now).is_some() {
-                assert_eq!(look(&mut peers, region, now), "probe later");
+                assert_eq!(step_of(&mut peers, region, now), "probe later");
             }
-            assert_eq!(look(&mut peers, region, now), "uncovered");
+            assert_eq!(step_of(&mut peers, region, now), "uncovered");
             assert_eq!(peers.uncovered(region), [1]);
             set(offset_of!(Slot, liveness), MARK);
             set(offset_of!(Slot, state), attached);
-            assert_eq!(look(&mut peers, region, now), "wait");
+            assert_eq!(step_of(&mut peers, region, now), "wait");
             set(offset_of!(Slot, liveness), MARK | OWNER_DIED);
-            assert_eq!(look(&mut peers, region, now), "probe");
-            peers.gone(1);
-            assert_eq!(look(&mut peers, region, now), "nothing");
+            assert_eq!(step_of(&mut peers, region, now), "probe");
+            peers.note_exit(1);
+            assert_eq!(step_of(&mut peers, region, now), "nothing");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One look at everything that is watched, and what to sleep on until the next.
+//! One scan of everything that is watched, and what to sleep on until the next.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use crate::endpoint::{byte_is_held, is_seen_as};
 use crate::os::futex::{Sleeping, WORDS_MAX};
 use crate::region::Region;
 
-/// How long at the most until the next look, if a liveness word covers every peer.
+/// The longest time until the next scan, if a liveness word covers every peer.
 const TICK: Duration = Duration::from_secs(1);
 /// And if not.
 pub(super) const TICK_UNCOVERED: Duration = Duration::from_millis(250);
 
-/// What a look found.
+/// What a scan found.
 #[derive(Debug)]
 pub(super) struct Found {
     /// The words to sleep on, one place left for the watcher's own.
     pub(super) words: Vec<Sleeping>,
-    /// When to look again at the latest.
+    /// The latest time of the next scan.
     pub(super) next: Instant,
-    /// Whether anybody had come or gone.
-    pub(super) has_news: bool,
+    /// Whether a peer had attached or exited.
+    pub(super) has_changes: bool,
     /// What is to be done now, without the table's lock.
     pub(super) due: Vec<Task>,
-    /// Whether there is a peer whose death no word would tell.
+    /// Whether there is a peer whose death no word would report.
     has_uncovered: bool,
 }
 
@@ -41,18 +41,18 @@ impl Found {
 }
 
 impl Table {
-    /// Looks at everything, tells who is to be told, and says what to sleep on.
+    /// Checks everything, notifies endpoints, and gives what to sleep on.
     pub(super) fn scan(&mut self, now: Instant) -> Found {
         if let Start::Done(Some(list)) = &mut self.start {
             list.unlink_cut();
         }
         let has_uncovered = self.coverage == Coverage::ByTick;
         let (words, due) = (Vec::new(), Vec::new());
-        let mut found = Found { words, next: now + TICK, has_news: false, due, has_uncovered };
+        let mut found = Found { words, next: now + TICK, has_changes: false, due, has_uncovered };
         let present = |watched: &Watched| watched.region.upgrade();
         let regions: Vec<_> = self.watched.iter().map(present).collect();
         distinct(&regions).for_each(|region| {
-            // Before the slots are looked at: whatever changes from here on ends the sleep.
+            // Before the slots are read: a change from here on ends the sleep.
             found.sleep_on(Sleeping::at_present(region.membership()));
         });
         let (is_tick, is_long_tick) = (self.tick.is_due(now), self.long_tick.is_due(now));
@@ -95,10 +95,10 @@ impl Watched {
     fn scan(&mut self, region: &Region, now: Instant, found: &mut Found) {
         let mut departed = false;
         for slot in self.peers.slots.clone() {
-            let mut step = self.peers.look(region, slot, now, &mut || departed = true);
+            let mut step = self.peers.check(region, slot, now, &mut || departed = true);
             if matches!(step, Step::Probe) {
                 if self.is_free(region, slot..slot + 1) {
-                    self.peers.gone(slot);
+                    self.peers.note_exit(slot);
                     departed = true;
                     continue;
                 }
@@ -112,37 +112,37 @@ impl Watched {
             }
         }
         if departed {
-            found.has_news = true;
-            self.tell(region);
+            found.has_changes = true;
+            self.notify(region);
         }
     }
 
     /// Asks the kernel about all peers at once.
     fn ask_after_all(&mut self, region: &Region, found: &mut Found) {
-        if self.peers.is_anybody_there() && self.is_free(region, self.peers.slots.clone()) {
-            self.peers.all_gone();
-            found.has_news = true;
-            self.tell(region);
+        if self.peers.is_any_left() && self.is_free(region, self.peers.slots.clone()) {
+            self.peers.note_all_exited();
+            found.has_changes = true;
+            self.notify(region);
         }
     }
 
-    /// Asks the kernel about each peer of whom no word tells, and whether it still shows our own lock:
-    /// if it doesn't, whoever waits will find that out, too.
+    /// Asks the kernel about each peer that no word covers, and whether it still shows our own lock: if
+    /// it doesn't, the waiting endpoint will find that out, too.
     fn ask_after_each(&mut self, region: &Region, found: &mut Found) {
         let mut departed = !self.is_self_seen(region);
         for slot in self.peers.uncovered(region) {
             if self.is_free(region, slot..slot + 1) {
-                self.peers.gone(slot);
-                (departed, found.has_news) = (true, true);
+                self.peers.note_exit(slot);
+                (departed, found.has_changes) = (true, true);
             }
         }
         if departed {
-            self.tell(region);
+            self.notify(region);
         }
     }
 
-    /// Whether the kernel says that nobody holds a byte of `slots`, and can be believed: that is asked
-    /// only if it does.
+    /// Whether the kernel shows every byte of `slots` as free, and can be believed: that is checked only
+    /// if it does.
     fn is_free(&self, region: &Region, slots: Range<u16>) -> bool {
         let is_free = || byte_is_held(region, slots.clone()).is_ok_and(|is_held| !is_held);
         is_surely_free(is_free, || self.is_self_seen(region))
@@ -220,10 +220,10 @@ mod tests {
         }
     }
 
-    /// A table that watches the peers for our slot, and the count of departures that it tells.
+    /// A table that watches the peers for our slot, and the count of peer exits that it reports.
     fn table(region: &EventsRegion) -> (Table, Arc<AtomicU32>) {
         let region = region.shared();
-        let departures = Arc::<AtomicU32>::default();
+        let peer_exits = Arc::<AtomicU32>::default();
         let wake = region.entries()[1].control_offset + offset_of!(RingControl, tx_wake) as u64;
         let incarnation = word(region, OWN, offset_of!(Slot, incarnation)).load(Relaxed);
         let mut table = Table::default();
@@ -233,9 +233,9 @@ mod tests {
             own: LockWord { slot: OWN, incarnation },
             peers: Peers::new(PEERS),
             doorbell: wake,
-            departures: departures.clone(),
+            peer_exits: peer_exits.clone(),
         });
-        (table, departures)
+        (table, peer_exits)
     }
 
     const NEVER_EARLY: Duration = Duration::from_millis(1);
@@ -257,7 +257,7 @@ mod tests {
     fn as_many_words_are_slept_on_as_the_kernel_takes_and_the_rest_is_asked_about() {
         let now = Instant::now();
         let (words, due) = (Vec::new(), Vec::new());
-        let mut found = Found { words, next: now, has_news: false, due, has_uncovered: false };
+        let mut found = Found { words, next: now, has_changes: false, due, has_uncovered: false };
         let word = AtomicU32::new(0);
         (1..WORDS_MAX).for_each(|_| found.sleep_on(Sleeping::on(&word, 0)));
         assert_eq!((found.words.len(), found.has_uncovered), (WORDS_MAX - 1, false));
@@ -270,13 +270,13 @@ mod tests {
         let region = anonymous();
         let _ours = Owner::of(region.shared(), OWN, MARK);
         let _peers = PEERS.map(|slot| Owner::of(region.shared(), slot, MARK)).collect::<Vec<_>>();
-        let (mut all, departures) = table(&region);
+        let (mut all, peer_exits) = table(&region);
         all.watched.append(&mut table(&region).0.watched);
         let now = Instant::now();
         let found = all.scan(now);
         assert_eq!((found.words.len(), found.has_uncovered), (1 + 4, false));
         assert_eq!(found.next, now + TICK);
-        assert_eq!((found.has_news, departures.load(Relaxed)), (false, 0));
+        assert_eq!((found.has_changes, peer_exits.load(Relaxed)), (false, 0));
         let other = anonymous();
         all.watched.append(&mut table(&other).0.watched);
         assert_eq!(all.scan(now).words.len(), 2 + 4, "another region has a word of its own");
@@ -313,21 +313,21 @@ mod tests {
         let _ours = Owner::of(region.shared(), OWN, MARK);
         let _living = Owner::of(region.shared(), FIRST + 1, MARK);
         let dying = Owner::of(region.shared(), FIRST, MARK);
-        let (mut table, departures) = table(&region);
+        let (mut table, peer_exits) = table(&region);
         let now = Instant::now();
         table.scan(now);
         dying.is_marked();
         let found = table.scan(now);
-        assert_eq!((found.has_news, departures.load(Relaxed)), (false, 0), "it has its byte");
+        assert_eq!((found.has_changes, peer_exits.load(Relaxed)), (false, 0), "it has its byte");
         let next = found.next;
         assert!(next > now && next < now + NEVER_EARLY, "asked again in {:?}", next - now);
-        assert!(!table.scan(now).has_news);
+        assert!(!table.scan(now).has_changes);
         dying.die();
-        assert!(!table.scan(now).has_news, "it is asked after before it is time");
+        assert!(!table.scan(now).has_changes, "it is asked after before it is time");
         let found = table.scan(next);
-        assert_eq!((found.has_news, departures.load(Relaxed)), (true, 1));
+        assert_eq!((found.has_changes, peer_exits.load(Relaxed)), (true, 1));
         assert_eq!(found.words.len(), 1 + 1);
-        assert_eq!((table.scan(next).has_news, departures.load(Relaxed)), (false, 1));
+        assert_eq!((table.scan(next).has_changes, peer_exits.load(Relaxed)), (false, 1));
     }
 
     #[test]
@@ -336,11 +336,11 @@ mod tests {
         let _ours = Owner::of(region.shared(), OWN, MARK);
         let peers = PEERS.map(|slot| Owner::of(region.shared(), slot, 0)).collect::<Vec<_>>();
         let [first, second] = <[_; 2]>::try_from(peers).ok().unwrap();
-        let (mut table, departures) = table(&region);
+        let (mut table, peer_exits) = table(&region);
         let now = Instant::now();
         let mut look = |after: Duration| {
-            let has_news = table.scan(now + after).has_news;
-            (has_news, departures.load(Relaxed))
+            let has_changes = table.scan(now + after).has_changes;
+            (has_changes, peer_exits.load(Relaxed))
         };
         assert_eq!(look(Duration::ZERO), (false, 0));
         first.die();
@@ -358,18 +358,18 @@ mod tests {
         let region = anonymous();
         let ours = Owner::of(region.shared(), OWN, MARK);
         let peer = Owner::of(region.shared(), FIRST, MARK);
-        let (mut table, departures) = table(&region);
+        let (mut table, peer_exits) = table(&region);
         let now = Instant::now();
         table.scan(now);
         peer.is_marked();
         ours.die();
         peer.die();
         let found = table.scan(now + NEVER_EARLY);
-        assert_eq!((found.has_news, departures.load(Relaxed)), (false, 0));
+        assert_eq!((found.has_changes, peer_exits.load(Relaxed)), (false, 0));
         let found = table.scan(now + TICK);
-        assert_eq!((found.has_news, departures.load(Relaxed)), (false, 1));
+        assert_eq!((found.has_changes, peer_exits.load(Relaxed)), (false, 1));
         assert_eq!(table.scan(now + TICK + NEVER_EARLY).words.len(), 1);
-        assert_eq!(departures.load(Relaxed), 1);
+        assert_eq!(peer_exits.load(Relaxed), 1);
     }
 
     #[test]
@@ -396,14 +396,14 @@ mod tests {
         let (_dir, region, file) = in_file();
         let _ours = Owner::of(region.shared(), OWN, MARK);
         let _peer = Owner::of(region.shared(), FIRST, MARK);
-        let (mut table, departures) = table(&region);
+        let (mut table, peer_exits) = table(&region);
         let now = Instant::now();
         assert_eq!(table.scan(now).words.len(), 2);
         file.set_len(0).unwrap();
         assert_eq!(region.shared().state(), 0); // which notices
         assert!(region.shared().mapping().is_cut());
         let found = table.scan(now + TICK);
-        assert_eq!((found.words.len(), found.has_news, departures.load(Relaxed)), (0, false, 0));
+        assert_eq!((found.words.len(), found.has_changes, peer_exits.load(Relaxed)), (0, false, 0));
     }
 
     /// What is left of a region that was cut short must not end the kernel's walk through the others.
@@ -425,7 +425,7 @@ mod tests {
                 looks.fetch_add(1, Relaxed);
             });
             while count.load(Acquire) < 2 {
-                std::thread::sleep(Duration::from_millis(10)); // a look that began after the cut
+                std::thread::sleep(Duration::from_millis(10)); // a scan that began after the cut
             }
             std::mem::forget(ends);
             true // and the process ends here
@@ -438,7 +438,7 @@ mod tests {
         assert_ne!(liveness & OWNER_DIED, 0, "{liveness:#x}");
     }
 
-    /// What is said of a peer, if the questions whose bits `elsewhere` has are answered for another file, in
+    /// The verdict on a peer, if the questions with bits in `elsewhere` are answered for another file, in
     /// which no process has a lock.
     fn verdict(is_alive: bool, elsewhere: u32) -> bool {
         let asked = Cell::new(0);

@@ -1,4 +1,4 @@
-//! What the watcher of a process looks after.
+//! What the watcher of a process watches.
 
 use std::fmt;
 use std::mem::offset_of;
@@ -20,18 +20,18 @@ use crate::region::Region;
 pub(super) struct Watcher {
     pub(super) owner: fork::Owner,
     pub(super) table: Mutex<Table>,
-    /// Told when the thread has its robust list.
+    /// Notified when the thread has its robust list.
     pub(super) started: Condvar,
-    /// Changes when the table has, for the thread to look at it.
+    /// Changes when the table has, for the thread to scan it.
     pub(super) kick: AtomicU32,
     /// The watcher that a forked child of `owner` made.
     pub(super) child: Place,
 }
 
-/// Where a process's watcher is kept once it has started.
+/// Holds a process's watcher once it has started.
 pub(super) type Place = OnceLock<Arc<Watcher>>;
 
-/// What the thread looks after.
+/// What the thread watches.
 ///
 /// It keeps no region alive: a forked child inherits it and must not keep what it has dropped. Only one
 /// that is forked in the middle of a scan keeps the descriptors of that moment, until it ends or execs.
@@ -98,14 +98,14 @@ pub(super) struct Watched {
     pub(super) peers: Peers,
     /// Offset of the wake word that our side sleeps on.
     pub(super) doorbell: u64,
-    pub(super) departures: Arc<AtomicU32>,
+    pub(super) peer_exits: Arc<AtomicU32>,
 }
 
 impl Watched {
-    /// Tells who waits that somebody is gone, or that something is to be looked at.
-    pub(super) fn tell(&self, region: &Region) {
-        self.departures.fetch_add(1, AcqRel);
-        fence(SeqCst); // edge `departure`: the count, the wake word
+    /// Notifies the endpoint that a peer has exited, or that something must be checked.
+    pub(super) fn notify(&self, region: &Region) {
+        self.peer_exits.fetch_add(1, AcqRel);
+        fence(SeqCst); // edge `peer_exit`: the count, the wake word
         futex::disarm_and_wake(region.mapping().word_u32(self.doorbell), i32::MAX as u32);
     }
 }

@@ -20,16 +20,16 @@ const FRUITLESS_MAX: u32 = 64;
 /// That rest.
 const REST: Duration = Duration::from_millis(1);
 
-/// Looks in a row that found nothing, though something woke the thread.
+/// Scans in a row that found nothing, though something woke the thread.
 #[derive(Debug, Default)]
 struct Wakes {
     fruitless: u32,
 }
 
 impl Wakes {
-    /// Counts a look and the sleep after it; whether there were so many that a rest is due.
-    fn are_to_rest_after(&mut self, has_news: bool, woken: Woken) -> bool {
-        let is_fruitless = !has_news && woken != Woken::TimedOut;
+    /// Counts a scan and the sleep after it; whether there were so many that a rest is due.
+    fn are_to_rest_after(&mut self, has_changes: bool, woken: Woken) -> bool {
+        let is_fruitless = !has_changes && woken != Woken::TimedOut;
         self.fruitless = if is_fruitless { self.fruitless + 1 } else { 0 };
         let is_rest_due = self.fruitless > FRUITLESS_MAX;
         if is_rest_due {
@@ -77,15 +77,15 @@ impl Watcher {
         }
     }
 
-    /// Sleeps until something is to be looked at, and longer if that was for nothing too often.
+    /// Sleeps until a scan is due, and longer if scans too often found nothing.
     fn rest(&self, kick: u32, found: Found, wakes: &mut Wakes) {
-        let has_news = found.has_news;
-        if wakes.are_to_rest_after(has_news, self.sleep(kick, found)) {
+        let has_changes = found.has_changes;
+        if wakes.are_to_rest_after(has_changes, self.sleep(kick, found)) {
             futex::wait(&self.kick, kick, Moment::after(REST));
         }
     }
 
-    /// Sleeps until something is to be looked at.
+    /// Sleeps until a scan is due.
     fn sleep(&self, kick: u32, found: Found) -> Woken {
         let Found { mut words, next, .. } = found;
         let wait = next.saturating_duration_since(Instant::now());
@@ -102,8 +102,8 @@ impl Watcher {
         }
     }
 
-    /// Lets the process be reached by barriers. Takes 10 to 20 ms in a process with more threads than
-    /// one, so then it is done if nobody waits for it. One that is killed meanwhile dies so much
+    /// Lets the process be reached by barriers. Takes 10 to 20 ms in a process with more than one thread,
+    /// so it is done then when no thread waits for it. A process that is killed meanwhile dies that much
     /// later.
     fn register(&self) {
         let flag = match membarrier::register() {
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn who_is_woken_for_nothing_all_the_time_rests_now_and_then() {
         let mut wakes = Wakes::default();
-        let mut is_to_rest = |count: u32, has_news, woken| {
-            (0..count).any(|_| wakes.are_to_rest_after(has_news, woken))
+        let mut is_to_rest = |count: u32, has_changes, woken| {
+            (0..count).any(|_| wakes.are_to_rest_after(has_changes, woken))
         };
         for _ in 0..2 {
             assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     /// What ended a sleep on nothing but the watcher's own word, if that was `kick` before, and whether the
-    /// next look relies on words.
+    /// next scan relies on words.
     fn sleep(kick: u32, wait: Duration) -> (Woken, Coverage) {
         let watcher = watcher();
         let mut found = watcher.lock().scan(Instant::now());
@@ -206,7 +206,7 @@ mod tests {
         for (errno, coverage) in [
             (Errno::NOSYS, Coverage::ByTick),
             (Errno::PERM, Coverage::ByTick),
-            (Errno::FAULT, Coverage::ByWords), // of a mapping that has just gone
+            (Errno::FAULT, Coverage::ByWords), // of a mapping that was just removed
         ] {
             let call = Call::any(libc::SYS_futex_waitv);
             let slept = staged::refusing(call, errno, || [sleep(6, LONG), sleep(7, LONG)]);

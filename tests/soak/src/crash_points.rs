@@ -95,7 +95,7 @@ fn passages(point: &str) -> u64 {
         Some(("send", _)) => 2 * singles,
         Some(("batch", _)) => 2,
         Some(("recv", _)) => 2 * RECEIVED,
-        Some(("claim" | "detach", _)) => 4,
+        Some(("attach" | "detach", _)) => 4,
         _ => 1,
     }
 }

@@ -63,7 +63,7 @@ pub(super) struct Cast<'a> {
 
 /// The crash points that are passed in such a role.
 pub(super) fn points(role: &str, kind: RingKind) -> Vec<&'static str> {
-    let mut points = vec!["claim.locked", "claim.filled"];
+    let mut points = vec!["attach.locked", "attach.filled"];
     match role {
         receiver::NAME => {
             points.extend(["recv.before-free", "recv.before-take", "recv.before-count"]);
@@ -185,7 +185,7 @@ impl Actor {
         let (path, kind) = (scene.path().to_string_lossy(), scene.kind.name());
         let arguments = [&*path, kind, &life.to_string(), &rng.number().to_string()];
         let passages = match (point.and_then(|point| point.split_once('.')), scene.setting.size) {
-            (Some(("claim" | "transfer", _)), _) => 1,
+            (Some(("attach" | "transfer", _)), _) => 1,
             (_, Size::Full) => 1000,
             (_, Size::Tenth) => 100,
             (_, Size::Hundredth) => 60,
