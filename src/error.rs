@@ -353,9 +353,9 @@ pub enum Error {
     /// [`RecordRef::handles`](crate::RecordRef::handles) reports this, the message stays until the record is
     /// dropped.
     #[error(
-        "{} of the message at position {position} on ring {ring} {} lost with an earlier receiver; its {} \
-         here: ask its sender to send it again",
-        counted(*count, "handle"), was_or_were(*count), bytes_are(data.len())
+        "an earlier receiver took {} of the message at position {position} on ring {ring} along; this error \
+         has its {}: ask its sender to send it again",
+        counted(*count, "handle"), counted(data.len(), "byte")
     )]
     HandlesLost {
         /// The ring.
@@ -440,14 +440,6 @@ fn lane_not_empty(ring: u32, lanes: usize) -> String {
 
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-fn was_or_were(count: usize) -> &'static str {
-    if count == 1 { "was" } else { "were" }
-}
-
-fn bytes_are(count: usize) -> String {
-    format!("{} {}", counted(count, "byte"), if count == 1 { "is" } else { "are" })
 }
 
 pub(crate) fn by_pid(pid: u32) -> String {

@@ -17,7 +17,7 @@ pub(crate) struct Peer {
     /// What was counted when the kernel was last asked.
     asked: Option<u64>,
     /// What it said then: the sum of the peers' incarnations, if none of them was alive and one counts.
-    disconnected: Option<u64>,
+    pub(crate) disconnected: Option<u64>,
     /// How often the other side was found disconnected after it had not been.
     disconnects: u64,
     /// The last of them that `wait_any` named.
@@ -31,11 +31,6 @@ impl Peer {
     #[inline]
     pub(crate) fn known(&self) -> Option<u64> {
         if self.disconnected.is_none() { self.asked } else { None }
-    }
-
-    /// The sum of incarnations when the other side was last found disconnected, if it is.
-    pub(crate) fn disconnected_at(&self) -> Option<u64> {
-        self.disconnected
     }
 
     /// What was counted when the kernel was last asked.

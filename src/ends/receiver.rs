@@ -214,7 +214,9 @@ impl<K: Topology> Receiver<K> {
         receiving.end.check_usable()?;
         match receiving.front()? {
             Some(front) => Ok(Some(front)),
-            None => receiving.front_behind_departed(),
+            // If the ring carries handles, those of senders that have exited must be closed.
+            None if receiving.intake.is_some() => Ok(receiving.last_poll()?.0),
+            None => Ok(None),
         }
     }
 

@@ -129,7 +129,7 @@ impl Receiving {
     /// Polls an empty ring once more if a sender has exited, because what it sent is delivered first. Returns
     /// the message, if there is one, and whether the other side is disconnected. If there is none, closes
     /// the connections of senders that have exited.
-    fn last_poll(&mut self) -> Result<(Option<Front>, bool), Error> {
+    pub(crate) fn last_poll(&mut self) -> Result<(Option<Front>, bool), Error> {
         let departed = self.intake.as_mut().map(|intake| intake.departed(&self.end));
         let departed = departed.unwrap_or_default();
         if let (Some(lanes), false) = (&mut self.lanes, departed.is_empty()) {
@@ -148,14 +148,6 @@ impl Receiving {
             intake.forget(&departed);
         }
         Ok((None, is_disconnected))
-    }
-
-    /// As [`Self::last_poll`] if the ring carries handles: those of senders that have exited must be closed.
-    pub(crate) fn front_behind_departed(&mut self) -> Result<Option<Front>, Error> {
-        match self.intake {
-            Some(_) => self.last_poll().map(|(front, _)| front),
-            None => Ok(None),
-        }
     }
 
     /// Waits until there may be something to do.

@@ -497,7 +497,9 @@ impl<K: Topology> Sender<K> {
     fn attach_or_share(&self, deadline: Deadline) -> Result<Sending<K>, Error> {
         self.region.check_ours()?;
         let until = Until { deadline, interrupts: &self.interrupts };
-        if self.is_of_lanes() {
+        let entry = self.region.entries().get(self.index as usize);
+        if entry.is_some_and(|entry| entry.ring_kind() == Some(RingKind::Lane)) {
+            // Each clone has a lane of its own.
             return self.sending_at(self.own(until)?);
         }
         let mut shared = self.shared_until(until)?;
@@ -508,12 +510,6 @@ impl<K: Topology> Sender<K> {
         let sending = self.sending_at(owned.clone())?;
         *shared = Some(owned);
         Ok(sending)
-    }
-
-    /// Whether each clone has a lane of its own.
-    fn is_of_lanes(&self) -> bool {
-        let entry = self.region.entries().get(self.index as usize);
-        entry.is_some_and(|entry| entry.ring_kind() == Some(RingKind::Lane))
     }
 
     fn own(&self, until: Until<'_>) -> Result<Shared, Error> {

@@ -65,18 +65,24 @@ impl HeaderImage {
         if let Err(error @ LayoutError::BadMagic { .. }) = parsed {
             return Self::without_rings(Verdict::NotARegion(error), None);
         }
-        let page = zero_filled(&bytes);
+        let mut page: SharedLayout = bytemuck::Zeroable::zeroed(); // what is missing reads as zeros
+        bytemuck::bytes_of_mut(&mut page)[..bytes.len()].copy_from_slice(&bytes);
         if let Err(
             error @ (LayoutError::ForeignEndian { .. } | LayoutError::UnsupportedMajor { .. }),
         ) = parsed
         {
             return Self::without_rings(Verdict::Unsupported(error), Some(page));
         }
-        if bytes.len() >= HEADER_LEN && is_unfinished(&page.header) {
+        let state = RegionState::from_word(page.header.state);
+        let is_unfinished = matches!(state, Some(RegionState::Empty | RegionState::Initializing));
+        if bytes.len() >= HEADER_LEN && is_unfinished {
             return Self::without_rings(Verdict::NotInitialized, Some(page));
         }
         let header = &page.header;
-        let directory = read_directory(file, header);
+        // At most 4 MiB, whatever the header says.
+        let count = header.ring_count.min(RING_COUNT_MAX) as usize;
+        let stride = header.entry_len.clamp(ENTRY_LEN, PAGE_LEN_MIN) as usize;
+        let directory = file.bytes_at(header.directory_offset, count * stride);
         let verdict = verdict(parsed, header, &directory, file.len);
         let entries = entries(header, &directory, &verdict);
         let is_intact = header.crc == header_crc(header, &directory);
@@ -87,17 +93,6 @@ impl HeaderImage {
     fn without_rings(verdict: Verdict, page: Option<SharedLayout>) -> Self {
         Self { verdict, page, entries: Vec::new(), is_copy: false }
     }
-}
-
-fn zero_filled(bytes: &[u8]) -> SharedLayout {
-    let mut page: SharedLayout = bytemuck::Zeroable::zeroed();
-    bytemuck::bytes_of_mut(&mut page)[..bytes.len()].copy_from_slice(bytes);
-    page
-}
-
-fn is_unfinished(header: &Header) -> bool {
-    let state = RegionState::from_word(header.state);
-    matches!(state, Some(RegionState::Empty | RegionState::Initializing))
 }
 
 fn verdict(
@@ -136,13 +131,6 @@ fn beyond_checksum(header: &Header, directory: &[u8], file_len: u64) -> Option<P
     summed.crc = header_crc(header, directory);
     let error = check_directory(&summed, directory, file_len, PAGE_LEN_MIN).err()?;
     Some(Problem::from_layout(&error, header))
-}
-
-/// Reads at most 4 MiB, whatever the header says.
-fn read_directory(file: &RegionFile, header: &Header) -> Vec<u8> {
-    let count = header.ring_count.min(RING_COUNT_MAX);
-    let stride = header.entry_len.clamp(ENTRY_LEN, PAGE_LEN_MIN);
-    file.bytes_at(header.directory_offset, count as usize * stride as usize)
 }
 
 /// Of a damaged directory only the entries of known kinds, which are less likely to be noise.

@@ -46,20 +46,18 @@ impl Process {
         if ours.ino() != pid_namespace {
             return Self::OtherNamespace;
         }
-        let Some(stat) = read_stat(pid) else { return Self::Gone };
-        match parse_stat(&stat) {
+        let mut stat = Vec::new();
+        let read = File::open(format!("/proc/{pid}/stat"))
+            .and_then(|file| file.take(STAT_LEN_MAX).read_to_end(&mut stat));
+        if read.is_err() {
+            return Self::Gone;
+        }
+        match parse_stat(&String::from_utf8_lossy(&stat)) {
             Some((_, _, started)) if started != start_ticks => Self::Reused,
             Some((command, state, _)) => Self::Running { command, state },
             None => Self::Unknown,
         }
     }
-}
-
-fn read_stat(pid: u32) -> Option<String> {
-    let mut bytes = Vec::new();
-    let file = File::open(format!("/proc/{pid}/stat")).ok()?;
-    file.take(STAT_LEN_MAX).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Command, state and start time. The command may hold anything, parentheses too.

@@ -154,7 +154,8 @@ impl Scene<'_> {
     /// Whether the ring is full: a sender waits and the longest message doesn't fit, or there is less space
     /// than that message takes, even without padding.
     fn is_full(&self, seen: &Seen<'_>) -> bool {
-        let (free, longest) = (seen.free_len(), seen.longest_len());
+        let (free, longest) =
+            (seen.place.rules.capacity.saturating_sub(seen.depth_len()), seen.longest_len());
         free < longest || self.sender_waits(seen) && free < longest + seen.padding_len(longest)
     }
 
@@ -229,10 +230,6 @@ impl<'a> Seen<'a> {
     /// Whether a message was published and not received: padding is none.
     fn has_unread(&self) -> bool {
         self.ring.depth.is_some_and(|depth| depth.msgs.unwrap_or(depth.len) > 0)
-    }
-
-    fn free_len(&self) -> u64 {
-        self.place.rules.capacity.saturating_sub(self.depth_len())
     }
 
     /// What the longest message takes, with the zero word behind it.

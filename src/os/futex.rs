@@ -6,7 +6,6 @@
 use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -86,11 +85,6 @@ impl Sleeping {
         let mut sleeping = Self::on(word, expected);
         sleeping.0.flags |= WaitFlags::PRIVATE;
         sleeping
-    }
-
-    /// Sleep on `word` while it is what it is now.
-    pub(crate) fn at_present(word: &AtomicU32) -> Self {
-        Self::on(word, word.load(Acquire))
     }
 }
 

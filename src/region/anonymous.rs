@@ -49,7 +49,9 @@ pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
 /// Joins the region that `file` is open on. The descriptor itself is not kept: locks belong to
 /// descriptions, and another process may share this one.
 pub(crate) fn join(file: OwnedFd, options: &OpenOptions) -> Result<Region, Error> {
-    let path = path_of(&file);
+    // For messages: what the kernel calls the descriptor.
+    let entry = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+    let path = std::fs::read_link(&entry).unwrap_or_else(|_| PathBuf::from(entry));
     let stat = rustix::fs::fstat(&file).map_err(|error| refusal::io("stat", &path, error))?;
     check_passed(&path, &file, &stat, options)?;
     let id = FileId::of(&stat);
@@ -63,12 +65,6 @@ pub(crate) fn join(file: OwnedFd, options: &OpenOptions) -> Result<Region, Error
         return Err(Error::Replaced { path: region.path().to_owned() });
     }
     Ok(region)
-}
-
-/// The path that the kernel gives for the descriptor, for messages.
-fn path_of(file: &OwnedFd) -> PathBuf {
-    let entry = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
-    std::fs::read_link(&entry).unwrap_or_else(|_| PathBuf::from(entry))
 }
 
 /// A file with one name, or a sealed one in memory.

@@ -20,6 +20,7 @@
 //!
 //! An opener that obtains a lock checks again under it. No lock call ever blocks.
 
+use std::io::ErrorKind::OutOfMemory;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
@@ -118,9 +119,13 @@ impl Opening {
         match made {
             // Others that create at the same time may have the space: in place they take turns.
             Err(Error::NoSpace { .. }) => self.begin_in_place(),
-            Err(Error::Io { .. }) if !has_proc() => self.begin_in_place(),
+            Err(Error::Io { .. }) if !Path::new("/proc/thread-self/fd").exists() => {
+                self.begin_in_place()
+            }
             // One of many creators at once has won: join it.
-            Err(error) if is_out_of_memory(&error) && self.request.place.stat()?.is_some() => {
+            Err(Error::Io { source, .. })
+                if source.kind() == OutOfMemory && self.request.place.stat()?.is_some() =>
+            {
                 Ok(None)
             }
             made => made,
@@ -202,14 +207,6 @@ impl Opening {
             Outcome::InUse { .. } => Ok(None), // an end was attached: the next poll joins
         }
     }
-}
-
-fn has_proc() -> bool {
-    Path::new("/proc/thread-self/fd").exists()
-}
-
-fn is_out_of_memory(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory)
 }
 
 #[cfg(test)]

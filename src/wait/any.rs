@@ -1,6 +1,5 @@
 //! Waiting for several things at once.
 
-use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -174,13 +173,11 @@ fn sleep_on<W: Waitable + ?Sized>(
         }
     }
     match slept {
-        Err(source) if is_missing(&source) => {
+        Err(source)
+            if matches!(Errno::from_io_error(&source), Some(Errno::NOSYS | Errno::PERM)) =>
+        {
             Err(Error::Unsupported { what: "waiting for several futexes", source })
         }
         _ => Ok(()), // the next poll finds a region that was cut short
     }
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOSYS | Errno::PERM))
 }

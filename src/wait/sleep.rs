@@ -103,7 +103,7 @@ pub(crate) fn sleep_for_peer(end: &Attached, seen: u32, until: Until<'_>) {
 /// disconnected, or else since now: it may have left messages, and a lane has no next owner before
 /// they are taken.
 pub(crate) fn wait_for_peer(end: &Attached, peer: &Peer, until: Until<'_>) -> Result<(), GaveUp> {
-    let mut before = peer.disconnected_at();
+    let mut before = peer.disconnected;
     loop {
         end.check_usable()?;
         // Before the bytes are asked after: a peer that attaches after that changes it.

@@ -19,11 +19,10 @@ pub(crate) fn locate(typed: &OsStr) -> PathBuf {
 fn directory() -> PathBuf {
     match std::env::var_os("TOMBOLO_DIR").filter(|directory| !directory.is_empty()) {
         Some(directory) => PathBuf::from(directory),
-        None => PathBuf::from(format!("/dev/shm/tombolo-{}", effective_user())),
+        None => {
+            // `/proc/self` belongs to the effective user.
+            let user = Path::new("/proc/self").metadata().map_or(0, |metadata| metadata.uid());
+            PathBuf::from(format!("/dev/shm/tombolo-{user}"))
+        }
     }
-}
-
-/// `/proc/self` belongs to the effective user.
-fn effective_user() -> u32 {
-    Path::new("/proc/self").metadata().map_or(0, |metadata| metadata.uid())
 }

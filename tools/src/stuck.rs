@@ -15,8 +15,10 @@ pub(crate) fn text(image: &Image, stuck: &Stuck) -> String {
     let (rings, who, stopped) =
         (rings(image, stuck), process_words(endpoint), stopped_words(endpoint));
     let its = if stuck.rings.len() == 1 { "its" } else { "their" };
-    let with_rest =
-        |first: String| sentence([Some(first), full_words(stuck), waiting_words(stuck)]);
+    let with_rest = |first: String| {
+        let waits = stuck.sender_waits.then(|| "a sender waits for space".to_owned());
+        sentence([Some(first), full_words(stuck), waits])
+    };
     match stuck.reason {
         StuckReason::ReceiverStopped => {
             let unread = with_rest(unread_words(image, stuck));
@@ -46,10 +48,6 @@ fn full_words(stuck: &Stuck) -> Option<String> {
         _ => "the rings are full",
     };
     stuck.is_full.then(|| words.to_owned())
-}
-
-fn waiting_words(stuck: &Stuck) -> Option<String> {
-    stuck.sender_waits.then(|| "a sender waits for space".to_owned())
 }
 
 /// What there is of `parts`, with commas and an *and*.

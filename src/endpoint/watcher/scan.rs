@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::{Duration, Instant};
 
 use super::peers::Step;
@@ -53,7 +54,8 @@ impl Table {
         let regions: Vec<_> = self.watched.iter().map(present).collect();
         distinct(&regions).for_each(|region| {
             // Before the slots are read: a change from here on ends the sleep.
-            found.sleep_on(Sleeping::at_present(region.membership()));
+            let membership = region.membership();
+            found.sleep_on(Sleeping::on(membership, membership.load(Acquire)));
         });
         let (is_tick, is_long_tick) = (self.tick.is_due(now), self.long_tick.is_due(now));
         for (watched, region) in self.watched.iter_mut().zip(&regions) {
@@ -167,7 +169,7 @@ mod tests {
     use std::mem::offset_of;
     use std::os::fd::{AsFd, OwnedFd};
     use std::sync::atomic::AtomicU32;
-    use std::sync::atomic::Ordering::{Acquire, Relaxed};
+    use std::sync::atomic::Ordering::Relaxed;
 
     use rustix::thread::futex::OWNER_DIED;
     use tombolo_abi::{LockWord, RingControl, Slot, SlotState};
