@@ -353,7 +353,7 @@ pub enum Error {
     /// [`RecordRef::handles`](crate::RecordRef::handles) reports this, the message stays until the record is
     /// dropped.
     #[error(
-        "an earlier receiver took {} of the message at position {position} on ring {ring} along; this error \
+        "the {} of the message at position {position} on ring {ring} went to an earlier receiver; this error \
          has its {}: ask its sender to send it again",
         counted(*count, "handle"), counted(data.len(), "byte")
     )]

@@ -449,8 +449,8 @@ on_each_ring! {
             panic!("{source}")
         };
         let lost = format!(
-            "1 handle of the message at position {position} on ring {ring} was lost with an earlier \
-             receiver; its 3 bytes are here: ask its sender to send it again"
+            "the 1 handle of the message at position {position} on ring {ring} went to an earlier receiver; \
+             this error has its 3 bytes: ask its sender to send it again"
         );
         assert_eq!(text, lost);
         assert_eq!((found, &data[..]), (ring, &b"old"[..]));

@@ -25,7 +25,7 @@ const PART: &str = "TOMBOLO_TEST_PART";
 const REGION: &str = "TOMBOLO_TEST_REGION";
 /// The exit code.
 const STUCK: i32 = 5;
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn options() -> OpenOptions {
     OpenOptions::new().spsc_capacity(4096).mpsc_capacity(1 << 16).max_message(1000)
@@ -301,11 +301,23 @@ fn a_stopped_receiver_is_found_though_a_sender_tries_again_and_again() {
     is_stuck(&path, &["its receiver, ", "the ring is full"]);
 }
 
+/// Returns once the sender of ring 0 is armed and has slept on for a moment. One that is woken, as by a
+/// receiver that comes and goes, is not armed until it sleeps again.
 fn until_a_sender_waits(path: &Path) {
     let started = Instant::now();
-    while Image::open(path).unwrap().rings()[0].control.unwrap().tx_wake & 1 == 0 {
+    let sleeps_if_armed = || {
+        let image = Image::open(path).unwrap();
+        let is_armed = image.rings()[0].control.unwrap().tx_wake & 1 != 0;
+        let sleeps = image.endpoints().iter().map(|endpoint| endpoint.fields.sleeps);
+        is_armed.then(|| sleeps.sum::<u64>())
+    };
+    loop {
+        let before = sleeps_if_armed();
+        thread::sleep(Duration::from_millis(50));
+        if before.is_some() && before == sleeps_if_armed() {
+            return;
+        }
         assert!(started.elapsed() < LIMIT, "the sender doesn't wait");
-        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -339,6 +351,7 @@ fn a_sender_that_waits_for_space_while_no_process_receives() {
     assert_eq!((&stuck["reason"], &stuck["pid"]), (&"receiver_missing".into(), &Value::Null));
     rx.attach().unwrap();
     drop(rx); // one that left in good order is no receiver either
+    until_a_sender_waits(&path);
     is_stuck(&path, &words);
     sender.kill();
     is_not_stuck(&path); // no process waits
