@@ -140,12 +140,19 @@ impl Window {
         Ok(())
     }
 
-    /// Publishes what was written at `place`: one store makes the record, its padding and all
-    /// records behind it visible at once. `header` is the (first) record's header word.
+    /// Zeroes the header word behind a record, which the consumer polls next: before the record is visible.
+    ///
+    /// It goes before the payload, as the two lie on different lines: the store's wait for its line passes
+    /// while the payload is copied.
     #[inline(always)]
-    pub(crate) fn publish<M: Memory>(&mut self, ring: &Ring<M>, place: Place, header: u64) {
-        // The next header word must be 0 before this record is visible: the consumer polls it next.
-        ring.memory.store(Word::Data(place.end), 0, Relaxed);
+    fn zero_behind<M: Memory>(ring: &Ring<M>, end: u64) {
+        ring.memory.store(Word::Data(end), 0, Relaxed);
+    }
+
+    /// Publishes what was written at `place`, with a zero word behind it: one store makes the record, its
+    /// padding and all records behind it visible at once. `header` is the (first) record's header word.
+    #[inline(always)]
+    fn publish<M: Memory>(&mut self, ring: &Ring<M>, place: Place, header: u64) {
         if place.record == place.start {
             ring.memory.store(Word::Data(place.start), header, Release); // edge `commit`
         } else {
@@ -190,6 +197,7 @@ impl Window {
             return None;
         }
         crash_point!("send.before-payload");
+        Self::zero_behind(ring, place.end);
         ring.memory.copy_in(start.wrapping_add(RECORD_HEADER_LEN), payload);
         crash_point!("send.before-commit");
         self.publish(ring, place, rules.encode(&record, start));
@@ -207,6 +215,7 @@ impl Window {
         payload: &[u8],
     ) -> Sent {
         crash_point!("send.before-payload");
+        Self::zero_behind(ring, place.end);
         ring.memory.copy_in(place.record.wrapping_add(record.payload_offset()), payload);
         crash_point!("send.before-commit");
         self.publish(ring, place, ring.rules.encode(record, place.record));
@@ -252,6 +261,7 @@ impl Window {
             (end, left) = (end.wrapping_add(len), left - len);
             (count, payload_len) = (count + 1, payload_len + payload.len());
         }
+        Self::zero_behind(ring, end);
         ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), first);
         let header = ring.rules.encode(&record, place.record);
         crash_point!("batch.before-commit");
@@ -270,7 +280,11 @@ impl Window {
     ) -> Result<Reserved, Refusal> {
         let reserved = Reserved { payload_len: payload_len.into() };
         let end = self.place_of(ring, reserved).end;
-        if self.has_space(ring, end)? { Ok(reserved) } else { Err(self.no_space(ring, end)) }
+        if !self.has_space(ring, end)? {
+            return Err(self.no_space(ring, end));
+        }
+        Self::zero_behind(ring, end);
+        Ok(reserved)
     }
 
     /// Fast path of [`Self::reserve`]. Returns `None` if the slow path must decide.
@@ -281,8 +295,12 @@ impl Window {
         payload_len: u32,
     ) -> Option<Reserved> {
         let reserved = Reserved { payload_len: payload_len.into() };
-        let has_space = self.has_space(ring, self.place_of(ring, reserved).end).ok()?;
-        has_space.then_some(reserved)
+        let end = self.place_of(ring, reserved).end;
+        if !matches!(self.has_space(ring, end), Ok(true)) {
+            return None;
+        }
+        Self::zero_behind(ring, end);
+        Some(reserved)
     }
 
     #[inline(always)]
@@ -309,6 +327,9 @@ impl Window {
         let payload_len = payload_len.min(reserved.payload_len());
         let record = Record::data(payload_len as u32);
         let end = place.record.wrapping_add(ring.rules.record_len(&record));
+        if end != place.end {
+            Self::zero_behind(ring, end);
+        }
         self.publish(ring, Place { end, ..place }, ring.rules.encode(&record, place.record));
         Sent { count: 1, payload_len }
     }

@@ -236,15 +236,15 @@ pub(super) fn assert_steps(base: u64, before: &[Scenario], scenario: Scenario, p
     assert!(!recorded.is_empty() && result > 0);
 }
 
-/// Payload, the zero behind it, header; then what others may read at leisure.
+/// The zero behind it, payload, header; then what others may read at leisure.
 #[test]
-fn a_send_stores_payload_then_the_zero_behind_it_then_the_header() {
+fn a_send_stores_the_zero_behind_it_then_its_payload_then_the_header() {
     let attach = "load Tail Acquire
         load data 0 Acquire
         load Head Acquire
         ask whether barriers reach this process";
-    let first = "store data 8 payload Relaxed
-        store data 16 zero Relaxed
+    let first = "store data 16 zero Relaxed
+        store data 8 payload Relaxed
         store data 0 header Release
         load RxWake Acquire
         store Tail Release
@@ -252,8 +252,8 @@ fn a_send_stores_payload_then_the_zero_behind_it_then_the_header() {
         store SentMsgs Relaxed
         load SentBytes Relaxed
         store SentBytes Relaxed";
-    let second = "store data 24 payload Relaxed
-        store data 32 zero Relaxed
+    let second = "store data 32 zero Relaxed
+        store data 24 payload Relaxed
         store data 16 header Release
         load RxWake Acquire
         store Tail Release
@@ -287,8 +287,8 @@ fn a_record_that_does_not_fit_is_written_whole_before_its_padding_publishes_it()
         load data 248 Acquire
         load Head Acquire
         ask whether barriers reach this process
-        store data 264 payload Relaxed
         store data 272 zero Relaxed
+        store data 264 payload Relaxed
         store data 256 header Relaxed
         store data 248 padding Release
         load RxWake Acquire
@@ -320,8 +320,8 @@ fn a_send_under_the_lock_keeps_every_shared_word_inside_it() {
     let protocol = "compare-exchange Lock SeqCst
         load Tail Relaxed
         load HeadCache Relaxed
-        store data 8 payload Relaxed
         store data 16 zero Relaxed
+        store data 8 payload Relaxed
         store data 0 header Release
         load SentMsgs Relaxed
         store SentMsgs Relaxed

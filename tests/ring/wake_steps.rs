@@ -60,8 +60,8 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         load data 0 Acquire
         load Head Acquire
         ask whether barriers reach this process
-        store data 8 payload Relaxed
         store data 16 zero Relaxed
+        store data 8 payload Relaxed
         store data 0 header Release
         load RxWake Acquire
         fence SeqCst
@@ -73,8 +73,8 @@ fn a_producer_asked_for_fences_fences_behind_the_header_and_looks_again() {
         store SentMsgs Relaxed
         load SentBytes Relaxed
         store SentBytes Relaxed
-        store data 24 payload Relaxed
         store data 32 zero Relaxed
+        store data 24 payload Relaxed
         store data 16 header Release
         load RxWake Acquire
         fence SeqCst
@@ -95,8 +95,8 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         load data 0 Acquire
         load Head Acquire
         ask whether barriers reach this process
-        store data 8 payload Relaxed
         store data 16 zero Relaxed
+        store data 8 payload Relaxed
         store data 0 header Release
         load RxWake Acquire
         fence SeqCst
@@ -110,8 +110,8 @@ fn the_producer_of_a_lane_looks_at_the_summary_last_and_sets_its_bit_where_it_is
         store SentBytes Relaxed
         load Summary(0) Relaxed
         set 0x20 in Summary(0)
-        store data 24 payload Relaxed
         store data 32 zero Relaxed
+        store data 24 payload Relaxed
         store data 16 header Release
         load RxWake Acquire
         fence SeqCst
@@ -140,8 +140,8 @@ fn a_producer_notifies_after_it_gave_the_lock_back() {
     let protocol = "compare-exchange Lock SeqCst
         load Tail Relaxed
         load HeadCache Relaxed
-        store data 8 payload Relaxed
         store data 16 zero Relaxed
+        store data 8 payload Relaxed
         store data 0 header Release
         load SentMsgs Relaxed
         store SentMsgs Relaxed
