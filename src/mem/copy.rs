@@ -155,7 +155,7 @@ fn write_whole(words: &[AtomicU64], bytes: &[[u8; 8]]) {
     let (to, from) = (words.as_ptr() as *mut u8, bytes.as_ptr().cast());
     // SAFETY: `words` and `bytes` have the same length in bytes, as the caller made them; one is a
     // mapping or a slice of atomics, the other private, so they don't overlap.
-    unsafe { move_words::<true>(to, from, words.len()) };
+    unsafe { move_words(to, from, words.len()) };
 }
 
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
@@ -164,7 +164,7 @@ fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
     debug_assert_eq!(words.len(), bytes.len());
     let (to, from) = (bytes.as_mut_ptr().cast(), words.as_ptr().cast());
     // SAFETY: as in `write_whole`, with the roles of the two exchanged.
-    unsafe { move_words::<false>(to, from, words.len()) };
+    unsafe { move_words(to, from, words.len()) };
 }
 
 /// Copies `count` words. What is no multiple of the moves used is done by moves that overlap: some bytes
@@ -176,7 +176,7 @@ fn read_whole(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
 /// of them is shared is accessed by others through atomics or from outside this program.
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
-unsafe fn move_words<const IS_WRITE: bool>(to: *mut u8, from: *const u8, count: usize) {
+unsafe fn move_words(to: *mut u8, from: *const u8, count: usize) {
     let len = count * 8;
     match count {
         0 => {}
@@ -186,15 +186,8 @@ unsafe fn move_words<const IS_WRITE: bool>(to: *mut u8, from: *const u8, count: 
         2..=4 => unsafe { move_16_to_32(to, from, len) },
         // SAFETY: as the one before.
         5..=8 => unsafe { move_32_to_64(to, from, len) },
-        // The first block shares its line with the record's header, which a consumer polls: it goes last, so
-        // that the line is taken from the consumer once, and not also before the rest is copied.
-        // SAFETY: as the one before: 64 bytes from 64 or from `len - 64` on, and so on to `len`; then 64.
-        _ if IS_WRITE && 64 < len && len < STRING_COPY_MIN => unsafe {
-            move_from_64(to, from, 64.min(len - 64), len);
-            move_from_64(to, from, 0, 64);
-        },
         // SAFETY: as the one before.
-        _ if len < STRING_COPY_MIN => unsafe { move_from_64(to, from, 0, len) },
+        _ if len < STRING_COPY_MIN => unsafe { move_from_64(to, from, len) },
         // SAFETY: what the caller vouches for.
         _ => unsafe { string_copy(to, from, len) },
     }
@@ -290,16 +283,14 @@ unsafe fn move_32_to_64(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// Copies what is between `start` and `len`, 64 bytes or more: blocks of 64 bytes, the last of which ends
-/// with the bytes.
+/// Copies 64 bytes or more: blocks of 64 bytes, the last of which ends with the bytes.
 ///
 /// # Safety
-/// As [`move_words`], and `start` is at most `len - 64`.
+/// As [`move_words`].
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
 #[inline(always)]
-unsafe fn move_from_64(to: *mut u8, from: *const u8, start: usize, len: usize) {
-    // SAFETY: see above; `at` starts at `last` at most, grows by 64, but not beyond `last`, and is `last` in
-    // the last round.
+unsafe fn move_from_64(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: see above; `at` grows by 64, but not beyond `last`, and is `last` in the last round.
     unsafe {
         std::arch::asm!(
             "2:",
@@ -320,7 +311,7 @@ unsafe fn move_from_64(to: *mut u8, from: *const u8, start: usize, len: usize) {
             "3:",
             from = in(reg) from,
             to = in(reg) to,
-            at = inout(reg) start => _,
+            at = inout(reg) 0usize => _,
             last = in(reg) len - 64,
             a = out(xmm_reg) _,
             b = out(xmm_reg) _,

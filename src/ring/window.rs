@@ -261,9 +261,9 @@ impl Window {
             (end, left) = (end.wrapping_add(len), left - len);
             (count, payload_len) = (count + 1, payload_len + payload.len());
         }
-        Self::zero_behind(ring, end);
         ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), first);
         let header = ring.rules.encode(&record, place.record);
+        Self::zero_behind(ring, end);
         crash_point!("batch.before-commit");
         self.publish(ring, Place { end, ..place }, header);
         Ok(Sent { count, payload_len })
