@@ -18,7 +18,7 @@ pub use self::handles::{DispositionError, HandleError};
 /// | group | what it means | variants |
 /// |---|---|---|
 /// | *retry* | the call is right and may succeed later | [`NotFound`](Self::NotFound), [`InUse`](Self::InUse), [`Busy`](Self::Busy), [`LaneNotEmpty`](Self::LaneNotEmpty), [`Stalled`](Self::Stalled), [`NoSpace`](Self::NoSpace), [`TooManyFiles`](Self::TooManyFiles) |
-/// | *fix the call* | it fails again until its arguments, the options or the file's surroundings change | [`InvalidName`](Self::InvalidName), [`InvalidPath`](Self::InvalidPath), [`InvalidOption`](Self::InvalidOption), [`NoSuchRing`](Self::NoSuchRing), [`WrongFileType`](Self::WrongFileType), [`UnsafePath`](Self::UnsafePath), [`Permission`](Self::Permission), [`UnsupportedFileSystem`](Self::UnsupportedFileSystem), [`FileSizeLimit`](Self::FileSizeLimit), [`Copied`](Self::Copied), [`UnclearBoot`](Self::UnclearBoot), [`WrongDescriptor`](Self::WrongDescriptor), [`ForkedChild`](Self::ForkedChild), [`MessageTooLong`](Self::MessageTooLong), [`BufferTooSmall`](Self::BufferTooSmall), [`BuffersTooSmall`](Self::BuffersTooSmall), [`HandlesNotCarried`](Self::HandlesNotCarried), [`WaitCount`](Self::WaitCount) |
+/// | *fix the call* | it fails again until its arguments, the options or the file's surroundings change | [`InvalidName`](Self::InvalidName), [`InvalidPath`](Self::InvalidPath), [`InvalidOption`](Self::InvalidOption), [`WrongFileType`](Self::WrongFileType), [`UnsafePath`](Self::UnsafePath), [`Permission`](Self::Permission), [`UnsupportedFileSystem`](Self::UnsupportedFileSystem), [`FileSizeLimit`](Self::FileSizeLimit), [`Copied`](Self::Copied), [`UnclearBoot`](Self::UnclearBoot), [`WrongDescriptor`](Self::WrongDescriptor), [`ForkedChild`](Self::ForkedChild), [`MessageTooLong`](Self::MessageTooLong), [`BufferTooSmall`](Self::BufferTooSmall), [`BuffersTooSmall`](Self::BuffersTooSmall), [`HandlesNotCarried`](Self::HandlesNotCarried), [`WaitCount`](Self::WaitCount) |
 /// | *over* | this value is finished: open the region again, if it can be had at all | [`Replaced`](Self::Replaced), [`RegionPoisoned`](Self::RegionPoisoned), [`LockLost`](Self::LockLost), [`Misaligned`](Self::Misaligned), [`Unsupported`](Self::Unsupported); of one message [`HandlesLost`](Self::HandlesLost) |
 /// | *damage* | the file is not what it should be | [`RegionTooSmall`](Self::RegionTooSmall), [`Poisoned`](Self::Poisoned), [`ProtocolViolation`](Self::ProtocolViolation) |
 /// | one of several | as the source or the reason says | [`Io`](Self::Io), [`Layout`](Self::Layout), [`Handles`](Self::Handles) |
@@ -85,10 +85,13 @@ pub enum Error {
         reason: &'static str,
     },
     /// *Fix the call*: creation options that no region can have.
-    #[error("option {option} is {found}, wanted {wanted}")]
+    #[error("option {option}{} is {found}, wanted {wanted}", of_ring(*.ring))]
     InvalidOption {
         /// The option.
         option: &'static str,
+        /// The ring, by its place in the list, if the option is one of a
+        /// [listed ring](crate::OpenOptions::ring).
+        ring: Option<u32>,
         /// Its value.
         found: u64,
         /// What it may be.
@@ -401,12 +404,6 @@ pub enum Error {
         /// The most that the kernel waits for at once.
         limit: usize,
     },
-    /// *Fix the call*: the region has no such ring.
-    #[error("the region has no {kind} ring")]
-    NoSuchRing {
-        /// The kind asked for.
-        kind: &'static str,
-    },
     /// *Over*: the kernel, or a filter in front of it, lacks something that is required.
     #[error("{what} is not available here: {source}")]
     Unsupported {
@@ -415,6 +412,10 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+fn of_ring(ring: Option<u32>) -> String {
+    ring.map_or(String::new(), |ring| format!(" of ring {ring}"))
 }
 
 fn busy(ring: u32, role: &str, pid: u32, places: usize) -> String {

@@ -74,6 +74,12 @@ impl RingEntry {
         RingKind::from_word(self.kind)
     }
 
+    /// Whether this is a lane that follows the first of its group.
+    #[must_use]
+    pub fn is_later_lane(&self) -> bool {
+        self.ring_kind() == Some(RingKind::Lane) && self.lane_index > 0
+    }
+
     /// The producer slots.
     #[must_use]
     pub fn tx_slots(&self) -> core::ops::Range<u16> {

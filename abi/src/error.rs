@@ -73,7 +73,9 @@ pub enum LayoutError {
     OptionTooSmall {
         /// The option.
         option: &'static str,
-        /// The kind of ring that has least; `None` if there is no such ring.
+        /// The ring, if the option is one of a listed ring.
+        ring: Option<u32>,
+        /// Otherwise the kind of ring that has least; `None` if there is no such ring.
         kind: Option<RingKind>,
         /// What the region has.
         found: u64,
@@ -88,6 +90,15 @@ pub enum LayoutError {
         found: &'static str,
         /// What was asked for.
         wanted: &'static str,
+    },
+    /// *Fix the call*: the region has another ring than the one asked for, or none.
+    OtherRing {
+        /// Which ring was asked for; `None` if any of that kind would have done.
+        ring: Option<u32>,
+        /// Its kind; `None` if there is no such ring.
+        found: Option<RingKind>,
+        /// The kind asked for.
+        wanted: RingKind,
     },
     /// *Damage*: a section does not lie inside the region.
     OutOfBounds {
@@ -150,6 +161,26 @@ impl fmt::Display for Section {
 /// What to do if a joiner asks for what the creator did not choose.
 const OTHER_OPTIONS: &str = "leave the option unset to take what the region's creator chose, ask for the \
     same, or make a new region with CreatePolicy::CreateNew or by removing the file";
+
+/// What to do if a ring is not what it was taken for.
+const OTHER_RINGS: &str = "see EventsRegion::rings for what the region's creator chose, or make a new region \
+    with CreatePolicy::CreateNew or by removing the file";
+
+/// A ring's kind as an error names it.
+struct Kind(Option<RingKind>);
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Some(RingKind::Spsc) => "SPSC",
+            Some(RingKind::Mpsc) => "MPSC",
+            Some(RingKind::Broadcast) => "BROADCAST",
+            Some(RingKind::Lane) => "LANE",
+            Some(RingKind::Memory) => "MEMORY",
+            None => "none",
+        })
+    }
+}
 
 /// Bytes as pairs of hexadecimal digits.
 struct Hex<'a>(&'a [u8]);
@@ -226,18 +257,27 @@ impl fmt::Display for LayoutError {
                 }
                 write!(f, ", wanted {wanted} {limit}")
             }
-            Self::OptionTooSmall { option, kind, found, wanted } => {
+            Self::OptionTooSmall { option, ring, kind, found, wanted } => {
                 write!(f, "{option}")?;
-                f.write_str(match kind {
-                    Some(RingKind::Spsc) => " of the SPSC ring",
-                    Some(RingKind::Mpsc) => " of the MPSC ring",
-                    Some(RingKind::Lane) => " of the lanes",
-                    _ => "",
-                })?;
+                match (ring, kind) {
+                    (Some(ring), _) => write!(f, " of ring {ring}")?,
+                    (None, Some(RingKind::Lane)) => f.write_str(" of the lanes")?,
+                    (None, Some(kind)) => write!(f, " of the {} ring", Kind(Some(kind)))?,
+                    (None, None) => {}
+                }
                 write!(f, " is {found}, wanted at least {wanted}; {OTHER_OPTIONS}")
             }
             Self::Option { option, found, wanted } => {
                 write!(f, "{option} is {found}, wanted {wanted}; {OTHER_OPTIONS}")
+            }
+            Self::OtherRing { ring: Some(ring), found, wanted } => write!(
+                f,
+                "kind of ring {ring} is {}, wanted {}; {OTHER_RINGS}",
+                Kind(found),
+                Kind(Some(wanted))
+            ),
+            Self::OtherRing { ring: None, wanted, .. } => {
+                write!(f, "the region has no {} ring; {OTHER_RINGS}", Kind(Some(wanted)))
             }
             Self::OutOfBounds { section, offset, len, total_len } => write!(
                 f,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use tombolo_abi::{RingControl, RingEntry, RingKind, Role, Slot};
+use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind, Role, Slot};
 
 use crate::endpoint::{Group, Meeting, OwnedSlot, Until, Wanted, Watch};
 use crate::error::{Damage, Error};
@@ -45,7 +45,7 @@ impl Attached {
         until: Until<'_>,
     ) -> Result<Self, Error> {
         let group = Group::of(region, index)?;
-        let rx_slot = entry(region, index)?.rx_slot;
+        let rx_slot = region.entry(index)?.rx_slot;
         let (rx_slots, tx_slots) = (rx_slot..rx_slot + 1, group.tx_slots.clone());
         let (slots, others) = match role {
             Role::Receiver => (rx_slots, tx_slots),
@@ -57,7 +57,7 @@ impl Attached {
         let wanted = Wanted { role, slots, ring_of: &ring_of, is_fit: &is_fit };
         let slot = OwnedSlot::attach(region, &wanted, until)?;
         let index = ring_of(slot.identity().slot);
-        let entry = entry(region, index)?;
+        let entry = region.entry(index)?;
         if is_lane {
             region.populate_lane(&entry, entry.capacity)?;
         }
@@ -221,19 +221,17 @@ pub(crate) fn position_of(damage: Damage) -> u64 {
     }
 }
 
-/// The directory entry of ring `index`.
-pub(crate) fn entry(region: &Region, index: u32) -> Result<RingEntry, Error> {
-    let entry = region.entries().get(index as usize).copied();
-    entry.ok_or(Error::NoSuchRing { kind: "such" })
-}
-
 /// Ring `index`, mapped, in the group that begins with ring `first`.
 pub(crate) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<RingSpan>, Error> {
-    let (entry, first) = (entry(region, index)?, entry(region, first)?);
+    let (entry, first) = (region.entry(index)?, region.entry(first)?);
     let RingEntry { control_offset, data_offset, capacity, .. } = entry;
     let controls = (control_offset, first.control_offset);
     let span = RingSpan::new(region.mapping().clone(), controls, data_offset, capacity);
-    let span = span.ok_or(Error::NoSuchRing { kind: "mapped" })?;
+    let span = span.ok_or_else(|| {
+        let (field, ring, found) = ("data_offset", Some(index), data_offset);
+        let (wanted, limit) = ("a data area inside a mapping of", region.mapping().len());
+        region.layout_error(LayoutError::Field { field, ring, found, wanted, limit })
+    })?;
     Ok(Ring::new(span, &entry, region.header().key))
 }
 

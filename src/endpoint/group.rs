@@ -28,12 +28,8 @@ impl Group {
     /// [`Error::Layout`] if the lanes of the group don't follow each other: such a region may be
     /// intact, but this version cannot use it.
     pub(crate) fn of(region: &Region, first: u32) -> Result<Self, Error> {
-        let entries = region.entries();
-        if entries.len() <= first as usize {
-            return Err(Error::NoSuchRing { kind: "such" });
-        }
-        let refuse = |reason| Error::Layout { path: region.path().to_owned(), reason };
-        Self::among(entries, first).map_err(refuse)
+        region.entry(first)?;
+        Self::among(region.entries(), first).map_err(|reason| region.layout_error(reason))
     }
 
     /// The group of `entries` that begins with ring `first`.
@@ -137,7 +133,7 @@ mod tests {
         let count = region.shared().entries().len() as u32;
         assert!(Group::of(region.shared(), count - 1).is_ok());
         let group = Group::of(region.shared(), count);
-        assert!(matches!(group, Err(Error::NoSuchRing { .. })), "{group:?}");
+        assert!(matches!(group, Err(Error::Layout { .. })), "{group:?}");
     }
 
     #[test]

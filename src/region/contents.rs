@@ -35,7 +35,7 @@ impl NewContents {
         file_name: &OsStr,
         path: &Path,
     ) -> Result<Self, Error> {
-        let mut plan = Plan::of_options(options, rustix::param::page_size() as u32);
+        let mut plan = options.plan();
         let random = || random::bytes().map_err(|error| refusal::io("draw an id for", path, error));
         let process = ProcessId::current();
         let header = &mut plan.header;

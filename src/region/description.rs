@@ -13,6 +13,7 @@ use tombolo_abi::{
 
 use super::options::{MpscOrder, OpenOptions};
 use super::refusal;
+use super::rings::{RingDescription, RingOptions, listed};
 use crate::error::Error;
 use crate::os::boot::{self, MadeIn};
 use crate::os::file;
@@ -106,12 +107,15 @@ impl Description {
                 && found < wanted
             {
                 let entry = ring.and_then(|ring| self.entries.get(ring as usize));
-                let kind = entry.and_then(RingEntry::ring_kind);
+                let (ring, kind) = (None, entry.and_then(RingEntry::ring_kind));
                 return Err(layout(
                     path,
-                    LayoutError::OptionTooSmall { option, kind, found, wanted },
+                    LayoutError::OptionTooSmall { option, ring, kind, found, wanted },
                 ));
             }
+        }
+        for (ring, asked) in (0..).zip(&asked.rings) {
+            self.check_ring(ring, asked).map_err(|reason| layout(path, reason))?;
         }
         match asked.order {
             Some(wanted) if self.order() != Some(wanted) => {
@@ -121,6 +125,52 @@ impl Description {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The number of ring `ring` of the list, or of its first lane.
+    ///
+    /// # Errors
+    /// [`LayoutError::OtherRing`] if there is none, or if its kind, which should be `wanted`, is none that is
+    /// `meant`.
+    pub(crate) fn listed_ring(
+        &self,
+        ring: u32,
+        wanted: RingKind,
+        meant: impl Fn(RingKind) -> bool,
+    ) -> Result<u32, LayoutError> {
+        let first = listed(&self.entries).nth(ring as usize);
+        let kind = |first| self.entries.get(first as usize).and_then(RingEntry::ring_kind);
+        let found = first.and_then(kind);
+        match first {
+            Some(first) if found.is_some_and(meant) => Ok(first),
+            _ => Err(LayoutError::OtherRing { ring: Some(ring), found, wanted }),
+        }
+    }
+
+    /// What each ring of the list is like.
+    pub(crate) fn rings(&self) -> impl Iterator<Item = RingDescription> {
+        listed(&self.entries).map(|first| RingDescription::of(&self.entries, first))
+    }
+
+    /// Whether ring `ring` of the list is as it was asked for.
+    fn check_ring(&self, ring: u32, asked: &RingOptions) -> Result<(), LayoutError> {
+        let first = self.listed_ring(ring, asked.kind, |kind| kind == asked.kind)?;
+        let found = RingDescription::of(&self.entries, first);
+        let at_least = [
+            ("capacity", found.capacity, asked.capacity),
+            ("max_message", found.max_message.into(), asked.max_message.map(u64::from)),
+            ("max_handles", found.max_handles.into(), asked.max_handles.map(u64::from)),
+            ("producers", found.producers.into(), asked.producers.map(u64::from)),
+        ];
+        for (option, found, wanted) in at_least {
+            if let Some(wanted) = wanted
+                && found < wanted
+            {
+                let (ring, kind) = (Some(ring), Some(asked.kind));
+                return Err(LayoutError::OptionTooSmall { option, ring, kind, found, wanted });
+            }
+        }
+        Ok(())
     }
 
     /// The smallest capacity of a ring with one producer, with that ring; 0 if there is none.
@@ -143,22 +193,22 @@ impl Description {
         self.least(&OF_MESSAGES, |entry| entry.max_handles.into())
     }
 
-    /// How many producers there may be at a time: of the ring of many, or lanes.
+    /// How many producers there may be at a time, of the first ring of many, or lanes; with that ring if it is one.
     pub(crate) fn producers(&self) -> (Option<u32>, u64) {
-        let lanes = self.entries.iter().filter(|entry| entry.ring_kind() == Some(RingKind::Lane));
-        match self.order() {
-            Some(MpscOrder::PerProducer) => (None, lanes.count() as u64),
-            _ => self.least(&[RingKind::Mpsc], |entry| entry.tx_slot_count.into()),
-        }
+        let Some(ring) = self.of_many() else { return (None, 0) };
+        let first = ring.numbers.start;
+        ((ring.kind == RingKind::Mpsc).then_some(first), ring.producers.into())
     }
 
     /// In which order the messages of many producers come out; `None` without a ring of many.
     pub(crate) fn order(&self) -> Option<MpscOrder> {
-        self.entries.iter().find_map(|entry| match entry.ring_kind() {
-            Some(RingKind::Mpsc) => Some(MpscOrder::Total),
-            Some(RingKind::Lane) => Some(MpscOrder::PerProducer),
-            _ => None,
-        })
+        let is_lane = self.of_many()?.kind == RingKind::Lane;
+        Some(if is_lane { MpscOrder::PerProducer } else { MpscOrder::Total })
+    }
+
+    /// The first ring with many producers.
+    fn of_many(&self) -> Option<RingDescription> {
+        self.rings().find(|ring| matches!(ring.kind, RingKind::Mpsc | RingKind::Lane))
     }
 
     fn least(&self, kinds: &[RingKind], value: impl Fn(&RingEntry) -> u64) -> (Option<u32>, u64) {

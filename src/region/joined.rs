@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
-use tombolo_abi::{HEADER_PAGE_LEN, Header, RegionState, RingEntry, RingKind, SharedLayout};
+use tombolo_abi::{
+    HEADER_PAGE_LEN, Header, LayoutError, RegionState, RingEntry, RingKind, SharedLayout,
+};
 
 use super::description::{Description, STATE_OFFSET, state_of};
 use super::name::socket_name;
@@ -17,6 +19,7 @@ use super::options::{OpenOptions, Prefault};
 use super::place::Place;
 use super::refusal;
 use super::rendezvous::Rendezvous;
+use super::rings::RingDescription;
 use crate::error::Error;
 use crate::mem::Mapping;
 use crate::os::descriptor::Descriptor;
@@ -129,6 +132,15 @@ impl Region {
         &self.description.entries
     }
 
+    /// The directory entry of ring `ring`.
+    pub(crate) fn entry(&self, ring: u32) -> Result<RingEntry, Error> {
+        let (field, found) = ("ring_count", self.entries().len() as u64);
+        let (ring, wanted, limit) = (ring as usize, "above", ring.into());
+        self.entries().get(ring).copied().ok_or_else(|| {
+            self.layout_error(LayoutError::Field { field, ring: None, found, wanted, limit })
+        })
+    }
+
     /// The bytes.
     pub(crate) fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
@@ -152,8 +164,40 @@ impl Region {
     /// The most handles of one message: none if the region came as a descriptor alone, without the sockets at
     /// which its ends meet.
     pub(crate) fn max_handles(&self) -> u16 {
-        let can_meet = self.place.is_some() || !self.rendezvous.is_empty();
-        if can_meet { self.description.max_handles().1 as u16 } else { 0 }
+        if self.can_meet() { self.description.max_handles().1 as u16 } else { 0 }
+    }
+
+    /// Whether the ends of its rings can find each other, to pass handles on.
+    pub(crate) fn can_meet(&self) -> bool {
+        self.place.is_some() || !self.rendezvous.is_empty()
+    }
+
+    /// What each ring is like.
+    pub(crate) fn rings(&self) -> impl Iterator<Item = RingDescription> {
+        let max_handles = if self.can_meet() { u16::MAX } else { 0 };
+        let rings = self.description.rings();
+        rings.map(move |ring| RingDescription {
+            max_handles: ring.max_handles.min(max_handles),
+            ..ring
+        })
+    }
+
+    /// The number of ring `ring` of the list, or of its first lane, if it is of a kind that is `meant`. The
+    /// error speaks of the kind `wanted`.
+    pub(crate) fn listed_ring(
+        &self,
+        ring: u32,
+        wanted: RingKind,
+        meant: impl Fn(RingKind) -> bool,
+    ) -> Result<u32, Error> {
+        self.description
+            .listed_ring(ring, wanted, meant)
+            .map_err(|reason| self.layout_error(reason))
+    }
+
+    /// What the layout lacks or breaks, as an error of this region.
+    pub(crate) fn layout_error(&self, reason: LayoutError) -> Error {
+        Error::Layout { path: self.path.clone(), reason }
     }
 
     /// The rendezvous of ring `ring`, or of the lanes of which that is the first.

@@ -30,6 +30,7 @@ mod refusal;
 mod rendezvous;
 mod replace;
 mod request;
+mod rings;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -46,6 +47,7 @@ pub(crate) use self::joined::Region;
 use self::open::Opening;
 pub(crate) use self::place::Place;
 use self::rendezvous::Rendezvous;
+pub use self::rings::{RingDescription, RingOptions};
 use crate::error::Error;
 
 /// One file with rings in it, mapped by all processes that talk through it.
@@ -200,6 +202,7 @@ impl EventsRegion {
         fds: impl IntoIterator<Item = OwnedFd>,
         options: OpenOptions,
     ) -> Result<Self, Error> {
+        options.check_lists()?;
         let mut fds = fds.into_iter();
         let Some(file) = fds.next() else {
             let (path, found, wanted) = ("no descriptor".into(), "missing", "a region's file");
@@ -210,7 +213,7 @@ impl EventsRegion {
         if !sockets.is_empty() {
             region.rendezvous = Rendezvous::passed(region.path(), region.entries(), sockets)?;
         }
-        if options.max_handles.unwrap_or(0) > region.max_handles() {
+        if options.asks_for_handles() && !region.can_meet() {
             let path = region.path().to_owned();
             let (option, wanted) = ("max_handles", "the sockets that to_fds gave beside it");
             let found = "0 in a region that came as one descriptor";
@@ -301,13 +304,20 @@ impl EventsRegion {
         self.region.header().total_len
     }
 
-    /// Bytes of the SPSC ring's data area; 0 if there is no such ring.
+    /// What the region's rings are like, in the order in which its creator listed them: at index `i` that of
+    /// [`Self::spsc_sender`]`(i)` and its neighbours.
+    #[must_use]
+    pub fn rings(&self) -> Vec<RingDescription> {
+        self.region.rings().collect()
+    }
+
+    /// Bytes of the SPSC ring's data area, of several the smallest; 0 if there is no such ring.
     #[must_use]
     pub fn spsc_capacity(&self) -> u64 {
         self.region.description().spsc_capacity().1
     }
 
-    /// Bytes of the MPSC ring's data area, or of each lane's; 0 if there are none.
+    /// Bytes of the MPSC ring's data area, or of each lane's, of several the smallest; 0 if there are none.
     #[must_use]
     pub fn mpsc_capacity(&self) -> u64 {
         self.region.description().mpsc_capacity().1
@@ -319,8 +329,8 @@ impl EventsRegion {
         self.region.description().max_message().1 as u32
     }
 
-    /// The most handles of one message; 0 if messages carry bytes only, as those of a region that came as one
-    /// descriptor do.
+    /// The most handles of a message that each ring takes; 0 if messages of one carry bytes only, as those of a
+    /// region that came as one descriptor do.
     ///
     /// # Examples
     /// ```
@@ -341,13 +351,14 @@ impl EventsRegion {
         self.region.max_handles()
     }
 
-    /// How many processes may send on the MPSC ring at the same time, or how many lanes there are.
+    /// How many processes may send on the first MPSC ring at the same time, or how many lanes its first group
+    /// has.
     #[must_use]
     pub fn producers(&self) -> u16 {
         self.region.description().producers().1 as u16
     }
 
-    /// In which order the messages of many producers come out; `None` if the region has no ring for many.
+    /// In which order the messages of the first ring for many producers come out; `None` if the region has none.
     #[must_use]
     pub fn mpsc_order(&self) -> Option<MpscOrder> {
         self.region.description().order()

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use tombolo_abi::{
-    CAPACITY_MAX, CAPACITY_MIN, HANDLE_COUNT_MAX, LANE_COUNT_MAX, MESSAGE_LEN_MAX, RECORD_EXT_LEN,
-    RECORD_HEADER_LEN, SLOT_COUNT_MAX, caps,
-};
+use tombolo_abi::{RING_COUNT_MAX, RingKind, SLOT_COUNT_MAX, TOTAL_LEN_MAX, caps};
 
+use super::plan::Plan;
+use super::rings::RingOptions;
 use crate::error::Error;
 
 /// What to do if there is a region already, or none.
@@ -146,6 +145,8 @@ pub struct OpenOptions {
     pub(super) max_handles: Option<u16>,
     pub(super) producers: Option<u16>,
     pub(super) order: Option<MpscOrder>,
+    /// What the region is to hold instead of the two rings that the fields above speak of; none if it is these.
+    pub(super) rings: Vec<RingOptions>,
     pub(super) max_total_len: Option<u64>,
     pub(super) required_caps: u64,
     pub(crate) policy: CreatePolicy,
@@ -161,6 +162,38 @@ impl OpenOptions {
     /// a file of this user only, 5 seconds to wait for a creator.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Adds a ring to those that the region holds, which are numbered from 0 on in the order of these calls;
+    /// [`EventsRegion::spsc_sender`](crate::EventsRegion::spsc_sender) and its neighbours give their ends.
+    ///
+    /// A region of which no ring is listed has two: an SPSC ring and then an MPSC ring, as the other options
+    /// say. Those options are not for listed rings: each has its own.
+    ///
+    /// A joiner that lists rings requires them: ring by ring of the kind listed, and of what it has set at least
+    /// as much. The region may hold more behind them. A joiner that lists none takes what is there.
+    ///
+    /// At most 1024 rings, a lane counting as one, with 8192 ends, of which each ring has one for its receiver and
+    /// one for each producer, and 2^46 bytes.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::options::RingOptions;
+    /// use tombolo::{EventsRegion, OpenOptions};
+    /// // Two directions, and no ring for many producers.
+    /// let ring = || RingOptions::spsc().capacity(1 << 16);
+    /// let region = EventsRegion::anonymous(OpenOptions::new().ring(ring()).ring(ring()))?;
+    /// let (mut ask, mut answer) = (region.spsc_sender(0)?, region.spsc_sender(1)?);
+    /// ask.send(b"how many?")?;
+    /// assert_eq!(region.spsc_receiver(0)?.recv()?.data, b"how many?");
+    /// answer.send(b"two")?;
+    /// assert_eq!(region.spsc_receiver(1)?.recv()?.data, b"two");
+    /// assert!(region.mpsc_producer(0).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ring(mut self, ring: RingOptions) -> Self {
+        self.rings.push(ring);
+        self
     }
 
     /// Bytes of the SPSC ring's data area: a power of two from 4096 to 2^40. Default 1 MiB.
@@ -285,49 +318,42 @@ impl OpenOptions {
         refuse_unless(total_len <= max, "max_total_len", max, wanted)
     }
 
-    pub(crate) fn new_spsc_capacity(&self) -> u64 {
-        self.spsc_capacity.unwrap_or(1 << 20)
+    /// The layout of a region created with these options, which have been checked.
+    pub(crate) fn plan(&self) -> Plan {
+        Plan::of(&self.new_rings(), self.new_caps(), rustix::param::page_size() as u32)
     }
 
-    pub(crate) fn new_mpsc_capacity(&self) -> u64 {
-        let default = match self.new_order() {
-            MpscOrder::Total => 1 << 20,
-            MpscOrder::PerProducer => 1 << 18,
+    /// The rings of a region created with these options.
+    fn new_rings(&self) -> Vec<RingOptions> {
+        if !self.rings.is_empty() {
+            return self.rings.clone();
+        }
+        let mut spsc = RingOptions { capacity: self.spsc_capacity, ..RingOptions::spsc() };
+        let kind = match self.order.unwrap_or_default() {
+            MpscOrder::Total => RingKind::Mpsc,
+            MpscOrder::PerProducer => RingKind::Lane,
         };
-        self.mpsc_capacity.unwrap_or(default)
-    }
-
-    pub(crate) fn new_order(&self) -> MpscOrder {
-        self.order.unwrap_or_default()
-    }
-
-    pub(crate) fn new_max_message(&self) -> u32 {
-        self.max_message.unwrap_or(self.message_len_max().min(1 << 16) as u32)
-    }
-
-    pub(crate) fn new_max_handles(&self) -> u16 {
-        self.max_handles.unwrap_or(0)
-    }
-
-    pub(crate) fn new_producers(&self) -> u16 {
-        self.producers.unwrap_or(64)
+        let mut mpsc = RingOptions { capacity: self.mpsc_capacity, ..RingOptions::of(kind) };
+        mpsc.producers = self.producers;
+        let fits_both = spsc.new_max_message().min(mpsc.new_max_message());
+        for ring in [&mut spsc, &mut mpsc] {
+            ring.max_message = Some(self.max_message.unwrap_or(fits_both));
+            ring.max_handles = self.max_handles;
+        }
+        vec![spsc, mpsc]
     }
 
     pub(crate) fn new_mode(&self) -> u32 {
         self.mode.unwrap_or(0o600)
     }
 
-    /// The longest message that leaves space for three more in the smaller ring.
-    fn message_len_max(&self) -> u64 {
-        let smaller = self.new_spsc_capacity().min(self.new_mpsc_capacity());
-        let room = smaller / 4 / 64 * 64; // so that records could start at multiples of 64 bytes
-        room.saturating_sub(RECORD_HEADER_LEN + RECORD_EXT_LEN)
-    }
-
     /// The capabilities of a region created with these options.
     pub(crate) fn new_caps(&self) -> u64 {
-        let handles = if self.new_max_handles() > 0 { caps::EXT | caps::HANDLES } else { 0 };
-        let lanes = if self.new_order() == MpscOrder::PerProducer { caps::LANES } else { 0 };
+        let rings = self.new_rings();
+        let has_handles = rings.iter().any(|ring| ring.new_max_handles() > 0);
+        let handles = if has_handles { caps::EXT | caps::HANDLES } else { 0 };
+        let has_lanes = rings.iter().any(RingOptions::is_of_lanes);
+        let lanes = if has_lanes { caps::LANES } else { 0 };
         self.required_caps | handles | lanes
     }
 
@@ -349,41 +375,76 @@ impl OpenOptions {
     /// Whether a region may be created with these options. A caller that only joins may ask for
     /// any minima.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        self.check_lists()?;
         if self.policy == CreatePolicy::OpenExisting {
             return Ok(());
         }
-        for (option, found) in [
-            ("spsc_capacity", self.new_spsc_capacity()),
-            ("mpsc_capacity", self.new_mpsc_capacity()),
-        ] {
-            let legal = found.is_power_of_two() && (CAPACITY_MIN..=CAPACITY_MAX).contains(&found);
-            refuse_unless(legal, option, found, "a power of two from 4096 to 2^40")?;
+        let is_listed = !self.rings.is_empty();
+        let rings = self.new_rings();
+        for (index, ring) in (0..).zip(&rings) {
+            ring.check(is_listed.then_some(index))?;
         }
-        let message = self.new_max_message();
-        refuse_unless(message <= MESSAGE_LEN_MAX, "max_message", message, "at most 268435448")?;
-        let wanted = "at most a quarter of the smaller ring less 16 bytes";
-        let fits = u64::from(message) <= self.message_len_max();
-        refuse_unless(fits, "max_message", message, wanted)?;
-        let (producers_max, wanted) = match self.new_order() {
-            MpscOrder::Total => (SLOT_COUNT_MAX as u16 - 3, "1 to 8189"),
-            MpscOrder::PerProducer => (LANE_COUNT_MAX, "1 to 512 with an order per producer"),
-        };
-        let producers = self.new_producers();
-        refuse_unless((1..=producers_max).contains(&producers), "producers", producers, wanted)?;
-        let handles = self.new_max_handles();
-        refuse_unless(handles <= HANDLE_COUNT_MAX, "max_handles", handles, "at most 64")?;
+        check_sum(&rings)?;
         let mode = self.new_mode();
         let mode_is_legal = mode & !0o777 == 0 && mode & 0o600 == 0o600;
         refuse_unless(mode_is_legal, "mode", mode, "permission bits with at least 0600")?;
+        self.check_caps()?;
+        let (total_len, wanted) =
+            (self.plan().total_len(), "rings that take at most 2^46 bytes together");
+        refuse_unless(total_len <= TOTAL_LEN_MAX, "ring", total_len, wanted)
+    }
+
+    /// Whether a joiner is to have a ring whose messages carry handles.
+    pub(crate) fn asks_for_handles(&self) -> bool {
+        let of_rings = self.rings.iter().map(|ring| ring.max_handles);
+        of_rings.chain([self.max_handles]).any(|asked| asked.unwrap_or(0) > 0)
+    }
+
+    /// Whether listed rings are all that is said of rings.
+    pub(crate) fn check_lists(&self) -> Result<(), Error> {
+        if self.rings.is_empty() {
+            return Ok(());
+        }
+        for (option, set) in [
+            ("spsc_capacity", self.spsc_capacity),
+            ("mpsc_capacity", self.mpsc_capacity),
+            ("max_message", self.max_message.map(u64::from)),
+            ("max_handles", self.max_handles.map(u64::from)),
+            ("producers", self.producers.map(u64::from)),
+            ("mpsc_order", self.order.map(|order| order as u64)),
+        ] {
+            let wanted = "not set beside OpenOptions::ring: listed rings have options of their own";
+            refuse_unless(set.is_none(), option, set.unwrap_or(0), wanted)?;
+        }
+        Ok(())
+    }
+
+    fn check_caps(&self) -> Result<(), Error> {
         let caps = self.required_caps;
         let can_set = caps & !(caps::EXT | caps::HANDLES | caps::LANES) == 0;
         let wanted = "of EXT (1), HANDLES (2) and LANES (16), to create a region";
         refuse_unless(can_set, "require", caps, wanted)?;
-        let has_lanes = caps & caps::LANES == 0 || self.new_order() == MpscOrder::PerProducer;
-        refuse_unless(has_lanes, "require", caps, "an order per producer beside LANES (16)")?;
-        let has_handles = caps & caps::HANDLES == 0 || handles > 0;
-        refuse_unless(has_handles, "require", caps, "max_handles above 0 beside HANDLES (2)")
+        let rings = self.new_rings();
+        let lacks = |bit, has: fn(&RingOptions) -> bool| caps & bit != 0 && !rings.iter().any(has);
+        let lacks_lanes = lacks(caps::LANES, RingOptions::is_of_lanes);
+        refuse_unless(!lacks_lanes, "require", caps, "an order per producer beside LANES (16)")?;
+        let lacks_handles = lacks(caps::HANDLES, |ring| ring.new_max_handles() > 0);
+        refuse_unless(!lacks_handles, "require", caps, "max_handles above 0 beside HANDLES (2)")
     }
+}
+
+/// Whether one region can hold all of `rings`, each of which is legal.
+fn check_sum(rings: &[RingOptions]) -> Result<(), Error> {
+    let numbers = |ring: &RingOptions| {
+        if ring.is_of_lanes() { u64::from(ring.new_producers()) } else { 1 }
+    };
+    let count: u64 = rings.iter().map(numbers).sum();
+    let wanted = "at most 1024 rings in a region, a lane counting as one";
+    refuse_unless(count <= RING_COUNT_MAX.into(), "ring", count, wanted)?;
+    let ends = |ring: &RingOptions| 1 + u64::from(ring.new_producers());
+    let count: u64 = rings.iter().map(ends).sum();
+    let wanted = "at most 8192 ends in a region: of each ring its receiver and its producers";
+    refuse_unless(count <= SLOT_COUNT_MAX.into(), "ring", count, wanted)
 }
 
 fn refuse_unless(
@@ -392,11 +453,14 @@ fn refuse_unless(
     found: impl Into<u64>,
     wanted: &'static str,
 ) -> Result<(), Error> {
-    if legal { Ok(()) } else { Err(Error::InvalidOption { option, found: found.into(), wanted }) }
+    let (ring, found) = (None, found.into());
+    if legal { Ok(()) } else { Err(Error::InvalidOption { option, ring, found, wanted }) }
 }
 
 #[cfg(test)]
 mod tests {
+    use tombolo_abi::{CAPACITY_MAX, CAPACITY_MIN, HANDLE_COUNT_MAX, MESSAGE_LEN_MAX};
+
     use super::*;
 
     /// The option that is refused, if any is.
@@ -454,7 +518,9 @@ mod tests {
         ] {
             assert_eq!(refused(options.clone()), expected, "{options:?}");
         }
-        assert_eq!(long().new_max_message(), 1 << 16);
-        assert_eq!(small().new_max_message(), 1008);
+        for (options, expected) in [(long(), 1 << 16), (small(), 1008)] {
+            let rings = options.new_rings();
+            assert!(rings.iter().all(|ring| ring.new_max_message() == expected), "{rings:?}");
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use tombolo_abi::{
     CONTROL_LEN, ENDIAN_TAG, ENTRY_LEN, HEADER_PAGE_LEN, Header, ISOLATION_LEN, LOCK_BASE, MAGIC,
-    MAJOR, MINOR, NO_GROUP, NO_RING, RingEntry, RingKind, SLOT_LEN, header_crc,
+    MAJOR, MINOR, RingEntry, SLOT_LEN, header_crc,
 };
 
-use super::options::{MpscOrder, OpenOptions};
+use super::rings::RingOptions;
 
 /// The layout of a new region. Its header lacks what distinguishes one region from another.
 #[derive(Clone, Debug)]
@@ -15,11 +15,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The region that `open` makes: ring 0 SPSC, ring 1 MPSC, or lanes from ring 1 on. The options
-    /// have been checked.
-    pub(crate) fn of_options(options: &OpenOptions, page_len: u32) -> Self {
-        let mut entries = rings(options);
-        let has_rx_slot = |ring: &RingEntry| ring.lane_index == 0; // lanes share the first one's
+    /// A region of `rings`, one after the other, with these capabilities. The rings, and that one region can
+    /// hold them all, have been checked.
+    pub(crate) fn of(rings: &[RingOptions], caps: u64, page_len: u32) -> Self {
+        let mut entries = Vec::new();
+        let mut group = 0;
+        for ring in rings {
+            entries.extend(ring.entries(group));
+            group += u16::from(ring.is_of_lanes());
+        }
+        let has_rx_slot = |ring: &RingEntry| !ring.is_later_lane(); // lanes share the first one's
         let slots = |ring| u32::from(has_rx_slot(ring)) + u32::from(ring.tx_slot_count);
         let slot_count = entries.iter().map(slots).sum::<u32>();
         let directory_offset = HEADER_PAGE_LEN + u64::from(slot_count) * u64::from(SLOT_LEN);
@@ -40,7 +45,7 @@ impl Plan {
         }
         let mut header = constant_header();
         header.total_len = data_offset; // behind the last ring
-        header.caps_required = options.new_caps();
+        header.caps_required = caps;
         header.page_len = page_len;
         header.ring_count = entries.len() as u32;
         header.slot_count = slot_count;
@@ -65,35 +70,6 @@ impl Plan {
     }
 }
 
-/// The rings of the region, without their offsets and slots.
-fn rings(options: &OpenOptions) -> Vec<RingEntry> {
-    let mut ring: RingEntry = bytemuck::Zeroable::zeroed();
-    ring.kind = RingKind::Spsc as u32;
-    ring.capacity = options.new_spsc_capacity();
-    ring.max_message = options.new_max_message();
-    ring.max_handles = options.new_max_handles();
-    ring.align_shift = 3;
-    ring.tx_slot_count = 1;
-    (ring.peer_ring, ring.group) = (NO_RING, NO_GROUP);
-    let mut rings = vec![ring];
-    ring.capacity = options.new_mpsc_capacity();
-    match options.new_order() {
-        MpscOrder::Total => {
-            (ring.kind, ring.tx_slot_count) = (RingKind::Mpsc as u32, options.new_producers());
-            rings.push(ring);
-        }
-        MpscOrder::PerProducer => {
-            (ring.kind, ring.group) = (RingKind::Lane as u32, 0);
-            let lanes = (0..options.new_producers()).map(|lane_index| {
-                ring.lane_index = lane_index;
-                ring
-            });
-            rings.extend(lanes);
-        }
-    }
-    rings
-}
-
 /// What all headers of v1 have in common; zero elsewhere.
 fn constant_header() -> Header {
     let mut header: Header = bytemuck::Zeroable::zeroed();
@@ -112,7 +88,7 @@ fn constant_header() -> Header {
 
 #[cfg(test)]
 mod tests {
-    use tombolo_abi::check_directory;
+    use tombolo_abi::{RingKind, caps, check_directory};
 
     use super::*;
 
@@ -122,12 +98,10 @@ mod tests {
         for capacity_log2 in [12, 13, 20, 40] {
             for producers in [1, 2, 64, 8189] {
                 for page_len in [4096, 65536] {
-                    let options = OpenOptions::new()
-                        .spsc_capacity(4096)
-                        .mpsc_capacity(1 << capacity_log2)
-                        .max_message(1000)
-                        .producers(producers);
-                    let mut plan = Plan::of_options(&options, page_len);
+                    let spsc = RingOptions::spsc().capacity(4096).max_message(1000);
+                    let mpsc = RingOptions::mpsc().capacity(1 << capacity_log2).max_message(1000);
+                    let rings = [spsc, mpsc.producers(producers)];
+                    let mut plan = Plan::of(&rings, 0, page_len);
                     plan.seal();
                     let (len, header) = (plan.total_len(), &plan.header);
                     check_directory(header, plan.directory(), len, page_len).unwrap();
@@ -142,8 +116,8 @@ mod tests {
     #[test]
     fn lanes_have_one_consumer_and_pass_the_joiners_checks() {
         for producers in [1, 2, 63, 64, 65, 512] {
-            let options = OpenOptions::new().mpsc_order(MpscOrder::PerProducer);
-            let mut plan = Plan::of_options(&options.producers(producers), 4096);
+            let rings = [RingOptions::spsc(), RingOptions::lanes().producers(producers)];
+            let mut plan = Plan::of(&rings, caps::LANES, 4096);
             plan.seal();
             let (len, header) = (plan.total_len(), &plan.header);
             check_directory(header, plan.directory(), len, 4096).unwrap();
@@ -159,8 +133,24 @@ mod tests {
     }
 
     #[test]
+    fn two_groups_of_lanes_have_a_consumer_each() {
+        let lanes = || RingOptions::lanes().producers(2);
+        let mut plan = Plan::of(&[lanes(), RingOptions::mpsc(), lanes()], caps::LANES, 4096);
+        plan.seal();
+        let (len, header) = (plan.total_len(), &plan.header);
+        check_directory(header, plan.directory(), len, 4096).unwrap();
+        let of = |entry: &RingEntry| (entry.kind, entry.rx_slot, entry.tx_slots());
+        let found: Vec<_> = plan.entries.iter().map(of).collect();
+        let (lane, mpsc) = (RingKind::Lane as u32, RingKind::Mpsc as u32);
+        let first = [(lane, 0, 1..2), (lane, 0, 2..3)];
+        let others = [(mpsc, 3, 4..68), (lane, 68, 69..70), (lane, 68, 70..71)];
+        assert_eq!((&found[..2], &found[2..]), (&first[..], &others[..]));
+        assert_eq!((plan.entries[0].group, plan.entries[4].group), (0, 1));
+    }
+
+    #[test]
     fn the_default_region_has_the_documented_slots() {
-        let plan = Plan::of_options(&OpenOptions::new(), 4096);
+        let plan = crate::OpenOptions::new().plan();
         let [spsc, mpsc] = plan.entries[..] else { panic!("two rings") };
         assert_eq!((spsc.rx_slot, spsc.tx_slots()), (0, 1..2));
         assert_eq!((mpsc.rx_slot, mpsc.tx_slots()), (2, 3..67));

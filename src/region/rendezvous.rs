@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
-use tombolo_abi::{RingEntry, RingKind};
+use tombolo_abi::RingEntry;
 
 use super::refusal;
+use super::rings::listed;
 use crate::error::Error;
 use crate::os::descriptor::Descriptor;
 use crate::os::{fork, socket};
@@ -126,11 +127,7 @@ impl Rendezvous {
 
 /// Rings that have a rendezvous: of lanes, the first.
 fn rings(entries: &[RingEntry]) -> impl Iterator<Item = u32> {
-    let has_one = |(_, entry): &(u32, &RingEntry)| {
-        let is_first = entry.ring_kind() != Some(RingKind::Lane) || entry.lane_index == 0;
-        entry.max_handles > 0 && is_first
-    };
-    (0..).zip(entries).filter(has_one).map(|(ring, _)| ring)
+    listed(entries).filter(|ring| entries[*ring as usize].max_handles > 0)
 }
 
 #[cfg(test)]
@@ -139,6 +136,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use rustix::process::{Resource, getrlimit, setrlimit};
+    use tombolo_abi::RingKind;
 
     use super::*;
     use crate::os::staged;

@@ -10,7 +10,6 @@ use super::contents::NewContents;
 use super::joined::Origin;
 use super::options::{CreatePolicy, OpenOptions};
 use super::place::{Candidate, Place};
-use super::plan::Plan;
 use super::refusal;
 use crate::error::Error;
 
@@ -69,7 +68,7 @@ impl Request {
 
     /// Bytes of the region that would be made.
     pub(crate) fn new_len(&self) -> u64 {
-        Plan::of_options(&self.options, rustix::param::page_size() as u32).total_len()
+        self.options.plan().total_len()
     }
 
     /// What to say if the file system has not so many left.
