@@ -263,7 +263,7 @@ pub enum Error {
     Busy {
         /// The ring; of lanes the first.
         ring: u32,
-        /// `"sender"` or `"receiver"`.
+        /// `"sender"`, `"receiver"`, or `"channel"` for both ends of one.
         role: &'static str,
         /// The owner, or one of them; 0 if it has no pid in this PID namespace, or is just leaving.
         pid: u32,
@@ -418,9 +418,15 @@ fn of_ring(ring: Option<u32>) -> String {
     ring.map_or(String::new(), |ring| format!(" of ring {ring}"))
 }
 
+/// The role in [`Error::Busy`] of both ends of a channel.
+pub(crate) const CHANNEL: &str = "channel";
+
 fn busy(ring: u32, role: &str, pid: u32, places: usize) -> String {
     let by_pid = by_pid(pid);
     match places {
+        _ if role == CHANNEL => {
+            format!("both ends of the channel are owned, one{by_pid}; close one first")
+        }
         0 | 1 => format!("the {role} of ring {ring} is owned{by_pid}; close it there first"),
         _ => format!(
             "all {places} places for producers, from ring {ring} on, are taken, one{by_pid}; close one \

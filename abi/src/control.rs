@@ -14,7 +14,9 @@ stored! {
         0x030 pub full_events: u64, "producer: times that a send found no space";
         0x038 pub lock_breaks: u64, "MPSC producers, under the lock: locks taken over from a dead holder";
         0x040 pub handles_sent: u64, "producer: handles sent";
-        0x048 reserved_048: [u8; 184], "zero";
+        0x048 pub close: u64, "producer, of a channel, stored before it detaches: 0 no reason, else bit 63, bits 32 to 39 bytes of close_text, bits 0 to 31 its user's code";
+        0x050 pub close_text: [u8; 112], "producer, of a channel, before close: why it closed, UTF-8";
+        0x0c0 reserved_0c0: [u8; 64], "zero";
         0x100 pub head: u64, "consumer: position of the first record not yet freed; stored once a message, or once for a run of them";
         0x108 pub received_msgs: u64, "consumer: messages freed";
         0x110 pub received_bytes: u64, "consumer: payload bytes of them";
@@ -23,7 +25,8 @@ stored! {
         0x128 pub handles_taken: u64, "consumer: handles taken";
         0x130 pub consumer_id: u64, "consumer: its incarnation << 32 | its slot; stored before it first arms";
         0x138 pub skipped: u64, "consumer: records of kinds it doesn't know, passed over";
-        0x140 reserved_140: [u8; 192], "zero";
+        0x140 pub calls: u64, "consumer, of a channel: calls that wait for a reply on this ring";
+        0x148 reserved_148: [u8; 184], "zero";
         0x200 pub rx_wake: u32, "atomic, futex: the consumer's wake word";
         0x204 reserved_204: [u8; 124], "zero";
         0x280 pub tx_wake: u32, "atomic, futex: the blocked producers' wake word";

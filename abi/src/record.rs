@@ -106,6 +106,20 @@ impl Record {
         Self { handle_count, ext: true, ..Self::data(payload_len) }
     }
 
+    /// A request of `payload_len` bytes and `handle_count` handles that its sender waits for a reply to.
+    #[must_use]
+    #[inline]
+    pub const fn call(payload_len: u32, handle_count: u8) -> Self {
+        Self { kind: RecordKind::Call, ..Self::with_handles(payload_len, handle_count) }
+    }
+
+    /// What takes the place of `self`, which was taken out of turn: as long, and passed over.
+    #[must_use]
+    #[inline]
+    pub const fn withdrawn(self) -> Self {
+        Self { kind: RecordKind::Abort, handle_count: 0, flags: 0, ..self }
+    }
+
     /// A padding record that takes `total_len` bytes, header word included.
     #[must_use]
     #[inline]

@@ -14,6 +14,7 @@ use crate::handle::Handle;
 use crate::os::descriptor::Descriptor;
 use crate::os::socket;
 use crate::region::Region;
+use crate::rights::Rights;
 
 /// Packets without a record that one search skips. Each death of a sender leaves one at the most.
 const ORPHANS_MAX: u32 = 1024;
@@ -25,6 +26,9 @@ pub(super) struct Connection {
     pub(super) socket: Option<Descriptor>,
     /// `None` if the hello has not come yet.
     pub(super) hello: Option<Hello>,
+    /// Handles of records before one that was taken out of turn, by position. Their packets have left the
+    /// queue.
+    pub(super) kept: Vec<(u64, Vec<Handle>)>,
 }
 
 /// A record that carries handles.
@@ -59,6 +63,10 @@ pub(super) enum Sought {
 }
 
 impl Connection {
+    pub(super) fn new(socket: Descriptor) -> Self {
+        Self { socket: Some(socket), hello: None, kept: Vec::new() }
+    }
+
     pub(super) fn sender(&self) -> Option<LockWord> {
         self.hello.map(|hello| LockWord { slot: hello.slot, incarnation: hello.incarnation })
     }
@@ -103,14 +111,71 @@ impl Connection {
         self.socket.take_if(|socket| is_over(socket));
     }
 
+    /// Whether nothing comes from it any more.
+    pub(super) fn is_spent(&self) -> bool {
+        self.socket.is_none() && self.kept.is_empty()
+    }
+
     /// Whether there is a packet in it.
     pub(super) fn has_something(&self) -> bool {
         let peeked = |socket: &Descriptor| socket::peek_bytes(socket.as_fd(), &mut [0; 1]);
         self.socket.as_ref().is_some_and(|socket| peeked(socket).is_ok_and(|len| len > 0))
     }
 
+    /// Keeps the handles of records from `head` to `wanted`, so that the packet of `wanted` comes first.
+    ///
+    /// # Errors
+    /// [`NotFetched`]; what was kept stays so.
+    pub(super) fn keep_between(&mut self, head: u64, wanted: &Wanted) -> Result<(), NotFetched> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        let distance = wanted.position.wrapping_sub(head);
+        let mut bytes = [0; PACKET_LEN_MAX];
+        for _ in 0..ORPHANS_MAX {
+            let Ok(found) = socket::peek(socket.as_fd(), &mut bytes) else { return Ok(()) };
+            let packet: HandlePacket = first_of(&bytes);
+            if found.len == 0 {
+                return Ok(());
+            }
+            if packet.kind == packet_kind::HANDLES {
+                if packet.position.wrapping_sub(head) >= distance {
+                    return Ok(()); // the wanted one or a later one, or an orphan, which goes when it is sought
+                }
+                self.check(wanted.ring, &packet, found.len)?;
+                let count = packet.handle_count as u8; // 64 at the most, by the check
+                let of_packet = Wanted { position: packet.position, count, ..*wanted };
+                let handles = open(&packet, &bytes, found, &of_packet)?;
+                self.kept.push((packet.position, handles));
+            }
+            if socket::drop_first(socket).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies of the handles kept for `wanted`.
+    fn kept(&self, wanted: &Wanted) -> Option<Result<Vec<Handle>, NotFetched>> {
+        let (_, handles) = self.kept.iter().find(|(position, _)| *position == wanted.position)?;
+        if handles.len() != usize::from(wanted.count) {
+            let reason = "another number of handles than the record states";
+            return Some(Err(NotFetched::Violation(reason)));
+        }
+        let copies = handles.iter().map(|handle| handle.copy(Rights::SAME_RIGHTS));
+        let copies: Result<_, _> = copies.collect();
+        Some(copies.map_err(|_| NotFetched::TooManyFiles(Errno::MFILE.into())))
+    }
+
+    /// Closes the handles kept for `wanted`; gives whether there were any.
+    pub(super) fn drop_kept(&mut self, wanted: &Wanted) -> bool {
+        let is_of_it = |(position, _): &mut (u64, Vec<Handle>)| *position == wanted.position;
+        self.kept.extract_if(.., is_of_it).count() > 0
+    }
+
     /// Peeks at the first packet that is not an orphan.
     pub(super) fn seek(&self, wanted: &Wanted) -> Result<Sought, NotFetched> {
+        if let Some(kept) = self.kept(wanted) {
+            return kept.map(Sought::Found);
+        }
         let Some(socket) = &self.socket else { return Ok(Sought::Over) };
         let mut bytes = [0; PACKET_LEN_MAX];
         for _ in 0..ORPHANS_MAX {
@@ -267,7 +332,10 @@ pub(super) mod tests {
             let (ours, theirs) = socket::pair().unwrap();
             let ours = Descriptor::shared(ours).unwrap();
             let socket = Some(Descriptor::shared(theirs).unwrap());
-            (Self::at(ours, region, ring, number), Connection { socket, hello: None })
+            (
+                Self::at(ours, region, ring, number),
+                Connection { socket, hello: None, kept: Vec::new() },
+            )
         }
 
         /// Says hello: no record before `tail` has its handles on this connection.

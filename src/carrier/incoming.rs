@@ -70,8 +70,35 @@ impl Incoming {
         Err(self.verdict(wanted))
     }
 
+    /// As [`Self::fetch`], of a record that is taken before those from `head` on: theirs are kept.
+    ///
+    /// # Errors
+    /// [`NotFetched`].
+    pub(crate) fn fetch_out_of_turn(
+        &mut self,
+        wanted: &Wanted,
+        head: u64,
+    ) -> Result<Vec<Handle>, NotFetched> {
+        for _ in 0..ACCEPTED_MAX {
+            for connection in self.connections.iter_mut().filter(|one| one.is_of(wanted)) {
+                connection.keep_between(head, wanted)?;
+            }
+            if let Some(handles) = self.search(wanted)? {
+                return Ok(handles);
+            }
+            if !self.accept()? {
+                break;
+            }
+        }
+        Err(self.verdict(wanted))
+    }
+
     /// Takes the packet of a record that was freed, and with it the handles that were not fetched.
     pub(crate) fn take(&mut self, wanted: &Wanted) {
+        let mut of_its_sender = self.connections.iter_mut().filter(|one| one.is_of(wanted));
+        if of_its_sender.any(|one| one.drop_kept(wanted)) {
+            return;
+        }
         if let Some((index, found)) = self.found.take()
             && found == *wanted
             && let Some(socket) = self.connections.get(index).and_then(|one| one.socket.as_ref())
@@ -172,8 +199,7 @@ impl Incoming {
         }
         // Connections that bring no more packets go. One that is over still says at which position its
         // sender began, until its slot connects again.
-        let is_stale =
-            |index: usize| self.connections[index].socket.is_none() && self.is_surplus(index);
+        let is_stale = |index: usize| self.connections[index].is_spent() && self.is_surplus(index);
         let stale: Vec<_> = (0..self.connections.len()).map(is_stale).collect();
         let mut stale = stale.into_iter();
         self.connections.retain(|_| !stale.next().unwrap_or(false));
@@ -187,7 +213,7 @@ impl Incoming {
             return Ok(false);
         };
         if let Some(socket) = admit(&self.region, socket) {
-            let mut connection = Connection { socket: Some(socket), hello: None };
+            let mut connection = Connection::new(socket);
             connection.read_hello(&self.region, &self.rings);
             self.make_room();
             self.connections.push(connection);

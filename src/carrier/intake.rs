@@ -52,16 +52,20 @@ impl Intake {
     /// # Errors
     /// [`Error::TooManyFiles`], [`Error::HandlesLost`] without the bytes, [`Error::ProtocolViolation`].
     pub(crate) fn fetch(&self, wanted: &Wanted) -> Result<Vec<Handle>, Error> {
-        let Wanted { ring, ext, position, count } = *wanted;
-        lock(&self.incoming).fetch(wanted).map_err(|error| match error {
-            NotFetched::TooManyFiles(source) => Error::TooManyFiles { ring, source },
-            NotFetched::Lost => {
-                Error::HandlesLost { ring, position, count: count.into(), data: Vec::new() }
-            }
-            NotFetched::Violation(reason) => {
-                Error::ProtocolViolation { ring, slot: ext.slot, position, reason }
-            }
-        })
+        lock(&self.incoming).fetch(wanted).map_err(|error| not_fetched(error, wanted))
+    }
+
+    /// As [`Self::fetch`], of a record that is taken before those from `head` on.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub(crate) fn fetch_out_of_turn(
+        &self,
+        wanted: &Wanted,
+        head: u64,
+    ) -> Result<Vec<Handle>, Error> {
+        let fetched = lock(&self.incoming).fetch_out_of_turn(wanted, head);
+        fetched.map_err(|error| not_fetched(error, wanted))
     }
 
     /// Closes what belongs to a record that was freed.
@@ -99,6 +103,19 @@ impl Intake {
     /// Stops listening.
     pub(crate) fn close(&mut self) {
         lock(&self.incoming).close();
+    }
+}
+
+fn not_fetched(error: NotFetched, wanted: &Wanted) -> Error {
+    let Wanted { ring, ext, position, count } = *wanted;
+    match error {
+        NotFetched::TooManyFiles(source) => Error::TooManyFiles { ring, source },
+        NotFetched::Lost => {
+            Error::HandlesLost { ring, position, count: count.into(), data: Vec::new() }
+        }
+        NotFetched::Violation(reason) => {
+            Error::ProtocolViolation { ring, slot: ext.slot, position, reason }
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind, Role, Slot};
 
-use crate::endpoint::{Group, Meeting, OwnedSlot, Until, Wanted, Watch};
+use crate::endpoint::{
+    Group, Meeting, OwnedSlot, Until, Wanted, Watch, attaches, byte_is_held, incarnations,
+};
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
 use crate::region::Region;
@@ -47,25 +49,56 @@ impl Attached {
         let group = Group::of(region, index)?;
         let rx_slot = region.entry(index)?.rx_slot;
         let (rx_slots, tx_slots) = (rx_slot..rx_slot + 1, group.tx_slots.clone());
-        let (slots, others) = match role {
-            Role::Receiver => (rx_slots, tx_slots),
-            Role::Sender => (tx_slots, rx_slots),
+        let slots = match role {
+            Role::Receiver => rx_slots,
+            Role::Sender => tx_slots,
         };
         let ring_of = |slot| group.ring_of(slot);
         let is_lane = group.of_lanes && role == Role::Sender;
-        let is_fit = |slot| Ok(!is_lane || is_empty(region, ring_of(slot), index)?);
+        let is_channel = region.description().is_channel();
+        let is_fit = |slot| match () {
+            () if is_lane => is_empty(region, ring_of(slot), index),
+            () if is_channel => never_had_owner(region, slot),
+            () => Ok(true),
+        };
         let wanted = Wanted { role, slots, ring_of: &ring_of, is_fit: &is_fit };
         let slot = OwnedSlot::attach(region, &wanted, until)?;
         let index = ring_of(slot.identity().slot);
-        let entry = region.entry(index)?;
         if is_lane {
+            let entry = region.entry(index)?;
             region.populate_lane(&entry, entry.capacity)?;
         }
-        let meeting = Meeting::new(&slot, others.clone())?;
-        let doorbell = match role {
-            Role::Receiver => offset_of!(RingControl, rx_wake),
-            Role::Sender => offset_of!(RingControl, tx_wake),
+        Self::at(region, slot, role, (index, group))
+    }
+
+    /// Attaches as the sender of one of the rings of a channel, whichever has never had one: its owner alone
+    /// takes the rest of that end.
+    pub(crate) fn attach_to_either(region: &Arc<Region>, until: Until<'_>) -> Result<Self, Error> {
+        let entries = region.entries();
+        let ring_of = |slot| u32::from(!entries[0].tx_slots().contains(&slot));
+        let is_senders = |slot| entries.iter().any(|entry| entry.tx_slots().contains(&slot));
+        let is_fit = |slot| Ok(is_senders(slot) && never_had_owner(region, slot)?);
+        let all = entries.iter().flat_map(RingEntry::tx_slots);
+        let slots = all.clone().min().unwrap_or(0)..all.max().map_or(0, |slot| slot + 1);
+        let wanted = Wanted { role: Role::Sender, slots, ring_of: &ring_of, is_fit: &is_fit };
+        let slot = OwnedSlot::attach(region, &wanted, until)?;
+        let index = ring_of(slot.identity().slot);
+        Self::at(region, slot, Role::Sender, (index, Group::of(region, index)?))
+    }
+
+    /// The end of ring `index`, of `group`, that `slot` is.
+    fn at(
+        region: &Arc<Region>,
+        slot: OwnedSlot,
+        role: Role,
+        (index, group): (u32, Group),
+    ) -> Result<Self, Error> {
+        let entry = region.entry(index)?;
+        let (others, doorbell) = match role {
+            Role::Receiver => (group.tx_slots.clone(), offset_of!(RingControl, rx_wake)),
+            Role::Sender => (entry.rx_slot..entry.rx_slot + 1, offset_of!(RingControl, tx_wake)),
         };
+        let meeting = Meeting::new(&slot, others.clone())?;
         let doorbell = entry.control_offset + doorbell as u64;
         let watch = Watch::start(region, slot.identity(), others, doorbell)?;
         let ring = map_ring(region, index, group.rings.start)?;
@@ -233,6 +266,13 @@ pub(crate) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<R
         region.layout_error(LayoutError::Field { field, ring, found, wanted, limit })
     })?;
     Ok(Ring::new(span, &entry, region.header().key))
+}
+
+/// Whether `slot` has had no owner that told of itself, but for one that has it now.
+fn never_had_owner(region: &Region, slot: u16) -> Result<bool, Error> {
+    let slots = slot..slot + 1;
+    let is_fresh = incarnations(region, slots.clone()) == 0 || byte_is_held(region, slots.clone())?;
+    Ok(is_fresh && attaches(region, slots) == 0)
 }
 
 /// Whether a lane without an owner holds no record that is still to be received.

@@ -101,6 +101,14 @@ impl Interrupts {
         }
     }
 
+    /// Sleeps until an interrupt comes, `until` has come, or for no reason.
+    pub(crate) fn sleep_alone(&self, until: Option<Moment>) {
+        let Some(interrupt) = self.sleeping() else { return };
+        if futex::wait_any(&[interrupt], until).is_err() && !self.is_pending() {
+            std::thread::sleep(SLICE); // on kernels without the call
+        }
+    }
+
     /// As [`Self::sleep`], on kernels that sleep on one word at a time.
     #[cold]
     fn sleep_in_slices(&self, word: &AtomicU32, expected: u32, until: Option<Moment>) -> Woken {

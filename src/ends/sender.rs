@@ -10,18 +10,15 @@ use tombolo_abi::{RingKind, Role, Slot};
 
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
-use crate::endpoint::{
-    Attached, Disconnect, Interrupter, Interrupts, Peer, Peers, Until, attach_until,
-};
+use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Peers, Until, attach_until};
 use crate::ends::{
     MessagePacket, Mpsc, NotSent, SendError, SendTimeoutError, Sending, Shared, Topology,
-    TrySendError,
+    TrySendError, check_handles,
 };
 use crate::error::Error;
-use crate::handle::{Handle, Through, check_moved};
+use crate::handle::Handle;
 use crate::region::Region;
 use crate::ring::SendFast;
-use crate::ring::carry::Recount;
 use crate::wait::{GaveUp, SPIN_MAX, Spin, sleep_for_peer, wait_for_peer};
 
 /// The sending end of a ring: [`SpscSender`](crate::SpscSender) or
@@ -434,28 +431,17 @@ impl<K: Topology> Sender<K> {
         if packet.handles.is_empty() {
             return Ok(());
         }
-        let (ring, limit) = (self.ring(), self.max_handles() as u16);
-        if limit == 0 {
-            let reason = "the region was made without them; see OpenOptions::max_handles";
-            return Err(Error::HandlesNotCarried { ring, reason }.into());
-        }
         let outgoing = self.usable_sending().map(Sending::outgoing);
-        let checked = match outgoing.as_ref().and_then(|outgoing| outgoing.through()) {
-            Some(through) => check_moved(&packet.handles, limit, through),
-            None => {
-                let own = std::iter::once(self.region.plain());
-                Through::of(own.chain(self.region.rendezvous_sockets()))
-                    .and_then(|through| check_moved(&packet.handles, limit, &through))
-            }
-        };
-        Ok(checked.map_err(|source| Error::Handles { source })?)
+        let checked =
+            check_handles(&self.region, self.ring(), outgoing.as_deref(), &packet.handles);
+        Ok(checked?)
     }
 
     fn attempt_packet(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
         if packet.handles.is_empty() {
             self.attempt(&packet.data)
         } else {
-            self.usable()?.carry(packet)
+            self.usable()?.carry(packet, None)
         }
     }
 
@@ -517,15 +503,12 @@ impl<K: Topology> Sender<K> {
         Ok(Shared { end, outgoing: Arc::default() })
     }
 
-    fn sending_at(&self, Shared { end, outgoing }: Shared) -> Result<Sending<K>, Error> {
-        let producer = K::attach(&end)?;
-        let (wakes, mut peer): (_, Peer) = <_>::default();
-        peer.set_rule(self.disconnect);
+    fn sending_at(&self, shared: Shared) -> Result<Sending<K>, Error> {
+        let sending = Sending::new(shared, self.disconnect, Spin::new(self.spin_max))?;
         if self.interrupts.are_possible() {
-            end.slot.note_interrupter();
+            sending.end.slot.note_interrupter();
         }
-        let spin = Spin::new(self.spin_max);
-        Ok(Sending { end, outgoing, producer, wakes, peer, recount: Recount::default(), spin })
+        Ok(sending)
     }
 
     /// The endpoint that clones share, once no other thread is attaching it.

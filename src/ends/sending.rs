@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
 
 use crate::carrier::{HandOver, Outgoing, Unsent};
-use crate::endpoint::{Attached, Peer, Until, byte_is_held};
+use crate::endpoint::{Attached, Disconnect, Peer, Until, byte_is_held};
 use crate::ends::{MessagePacket, NotSent, Topology};
 use crate::error::Error;
+use crate::handle::{Handle, Through, check_moved};
 use crate::mem::RingSpan;
+use crate::region::Region;
 use crate::ring::carry::{Carried, NotCarried, Recount, Spot};
 use crate::ring::doorbell::{has_come, is_comfortable};
 use crate::ring::{Refusal, Ring, Sent, SpaceWanted, Wakes, Window};
@@ -41,6 +43,21 @@ pub(crate) struct Sending<K: Topology> {
 }
 
 impl<K: Topology> Sending<K> {
+    /// Takes over the ring at `end`, which may have other senders in this process.
+    ///
+    /// # Errors
+    /// If the ring is damaged.
+    pub(crate) fn new(
+        Shared { end, outgoing }: Shared,
+        disconnect: Disconnect,
+        spin: Spin,
+    ) -> Result<Self, Error> {
+        let producer = K::attach(&end)?;
+        let (wakes, mut peer): (_, Peer) = <_>::default();
+        peer.set_rule(disconnect);
+        Ok(Self { end, outgoing, producer, wakes, peer, recount: Recount::default(), spin })
+    }
+
     pub(crate) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
         lock(&self.outgoing)
     }
@@ -118,18 +135,34 @@ impl<K: Topology> Sending<K> {
         Ok(())
     }
 
-    /// Sends a message with handles.
+    /// Sends a request without handles, to which the reply has this transaction id.
+    pub(crate) fn call(&mut self, payload: &[u8], txid: u32) -> Result<(), NotSent> {
+        let ext = self.ext(txid);
+        self.produce(&[payload], |window, ring| window.send_call(ring, payload, ext)).map(drop)
+    }
+
+    /// The extension word of this sender's records.
+    fn ext(&self, txid: u32) -> RecordExt {
+        let LockWord { slot, incarnation } = self.end.slot.identity();
+        RecordExt { txid, slot, incarnation_low: incarnation as u16 }
+    }
+
+    /// Sends a message with handles, as a request if there is a `txid`.
     #[cold]
-    pub(crate) fn carry(&mut self, packet: &MessagePacket) -> Result<(), NotSent> {
+    pub(crate) fn carry(
+        &mut self,
+        packet: &MessagePacket,
+        txid: Option<u32>,
+    ) -> Result<(), NotSent> {
         self.check_len(packet.data.len())?;
         // Loaded before connecting: a receiver that begins to listen after that changes it.
         let seen = self.end.slot.region().membership().load(Acquire);
         self.attempt(|sending| {
             let was_connected = sending.outgoing().is_connected();
-            match sending.carry_once(packet, seen) {
+            match sending.carry_once(packet, txid, seen) {
                 // The connection was broken: once more over a new one.
                 Err(NotSent::NoReceiver { .. }) if was_connected => {
-                    sending.carry_once(packet, seen)
+                    sending.carry_once(packet, txid, seen)
                 }
                 sent => sent,
             }
@@ -138,7 +171,13 @@ impl<K: Topology> Sending<K> {
         Ok(())
     }
 
-    fn carry_once(&mut self, packet: &MessagePacket, seen: u32) -> Result<(), NotSent> {
+    fn carry_once(
+        &mut self,
+        packet: &MessagePacket,
+        txid: Option<u32>,
+        seen: u32,
+    ) -> Result<(), NotSent> {
+        let ext = self.ext(txid.unwrap_or(0));
         let Self { end, outgoing, producer, wakes, recount, .. } = self;
         let (region, ring, sender) = (&**end.slot.region(), end.index, end.slot.identity());
         let not_sent = |unsent| not_sent(unsent, seen);
@@ -148,10 +187,9 @@ impl<K: Topology> Sending<K> {
         }
         outgoing.connect(region, end.group.rings.start).map_err(not_sent)?;
         end.slot.flag(slot_flags::HAS_SOCKET);
-        let LockWord { slot, incarnation } = sender;
-        let ext = RecordExt { txid: 0, slot, incarnation_low: incarnation as u16 };
         let handle_count = packet.handles.len() as u8; // 64 at the most
-        let carried = Carried { payload: &packet.data, handle_count, ext };
+        let (payload, is_call) = (&*packet.data, txid.is_some());
+        let carried = Carried { payload, handle_count, ext, is_call };
         let transfer = |Spot { tail, position }| {
             check_receiver(end)?;
             let handles = &packet.handles[..];
@@ -171,6 +209,29 @@ impl<K: Topology> Drop for Sending<K> {
     fn drop(&mut self) {
         self.end.settle(&self.wakes);
     }
+}
+
+/// Checks handles that are to be sent on ring `ring` of `region`, before anything else happens.
+pub(crate) fn check_handles(
+    region: &Region,
+    ring: u32,
+    outgoing: Option<&Outgoing>,
+    handles: &[Handle],
+) -> Result<(), Error> {
+    let limit = region.entry(ring)?.max_handles;
+    if limit == 0 {
+        let reason = "the region was made without them; see OpenOptions::max_handles";
+        return Err(Error::HandlesNotCarried { ring, reason });
+    }
+    let checked = match outgoing.and_then(Outgoing::through) {
+        Some(through) => check_moved(handles, limit, through),
+        None => {
+            let own = std::iter::once(region.plain());
+            Through::of(own.chain(region.rendezvous_sockets()))
+                .and_then(|through| check_moved(handles, limit, &through))
+        }
+    };
+    checked.map_err(|source| Error::Handles { source })
 }
 
 fn not_sent(unsent: Unsent, seen: u32) -> NotSent {

@@ -1,11 +1,30 @@
-//! Objects in the manner of Zircon's, for programs that are written with numbers.
+//! Objects in the manner of Zircon's.
 //!
-//! A [`HandleTable`] numbers [`Handle`](crate::Handle)s as a Zircon process does; a [`TableDisposition`]
-//! says what becomes of one that is sent.
+//! A [`Channel`] carries messages between its two ends. A [`HandleTable`] numbers [`Handle`](crate::Handle)s as a
+//! Zircon process does, for programs that are written with numbers; a [`TableDisposition`] says what becomes of one
+//! that is sent.
+//!
+//! | file | |
+//! |---|---|
+//! | `channel` | what a program calls |
+//! | `outbox` | the sending half: all threads share one sender |
+//! | `inbox` | the receiving half: replies to calls, messages for readers, and who sleeps for all |
+//! | `waiters` | the threads that wait there |
 
+mod channel;
+mod channel_error;
+mod close_reason;
 mod disposition;
+mod inbox;
+mod message_buf;
+mod outbox;
 mod table;
+mod waiters;
 
+pub use self::channel::{Channel, HandleInfo};
+pub use self::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
+pub use self::close_reason::CloseReason;
 pub use self::disposition::TableDisposition;
+pub use self::message_buf::MessageBuf;
 pub use self::table::{HandleTable, HandleValue};
 pub use crate::handle::channel_end_koid;

@@ -117,6 +117,10 @@ impl Description {
         for (ring, asked) in (0..).zip(&asked.rings) {
             self.check_ring(ring, asked).map_err(|reason| layout(path, reason))?;
         }
+        if asked.is_channel && !self.is_channel() {
+            let (option, found, wanted) = ("ring", "rings of no channel", "the two of a channel");
+            return Err(layout(path, LayoutError::Option { option, found, wanted }));
+        }
         match asked.order {
             Some(wanted) if self.order() != Some(wanted) => {
                 let (option, found) = ("mpsc_order", self.order().map_or("none", MpscOrder::name));
@@ -145,6 +149,14 @@ impl Description {
             Some(first) if found.is_some_and(meant) => Ok(first),
             _ => Err(LayoutError::OtherRing { ring: Some(ring), found, wanted }),
         }
+    }
+
+    /// Whether this is a channel: two SPSC rings, of which each carries the replies to the other.
+    pub(crate) fn is_channel(&self) -> bool {
+        let is_half = |ring: &RingEntry, peer| {
+            ring.ring_kind() == Some(RingKind::Spsc) && ring.peer_ring == peer
+        };
+        matches!(&self.entries[..], [one, other] if is_half(one, 1) && is_half(other, 0))
     }
 
     /// What each ring of the list is like.

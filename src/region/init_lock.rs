@@ -85,7 +85,26 @@ pub(crate) fn owned_slot(
     id: FileId,
     path: &Path,
 ) -> Result<Option<u64>, Error> {
-    let slots = LOCK_SLOTS..LOCK_SLOTS + u64::from(SLOT_COUNT_MAX);
+    first_owned(file, id, 0..u64::from(SLOT_COUNT_MAX), path)
+}
+
+/// Whether the lock byte of `slot` is held, as [`owned_slot`].
+pub(super) fn is_owned(
+    file: BorrowedFd<'_>,
+    id: FileId,
+    slot: u64,
+    path: &Path,
+) -> Result<bool, Error> {
+    first_owned(file, id, slot..slot + 1, path).map(|found| found.is_some())
+}
+
+fn first_owned(
+    file: BorrowedFd<'_>,
+    id: FileId,
+    slots: Range<u64>,
+    path: &Path,
+) -> Result<Option<u64>, Error> {
+    let slots = LOCK_SLOTS + slots.start..LOCK_SLOTS + slots.end;
     let sane_before = id.is_file(file);
     test_point!("owned-slot.before-look");
     let found = ofd::first_locked(file, slots)

@@ -14,6 +14,7 @@
 //! | READY                                  | check, map, join                                   |
 //! | READY, in a copy of the region's file  | an error, unless it is to be replaced              |
 //! | READY, of an earlier boot or to be new | no endpoint has an owner: replace                  |
+//! | READY, a channel that is over          | replace, if a channel is to be opened              |
 //! | READY, unclear of which boot, unread   | no endpoint has an owner: an error                 |
 //! | RETIRED                                | its replacer may have died: take part              |
 //! | POISONED                               | an error                                           |
@@ -180,7 +181,10 @@ impl Opening {
         let (file, path) = (candidate.file.as_fd(), request.path());
         let found = Description::read(file, path)?;
         let is_owned = || Ok(owned_slot(file, candidate.id, path)?.is_some());
+        let is_over =
+            request.options.is_channel && replace::is_over(file, candidate.id, &found, path)?;
         if request.options.policy == CreatePolicy::CreateNew
+            || is_over
             || found.is_of_earlier_boot(file, path, is_owned)?
         {
             if !request.may_create() {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tombolo_abi::{RING_COUNT_MAX, RingKind, SLOT_COUNT_MAX, TOTAL_LEN_MAX, caps};
+use tombolo_abi::{
+    HANDLE_COUNT_MAX, RING_COUNT_MAX, RingKind, SLOT_COUNT_MAX, TOTAL_LEN_MAX, caps,
+};
 
 use super::plan::Plan;
 use super::rings::RingOptions;
@@ -147,6 +149,8 @@ pub struct OpenOptions {
     pub(super) order: Option<MpscOrder>,
     /// What the region is to hold instead of the two rings that the fields above speak of; none if it is these.
     pub(super) rings: Vec<RingOptions>,
+    /// Whether the listed rings are the two directions of a channel.
+    pub(super) is_channel: bool,
     pub(super) max_total_len: Option<u64>,
     pub(super) required_caps: u64,
     pub(crate) policy: CreatePolicy,
@@ -311,6 +315,29 @@ impl OpenOptions {
         Self { file_system, ..self }
     }
 
+    /// The options of a channel: [`Self::spsc_capacity`], [`Self::max_message`] and [`Self::max_handles`] are those
+    /// of each direction.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for what a channel doesn't have.
+    pub(crate) fn of_channel(mut self) -> Result<Self, Error> {
+        let wanted = "not set: a channel has two SPSC rings, and no other";
+        for (option, set) in [
+            ("ring", (!self.rings.is_empty()).then_some(self.rings.len() as u64)),
+            ("mpsc_capacity", self.mpsc_capacity),
+            ("producers", self.producers.map(u64::from)),
+            ("mpsc_order", self.order.map(|order| order as u64)),
+        ] {
+            refuse_unless(set.is_none(), option, set.unwrap_or(0), wanted)?;
+        }
+        let mut ring = RingOptions { capacity: self.spsc_capacity.take(), ..RingOptions::spsc() };
+        ring.max_message = self.max_message.take();
+        ring.max_handles = Some(self.max_handles.take().unwrap_or(HANDLE_COUNT_MAX));
+        self.rings = vec![ring.clone(), ring];
+        self.is_channel = true;
+        Ok(self)
+    }
+
     /// Whether a region of `total_len` bytes may be made.
     pub(crate) fn check_total_len(&self, total_len: u64) -> Result<(), Error> {
         let max = self.max_total_len.unwrap_or(u64::MAX);
@@ -320,7 +347,12 @@ impl OpenOptions {
 
     /// The layout of a region created with these options, which have been checked.
     pub(crate) fn plan(&self) -> Plan {
-        Plan::of(&self.new_rings(), self.new_caps(), rustix::param::page_size() as u32)
+        let page_len = rustix::param::page_size() as u32;
+        let mut plan = Plan::of(&self.new_rings(), self.new_caps(), page_len);
+        if self.is_channel {
+            plan.pair();
+        }
+        plan
     }
 
     /// The rings of a region created with these options.

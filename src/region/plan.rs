@@ -54,6 +54,13 @@ impl Plan {
         Self { header, entries }
     }
 
+    /// Makes the two rings the directions of a channel.
+    pub(crate) fn pair(&mut self) {
+        for (ring, peer) in self.entries.iter_mut().zip([1, 0]) {
+            ring.peer_ring = peer;
+        }
+    }
+
     /// Bytes of the region.
     pub(crate) fn total_len(&self) -> u64 {
         self.header.total_len

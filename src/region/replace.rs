@@ -12,8 +12,9 @@
 //! Nothing is ever renamed over a name: two replacers could each think that they had won.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, statat, unlinkat};
@@ -22,7 +23,7 @@ use tombolo_abi::{HEADER_PAGE_LEN, RegionState, SharedLayout, Slot};
 
 use super::create::{create_unnamed, give_name, has_space};
 use super::description::{Description, state_in};
-use super::init_lock::{INITIALIZING, InitLock, REPLACING, owned_slot};
+use super::init_lock::{INITIALIZING, InitLock, REPLACING, is_owned, owned_slot};
 use super::joined::{Region, set_state};
 use super::name::{SOCKET_SUFFIX, socket_name_start};
 use super::options::OpenOptions;
@@ -96,7 +97,35 @@ pub(crate) fn replace(request: &mut Request, old: &Candidate) -> Result<Outcome,
 fn owner(request: &Request, old: &Candidate) -> Result<Option<Outcome>, Error> {
     let Some(slot) = owned_slot(old.file.as_fd(), old.id, request.path())? else { return Ok(None) };
     let description = Description::read(old.file.as_fd(), request.path())?;
+    if is_over(old.file.as_fd(), old.id, &description, request.path())? {
+        return Ok(None); // the end that is left goes on with what it has
+    }
     Ok(Some(Outcome::InUse { pid: slot_pid(old, &description, slot) }))
+}
+
+/// Whether `region`, in the file `id`, is a channel of which an end was closed, or lost its owner: for good, as no
+/// process takes an end that had an owner.
+pub(crate) fn is_over(
+    file: BorrowedFd<'_>,
+    id: FileId,
+    region: &Description,
+    path: &Path,
+) -> Result<bool, Error> {
+    if !region.is_channel() {
+        return Ok(false);
+    }
+    let header = &region.header;
+    for slot in 0..u64::from(header.slot_count) {
+        let mut bytes = [0; size_of::<Slot>()];
+        let offset = header.slot_offset + slot * u64::from(header.slot_len);
+        read_at(file, &mut bytes, offset).map_err(|error| refusal::io("read", path, error))?;
+        let had_owner = bytemuck::pod_read_unaligned::<Slot>(&bytes).incarnation != 0;
+        // In this order: who takes the byte renews the incarnation then.
+        if had_owner && !is_owned(file, id, slot, path)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Marks the old region: attached processes go on, no other joins.

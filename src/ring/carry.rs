@@ -16,7 +16,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use tombolo_abi::{HANDLE_COUNT_MAX, RECORD_HEADER_LEN, Record, RecordExt};
+use tombolo_abi::{HANDLE_COUNT_MAX, Record, RecordExt};
 
 use super::window::position_damage;
 use super::{Memory, Refusal, Ring, Sent, SpaceWanted, Window, Word};
@@ -33,6 +33,8 @@ pub(crate) struct Carried<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) handle_count: u8,
     pub(crate) ext: RecordExt,
+    /// Whether it is a request.
+    pub(crate) is_call: bool,
 }
 
 /// The place of a record that is not published yet.
@@ -93,8 +95,9 @@ impl Window {
         recount: &mut Recount,
         transfer: impl FnOnce(Spot) -> Result<(), E>,
     ) -> Result<Sent, NotCarried<E>> {
-        let Carried { payload, handle_count, ext } = *carried;
-        let record = Record::with_handles(payload.len() as u32, handle_count);
+        let Carried { payload, handle_count, ext, is_call } = *carried;
+        let of_kind = if is_call { Record::call } else { Record::with_handles };
+        let record = of_kind(payload.len() as u32, handle_count);
         let sent = self.check_under_way(ring, handle_count, recount)?;
         let place = Self::place_at(ring, self.tail, &record);
         if !self.has_space(ring, place.end)? {
@@ -104,11 +107,9 @@ impl Window {
         let spot = Spot { tail: self.tail, position: place.record };
         transfer(spot).map_err(NotCarried::NotTransferred)?;
         crash_point!("carry.after-hand-over");
-        let ext_position = place.record.wrapping_add(RECORD_HEADER_LEN);
-        ring.memory.store(Word::Data(ext_position), ext.to_word(), Relaxed);
         // Before publishing: a death in between leaves the count too large. Ours, or edge `lock`.
         ring.memory.store(Word::HandlesSent, sent.wrapping_add(handle_count.into()), Relaxed);
-        Ok(self.write(ring, place, &record, payload))
+        Ok(self.write_ext(ring, place, &record, (ext, payload)))
     }
 
     /// Refuses if too many handles are under way. Returns the count of those sent so far.

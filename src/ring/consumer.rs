@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use tombolo_abi::{RECORD_HEADER_LEN, Record, RecordExt, RecordKind, RecordRules};
 
 use super::doorbell::{Wakes, notify_producers};
+use super::window::position_damage;
 use super::{Memory, Ring, Word};
 use crate::crash::crash_point;
 use crate::error::Damage;
@@ -190,9 +191,7 @@ impl Consumer {
             let word = ring.memory.load(Word::Data(self.head), Acquire); // edge `commit`
             let record = ring.rules.decode(word, self.head)?;
             let (Some(word), Some(record)) = (NonZeroU64::new(word), record) else {
-                if self.pending == Pending::Some {
-                    self.notify(ring, wakes);
-                }
+                self.notify_pending(ring, wakes);
                 return Ok(None);
             };
             if !record.kind.is_skipped() {
@@ -242,6 +241,56 @@ impl Consumer {
     pub(crate) fn ext<M: Memory>(&self, ring: &Ring<M>) -> RecordExt {
         let position = self.head.wrapping_add(RECORD_HEADER_LEN);
         RecordExt::from_word(ring.memory.load(Word::Data(position), Relaxed))
+    }
+
+    /// The record at `position`, which is the head or lies behind it, of whatever kind; `None` if there is
+    /// none yet.
+    ///
+    /// # Errors
+    /// If no honest producer writes such a header, or the position is a whole ring behind the head.
+    pub(crate) fn look_at<M: Memory>(
+        &self,
+        ring: &Ring<M>,
+        position: u64,
+    ) -> Result<Option<(Front, Record)>, Damage> {
+        if position.wrapping_sub(self.head) >= ring.rules.capacity {
+            return Err(position_damage("records up to", position, "head", self.head));
+        }
+        let word = ring.memory.load(Word::Data(position), Acquire); // edge `commit`
+        let record = ring.rules.decode(word, position)?;
+        Ok(NonZeroU64::new(word).zip(record).map(|(word, record)| (Front { word }, record)))
+    }
+
+    /// This consumer as it would be at `position`, to read what lies there.
+    pub(crate) fn at(&self, position: u64) -> Self {
+        Self { head: position, ..self.clone() }
+    }
+
+    /// Takes the record at `position`, behind the head, out of turn: it is passed over from now on, and its
+    /// space is freed in its turn. No producer reads or writes it any more.
+    pub(crate) fn withdraw<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        position: u64,
+        (front, record): (Front, Record),
+    ) {
+        let header = ring.rules.encode(&record.withdrawn(), position);
+        ring.memory.store(Word::Data(position), header, Relaxed); // ours until it is freed
+        self.received_msgs = self.received_msgs.wrapping_add(1);
+        self.received_bytes = self.received_bytes.wrapping_add(front.payload_len() as u64);
+        ring.memory.store(Word::ReceivedMsgs, self.received_msgs, Relaxed); // ours
+        ring.memory.store(Word::ReceivedBytes, self.received_bytes, Relaxed); // ours
+        if front.handle_count() > 0 {
+            self.count_handles(ring, front.handle_count());
+        }
+    }
+
+    /// Notifies blocked producers of space that was freed since they last were: before a consumer sleeps with
+    /// records in the ring that it leaves for later.
+    pub(crate) fn notify_pending<M: Memory>(&mut self, ring: &Ring<M>, wakes: &Wakes) {
+        if self.pending == Pending::Some {
+            self.notify(ring, wakes);
+        }
     }
 
     /// Frees `front`, which has handles, then calls `take` to close those, then counts them. A death in

@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::compiler_fence;
 
-use tombolo_abi::{RECORD_HEADER_LEN, Record};
+use tombolo_abi::{RECORD_HEADER_LEN, Record, RecordExt};
 
 use super::{Memory, Ring, SpaceWanted, Wakes, Word};
 use crate::crash::crash_point;
@@ -180,6 +180,37 @@ impl Window {
             return Err(self.no_space(ring, place.end));
         }
         Ok(self.write(ring, place, &record, payload))
+    }
+
+    /// Sends one request, with its extension word.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing was stored.
+    pub(crate) fn send_call<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payload: &[u8],
+        ext: RecordExt,
+    ) -> Result<Sent, Refusal> {
+        let record = Record::call(payload.len() as u32, 0);
+        let place = Self::place_at(ring, self.tail, &record);
+        if !self.has_space(ring, place.end)? {
+            return Err(self.no_space(ring, place.end));
+        }
+        Ok(self.write_ext(ring, place, &record, (ext, payload)))
+    }
+
+    /// As [`Self::write`], of a record with an extension word.
+    pub(super) fn write_ext<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        place: Place,
+        record: &Record,
+        (ext, payload): (RecordExt, &[u8]),
+    ) -> Sent {
+        let ext_position = place.record.wrapping_add(RECORD_HEADER_LEN);
+        ring.memory.store(Word::Data(ext_position), ext.to_word(), Relaxed);
+        self.write(ring, place, record, payload)
     }
 
     /// Fast path of [`Self::send`]: sends one record if there is space and no padding is needed. Returns

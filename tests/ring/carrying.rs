@@ -85,7 +85,7 @@ fn carry(
     is_taken: bool,
 ) -> Result<Spot, NotCarried<()>> {
     let ext = RecordExt { txid: 0, slot: ME.slot, incarnation_low: ME.incarnation as u16 };
-    let carried = Carried { payload, handle_count, ext };
+    let carried = Carried { payload, handle_count, ext, is_call: false };
     let mut at = None;
     let transfer = |spot: Spot| {
         assert_eq!(ring.memory.load(Word::Data(spot.tail), Relaxed), 0, "visible too early");

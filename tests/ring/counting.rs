@@ -102,7 +102,7 @@ fn attach(ring: &Ring<&Replay<'_>>, setup: Setup) -> Result<Sending, String> {
 fn send(ring: &Ring<&Replay<'_>>, sending: &mut Sending, life: u32) -> Result<bool, String> {
     let (wakes, me) = (Wakes::default(), LockWord { slot: 1, incarnation: life });
     let ext = RecordExt { txid: 0, slot: 1, incarnation_low: life as u16 };
-    let carried = Carried { payload: b"", handle_count: HANDLES, ext };
+    let carried = Carried { payload: b"", handle_count: HANDLES, ext, is_call: false };
     let Sending { spsc, recount } = sending;
     let step = |window: &mut Window, ring: &Ring<_>| {
         window.send_carried(ring, &carried, recount, |_| Ok::<_, ()>(()))

@@ -1,0 +1,687 @@
+//! `Channel`: one end of a bidirectional pipe of messages.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
+use super::close_reason::CloseReason;
+use super::inbox::{Inbox, Message, Registered, TXID_LEN};
+use super::message_buf::MessageBuf;
+use super::outbox::{As, Outbox};
+use crate::deadline::Deadline;
+use crate::endpoint::{Attached, Interrupts, Until};
+use crate::ends::MessagePacket;
+use crate::error::{CHANNEL, Error};
+use crate::handle::{Handle, HandleDisposition, HandleType, KoID, Rights, channel_end_koid};
+use crate::options::Prefault;
+use crate::region::{EventsRegion, OpenOptions, Region};
+use crate::wait::{SPIN_MAX, Spin};
+
+/// The most parts that [`Channel::write_vectored`] gathers.
+const PART_COUNT_MAX: usize = 8192;
+
+/// The first transaction id that is generated: bit 31 is set in all.
+const FIRST_TXID: u32 = 1 << 31;
+
+/// One end of a channel: messages of up to 65,536 bytes and 64 handles, both ways, in order.
+///
+/// Both ends may be in one process or in two, and any number of threads may use an end at once. What is written
+/// to one end is read from the other, whole or not at all. A message that was written stays, whatever happens to
+/// the process that wrote it. A channel is closed for good when one of its ends is: the other end reads what is
+/// left and then gets [`ChannelError::PeerClosed`], also if the process that owned the closed end was killed.
+///
+/// A [`call`](Self::call) is a message with a reply: the first four bytes of both are the transaction id. The
+/// other end reads requests like all messages, and answers by writing a message that begins with the same four
+/// bytes.
+///
+/// | | waits | with a deadline | never waits |
+/// |---|---|---|---|
+/// | write; the handles are gone in any case | [`write`](Self::write) | | |
+/// | write; a failure gives the message back | | [`write_timeout`](Self::write_timeout) | [`try_write`](Self::try_write) |
+/// | read | | [`read_timeout`](Self::read_timeout) | [`read`](Self::read) |
+/// | request and reply | | [`call`](Self::call) | |
+///
+/// # Cost
+/// A write or a read copies the message once, without a system call as long as neither end sleeps. Messages with
+/// handles take the system calls of [`Sender::send_packet`](crate::Sender::send_packet).
+///
+/// # Source
+/// Zircon's channel, as zCore has it, with the `call` of both; giving the message back is Magenta's.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use tombolo::Channel;
+/// let (client, server) = Channel::create()?;
+/// let serving = std::thread::spawn(move || {
+///     let mut message = server.read_timeout(Duration::from_secs(10))?;
+///     message.data.extend(b" pong"); // the first four bytes say which call this answers
+///     server.write(message)
+/// });
+/// let reply = client.call(b"\0\0\0\0ping", Duration::from_secs(10))?;
+/// assert_eq!(&reply.data[4..], b"ping pong");
+/// serving.join().unwrap()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Channel {
+    region: Arc<Region>,
+    /// The ring on which this end sends: 0 or 1.
+    side: u32,
+    inbox: Inbox,
+    outbox: Outbox,
+    /// The next transaction id to try.
+    next_txid: AtomicU32,
+}
+
+/// A handle that was read, with what is known of it before it is used: by [`Channel::read_etc`].
+///
+/// # Source
+/// `zx_handle_info_t`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HandleInfo {
+    /// The handle.
+    pub handle: Handle,
+    /// Its type, as the kernel shows it.
+    pub handle_type: HandleType,
+    /// Its rights, as the sender left them.
+    pub rights: Rights,
+}
+
+impl From<Handle> for HandleInfo {
+    fn from(handle: Handle) -> Self {
+        let (handle_type, rights) = (handle.handle_type(), handle.rights());
+        Self { handle, handle_type, rights }
+    }
+}
+
+impl Channel {
+    /// Makes a channel in anonymous memory and returns both ends.
+    ///
+    /// # Errors
+    /// As [`EventsRegion::anonymous`].
+    pub fn create() -> Result<(Self, Self), Error> {
+        Self::create_with(OpenOptions::new())
+    }
+
+    /// As [`Self::create`], with options: [`OpenOptions::spsc_capacity`], [`OpenOptions::max_message`] and
+    /// [`OpenOptions::max_handles`] are those of each direction, by default 1 MiB, 65,536 bytes and 64 handles.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; [`Error::InvalidOption`] also for options of rings that a channel doesn't have.
+    pub fn create_with(options: OpenOptions) -> Result<(Self, Self), Error> {
+        let options = options.of_channel()?.prefault(Prefault::OnDemand);
+        let region = EventsRegion::anonymous(options)?;
+        let attach = || Self::attach(region.shared().clone());
+        Ok((attach()?, attach()?))
+    }
+
+    /// Opens an end of the channel `name`, see [`Self::open_path_with`]; names are those of
+    /// [`EventsRegion::open`].
+    ///
+    /// # Errors
+    /// As [`Self::open_path_with`].
+    pub fn open(name: &str) -> Result<Self, Error> {
+        Self::open_with(name, OpenOptions::new())
+    }
+
+    /// As [`Self::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::open_path_with`].
+    pub fn open_with(name: &str, options: OpenOptions) -> Result<Self, Error> {
+        Self::open_by(options, |options| EventsRegion::open_with(name, options))
+    }
+
+    /// Opens an end of the channel in the file `path`, see [`Self::open_path_with`].
+    ///
+    /// # Errors
+    /// As [`Self::open_path_with`].
+    pub fn open_path(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_path_with(path, OpenOptions::new())
+    }
+
+    /// Opens an end of the channel in the file `path`: the first to open it gets one end, the next the other.
+    /// Either may write at once. When an end is closed, or its owner has exited, the channel is over, and the
+    /// next to open it makes a new one; the end that is left keeps what it has.
+    ///
+    /// Options are those of [`Self::create_with`] and all that are not of rings.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if both ends have owners; [`Error::Layout`] also if the region there is not a channel; else
+    /// as [`EventsRegion::open_path_with`].
+    ///
+    /// # Examples
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("demo.tombolo");
+    /// use tombolo::{Channel, Error};
+    /// let ours = Channel::open_path(&path)?;
+    /// ours.write(b"hello")?;
+    /// let theirs = Channel::open_path(&path)?; // in another process, mostly
+    /// assert_eq!(theirs.read()?.data, b"hello");
+    /// assert!(matches!(Channel::open_path(&path), Err(Error::Busy { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_path_with(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, Error> {
+        let path = path.as_ref();
+        Self::open_by(options, |options| EventsRegion::open_path_with(path, options))
+    }
+
+    fn open_by(
+        options: OpenOptions,
+        open: impl Fn(OpenOptions) -> Result<EventsRegion, Error>,
+    ) -> Result<Self, Error> {
+        let options = options.of_channel()?;
+        let deadline = Deadline::from(options.patience());
+        loop {
+            let region = open(options.clone())?;
+            let is_again = match Self::attach(region.shared().clone()) {
+                // It was replaced, or an end lost its owner, since it was opened: the next to open it makes another.
+                Err(error @ (Error::Replaced { .. } | Error::LaneNotEmpty { .. })) => error,
+                Err(Error::Busy { pid, .. }) => {
+                    return Err(Error::Busy { ring: 0, role: CHANNEL, pid, places: 2 });
+                }
+                attached => return attached,
+            };
+            if deadline.has_passed() {
+                return Err(is_again);
+            }
+        }
+    }
+
+    fn attach(region: Arc<Region>) -> Result<Self, Error> {
+        static NONE: Interrupts = Interrupts::none();
+        region.check_ours()?;
+        let until = Until { deadline: Deadline::PAST, interrupts: &NONE };
+        let spin = || Spin::new(SPIN_MAX);
+        let sending = Attached::attach_to_either(&region, until)?;
+        let side = sending.index;
+        let inbox = Inbox::attach(&region, region.entry(side)?.peer_ring, spin(), until)?;
+        let outbox = Outbox::attach(sending, spin())?;
+        Ok(Self { region, side, inbox, outbox, next_txid: AtomicU32::new(FIRST_TXID) })
+    }
+
+    /// The id of this end: the same in all processes, and never another end's.
+    #[must_use]
+    pub fn id(&self) -> KoID {
+        channel_end_koid(self.region.header().region_uuid, self.side.into())
+    }
+
+    /// Writes `message`, waiting while there is no space. Its handles are consumed in any case: either they
+    /// are on their way, or they are closed.
+    ///
+    /// # Errors
+    /// [`ChannelError::PeerClosed`]; [`ChannelError::TooLong`] (`OUT_OF_RANGE`), [`ChannelError::Handles`];
+    /// [`ChannelError::Closed`], [`ChannelError::Canceled`].
+    ///
+    /// # Source
+    /// `zx_channel_write`, which consumes handles on failure; it never waits, as its queue has no bound.
+    pub fn write(&self, message: impl Into<MessagePacket>) -> Result<(), ChannelError> {
+        self.write_timeout(message, Deadline::NEVER).map_err(|refused| refused.error)
+    }
+
+    /// Writes `message`, waiting for space until `deadline`. On failure the error has the message, with all its
+    /// handles.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; [`ChannelError::TimedOut`].
+    ///
+    /// # Source
+    /// Magenta's `mx_channel_write`: all handles are with the caller still, or all are in the channel.
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn write_timeout(
+        &self,
+        message: impl Into<MessagePacket>,
+        deadline: impl Into<Deadline>,
+    ) -> Result<(), NotWritten> {
+        self.send(message.into(), deadline.into(), true)
+    }
+
+    /// Writes `message` if there is space now. On failure the error has the message, with all its handles.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; [`ChannelError::ShouldWait`].
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{Channel, MessagePacket};
+    /// use tombolo::object::ChannelError;
+    /// let (ours, theirs) = Channel::create()?;
+    /// ours.try_write(b"one")?;
+    /// drop(theirs);
+    /// let file = std::fs::File::open("/proc/self/exe")?;
+    /// let refused = ours.try_write(MessagePacket::from(b"two").handle(file)).unwrap_err();
+    /// assert!(matches!(refused.error, ChannelError::PeerClosed));
+    /// assert_eq!(refused.message.handles.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    pub fn try_write(&self, message: impl Into<MessagePacket>) -> Result<(), NotWritten> {
+        self.send(message.into(), Deadline::PAST, false)
+    }
+
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
+    fn send(
+        &self,
+        message: MessagePacket,
+        deadline: Deadline,
+        is_timed: bool,
+    ) -> Result<(), NotWritten> {
+        let sent = self.outbox.check(&message).and_then(|()| {
+            let sent = self.outbox.send(&message, As::Message, deadline);
+            sent.map_err(|error| ChannelError::of_write(error, is_timed, self.side))
+        });
+        match sent {
+            Ok(()) => {
+                Handle::close_all(message.handles);
+                Ok(())
+            }
+            Err(error) => Err(NotWritten { error, message }),
+        }
+    }
+
+    /// Writes one message that is gathered from `parts`, with `handles`, which are consumed in any case.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; [`ChannelError::TooManyParts`] (`OUT_OF_RANGE`) for more than 8192.
+    ///
+    /// # Source
+    /// `ZX_CHANNEL_WRITE_USE_IOVEC`.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::io::IoSlice;
+    /// use tombolo::Channel;
+    /// let (ours, theirs) = Channel::create()?;
+    /// ours.write_vectored(&[IoSlice::new(b"head "), IoSlice::new(b"and body")], Vec::new())?;
+    /// assert_eq!(theirs.read()?.data, b"head and body");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "writev")]
+    pub fn write_vectored(
+        &self,
+        parts: &[IoSlice<'_>],
+        handles: Vec<Handle>,
+    ) -> Result<(), ChannelError> {
+        let (found, limit) = (parts.len(), PART_COUNT_MAX);
+        if found > limit {
+            return Err(ChannelError::TooManyParts { found, limit });
+        }
+        // Before so much is gathered: the lengths may add up to anything.
+        let found = parts.iter().fold(0usize, |len, part| len.saturating_add(part.len()));
+        self.outbox.check_len(found)?;
+        let mut data = Vec::with_capacity(found);
+        parts.iter().for_each(|part| data.extend_from_slice(part));
+        self.write(MessagePacket { data, handles })
+    }
+
+    /// Writes `bytes` with the handles of `list`, each moved or duplicated as its disposition says. On failure
+    /// nothing is written, moved handles are closed, and duplicated ones stay with the caller.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; [`ChannelError::Handles`] for the first refusal of the list, each of which is also in
+    /// its disposition's `result`.
+    ///
+    /// # Source
+    /// `zx_channel_write_etc`.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::fs::File;
+    /// use tombolo::{Channel, Handle, HandleType, Rights};
+    /// use tombolo::handle::HandleDisposition;
+    /// let (ours, theirs) = Channel::create()?;
+    /// let kept = Handle::new(File::open("/")?);
+    /// let mut list = [HandleDisposition::duplicate(&kept).rights(Rights::READ)];
+    /// ours.write_etc(b"a directory", &mut list)?;
+    /// let (bytes, handles) = theirs.read_etc()?;
+    /// assert_eq!((&bytes[..], handles.len()), (&b"a directory"[..], 1));
+    /// assert_eq!((handles[0].handle_type, handles[0].rights), (HandleType::Directory, Rights::READ));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn write_etc(
+        &self,
+        bytes: &[u8],
+        list: &mut [HandleDisposition<'_>],
+    ) -> Result<(), ChannelError> {
+        self.write(self.resolve(bytes, list)?)
+    }
+
+    /// The message of `bytes` and the handles of `list`.
+    fn resolve(
+        &self,
+        bytes: &[u8],
+        list: &mut [HandleDisposition<'_>],
+    ) -> Result<MessagePacket, ChannelError> {
+        let own = std::iter::once(self.region.plain());
+        let own: Vec<_> = own.chain(self.region.rendezvous_sockets()).collect();
+        let handles = HandleDisposition::resolve_all(list, &own);
+        let checked = self.outbox.check_len(bytes.len());
+        let handles = handles?;
+        checked?;
+        Ok(MessagePacket { data: bytes.to_vec(), handles })
+    }
+
+    /// Reads the next message, if there is one.
+    ///
+    /// # Errors
+    /// [`ChannelError::ShouldWait`] if there is none and the other end is open, [`ChannelError::PeerClosed`] if
+    /// there is none and it is not. [`ChannelError::Failed`] with [`Error::TooManyFiles`] if the process may not
+    /// have the handles: the message is still there. [`ChannelError::Closed`].
+    ///
+    /// # Source
+    /// zCore's `read`; `zx_channel_read` with buffers is [`Self::read_parts`].
+    pub fn read(&self) -> Result<MessagePacket, ChannelError> {
+        self.inbox.read(take)
+    }
+
+    /// Reads the next message, waiting for it until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`ChannelError::TimedOut`], [`ChannelError::Canceled`].
+    pub fn read_timeout(
+        &self,
+        deadline: impl Into<Deadline>,
+    ) -> Result<MessagePacket, ChannelError> {
+        self.inbox.read_until(deadline.into(), take)
+    }
+
+    /// Reads the next message into the caller's buffers, and returns how many bytes and handles it has. Empty
+    /// buffers probe for what the next message needs.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`ChannelError::BufferTooSmall`] with what is needed: the message is still there.
+    ///
+    /// # Source
+    /// `zx_channel_read`.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::Channel;
+    /// use tombolo::object::ChannelError;
+    /// let (ours, theirs) = Channel::create()?;
+    /// ours.write(b"four")?;
+    /// let probe = theirs.read_parts(&mut [], &mut []);
+    /// assert!(matches!(probe, Err(ChannelError::BufferTooSmall { needed: 4, .. })));
+    /// let mut buffer = [0; 16];
+    /// assert_eq!(theirs.read_parts(&mut buffer, &mut [])?, (4, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_parts(
+        &self,
+        bytes: &mut [u8],
+        handles: &mut [Option<Handle>],
+    ) -> Result<(usize, usize), ChannelError> {
+        self.inbox.read(|message| Ok(message.take_parts(bytes, handles)?))
+    }
+
+    /// As [`Self::read_parts`], but a message that does not fit is discarded: it is gone, and its handles are
+    /// closed.
+    ///
+    /// # Errors
+    /// As [`Self::read_parts`].
+    ///
+    /// # Source
+    /// `ZX_CHANNEL_READ_MAY_DISCARD`.
+    pub fn read_or_discard(
+        &self,
+        bytes: &mut [u8],
+        handles: &mut [Option<Handle>],
+    ) -> Result<(usize, usize), ChannelError> {
+        self.inbox.read(|message| {
+            let (needed, needed_handles) = (message.len(), message.handle_count());
+            let (available, available_handles) = (bytes.len(), handles.len());
+            if needed <= available && needed_handles <= available_handles {
+                return Ok(message.take_parts(bytes, handles)?);
+            }
+            drop(message); // takes it
+            let is_discarded = true;
+            Err(ChannelError::BufferTooSmall {
+                needed,
+                available,
+                needed_handles,
+                available_handles,
+                is_discarded,
+            })
+        })
+    }
+
+    /// Reads the next message into `buffer`, which grows as needed and does not allocate once it is large enough.
+    /// What it held is gone; on failure it is empty.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_into(&self, buffer: &mut MessageBuf) -> Result<(), ChannelError> {
+        buffer.clear();
+        let MessageBuf { bytes, handles } = buffer;
+        let read = self.inbox.read(|message| {
+            bytes.resize(message.len(), 0);
+            handles.resize_with(message.handle_count(), || None);
+            Ok(message.take_parts(bytes, handles).map(drop)?)
+        });
+        if read.is_err() {
+            buffer.clear();
+        }
+        read
+    }
+
+    /// Reads the next message, if there is one, with the type and the rights of each handle.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    ///
+    /// # Source
+    /// `zx_channel_read_etc`.
+    pub fn read_etc(&self) -> Result<(Vec<u8>, Vec<HandleInfo>), ChannelError> {
+        self.read().map(with_info)
+    }
+
+    /// Reads the next message if `check` lets it: with a copy of its bytes and the count of its handles. Otherwise
+    /// the message is still there. Without a message `check` is not called.
+    ///
+    /// # Errors
+    /// That of `check`; as [`Self::read`].
+    ///
+    /// # Source
+    /// zCore's `check_and_read`.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::Channel;
+    /// use tombolo::object::ChannelError;
+    /// let (ours, theirs) = Channel::create()?;
+    /// ours.write(b"for another")?;
+    /// let refused = theirs.check_and_read(|bytes, _| match bytes {
+    ///     b"for me" => Ok(()),
+    ///     _ => Err(ChannelError::ShouldWait),
+    /// });
+    /// assert!(matches!(refused, Err(ChannelError::ShouldWait)));
+    /// assert_eq!(theirs.read()?.data, b"for another");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn check_and_read<E: From<ChannelError>>(
+        &self,
+        check: impl FnOnce(&[u8], usize) -> Result<(), E>,
+    ) -> Result<MessagePacket, E> {
+        self.inbox.read(|message| {
+            let message = message.held(); // a refusal, or a panic of `check`, leaves it
+            let bytes = message.to_vec().map_err(ChannelError::from)?;
+            check(&bytes, message.handle_count())?;
+            let mut packet =
+                std::mem::ManuallyDrop::into_inner(message).take().map_err(ChannelError::from)?;
+            packet.data = bytes; // those that were checked: the peer may have written to the others since
+            Ok(packet)
+        })
+    }
+
+    /// Writes `message` and waits for the reply, until `deadline`. The first four bytes of the message are replaced
+    /// by a transaction id that no other call waiting here has, with bit 31 set, in native byte order. The reply is
+    /// the message from the other end that begins with the same bytes.
+    ///
+    /// Messages that come meanwhile stay for [`Self::read`]; if they take all the space, the reply comes after some
+    /// are read. A reply after the deadline is a message like any other. A deadline that has passed sends the
+    /// request if there is space, and then times out.
+    ///
+    /// # Errors
+    /// [`CallError`] with the phase. In the write phase, as [`Self::write_timeout`], with the request as it was
+    /// given; [`ChannelError::TooShortForCall`] (`INVALID_ARGS`). In the read phase [`ChannelError::TimedOut`],
+    /// [`ChannelError::PeerClosed`], [`ChannelError::Canceled`].
+    ///
+    /// # Source
+    /// `zx_channel_call`. The phase and the request in the error are Magenta's.
+    pub fn call(
+        &self,
+        message: impl Into<MessagePacket>,
+        deadline: impl Into<Deadline>,
+    ) -> Result<MessagePacket, CallError> {
+        self.call_as(message.into(), deadline.into(), |_| {
+            let next = || Some(self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID);
+            self.inbox.register_first_free(std::iter::from_fn(next))
+        })
+    }
+
+    /// As [`Self::call`], with the transaction id that the first four bytes of `message` are.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; [`ChannelError::TxidInUse`] (`ALREADY_EXISTS`) if another call that waits here has it.
+    ///
+    /// # Source
+    /// Magenta's `mx_channel_call`.
+    pub fn call_with_txid(
+        &self,
+        message: impl Into<MessagePacket>,
+        deadline: impl Into<Deadline>,
+    ) -> Result<MessagePacket, CallError> {
+        self.call_as(message.into(), deadline.into(), |txid| {
+            self.inbox.register(u32::from_ne_bytes(txid))
+        })
+    }
+
+    /// As [`Self::call`], with handles as [`Self::write_etc`] takes them and [`Self::read_etc`] gives them.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; without the request.
+    ///
+    /// # Source
+    /// `zx_channel_call_etc`.
+    pub fn call_etc(
+        &self,
+        bytes: &[u8],
+        list: &mut [HandleDisposition<'_>],
+        deadline: impl Into<Deadline>,
+    ) -> Result<(Vec<u8>, Vec<HandleInfo>), CallError> {
+        let message = self.resolve(bytes, list).map_err(|error| CallError {
+            phase: CallPhase::Write,
+            error,
+            message: None,
+        })?;
+        let reply = self.call(message, deadline);
+        reply.map(with_info).map_err(|error| CallError { message: None, ..error })
+    }
+
+    fn call_as<'a>(
+        &'a self,
+        mut message: MessagePacket,
+        deadline: Deadline,
+        register: impl FnOnce([u8; TXID_LEN]) -> Result<Registered<'a>, ChannelError>,
+    ) -> Result<MessagePacket, CallError> {
+        let phase = CallPhase::Write;
+        let Some(given) = message.data.first_chunk::<TXID_LEN>().copied() else {
+            let error = ChannelError::TooShortForCall { found: message.data.len() };
+            return Err(CallError { phase, error, message: Some(message) });
+        };
+        // Registered, then written: the reply cannot come before it is expected.
+        let registered = match self.outbox.check(&message).and_then(|()| register(given)) {
+            Ok(registered) => registered,
+            Err(error) => return Err(CallError { phase, error, message: Some(message) }),
+        };
+        let txid = registered.txid;
+        message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
+        if let Err(error) = self.outbox.send(&message, As::Call { txid }, deadline) {
+            let error = ChannelError::of_write(error, true, self.side);
+            message.data[..TXID_LEN].copy_from_slice(&given);
+            return Err(CallError { phase, error, message: Some(message) });
+        }
+        Handle::close_all(message.handles);
+        let (phase, message) = (CallPhase::Read, None);
+        registered.wait(deadline).map_err(|error| CallError { phase, error, message })
+    }
+
+    /// Closes this end. Messages that were written to the other end stay readable there; those that were not read
+    /// here are gone, and their handles are closed. Calls of this end that wait end with
+    /// [`ChannelError::Canceled`], and those that come later with [`ChannelError::Closed`]. Dropping an end closes
+    /// it, too.
+    pub fn close(&self) {
+        self.end(None);
+    }
+
+    /// As [`Self::close`], with a reason for the other end: a code, and a text of which up to 112 bytes arrive.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::Channel;
+    /// let (ours, theirs) = Channel::create()?;
+    /// ours.write(b"the last one")?;
+    /// ours.close_with_reason(7, "out of paper");
+    /// assert_eq!(theirs.close_reason()?, None); // there is a message still
+    /// theirs.read()?;
+    /// let reason = theirs.close_reason()?.unwrap();
+    /// assert_eq!((reason.code, &*reason.text), (7, "out of paper"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close_with_reason(&self, code: u32, text: &str) {
+        self.end(Some((code, text)));
+    }
+
+    fn end(&self, reason: Option<(u32, &str)>) {
+        self.outbox.close(reason);
+        self.inbox.close();
+    }
+
+    /// Why the other end was closed, if it was closed with a reason and all messages have been read.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`] if this end is closed; [`ChannelError::Failed`].
+    pub fn close_reason(&self) -> Result<Option<CloseReason>, ChannelError> {
+        if !self.inbox.is_drained()? {
+            return Ok(None);
+        }
+        Ok(self.inbox.with_end(|end| CloseReason::load(&end.ring.memory)).flatten())
+    }
+
+    /// Sets how long a wait spins at most before it sleeps, as
+    /// [`Receiver::set_spin_max`](crate::Receiver::set_spin_max).
+    pub fn set_spin_max(&self, longest: Duration) {
+        self.inbox.set_spin(Spin::new(longest));
+        self.outbox.set_spin(Spin::new(longest));
+    }
+}
+
+fn take(message: Message<'_>) -> Result<MessagePacket, ChannelError> {
+    Ok(message.take()?)
+}
+
+fn with_info(packet: MessagePacket) -> (Vec<u8>, Vec<HandleInfo>) {
+    (packet.data, packet.handles.into_iter().map(HandleInfo::from).collect())
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel")
+            .field("id", &format_args!("{:#x}", self.id()))
+            .field("region", &self.region.path())
+            .finish_non_exhaustive()
+    }
+}
