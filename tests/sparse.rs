@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use tombolo::ends::Topology;
-use tombolo::options::{CreatePolicy, MpscOrder, Prefault};
+use tombolo::options::{CreatePolicy, MpscOrder, Prefault, RingOptions};
 use tombolo::{
     Error, EventsRegion, LayoutError, OpenOptions, Receiver, Sender, TryRecvError, TrySendError,
 };
@@ -101,6 +101,36 @@ fn a_joiner_faults_in_all_that_the_creator_has_reserved() {
     let total_len = fs::metadata(&path).unwrap().len();
     assert_eq!(resident(&joined), total_len);
     assert!(resident(&created) < total_len / 2);
+}
+
+/// Bytes of memory that the region's file has.
+fn taken(region: &EventsRegion) -> u64 {
+    File::from(region.to_fd().unwrap()).metadata().unwrap().blocks() * 512
+}
+
+#[test]
+fn a_region_without_a_name_takes_memory_at_once_or_with_its_messages() {
+    let strict = fs::read_to_string("/proc/sys/vm/overcommit_memory");
+    if strict.is_ok_and(|found| found.trim() == "2") {
+        return eprintln!("skipped: memory is given out strictly here");
+    }
+    let made = |prefault| {
+        let rings = || RingOptions::spsc().capacity(1 << 22);
+        let options = OpenOptions::new().ring(rings()).ring(rings()).prefault(prefault);
+        EventsRegion::anonymous(options).unwrap()
+    };
+    let region = made(Prefault::AtOpen);
+    assert_eq!((taken(&region), resident(&region)), (region.total_len(), region.total_len()));
+    let region = made(Prefault::OnDemand);
+    let joined = EventsRegion::from_fd(region.to_fd().unwrap(), OpenOptions::new()).unwrap();
+    assert!(taken(&region) <= SPENT_MAX, "{} bytes", taken(&region));
+    let (mut tx, mut rx) = (region.spsc_sender(1).unwrap(), joined.spsc_receiver(1).unwrap());
+    for number in 0..200u8 {
+        tx.try_send(&[number; 60_000]).unwrap();
+        assert_eq!(rx.try_recv().unwrap().data, [number; 60_000]);
+    }
+    let used = taken(&region);
+    assert!((1 << 21..(1 << 22) + SPENT_MAX).contains(&used), "of one ring, not of two: {used}");
 }
 
 #[test]

@@ -1,10 +1,25 @@
-//! Lanes of a group: the state and the summary in their first lane.
+//! Lanes of a group: their index in the list of rings, and the state and the summary in their first lane.
 
-use tombolo_abi::{NO_GROUP, RingControl, RingKind};
+use tombolo_abi::{NO_GROUP, RingControl, RingEntry, RingKind};
 
 use super::problem::{Place, Problem};
 use super::ring::RingView;
 use super::walk::RingPlace;
+
+/// Sets the index of each ring among those that were listed, in which the lanes of a group are one.
+pub(super) fn set_listed(views: &mut [RingView]) {
+    let is_listed = |view: &&RingView| !view.entry.is_later_lane();
+    let listed: Vec<_> =
+        views.iter().filter(is_listed).map(|view| (view.ring, view.entry)).collect();
+    for view in views {
+        let is_of_it = |(ring, first): &(u32, RingEntry)| {
+            let is_lane = |entry: &RingEntry| entry.ring_kind() == Some(RingKind::Lane);
+            let is_its_lane = is_lane(first) && is_lane(&view.entry);
+            *ring == view.ring || is_its_lane && first.group == view.entry.group
+        };
+        view.listed = listed.iter().position(is_of_it).map(|index| index as u32);
+    }
+}
 
 /// Sets the group's state in all its lanes. Returns what is wrong with the summaries: bits that no lane has.
 pub(super) fn check(

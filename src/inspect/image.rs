@@ -111,6 +111,7 @@ impl Image {
             self.problems.append(&mut view.problems);
             self.rings.push(view);
         }
+        group::set_listed(&mut self.rings);
         let header = &page.header;
         let place = |view: &RingView| RingPlace::new(header, view.ring, &view.entry);
         self.problems.extend(group::check(&mut self.rings, place));

@@ -13,8 +13,11 @@ use super::walk::{Positions, RingPlace, is_before};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RingView {
-    /// Its number.
+    /// Its number in the directory, by which errors speak of it.
     pub ring: u32,
+    /// Its index in [`EventsRegion::rings`](crate::EventsRegion::rings), by which its ends are had; of a lane, that
+    /// of its group. `None` for a lane whose group has no first one.
+    pub listed: Option<u32>,
     /// Its directory entry.
     pub entry: RingEntry,
     /// Its control block; `None` for plain memory, and if the file doesn't hold it.
@@ -68,6 +71,7 @@ impl RingView {
         let mut view = Self {
             ring,
             entry,
+            listed: None,
             control: None,
             depth: None,
             lock: None,

@@ -1,5 +1,6 @@
 //! Which boot of the machine made a file.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
@@ -78,6 +79,18 @@ pub(crate) fn boot_id() -> [u8; 16] {
     parse_uuid(&text).unwrap_or([0; 16])
 }
 
+/// The number of the boot in which this process started, asked once. It is another one's if the process was
+/// brought here from another machine: then it must not be written into what lasts longer than the process.
+pub(crate) fn boot_id_at_start() -> [u8; 16] {
+    thread_local! {
+        static KNOWN: Cell<[u8; 16]> = const { Cell::new([0; 16]) };
+    }
+    if KNOWN.get() == [0; 16] {
+        KNOWN.set(boot_id());
+    }
+    KNOWN.get()
+}
+
 /// A boot id as `/proc` shows it.
 pub(crate) fn uuid_text(id: [u8; 16]) -> String {
     let digits = format!("{:032x}", u128::from_be_bytes(id));
@@ -106,6 +119,7 @@ mod tests {
         assert_eq!(id[..4], [0, 1, 2, 3]);
         assert_eq!(parse_uuid("0001"), None);
         assert_ne!(boot_id(), [0; 16]);
+        assert_eq!([(); 2].map(|()| boot_id_at_start()), [boot_id(); 2]);
         assert_eq!(uuid_text(id), "00010203-0405-0607-0809-0a0b0c0d0e0f");
     }
 

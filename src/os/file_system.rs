@@ -17,6 +17,11 @@ pub(crate) fn magic(file: BorrowedFd<'_>) -> Result<u64, Errno> {
     retry_on_intr(|| rustix::fs::fstatfs(file)).map(|found| found.f_type as u64)
 }
 
+/// Whether the file system that `file` lies on has all the space there is in the machine.
+pub(crate) fn is_without_limit(file: BorrowedFd<'_>) -> bool {
+    retry_on_intr(|| rustix::fs::fstatfs(file)).is_ok_and(|found| found.f_blocks == 0)
+}
+
 /// The inode number of `file`; 0 on a file system of which it is not known whether a file keeps its number
 /// for as long as it is there.
 pub(crate) fn lasting_inode(file: BorrowedFd<'_>) -> Result<u64, Errno> {
@@ -75,6 +80,13 @@ mod tests {
             assert_eq!(name(magic as u64), wanted);
             assert!(!is_known(magic as u64));
         }
+    }
+
+    #[test]
+    fn memory_without_a_name_has_no_limit_and_what_has_one_is_told_from_it() {
+        let memory = rustix::fs::memfd_create(c"m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        assert!(is_without_limit(memory.as_fd()));
+        assert!(!is_without_limit(tempfile::tempfile_in("/dev/shm").unwrap().as_fd()));
     }
 
     #[test]

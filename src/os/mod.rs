@@ -12,6 +12,7 @@ pub(crate) mod file_system;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod membarrier;
+pub(crate) mod memory;
 pub(crate) mod ofd;
 pub(crate) mod process;
 pub(crate) mod random;

@@ -1,7 +1,10 @@
 //! This process's identity: what distinguishes it from another with the same number.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+
+use super::fork::Owner;
 
 /// This process as it is written into a region, for people and tools. Zeros if `/proc` is not
 /// mounted.
@@ -16,13 +19,27 @@ pub(crate) struct ProcessId {
 }
 
 impl ProcessId {
-    /// The calling process.
+    /// The calling process. A process keeps all of it as long as it lives, so each thread asks once.
     pub(crate) fn current() -> Self {
-        Self {
+        thread_local! {
+            /// With the number of the process that asked: a forked child is another.
+            static KNOWN: Cell<Option<(u64, ProcessId)>> = const { Cell::new(None) };
+        }
+        let owner = Owner::current().map_or(0, Owner::number);
+        if let Some((of, known)) = KNOWN.get()
+            && of == owner
+        {
+            return known;
+        }
+        let found = Self {
             pid: std::process::id(),
             start_ticks: start_ticks().unwrap_or(0),
             pid_namespace: pid_namespace(),
+        };
+        if owner != 0 && found.start_ticks != 0 && found.pid_namespace != 0 {
+            KNOWN.set(Some((owner, found)));
         }
+        found
     }
 }
 
@@ -71,6 +88,16 @@ mod tests {
             Some(unknown) => assert_eq!(unknown, (0, 0)),
             None => eprintln!("skipped: no filters, or another call"),
         }
+    }
+
+    #[test]
+    fn a_forked_child_does_not_take_its_parents_identity_for_its_own() {
+        let ours = ProcessId::current();
+        assert_eq!((ours.pid, ProcessId::current().pid), (std::process::id(), ours.pid));
+        assert!(staged::in_child(|| {
+            let here = ProcessId::current();
+            here.pid == std::process::id() && here.pid != ours.pid && here.start_ticks != 0
+        }));
     }
 
     #[test]

@@ -13,13 +13,14 @@ use super::contents::{NewContents, set_mode};
 use super::description::{Description, state_in};
 use super::init_lock::owned_slot;
 use super::joined::{Origin, Region};
-use super::options::OpenOptions;
+use super::options::{OpenOptions, Prefault};
 use super::place::{check_access, check_file_system, check_owner};
 use super::refusal;
 use super::rendezvous::Rendezvous;
 use crate::crash::test_point;
 use crate::error::Error;
 use crate::os::file::{FileId, reopen, type_name};
+use crate::os::{boot, file_system, memory};
 
 /// What a region in memory must be sealed against: a file that shrinks kills each process that touches it.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -31,11 +32,16 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     options.check()?;
     let path = Path::new("anonymous region");
-    let mut contents = NewContents::new(options, 1, OsStr::new("anonymous"), path)?;
+    let (name, boot_id) = (OsStr::new("anonymous"), boot::boot_id_at_start());
+    let mut contents = NewContents::new(options, 1, name, boot_id, path)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = rustix::fs::memfd_create(c"tombolo", flags)
         .map_err(|error| refusal::io("create", path, error))?;
-    contents.reserve(file.as_fd(), path, 0)?;
+    if options.prefault == Prefault::AtOpen || !is_taken_safely(file.as_fd()) {
+        contents.reserve(file.as_fd(), path, 0)?;
+    } else {
+        contents.claim(file.as_fd(), path)?;
+    }
     contents.write(file.as_fd(), path, RegionState::Ready)?;
     set_mode(file.as_fd(), path, options)?;
     rustix::fs::fcntl_add_seals(&file, SEALS).map_err(|error| refusal::io("seal", path, error))?;
@@ -44,6 +50,20 @@ pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     region.rendezvous = Rendezvous::of_all(region.entries())
         .map_err(|error| refusal::io("make sockets for the handles of", path, error))?;
     Ok(region)
+}
+
+/// Whether each page of `file`, in memory, can be taken when it is first used: then there is memory for it, or
+/// the kernel finds some, by its killer if it must, as for any other memory of a process.
+///
+/// A file that lies on a file system with a limit must have its pages from the start: a page that is used when
+/// the limit has been reached is SIGBUS. The kernel's own place for files in memory has none, and none of its
+/// quotas. There a page is refused with SIGBUS only if the kernel promises no more memory than it has
+/// (`vm.overcommit_memory` 2). What a cgroup may not have is a matter of the killer, in a fault as in `fallocate`.
+///
+/// Reserving would not keep a peer from making such pages: the seals allow holes. So a page that is not to be
+/// had is always possible, and is met by the handler of SIGBUS: this decides what an honest region needs.
+fn is_taken_safely(file: BorrowedFd<'_>) -> bool {
+    file_system::is_without_limit(file) && memory::is_promised_freely()
 }
 
 /// Joins the region that `file` is open on. The descriptor itself is not kept: locks belong to

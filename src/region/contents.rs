@@ -15,9 +15,9 @@ use super::plan::Plan;
 use super::{name, refusal};
 use crate::error::Error;
 use crate::os::file::{reserve, write_at};
+use crate::os::file_system;
 use crate::os::process::ProcessId;
 use crate::os::random;
-use crate::os::{boot, file_system};
 
 /// The contents of one new region, ready to be written.
 #[derive(Debug)]
@@ -27,12 +27,13 @@ pub(crate) struct NewContents {
 
 impl NewContents {
     /// A region as the options say, different from all others. `file_name` gives its name for
-    /// people, `path` stands in errors. The process's limit on file size is checked here, before
+    /// people, `boot_id` the boot that it belongs to, `path` stands in errors. The process's limit on file size is checked here, before
     /// anything is written, because exceeding it kills by SIGXFSZ.
     pub(crate) fn new(
         options: &OpenOptions,
         generation: u64,
         file_name: &OsStr,
+        boot_id: [u8; 16],
         path: &Path,
     ) -> Result<Self, Error> {
         let mut plan = options.plan();
@@ -41,7 +42,7 @@ impl NewContents {
         let header = &mut plan.header;
         header.region_uuid = random()?;
         header.key = u128::from_ne_bytes(random()?) as u64;
-        header.boot_id = boot::boot_id();
+        header.boot_id = boot_id;
         header.generation = generation;
         header.creator_pid = process.pid;
         header.creator_start_ticks = process.start_ticks;
@@ -65,6 +66,12 @@ impl NewContents {
     ) -> Result<(), Error> {
         let wanted_len = self.plan.total_len();
         reserve(file, from, wanted_len).map_err(|error| refusal::no_room(path, wanted_len, error))
+    }
+
+    /// Makes the file as long as the region, without space for it.
+    pub(crate) fn claim(&self, file: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+        rustix::fs::ftruncate(file, self.plan.total_len())
+            .map_err(|error| refusal::io("set the length of", path, error))
     }
 
     /// Writes everything that is not zero, the header page with `state` last. From then on these are
@@ -133,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::EventsRegion;
+    use crate::os::boot;
     use crate::os::file::read_at;
     use crate::os::staged::{self, Call};
 
@@ -158,7 +166,7 @@ mod tests {
     fn a_region_that_is_being_made_says_of_which_version_it_will_be() {
         let file = rustix::fs::memfd_create(c"m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let (name, path) = (OsStr::new("name"), Path::new("name"));
-        let contents = NewContents::new(&OpenOptions::new(), 1, name, path).unwrap();
+        let contents = NewContents::new(&OpenOptions::new(), 1, name, [7; 16], path).unwrap();
         contents.write_claim(file.as_fd(), path).unwrap();
         let found = header(file.as_fd());
         let initializing = RegionState::Initializing as u32;
@@ -175,7 +183,8 @@ mod tests {
         for (errno, is_full) in
             [(Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::IO, false), (Errno::FBIG, false)]
         {
-            let mut contents = NewContents::new(&OpenOptions::new(), 1, name, path).unwrap();
+            let mut contents =
+                NewContents::new(&OpenOptions::new(), 1, name, [7; 16], path).unwrap();
             let call = Call::any(libc::SYS_pwrite64);
             let written = staged::refusing(call, errno, || {
                 contents.write(file.as_fd(), path, RegionState::Ready)

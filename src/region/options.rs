@@ -49,7 +49,10 @@ pub enum Prefault {
     /// there, and the rest when it is first used.
     #[default]
     AtOpen,
-    /// Each page when it is first used.
+    /// Each page when it is first used. The file of a region with a name has all its pages nevertheless, so that
+    /// none is refused later. One without a name takes memory page by page, as a process's own memory does, unless
+    /// the kernel keeps to what it has promised (`vm.overcommit_memory` 2): making a large one costs no more than a
+    /// small one.
     OnDemand,
 }
 

@@ -12,6 +12,7 @@ use super::options::{CreatePolicy, OpenOptions};
 use super::place::{Candidate, Place};
 use super::refusal;
 use crate::error::Error;
+use crate::os::boot;
 
 /// How long a lack of space is not believed: an opener says within a second that there is none.
 const SPACE_PATIENCE: Duration = Duration::from_millis(800);
@@ -58,7 +59,7 @@ impl Request {
     /// The contents of a region made for this request.
     pub(crate) fn new_contents(&self) -> Result<NewContents, Error> {
         let file_name = self.place.file_name();
-        NewContents::new(&self.options, self.generation, file_name, self.path())
+        NewContents::new(&self.options, self.generation, file_name, boot::boot_id(), self.path())
     }
 
     /// The region made next replaces one of `generation`.

@@ -76,6 +76,7 @@ fn ring_json(ring: &RingView) -> Value {
     let control = ring.control.as_ref().map(bytemuck::bytes_of);
     json!({
         "ring": ring.ring,
+        "listed": ring.listed,
         "kind": report::kind(ring),
         "state": report::ring_state(ring),
         "depth": ring.depth.map(|depth| json!({

@@ -191,13 +191,14 @@ fn data_words(ring: &RingView) -> String {
 
 fn write_rings(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Result<()> {
     let mut table =
-        Columns::new("RING, KIND, STATE, >WAITING, >DEPTH, >CAPACITY, >FULL, >HEAD, >TAIL");
+        Columns::new("RING, LISTED, KIND, STATE, >WAITING, >DEPTH, >CAPACITY, >FULL, >HEAD, >TAIL");
     for ring in image.rings().iter().filter(|ring| !unused.has(ring)) {
         let depth = ring.depth;
         let msgs = depth.and_then(|depth| depth.msgs);
         let position = |word: Option<u64>| word.map_or_else(dash, |word| word.to_string());
         table.row([
             ring.ring.to_string(),
+            ring.listed.map_or_else(dash, |index| index.to_string()),
             kind(ring),
             ring_state(ring).unwrap_or_else(dash),
             msgs.map_or_else(dash, |msgs| counted(msgs, "msg")),
@@ -208,7 +209,10 @@ fn write_rings(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Resu
             position(ring.control.map(|control| control.tail)),
         ]);
     }
-    writeln!(out, "\nRINGS")?;
+    writeln!(
+        out,
+        "\nRINGS (LISTED: the index in EventsRegion::rings, where all lanes of a consumer are one ring)"
+    )?;
     table.write(out)?;
     unused.words().map_or(Ok(()), |words| writeln!(out, "  {words}"))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{look, look_json};
 use tombolo::inspect::{Health, Image, Liveness, RingView};
-use tombolo::options::MpscOrder;
+use tombolo::options::{MpscOrder, RingOptions};
 use tombolo::{EventsRegion, MessagePacket, OpenOptions, TryRecvError, TrySendError};
 
 const SNAPSHOTS: u32 = 200;
@@ -365,6 +365,47 @@ fn lanes_are_shown_each_with_what_is_in_it() {
     let (code, out, _) = look("dump", &path, &[]);
     assert_eq!(code, 0);
     assert!(out.contains("|of the first") && out.contains("|and one more"), "{out}");
+}
+
+#[test]
+fn any_rings_are_shown_with_the_index_that_they_have_in_the_list() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("any.tombolo");
+    let lanes = || RingOptions::lanes().capacity(4096).producers(2).max_handles(1);
+    let options = OpenOptions::new().ring(lanes()).ring(RingOptions::spsc().capacity(1 << 15));
+    let options = options.ring(lanes()).ring(RingOptions::mpsc().capacity(1 << 14));
+    let region = EventsRegion::open_path_with(&path, options).unwrap();
+    let mut producers = [0, 2, 3].map(|ring| region.mpsc_producer(ring).unwrap());
+    for (count, producer) in (1..).zip(&mut producers) {
+        (0..count).for_each(|_| producer.send(b"many").unwrap());
+    }
+    (0..5).for_each(|_| region.spsc_sender(1).unwrap().send(b"one").unwrap());
+    let (code, json) = look_json("inspect", &path);
+    assert_eq!((code, &json["problems"]), (0, &Vec::<u8>::new().into()));
+    let rows = [
+        (0, "lane", "1", 0),
+        (0, "lane", "0", 0),
+        (1, "spsc", "5", 65535),
+        (2, "lane", "2", 1),
+        (2, "lane", "0", 1),
+        (3, "mpsc", "3", 65535),
+    ];
+    let rings = json["rings"].as_array().unwrap();
+    assert_eq!(rings.len(), rows.len());
+    for (ring, (listed, kind, msgs, group)) in rings.iter().zip(rows) {
+        let found =
+            (&ring["listed"], &ring["kind"], &ring["depth"]["msgs"], &ring["entry"]["group"]);
+        assert_eq!(found, (&listed.into(), &kind.into(), &msgs.into(), &group.into()));
+    }
+    let (code, out, _) = look("inspect", &path, &[]);
+    println!("{out}");
+    let row = |start: &str| out.lines().any(|line| line.trim_start().starts_with(start));
+    assert!(
+        code == 0 && row("2     1       spsc  open") && row("3     2       lane  open"),
+        "{out}"
+    );
+    let (code, dump, _) = look("dump", &path, &["--ring", "5"]);
+    assert!(code == 0 && dump.matches("|many").count() == 3, "{dump}");
 }
 
 #[test]
