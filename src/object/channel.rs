@@ -1,5 +1,7 @@
 //! `Channel`: one end of a bidirectional pipe of messages.
 
+#![expect(clippy::result_large_err, reason = "errors give the message back")]
+
 use std::fmt;
 use std::io::IoSlice;
 use std::path::Path;
@@ -234,7 +236,6 @@ impl Channel {
     ///
     /// # Source
     /// Magenta's `mx_channel_write`: all handles are with the caller still, or all are in the channel.
-    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     pub fn write_timeout(
         &self,
         message: impl Into<MessagePacket>,
@@ -261,12 +262,10 @@ impl Channel {
     /// assert_eq!(refused.message.handles.len(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     pub fn try_write(&self, message: impl Into<MessagePacket>) -> Result<(), NotWritten> {
         self.send(message.into(), Deadline::PAST, false)
     }
 
-    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     fn send(
         &self,
         message: MessagePacket,

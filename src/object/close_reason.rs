@@ -29,7 +29,8 @@ impl CloseReason {
     /// Stores a reason in the control block of the ring on which the end that closes has sent. The end is still
     /// owned.
     pub(super) fn store(ring: &RingSpan, code: u32, text: &str) {
-        let text = &text[..text.floor_char_boundary(TEXT_MAX)];
+        let ends = text.char_indices().map(|(start, char)| start + char.len_utf8());
+        let text = &text[..ends.take_while(|end| *end <= TEXT_MAX).last().unwrap_or(0)];
         for (index, bytes) in text.as_bytes().chunks(WORD_LEN).enumerate() {
             let mut word = [0; WORD_LEN];
             word[..bytes.len()].copy_from_slice(bytes);
