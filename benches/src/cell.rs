@@ -99,7 +99,8 @@ impl Only {
 /// All cells, those together that take turns.
 pub(crate) fn plan<'a>(registry: &'a Registry, only: &Only, cpus: Cpus) -> Vec<Vec<Cell<'a>>> {
     let mut turns: BTreeMap<_, Vec<Cell>> = BTreeMap::new();
-    let makes_sense = |test: &Test| !(cpus.is_one() && *test == Test::RoundTripSleep);
+    let needs_two = |test: &Test| matches!(test, Test::RoundTripSleep | Test::CallSleep);
+    let makes_sense = |test: &Test| !(cpus.is_one() && needs_two(test));
     for test in Test::ALL.into_iter().filter(makes_sense) {
         for (&size, &producers) in product(test.sizes(), test.producers()) {
             for entry in registry.entries.iter().filter(|entry| entry.is_in(test)) {
@@ -120,7 +121,9 @@ fn product<'a, A, B>(a: &'a [A], b: &'a [B]) -> impl Iterator<Item = (&'a A, &'a
 impl<'a> Cell<'a> {
     fn new(entry: &'a Entry, test: Test, (size, producers): (usize, usize), cpus: Cpus) -> Self {
         let cpus = match test {
-            Test::RoundTripSleepOneCpu => Cpus { follow: cpus.lead, ..cpus },
+            Test::RoundTripSleepOneCpu | Test::CallSleepOneCpu => {
+                Cpus { follow: cpus.lead, ..cpus }
+            }
             _ => cpus,
         };
         let role = Role {

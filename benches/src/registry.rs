@@ -1,12 +1,19 @@
 //! The systems that a program measures.
 
 use crate::actor::{Actor, Role, Side};
-use crate::system::{Failure, HandingSystem, Meeting, ProcessSystem, SoloSystem, ThreadSystem};
+use crate::system::{
+    CALL_HEAD, CallingSystem, Failure, HandingSystem, Meeting, ProcessSystem, SoloSystem,
+    ThreadSystem,
+};
 use crate::test::Test;
 use crate::workload::{
-    Calls, FanOfThreads, Giving, PairOfThreads, Ping, Pong, Sink, Solo, Source, Style, Taking,
+    Answering, Asking, Calls, FanOfThreads, Giving, PairOfThreads, Ping, Pong, Sink, Solo, Source,
+    Style, Taking,
 };
 use crate::{floor, kernel, ours};
+
+/// Tests in which one side asks and the other answers.
+pub(crate) const CALLS: &[Test] = &[Test::CallBusy, Test::CallSleep, Test::CallSleepOneCpu];
 
 /// The systems that a program measures, in the order of its tables.
 #[derive(Debug, Default)]
@@ -129,23 +136,42 @@ impl Registry {
         self
     }
 
+    /// Adds a way to ask another process.
+    #[must_use]
+    pub fn calling<S: CallingSystem>(mut self) -> Self {
+        self.entries.push(Entry {
+            name: S::NAME,
+            kind: Kind::Processes,
+            tests: Some(CALLS),
+            producers_max: 1,
+            batches: false,
+            lends: false,
+            takes: |meeting| meeting.size >= 2 * CALL_HEAD,
+            prepare: S::prepare,
+            clean_up: S::clean_up,
+            actor: calling_actor::<S>,
+        });
+        self
+    }
+
     /// What the machine asks for.
     #[must_use]
     pub fn floors(self) -> Self {
         use Test::{
-            FanIn, Join, OneWayBusy, PassDescriptors, RoundTripBusy, RoundTripSleep,
-            RoundTripSleepOneCpu,
+            CallBusy, CallSleep, CallSleepOneCpu, Create, FanIn, Join, OneWayBusy, PassDescriptors,
+            RoundTripBusy, RoundTripSleep, RoundTripSleepOneCpu,
         };
         const STREAM: &[Test] = &[OneWayBusy, FanIn];
-        const SLEEP: &[Test] = &[RoundTripSleep, RoundTripSleepOneCpu];
+        const SLEEP: &[Test] = &[RoundTripSleep, RoundTripSleepOneCpu, CallSleep, CallSleepOneCpu];
         self.processes_for::<floor::Line>(&[RoundTripBusy])
-            .processes_for::<floor::FreshLine>(&[RoundTripBusy])
+            .processes_for::<floor::FreshLine>(&[RoundTripBusy, CallBusy])
             .processes_for::<floor::FreshLineBare>(&[RoundTripBusy])
             .processes_for::<floor::Stream>(STREAM)
             .processes_for::<floor::FutexWake>(SLEEP)
             .processes_for::<floor::FutexWaitvWake>(SLEEP)
             .processes_for::<floor::EventfdWake>(SLEEP)
             .solo::<floor::OpenMmap>(&[Join])
+            .solo::<floor::BareChannel>(&[Create])
             .solo::<floor::PassDescriptors<1>>(&[PassDescriptors])
             .solo::<floor::PassDescriptors<16>>(&[PassDescriptors])
             .handing::<floor::Rights>()
@@ -155,13 +181,14 @@ impl Registry {
     /// The rings of this crate.
     #[must_use]
     pub fn ours(self) -> Self {
-        use Test::{FanIn, Join, OneWayBusy, RoundTripBusy, RoundTripInPlace};
+        use Test::{Create, FanIn, Join, OneWayBusy, RoundTripBusy, RoundTripInPlace};
         const IN_PLACE: &[Test] = &[RoundTripBusy, RoundTripInPlace, OneWayBusy];
         self.ours_copying()
             .processes_for::<ours::SpscInPlace>(IN_PLACE)
             .processes_for::<ours::SpscSlice>(IN_PLACE)
             .processes_for::<ours::ManyLanes>(&[FanIn])
             .solo::<ours::Join>(&[Join])
+            .solo::<ours::CreateChannel>(&[Create])
             .handing::<ours::HandlesOverSpsc>()
             .handing::<ours::NewHandlesOverSpsc>()
             .handing::<ours::HandlesOverMpsc>()
@@ -176,12 +203,16 @@ impl Registry {
             .processes_for::<ours::SpscLarge>(&[OneWayBusy, OneWayBatch])
             .processes::<ours::Mpsc>()
             .processes_for::<ours::Lanes>(LANES)
+            .processes_for::<ours::Spsc>(CALLS)
+            .calling::<ours::ChannelCalls>()
     }
 
     /// Pipes and sockets.
     #[must_use]
     pub fn kernel(self) -> Self {
-        self.processes::<kernel::Pipe>().processes::<kernel::Seqpacket>()
+        self.processes::<kernel::Pipe>()
+            .processes::<kernel::Seqpacket>()
+            .processes_for::<kernel::Seqpacket>(CALLS)
     }
 
     /// Also looks at allocations and resident bytes. The program's allocator must be
@@ -214,7 +245,8 @@ impl Entry {
                 Test::OneWayBatch => self.batches,
                 Test::RoundTripInPlace => self.lends,
                 Test::FanIn => self.producers_max > 1,
-                Test::Join | Test::PassDescriptors | Test::PassHandles => false,
+                Test::Join | Test::Create | Test::PassDescriptors | Test::PassHandles => false,
+                _ if test.is_call() => false,
                 _ => true,
             },
         }
@@ -262,6 +294,17 @@ fn handing_actor<S: HandingSystem>(role: &Role) -> Result<Box<dyn Actor>, Failur
                 Box::new(Giving::<S>::new(giver, role.size, back)?) as Box<dyn Actor>
             }
             _ => Box::new(Taking::<S>::new(S::taker(there)?, role.size, back)?),
+        })
+    })
+}
+
+fn calling_actor<S: CallingSystem>(role: &Role) -> Result<Box<dyn Actor>, Failure> {
+    role.with_meetings(|there, _| {
+        Ok(match role.side {
+            Side::Lead => {
+                Box::new(Asking::<S>::new(S::caller(there)?, role.size)) as Box<dyn Actor>
+            }
+            _ => Box::new(Answering::<S>::new(S::answerer(there)?, role.size)),
         })
     })
 }

@@ -163,6 +163,49 @@ pub trait HandingSystem: 'static {
     fn take(taker: &mut Self::Taker) -> Result<(u64, Vec<Self::One>), Failure>;
 }
 
+/// Bytes at the start of a request, and of its reply, that are the system's own.
+pub const CALL_HEAD: usize = 8;
+
+/// A way to ask another process and to get its reply.
+///
+/// The message proper, with its number first, begins behind [`CALL_HEAD`] bytes, which the system may use.
+pub trait CallingSystem: 'static {
+    /// Its name in tables and files.
+    const NAME: &'static str;
+    /// The end of who asks.
+    type Caller;
+    /// The end of who answers.
+    type Answerer;
+
+    /// Comes before both ends, in the process that starts them.
+    fn prepare(meeting: &Meeting) -> Result<(), Failure> {
+        let _ = meeting;
+        Ok(())
+    }
+
+    /// Opens the end of who asks. The other side opens its own at the same time.
+    fn caller(meeting: &Meeting) -> Result<Self::Caller, Failure>;
+
+    /// Opens the end of who answers.
+    fn answerer(meeting: &Meeting) -> Result<Self::Answerer, Failure>;
+
+    /// Sends a copy of `request`, waits for the reply, and shows it from behind its head.
+    fn call(caller: &mut Self::Caller, request: &[u8], look: &mut impl Look)
+    -> Result<(), Failure>;
+
+    /// Waits for a request, shows it from behind its head, and answers with a copy of `reply`.
+    fn answer(
+        answerer: &mut Self::Answerer,
+        reply: &[u8],
+        look: &mut impl Look,
+    ) -> Result<(), Failure>;
+
+    /// Removes what was left outside the directory. Comes last, in the process that prepared.
+    fn clean_up(meeting: &Meeting) {
+        let _ = meeting;
+    }
+}
+
 /// A system between threads of one process.
 pub trait ThreadSystem: 'static {
     /// Its name in tables and files.

@@ -23,8 +23,16 @@ pub enum Test {
     OneWaySpinSleep,
     /// Several senders on one processor, one receiver on another, all looking all the time.
     FanIn,
+    /// A request and its reply, both sides looking all the time.
+    CallBusy,
+    /// The same, both sides sleeping whenever they wait, on two processors.
+    CallSleep,
+    /// The same on one processor.
+    CallSleepOneCpu,
     /// Opening what another process has made.
     Join,
+    /// Making both ends, the first message, and dropping them.
+    Create,
     /// Descriptors through a socket and closing them.
     PassDescriptors,
     /// A message with handles to another process, closed there and here.
@@ -35,7 +43,7 @@ use Test::*;
 
 impl Test {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         RoundTripBusy,
         RoundTripSleep,
         RoundTripSleepOneCpu,
@@ -44,7 +52,11 @@ impl Test {
         OneWayBatch,
         OneWaySpinSleep,
         FanIn,
+        CallBusy,
+        CallSleep,
+        CallSleepOneCpu,
         Join,
+        Create,
         PassDescriptors,
         PassHandles,
     ];
@@ -63,7 +75,11 @@ impl Test {
             OneWayBatch => "one way, many in a call, busy-poll",
             OneWaySpinSleep => "one way, each side spins and then sleeps",
             FanIn => "several senders on one CPU, one receiver on another, busy-poll",
+            CallBusy => "a request and its reply, busy-poll",
+            CallSleep => "a request and its reply, both sides always sleep, two CPUs",
+            CallSleepOneCpu => "a request and its reply, both sides always sleep, one CPU",
             Join => "opening what another process has made",
+            Create => "making both ends, the first message, dropping them",
             PassDescriptors => "descriptors through a socket, received and closed",
             PassHandles => "a message with handles to another process, closed there and here",
         }
@@ -71,7 +87,7 @@ impl Test {
 
     pub(crate) fn waiting(self) -> Waiting {
         match self {
-            RoundTripSleep | RoundTripSleepOneCpu => Waiting::Sleep,
+            RoundTripSleep | RoundTripSleepOneCpu | CallSleep | CallSleepOneCpu => Waiting::Sleep,
             OneWaySpinSleep => Waiting::SpinSleep,
             _ => Waiting::Busy,
         }
@@ -84,9 +100,11 @@ impl Test {
                 &[8, 64, 256, 1024, 4096, 65536]
             }
             RoundTripSleep | RoundTripSleepOneCpu => &[8, 64, 4096],
+            CallBusy => &[64, 4096],
+            CallSleep | CallSleepOneCpu => &[8, 64, 4096], // 8 for a floor that has no more
             RoundTripInPlace => &[64, 65536],
             FanIn => &[64],
-            Join | PassDescriptors => &[0],
+            Join | Create | PassDescriptors => &[0],
             PassHandles => &[0, 1, 16],
         }
     }
@@ -101,7 +119,9 @@ impl Test {
             RoundTripBusy => Some("fresh-line"),
             RoundTripSleep | RoundTripSleepOneCpu => Some("futex-wake"),
             OneWayBusy | OneWayBatch | OneWaySpinSleep | FanIn => Some("stream"),
+            CallBusy | CallSleep | CallSleepOneCpu => Some("tombolo-spsc"),
             Join => Some("open-mmap"),
+            Create => Some("bare-channel"),
             PassHandles => Some("scm-rights"),
             RoundTripInPlace | PassDescriptors => None,
         }
@@ -109,6 +129,12 @@ impl Test {
 
     pub(crate) fn is_round_trip(self) -> bool {
         matches!(self, RoundTripBusy | RoundTripSleep | RoundTripSleepOneCpu | RoundTripInPlace)
+            || self.is_call()
+    }
+
+    /// Whether it is a round trip in which one side asks and the other answers.
+    pub(crate) fn is_call(self) -> bool {
+        matches!(self, CallBusy | CallSleep | CallSleepOneCpu)
     }
 
     pub(crate) fn is_one_way(self) -> bool {
@@ -118,7 +144,7 @@ impl Test {
     /// Cells with the same key take turns.
     pub(crate) fn turn(self, size: usize) -> (Self, usize) {
         match self {
-            RoundTripBusy | PassHandles => (self, size),
+            RoundTripBusy | CallBusy | PassHandles => (self, size),
             OneWayBusy | OneWayBatch | OneWaySpinSleep => (OneWayBusy, size),
             _ => (self, 0),
         }

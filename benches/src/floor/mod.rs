@@ -1,6 +1,7 @@
 //! What the machine asks for: the least that could be done, without checks, recovery or waiting for
 //! anybody who has gone.
 
+mod create;
 mod descriptors;
 mod eventfd;
 mod futex;
@@ -11,6 +12,7 @@ mod rights;
 pub(crate) mod shared;
 mod stream;
 
+pub use create::BareChannel;
 pub use descriptors::PassDescriptors;
 pub use eventfd::EventfdWake;
 pub use futex::{FutexWaitvWake, FutexWake};

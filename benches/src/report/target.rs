@@ -36,6 +36,7 @@ const SLICE: &str = "tombolo-spsc-slice";
 const MPSC: &str = "tombolo-mpsc";
 const LANES: &str = "tombolo-lanes";
 const MANY_LANES: &str = "tombolo-lanes-256";
+const CHANNEL: &str = "tombolo-channel";
 const LINE: &str = "fresh-line";
 const FUTEX: &str = "futex-wake";
 
@@ -106,6 +107,36 @@ const TARGETS: &[Target] = &[
         at(SPSC, RoundTripSleepOneCpu, 8),
         at(FUTEX, RoundTripSleepOneCpu, 8),
         AtMost(1.1),
+    ),
+    target(
+        "call 64 B, to a round trip of the ring",
+        at(CHANNEL, CallBusy, 64),
+        at(SPSC, CallBusy, 64),
+        AtMost(1.5),
+    ),
+    target(
+        "call 64 B asleep, two CPUs, to the ring",
+        at(CHANNEL, CallSleep, 64),
+        at(SPSC, CallSleep, 64),
+        AtMost(1.15),
+    ),
+    target(
+        "call 64 B asleep, one CPU, to the ring",
+        at(CHANNEL, CallSleepOneCpu, 64),
+        at(SPSC, CallSleepOneCpu, 64),
+        AtMost(1.15),
+    ),
+    target(
+        "call 64 B, to iceoryx2",
+        at(CHANNEL, CallBusy, 64),
+        at("iceoryx2", CallBusy, 64),
+        AtMost(0.4),
+    ),
+    target(
+        "making a channel, to the bare calls",
+        at(CHANNEL, Create, 0),
+        at("bare-channel", Create, 0),
+        AtMost(2.0),
     ),
     target("join, to open and mmap", at("tombolo", Join, 0), at("open-mmap", Join, 0), AtMost(3.0)),
     target(
