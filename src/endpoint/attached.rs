@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind, Role, Slot};
 
 use crate::endpoint::{
-    Group, Meeting, OwnedSlot, Until, Wanted, Watch, attaches, byte_is_held, incarnations,
+    Byte, Group, Meeting, OwnedSlot, Seat, Until, Wanted, Watch, attaches, byte_is_held,
+    incarnations,
 };
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
@@ -56,34 +57,69 @@ impl Attached {
         let ring_of = |slot| group.ring_of(slot);
         let is_lane = group.of_lanes && role == Role::Sender;
         let is_channel = region.description().is_channel();
-        let is_fit = |slot| match () {
+        let is_fit = |slot, byte| match () {
             () if is_lane => is_empty(region, ring_of(slot), index),
-            () if is_channel => never_had_owner(region, slot),
+            () if is_channel => never_had_owner(region, slot, byte),
             () => Ok(true),
         };
-        let wanted = Wanted { role, slots, ring_of: &ring_of, is_fit: &is_fit };
-        let slot = OwnedSlot::attach(region, &wanted, until)?;
+        let seats_of = |slot| vec![Seat { slot, role, ring: ring_of(slot) }];
+        let wanted = Wanted { slots, seats_of: &seats_of, is_fit: &is_fit };
+        let slot = OwnedSlot::attach(region, &wanted, until)?.swap_remove(0);
         let index = ring_of(slot.identity().slot);
         if is_lane {
             let entry = region.entry(index)?;
             region.populate_lane(&entry, entry.capacity)?;
         }
-        Self::at(region, slot, role, (index, group))
+        let others = group.others(&region.entry(index)?, role);
+        let meeting = Meeting::new(&slot, others)?;
+        Self::at(region, slot, role, (index, group, meeting))
     }
 
-    /// Attaches as the sender of one of the rings of a channel, whichever has never had one: its owner alone
-    /// takes the rest of that end.
-    pub(crate) fn attach_to_either(region: &Arc<Region>, until: Until<'_>) -> Result<Self, Error> {
+    /// Attaches to one side of a channel, whichever has never had an owner: as the sender of one of its rings and
+    /// as the receiver of the other, in this order.
+    pub(crate) fn attach_to_either(
+        region: &Arc<Region>,
+        until: Until<'_>,
+    ) -> Result<(Self, Self), Error> {
+        Self::of_channel(region, |wanted| OwnedSlot::attach(region, wanted, until))
+    }
+
+    /// As [`Self::attach_to_either`], of a region that no other process can have yet.
+    pub(crate) fn attach_in_new(region: &Arc<Region>) -> Result<(Self, Self), Error> {
+        Self::of_channel(region, |wanted| OwnedSlot::attach_in_new(region, wanted))
+    }
+
+    fn of_channel(
+        region: &Arc<Region>,
+        attach: impl FnOnce(&Wanted<'_>) -> Result<Vec<OwnedSlot>, Error>,
+    ) -> Result<(Self, Self), Error> {
         let entries = region.entries();
-        let ring_of = |slot| u32::from(!entries[0].tx_slots().contains(&slot));
-        let is_senders = |slot| entries.iter().any(|entry| entry.tx_slots().contains(&slot));
-        let is_fit = |slot| Ok(is_senders(slot) && never_had_owner(region, slot)?);
+        let seats_of = |slot| {
+            let of_sender = (0..).zip(entries).find(|(_, entry)| entry.tx_slots().contains(&slot));
+            let Some((ring, RingEntry { peer_ring, .. })) = of_sender else { return Vec::new() };
+            let Some(peer) = entries.get(*peer_ring as usize) else { return Vec::new() };
+            let receiver = Seat { slot: peer.rx_slot, role: Role::Receiver, ring: *peer_ring };
+            vec![Seat { slot, role: Role::Sender, ring }, receiver]
+        };
+        let is_fit = |slot, byte| never_had_owner(region, slot, byte);
         let all = entries.iter().flat_map(RingEntry::tx_slots);
         let slots = all.clone().min().unwrap_or(0)..all.max().map_or(0, |slot| slot + 1);
-        let wanted = Wanted { role: Role::Sender, slots, ring_of: &ring_of, is_fit: &is_fit };
-        let slot = OwnedSlot::attach(region, &wanted, until)?;
-        let index = ring_of(slot.identity().slot);
-        Self::at(region, slot, Role::Sender, (index, Group::of(region, index)?))
+        let attached = attach(&Wanted { slots, seats_of: &seats_of, is_fit: &is_fit })?;
+        let mut ends = attached.into_iter().map(|slot| {
+            let seat = slot.seat();
+            let group = Group::of(region, seat.ring)?;
+            let others = group.others(&region.entry(seat.ring)?, seat.role);
+            // Any owner that the other side ever had counts, met or not.
+            let meeting = Meeting::before_any(&slot, others);
+            Self::at(region, slot, seat.role, (seat.ring, group, meeting))
+        });
+        let none = || region.layout_error(LayoutError::OtherRing {
+            ring: None,
+            found: None,
+            wanted: RingKind::Spsc,
+        });
+        let (sender, receiver) = (ends.next(), ends.next());
+        Ok((sender.ok_or_else(none)??, receiver.ok_or_else(none)??))
     }
 
     /// The end of ring `index`, of `group`, that `slot` is.
@@ -91,15 +127,14 @@ impl Attached {
         region: &Arc<Region>,
         slot: OwnedSlot,
         role: Role,
-        (index, group): (u32, Group),
+        (index, group, meeting): (u32, Group, Meeting),
     ) -> Result<Self, Error> {
         let entry = region.entry(index)?;
-        let (others, doorbell) = match role {
-            Role::Receiver => (group.tx_slots.clone(), offset_of!(RingControl, rx_wake)),
-            Role::Sender => (entry.rx_slot..entry.rx_slot + 1, offset_of!(RingControl, tx_wake)),
+        let doorbell = match role {
+            Role::Receiver => offset_of!(RingControl, rx_wake),
+            Role::Sender => offset_of!(RingControl, tx_wake),
         };
-        let meeting = Meeting::new(&slot, others.clone())?;
-        let doorbell = entry.control_offset + doorbell as u64;
+        let (others, doorbell) = (group.others(&entry, role), entry.control_offset + doorbell as u64);
         let watch = Watch::start(region, slot.identity(), others, doorbell)?;
         let ring = map_ring(region, index, group.rings.start)?;
         let end = Self { slot, role, ring, index, entry, group, meeting, watch };
@@ -269,9 +304,11 @@ pub(crate) fn map_ring(region: &Region, index: u32, first: u32) -> Result<Ring<R
 }
 
 /// Whether `slot` has had no owner that told of itself, but for one that has it now.
-fn never_had_owner(region: &Region, slot: u16) -> Result<bool, Error> {
+fn never_had_owner(region: &Region, slot: u16, byte: Byte) -> Result<bool, Error> {
     let slots = slot..slot + 1;
-    let is_fresh = incarnations(region, slots.clone()) == 0 || byte_is_held(region, slots.clone())?;
+    let is_fresh = byte == Byte::Ours
+        || incarnations(region, slots.clone()) == 0
+        || byte_is_held(region, slots.clone())?;
     Ok(is_fresh && attaches(region, slots) == 0)
 }
 

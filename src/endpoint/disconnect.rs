@@ -56,6 +56,13 @@ impl Meeting {
         Ok(Self { slots, before, met })
     }
 
+    /// No peer met yet, in a region in which any that ever was counts: the first [poll](Self::poll) meets those
+    /// that are there now.
+    pub(crate) fn before_any(own: &OwnedSlot, slots: Range<u16>) -> Self {
+        let before = incarnations(own.region(), slots.clone());
+        Self { slots, before, met: false.into() }
+    }
+
     /// Notes that a record of the other side was taken.
     #[inline]
     pub(crate) fn note(&self) {

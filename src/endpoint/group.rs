@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicU32;
 
-use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind};
+use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind, Role};
 
 use crate::error::Error;
 use crate::os::futex;
@@ -59,6 +59,14 @@ impl Group {
             self.rings.start + u32::from(slot - self.tx_slots.start)
         } else {
             self.rings.start
+        }
+    }
+
+    /// The slots on the other side of the end of `ring`, one of these, with this role.
+    pub(crate) fn others(&self, ring: &RingEntry, role: Role) -> Range<u16> {
+        match role {
+            Role::Receiver => self.tx_slots.clone(),
+            Role::Sender => ring.rx_slot..ring.rx_slot + 1,
         }
     }
 

@@ -16,9 +16,9 @@ pub(crate) use group::Group;
 pub use interrupt::Interrupter;
 pub(crate) use interrupt::{Interrupts, Until};
 pub(crate) use peer::Peer;
-pub(crate) use slot::{OwnedSlot, Wanted, attach_until};
+pub(crate) use slot::{Byte, OwnedSlot, Seat, Wanted, attach_until};
 pub(crate) use slot_table::{
     attaches, byte, byte_is_held, count_held, incarnations, is_seen_as, pid_of, pid_of_owner,
     slot_offset, slot_u32,
 };
-pub(crate) use watcher::{Pulse, Upkeep, Watch};
+pub(crate) use watcher::{Pulse, Upkeep, Watch, tell_of_exits};

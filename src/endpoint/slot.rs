@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -39,6 +39,7 @@ use crate::backoff::Backoff;
 use crate::crash::{crash_point, test_point};
 use crate::endpoint::{
     Interrupts, Pulse, Until, byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32,
+    tell_of_exits,
 };
 use crate::error::Error;
 use crate::mem::LockMapping;
@@ -64,18 +65,36 @@ pub(crate) fn attach_until(until: Until<'_>) -> Until<'_> {
     Until { deadline: remaining.into(), ..until }
 }
 
-/// An attached slot. Dropping it detaches the endpoint.
+/// An attached slot. Dropping the last of those that were attached together detaches them all.
 #[derive(Debug)]
 pub(crate) struct OwnedSlot {
     region: Arc<Region>,
-    slot: u16,
+    seat: Seat,
     incarnation: u32,
+    /// One of [`Kept`], and [`INTERRUPTIBLE`].
+    kept: AtomicU8,
+    ownership: Arc<Ownership>,
+}
+
+/// Slots that were attached together. One file description holds their locks, and they are given up together: the
+/// kernel frees the bytes of all when the last mapping of it goes.
+#[derive(Debug)]
+struct Ownership {
+    region: Arc<Region>,
+    owned: Vec<Owned>,
     lock: Option<Lock>,
     /// Notifies peers when this process exits.
     pulse: Option<Pulse>,
     owner: fork::Owner,
-    /// One of [`Kept`], and [`INTERRUPTIBLE`].
-    kept: AtomicU8,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Owned {
+    seat: Seat,
+    incarnation: u32,
+    /// Whether the kernel was seen not to show its lock.
+    is_lost: AtomicBool,
 }
 
 /// What keeps the locked description.
@@ -102,21 +121,35 @@ enum Kept {
 /// Beside [`Kept`]: some handle on this endpoint has an interrupter.
 const INTERRUPTIBLE: u8 = 1 << 7;
 
+/// A slot, and as what it is attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    pub(crate) slot: u16,
+    pub(crate) role: Role,
+    /// The ring that it belongs to.
+    pub(crate) ring: u32,
+}
+
 /// What to attach to.
 pub(crate) struct Wanted<'a> {
-    /// As what.
-    pub(crate) role: Role,
     /// Any one of these slots.
     pub(crate) slots: Range<u16>,
-    /// The ring that a slot belongs to.
-    pub(crate) ring_of: &'a dyn Fn(u16) -> u32,
-    /// Whether a slot without an owner can be taken. Checked before and after taking its byte.
-    pub(crate) is_fit: &'a dyn Fn(u16) -> Result<bool, Error>,
+    /// What is attached together with one of them, itself first; nothing if it is none of those after all.
+    pub(crate) seats_of: &'a dyn Fn(u16) -> Vec<Seat>,
+    /// Whether a slot without another owner can be taken. Asked before and after taking its byte.
+    pub(crate) is_fit: &'a dyn Fn(u16, Byte) -> Result<bool, Error>,
+}
+
+/// The lock byte of a slot that is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Byte {
+    Free,
+    Ours,
 }
 
 impl OwnedSlot {
-    /// Attaches to one of the slots wanted, waiting `until` then, but at least 100 ms, and no longer than
-    /// that if there is no deadline.
+    /// Attaches to one of the slots wanted and what belongs to it, waiting `until` then, but at least 100 ms, and
+    /// no longer than that if there is no deadline. Gives them in the order of [`Wanted::seats_of`].
     ///
     /// # Errors
     /// [`Error::Busy`] if all are held, [`Error::LaneNotEmpty`] if one is not and has messages
@@ -126,16 +159,15 @@ impl OwnedSlot {
         region: &Arc<Region>,
         wanted: &Wanted<'_>,
         until: Until<'_>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Vec<Self>, Error> {
         let until = attach_until(until);
         let mut backoff = Backoff::new();
         loop {
             let attaching = InitLock::try_shared(region)?;
             if attaching.is_some()
-                && let Some(mut slot) = Self::try_candidates(region, wanted)?
+                && let Some(attached) = Self::try_attach(region, wanted)?
             {
-                slot.announce(wanted)?;
-                return Ok(slot);
+                return Ok(attached);
             }
             let is_replaced = attaching.is_none();
             drop(attaching); // a call that only waits holds up no replacer
@@ -145,136 +177,49 @@ impl OwnedSlot {
         }
     }
 
-    fn try_candidates(region: &Arc<Region>, wanted: &Wanted<'_>) -> Result<Option<Self>, Error> {
+    /// As [`Self::attach`], of a region that no other process can have yet: none replaces it meanwhile, and
+    /// there is nothing to wait for.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub(crate) fn attach_in_new(
+        region: &Arc<Region>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Vec<Self>, Error> {
+        match Self::try_attach(region, wanted)? {
+            Some(attached) => Ok(attached),
+            None => Err(busy(region, wanted)?),
+        }
+    }
+
+    fn try_attach(region: &Arc<Region>, wanted: &Wanted<'_>) -> Result<Option<Vec<Self>>, Error> {
         for slot in wanted.slots.clone() {
-            if byte_is_held(region, slot..slot + 1)? || !(wanted.is_fit)(slot)? {
+            let seats = (wanted.seats_of)(slot);
+            if seats.is_empty() || !are_fit(region, &seats, wanted)? {
                 continue;
             }
-            if let Some(attached) = Self::try_attach(region, slot)?
-                && (wanted.is_fit)(slot)?
-            {
-                return Ok(Some(attached)); // else another attached and detached meanwhile
+            if let Some(mut ownership) = Ownership::try_new(region, &seats)? {
+                if ownership.are_still_fit(wanted)? {
+                    ownership.announce()?;
+                    return Ok(Some(ownership.into_slots()));
+                } // else another attached and detached meanwhile
             }
         }
         Ok(None)
     }
-
-    /// Takes the byte of `slot` and makes everything that its earlier owner left behind stale.
-    fn try_attach(region: &Arc<Region>, slot: u16) -> Result<Option<Self>, Error> {
-        let io = |source| region.io_error("attach to an endpoint of", source);
-        let no_forks = fork::hold_off().map_err(|error| io(error.into()))?;
-        let description = region.reopen()?;
-        let mapping = LockMapping::new(&description).map_err(io)?;
-        let Some(incarnation) = lock_and_renew(region, slot, &description)? else {
-            return Ok(None);
-        };
-        crash_point!("attach.locked");
-        let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
-        let kept = AtomicU8::new(Kept::Surely as u8);
-        let region_too = region.clone();
-        let mut attached =
-            Self { region: region_too, slot, incarnation, lock, pulse: None, owner, kept };
-        drop(description);
-        drop(no_forks);
-        let is_kept = match byte_is_held(region, slot..slot + 1) {
-            Ok(is_held) => is_held || attached.keep_by_descriptor()?,
-            Err(error) => {
-                attached.lock = None; // the slot's owner is not known now: leave it alone
-                return Err(error);
-            }
-        };
-        Ok(is_kept.then_some(attached))
-    }
-
-    /// Takes the byte again and keeps it by an open descriptor, for a file system on which closing
-    /// the first one dropped the lock although a mapping remained. `false` if another process was
-    /// faster.
-    fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
-        self.lock = None;
-        let io = |error: Errno| self.region.io_error("attach to an endpoint of", error.into());
-        let no_forks = fork::hold_off().map_err(io)?;
-        let description = self.region.reopen()?;
-        let description = Descriptor::private(description, &no_forks).map_err(io)?;
-        let Some(incarnation) = lock_and_renew(&self.region, self.slot, &description)? else {
-            return Ok(false);
-        };
-        test_point!("attach.locked-again");
-        self.incarnation = incarnation;
-        self.lock = Some(Lock::Descriptor(description));
-        *self.kept.get_mut() = Kept::Perhaps as u8;
-        Ok(true)
-    }
-
-    /// Fills the slot in and notifies the other side.
-    fn announce(&mut self, wanted: &Wanted<'_>) -> Result<(), Error> {
-        self.check_held()?;
-        let state = RegionState::from_word(self.region.state());
-        if self.region.mapping().is_cut() {
-            return Err(self.region.cut_error());
-        }
-        match state {
-            Some(RegionState::Ready) => {}
-            Some(RegionState::Retired) => {
-                return Err(Error::Replaced { path: self.region.path().to_owned() });
-            }
-            _ => return Err(Error::RegionPoisoned { path: self.region.path().to_owned() }),
-        }
-        // First what a dead predecessor's watchers would take for ours.
-        self.word_u32(offset_of!(Slot, liveness)).store(0, Release);
-        self.set_state(SlotState::Attaching);
-        self.fill(wanted);
-        self.pulse = Some(Pulse::start(&self.region, self.slot)?);
-        crash_point!("attach.filled");
-        let attaches = self.word_u64(offset_of!(Slot, attaches)); // the owner's
-        attaches.store(attaches.load(Relaxed).wrapping_add(1), Release);
-        self.set_state(SlotState::Attached);
-        self.region.announce_membership();
-        Ok(())
-    }
-
-    fn fill(&self, wanted: &Wanted<'_>) {
-        let identity = ProcessId::current();
-        let seqlock = self.word_u32(offset_of!(Slot, seqlock));
-        let odd = seqlock.load(Relaxed) | 1; // ours; odd already if a predecessor died here
-        seqlock.store(odd, Relaxed);
-        std::sync::atomic::fence(Release); // readers that see a new field see the odd count
-        let by_descriptor = matches!(self.lock, Some(Lock::Descriptor(_)));
-        let flags = if by_descriptor { slot_flags::LOCK_BY_FD } else { 0 };
-        for (offset, value) in [
-            (offset_of!(Slot, pid), identity.pid),
-            (offset_of!(Slot, role), wanted.role as u32),
-            (offset_of!(Slot, ring), (wanted.ring_of)(self.slot)),
-            (offset_of!(Slot, flags), flags),
-        ] {
-            self.word_u32(offset).store(value, Relaxed);
-        }
-        for (offset, value) in [
-            (offset_of!(Slot, start_ticks), identity.start_ticks),
-            (offset_of!(Slot, pid_namespace), identity.pid_namespace),
-            (offset_of!(Slot, attach_ns), unix_ns()),
-            (offset_of!(Slot, msgs), 0),
-            (offset_of!(Slot, bytes), 0),
-            (offset_of!(Slot, full_waits), 0),
-            (offset_of!(Slot, wakes_sent), 0),
-            (offset_of!(Slot, wakes_elided), 0),
-            (offset_of!(Slot, sleeps), 0),
-            (offset_of!(Slot, woken_by_death), 0),
-            (offset_of!(Slot, lock_breaks), 0),
-            (offset_of!(Slot, aborts), 0),
-        ] {
-            self.word_u64(offset).store(value, Relaxed);
-        }
-        seqlock.store(odd.wrapping_add(1), Release);
-    }
-
     /// The region that the slot belongs to.
     pub(crate) fn region(&self) -> &Arc<Region> {
         &self.region
     }
 
+    /// The slot, and as what it is attached.
+    pub(crate) fn seat(&self) -> Seat {
+        self.seat
+    }
+
     /// The slot and incarnation, as an MPSC lock word names them.
     pub(crate) fn identity(&self) -> LockWord {
-        LockWord { slot: self.slot, incarnation: self.incarnation }
+        LockWord { slot: self.seat.slot, incarnation: self.incarnation }
     }
 
     /// Sets bits in this endpoint's flags.
@@ -369,81 +314,303 @@ impl OwnedSlot {
             return Err(self.region.cut_error()); // what the slot says is not the slot's
         }
         self.kept.store(Kept::Lost as u8, Relaxed);
-        Err(Error::LockLost { slot: self.slot })
-    }
-
-    fn set_state(&self, state: SlotState) {
-        self.word_u32(offset_of!(Slot, state)).store(state as u32, Release);
+        self.ownership.note_lost(self.seat.slot);
+        Err(Error::LockLost { slot: self.seat.slot })
     }
 
     fn word_u32(&self, offset: usize) -> &AtomicU32 {
-        slot_u32(&self.region, self.slot, offset)
+        slot_u32(&self.region, self.seat.slot, offset)
     }
 
     fn word_u64(&self, offset: usize) -> &AtomicU64 {
-        self.region.mapping().word_u64(slot_offset(&self.region, self.slot, offset))
+        self.region.mapping().word_u64(slot_offset(&self.region, self.seat.slot, offset))
     }
 }
 
-impl Drop for OwnedSlot {
+impl Ownership {
+    /// Takes the bytes of `seats`, all or none, and makes everything that earlier owners left behind stale. `None`
+    /// if another process has one of them.
+    fn try_new(region: &Arc<Region>, seats: &[Seat]) -> Result<Option<Self>, Error> {
+        let io = |source| region.io_error("attach to an endpoint of", source);
+        let no_forks = fork::hold_off().map_err(|error| io(error.into()))?;
+        let description = region.reopen()?;
+        let mapping = LockMapping::new(&description).map_err(io)?;
+        let Some(owned) = lock_and_renew(region, seats, &description)? else {
+            return Ok(None);
+        };
+        crash_point!("attach.locked");
+        let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
+        let mut ownership = Self { region: region.clone(), owned, lock, pulse: None, owner };
+        drop(description);
+        drop(no_forks);
+        let is_held = |seat: &Seat| byte_is_held(region, seat.slot..seat.slot + 1);
+        let is_kept = match all(seats, is_held) {
+            Ok(are_held) => are_held || ownership.keep_by_descriptor()?,
+            Err(error) => {
+                ownership.lock = None; // whose the slots are is not known now: leave them alone
+                return Err(error);
+            }
+        };
+        Ok(is_kept.then_some(ownership))
+    }
+
+    /// Takes the bytes again and keeps them by an open descriptor, for a file system on which closing
+    /// the first one dropped the locks although a mapping remained. `false` if another process was
+    /// faster.
+    fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
+        self.lock = None;
+        let io = |error: Errno| self.region.io_error("attach to an endpoint of", error.into());
+        let no_forks = fork::hold_off().map_err(io)?;
+        let description = self.region.reopen()?;
+        let description = Descriptor::private(description, &no_forks).map_err(io)?;
+        let seats: Vec<_> = self.owned.iter().map(|owned| owned.seat).collect();
+        let Some(owned) = lock_and_renew(&self.region, &seats, &description)? else {
+            return Ok(false);
+        };
+        test_point!("attach.locked-again");
+        self.owned = owned;
+        self.lock = Some(Lock::Descriptor(description));
+        Ok(true)
+    }
+
+    fn are_still_fit(&self, wanted: &Wanted<'_>) -> Result<bool, Error> {
+        all(&self.owned, |owned| (wanted.is_fit)(owned.seat.slot, Byte::Ours))
+    }
+
+    /// Fills the slots in and notifies the other side.
+    fn announce(&mut self) -> Result<(), Error> {
+        self.check_seen()?;
+        let state = RegionState::from_word(self.region.state());
+        if self.region.mapping().is_cut() {
+            return Err(self.region.cut_error());
+        }
+        match state {
+            Some(RegionState::Ready) => {}
+            Some(RegionState::Retired) => {
+                return Err(Error::Replaced { path: self.region.path().to_owned() });
+            }
+            _ => return Err(Error::RegionPoisoned { path: self.region.path().to_owned() }),
+        }
+        let slots: Vec<_> = self.owned.iter().map(|owned| owned.seat.slot).collect();
+        for owned in &self.owned {
+            // First what a dead predecessor's watchers would take for ours.
+            self.word_u32(owned.seat.slot, offset_of!(Slot, liveness)).store(0, Release);
+            self.set_state(owned.seat.slot, SlotState::Attaching);
+            self.fill(owned.seat);
+        }
+        self.pulse = Some(Pulse::start(&self.region, &slots)?);
+        crash_point!("attach.filled");
+        for slot in slots {
+            let attaches = self.word_u64(slot, offset_of!(Slot, attaches)); // the owner's
+            attaches.store(attaches.load(Relaxed).wrapping_add(1), Release);
+            self.set_state(slot, SlotState::Attached);
+        }
+        self.region.announce_membership();
+        Ok(())
+    }
+
+    fn fill(&self, Seat { slot, role, ring }: Seat) {
+        let identity = ProcessId::current();
+        let seqlock = self.word_u32(slot, offset_of!(Slot, seqlock));
+        let odd = seqlock.load(Relaxed) | 1; // ours; odd already if a predecessor died here
+        seqlock.store(odd, Relaxed);
+        std::sync::atomic::fence(Release); // readers that see a new field see the odd count
+        let by_descriptor = matches!(self.lock, Some(Lock::Descriptor(_)));
+        let flags = if by_descriptor { slot_flags::LOCK_BY_FD } else { 0 };
+        for (offset, value) in [
+            (offset_of!(Slot, pid), identity.pid),
+            (offset_of!(Slot, role), role as u32),
+            (offset_of!(Slot, ring), ring),
+            (offset_of!(Slot, flags), flags),
+        ] {
+            self.word_u32(slot, offset).store(value, Relaxed);
+        }
+        for (offset, value) in [
+            (offset_of!(Slot, start_ticks), identity.start_ticks),
+            (offset_of!(Slot, pid_namespace), identity.pid_namespace),
+            (offset_of!(Slot, attach_ns), unix_ns()),
+            (offset_of!(Slot, msgs), 0),
+            (offset_of!(Slot, bytes), 0),
+            (offset_of!(Slot, full_waits), 0),
+            (offset_of!(Slot, wakes_sent), 0),
+            (offset_of!(Slot, wakes_elided), 0),
+            (offset_of!(Slot, sleeps), 0),
+            (offset_of!(Slot, woken_by_death), 0),
+            (offset_of!(Slot, lock_breaks), 0),
+            (offset_of!(Slot, aborts), 0),
+        ] {
+            self.word_u64(slot, offset).store(value, Relaxed);
+        }
+        seqlock.store(odd.wrapping_add(1), Release);
+    }
+
+    fn into_slots(self) -> Vec<OwnedSlot> {
+        let kept = match self.lock {
+            Some(Lock::Descriptor(_)) => Kept::Perhaps,
+            _ => Kept::Surely,
+        };
+        let ownership = Arc::new(self);
+        let slot = |owned: &Owned| OwnedSlot {
+            region: ownership.region.clone(),
+            seat: owned.seat,
+            incarnation: owned.incarnation,
+            kept: AtomicU8::new(kept as u8),
+            ownership: ownership.clone(),
+        };
+        ownership.owned.iter().map(slot).collect()
+    }
+
+    /// An error unless the kernel shows all bytes as held, and no slot names a later owner.
+    fn check_seen(&self) -> Result<(), Error> {
+        for owned in &self.owned {
+            if is_seen_as(&self.region, owned.identity())? {
+                continue;
+            }
+            if self.region.mapping().is_cut() {
+                return Err(self.region.cut_error()); // what the slot says is not the slot's
+            }
+            owned.is_lost.store(true, Relaxed);
+            return Err(Error::LockLost { slot: owned.seat.slot });
+        }
+        Ok(())
+    }
+
+    fn note_lost(&self, slot: u16) {
+        let of_slot = self.owned.iter().filter(|owned| owned.seat.slot == slot);
+        of_slot.for_each(|owned| owned.is_lost.store(true, Relaxed));
+    }
+
+    /// Whether the slot is still this owner's, whatever it says. A lock that is kept by a descriptor is looked at
+    /// once more.
+    fn is_ours(&self, owned: &Owned) -> bool {
+        let is_kept = match &self.lock {
+            Some(Lock::Mapping(_)) => true,
+            Some(Lock::Descriptor(_)) => {
+                is_seen_as(&self.region, owned.identity()).is_ok_and(|is_seen| is_seen)
+            }
+            None => false,
+        };
+        is_kept && !owned.is_lost.load(Relaxed)
+    }
+
+    fn set_state(&self, slot: u16, state: SlotState) {
+        self.word_u32(slot, offset_of!(Slot, state)).store(state as u32, Release);
+    }
+
+    fn word_u32(&self, slot: u16, offset: usize) -> &AtomicU32 {
+        slot_u32(&self.region, slot, offset)
+    }
+
+    fn word_u64(&self, slot: u16, offset: usize) -> &AtomicU64 {
+        self.region.mapping().word_u64(slot_offset(&self.region, slot, offset))
+    }
+}
+
+impl Owned {
+    fn identity(&self) -> LockWord {
+        LockWord { slot: self.seat.slot, incarnation: self.incarnation }
+    }
+}
+
+impl Drop for Ownership {
     fn drop(&mut self) {
         if !self.owner.is_here() || self.lock.is_none() {
             return; // in a forked child, or never attached: nothing here is ours
         }
-        if self.check_kept().is_err() {
-            return; // the slot may be another's
+        let ours = self.owned.iter().filter(|owned| self.is_ours(owned));
+        let slots: Vec<_> = ours.map(|owned| owned.seat.slot).collect();
+        if slots.is_empty() {
+            return; // the slots may be others'
         }
-        self.set_state(SlotState::Detaching);
+        slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Detaching));
         crash_point!("detach.detaching");
         self.region.announce_membership();
         self.pulse = None;
-        self.set_state(SlotState::Free);
+        slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Free));
         if let Some(Lock::Descriptor(description)) = &self.lock
             && description.is_ours()
         {
             // Closing it, which follows, would do but for children just being forked.
-            let _ = ofd::unlock(description.as_fd(), byte(self.slot..self.slot + 1));
+            for slot in &slots {
+                let _ = ofd::unlock(description.as_fd(), byte(*slot..*slot + 1));
+            }
         }
         self.lock = None;
-        self.region.announce_membership(); // now the byte is free
+        self.region.announce_membership(); // now the bytes are free
+        if self.region.is_alone() {
+            tell_of_exits(&self.region, &slots);
+        }
     }
 }
 
-/// Takes the byte of `slot` on `description` and at once moves its incarnation on, which makes the
-/// earlier owner dead by definition. `None` if another process holds the byte. The caller holds off
-/// forks and signals.
+/// Whether `is_so` of all, or its first error.
+fn all<T>(
+    items: &[T],
+    mut is_so: impl FnMut(&T) -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    for item in items {
+        if !is_so(item)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether nobody holds the bytes of `seats`, and they can be taken.
+fn are_fit(region: &Region, seats: &[Seat], wanted: &Wanted<'_>) -> Result<bool, Error> {
+    all(seats, |Seat { slot, .. }| {
+        Ok(!byte_is_held(region, *slot..slot + 1)? && (wanted.is_fit)(*slot, Byte::Free)?)
+    })
+}
+
+/// Takes the bytes of `seats` on `description` and at once moves their incarnations on, which makes earlier
+/// owners dead by definition. `None` if another process holds one of the bytes; then none is taken once the
+/// description is closed, and no slot has changed. The caller holds off forks and signals.
 fn lock_and_renew(
     region: &Region,
-    slot: u16,
+    seats: &[Seat],
     description: impl AsFd,
-) -> Result<Option<u32>, Error> {
-    let word = slot_u32(region, slot, offset_of!(Slot, incarnation));
-    let locked = ofd::try_lock(description.as_fd(), byte(slot..slot + 1), ofd::Mode::Exclusive);
-    if !locked.map_err(|source| region.io_error("lock an endpoint of", source))? {
-        return Ok(None);
+) -> Result<Option<Vec<Owned>>, Error> {
+    let words: Vec<_> =
+        seats.iter().map(|seat| slot_u32(region, seat.slot, offset_of!(Slot, incarnation))).collect();
+    let mut owned = Vec::with_capacity(seats.len());
+    for seat in seats {
+        let byte = byte(seat.slot..seat.slot + 1);
+        let locked = ofd::try_lock(description.as_fd(), byte, ofd::Mode::Exclusive);
+        if !locked.map_err(|source| region.io_error("lock an endpoint of", source))? {
+            return Ok(None);
+        }
+        owned.push(Owned { seat: *seat, incarnation: 0, is_lost: AtomicBool::new(false) });
     }
-    let incarnation = next_incarnation(word.load(Relaxed)); // ours from here on
-    word.store(incarnation, Release);
-    Ok(Some(incarnation))
+    for (owned, word) in owned.iter_mut().zip(words) {
+        owned.incarnation = next_incarnation(word.load(Relaxed)); // ours from here on
+        word.store(owned.incarnation, Release);
+    }
+    Ok(Some(owned))
 }
 
 /// Why none of the slots wanted could be taken; a slot without an owner explains more than a held one.
 fn busy(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
-    let mut pid = 0;
+    let (mut pid, mut first) = (0, None);
     for slot in wanted.slots.clone() {
-        if byte_is_held(region, slot..slot + 1)? {
-            pid = if pid == 0 { pid_of(region, slot) } else { pid };
-        } else if !(wanted.is_fit)(slot)? {
-            let lanes = wanted.slots.len();
-            return Ok(Error::LaneNotEmpty { ring: (wanted.ring_of)(slot), lanes });
+        let seats = (wanted.seats_of)(slot);
+        let Some(seat) = seats.first() else { continue };
+        first = first.or(Some(*seat));
+        for seat in &seats {
+            if byte_is_held(region, seat.slot..seat.slot + 1)? {
+                pid = if pid == 0 { pid_of(region, seat.slot) } else { pid };
+            } else if !(wanted.is_fit)(seat.slot, Byte::Free)? {
+                let lanes = wanted.slots.len();
+                return Ok(Error::LaneNotEmpty { ring: seat.ring, lanes });
+            }
         }
     }
-    let role = match wanted.role {
-        Role::Receiver => "receiver",
-        Role::Sender => "sender",
+    let (role, ring) = match first {
+        Some(Seat { role: Role::Receiver, ring, .. }) => ("receiver", ring),
+        Some(Seat { role: Role::Sender, ring, .. }) => ("sender", ring),
+        None => ("sender", 0), // never: somebody asked for one
     };
-    let (ring, places) = ((wanted.ring_of)(wanted.slots.start), wanted.slots.len());
-    Ok(Error::Busy { ring, role, pid, places })
+    Ok(Error::Busy { ring, role, pid, places: wanted.slots.len() })
 }
 
 fn unix_ns() -> u64 {
@@ -469,9 +636,14 @@ mod tests {
     fn own(region: &EventsRegion, slot: u16) -> OwnedSlot {
         let interrupts = Interrupts::default();
         let until = Until { deadline: Deadline::PAST, interrupts: &interrupts };
-        let (slots, role) = (slot..slot + 1, Role::Sender);
-        let wanted = Wanted { role, slots, ring_of: &|_| 0, is_fit: &|_| Ok(true) };
-        OwnedSlot::attach(region.shared(), &wanted, until).unwrap()
+        let seats_of = |slot| vec![seat(slot)];
+        let wanted =
+            Wanted { slots: slot..slot + 1, seats_of: &seats_of, is_fit: &|_, _| Ok(true) };
+        OwnedSlot::attach(region.shared(), &wanted, until).unwrap().swap_remove(0)
+    }
+
+    fn seat(slot: u16) -> Seat {
+        Seat { slot, role: Role::Sender, ring: 0 }
     }
 
     #[test]
@@ -491,8 +663,10 @@ mod tests {
     fn a_lock_that_is_taken_again_is_renewed_with_no_handler_and_no_fork_between() {
         let Some(before) = blocked() else { return eprintln!("skipped: no /proc") };
         let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
-        let mut ours = own(&region, 0);
-        let earlier = ours.identity();
+        let seats = [seat(0), seat(3)];
+        let mut ours = Ownership::try_new(region.shared(), &seats).unwrap().unwrap();
+        let identities = |ours: &Ownership| ours.owned.iter().map(Owned::identity).collect::<Vec<_>>();
+        let earlier = identities(&ours);
         let (meanwhile, (done, held_off)) = (Rc::new(Cell::new(0)), mpsc::channel());
         let (found, (early, begun)) = (meanwhile.clone(), mpsc::channel());
         let visit = visits::at("attach.locked-again", move || {
@@ -508,9 +682,77 @@ mod tests {
             assert_eq!(meanwhile.get() >> (signal - 1) & 1, 1, "signal {signal}");
         }
         assert_eq!(blocked(), Some(before));
-        assert_ne!(ours.identity(), earlier);
-        assert!(ours.check_held().is_ok() && !ours.is_surely_kept());
-        drop(ours);
+        let both = identities(&ours).into_iter().zip(earlier);
+        both.for_each(|(now, earlier)| assert_ne!(now, earlier));
+        for slot in ours.into_slots() {
+            assert!(slot.check_held().is_ok() && !slot.is_surely_kept());
+        }
         own(&region, 0);
+        own(&region, 3);
+    }
+
+    fn state(region: &EventsRegion, slot: u16) -> Option<SlotState> {
+        let word = slot_u32(region.shared(), slot, offset_of!(Slot, state)).load(Acquire);
+        let all = [SlotState::Free, SlotState::Attached, SlotState::Detaching];
+        all.into_iter().find(|state| *state as u32 == word)
+    }
+
+    fn is_held(region: &EventsRegion, slot: u16) -> bool {
+        byte_is_held(region.shared(), slot..slot + 1).unwrap()
+    }
+
+    /// Attaches to both slots, or to none.
+    fn own_both(region: &EventsRegion, slots: [u16; 2]) -> Result<Vec<OwnedSlot>, Error> {
+        let seats_of = |_| slots.map(seat).to_vec();
+        let wanted =
+            Wanted { slots: slots[0]..slots[0] + 1, seats_of: &seats_of, is_fit: &|_, _| Ok(true) };
+        OwnedSlot::attach_in_new(region.shared(), &wanted)
+    }
+
+    #[test]
+    fn slots_that_are_attached_together_are_given_up_together_with_the_last() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let mut both = own_both(&region, [1, 2]).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|slot| is_held(&region, slot)), [false, true, true, false]);
+        drop(both.remove(0));
+        for slot in [1, 2] {
+            assert!(is_held(&region, slot));
+            assert_eq!(state(&region, slot), Some(SlotState::Attached));
+        }
+        assert!(both[0].check_held().is_ok());
+        drop(both);
+        for slot in [1, 2] {
+            assert!(!is_held(&region, slot));
+            assert_eq!(state(&region, slot), Some(SlotState::Free));
+        }
+    }
+
+    #[test]
+    fn if_one_of_two_slots_has_an_owner_the_other_stays_as_it_was() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let incarnation =
+            || slot_u32(region.shared(), 1, offset_of!(Slot, incarnation)).load(Acquire);
+        let theirs = own(&region, 2);
+        assert!(matches!(own_both(&region, [1, 2]), Err(Error::Busy { .. })));
+        // Also if that one comes just then.
+        let seats = [seat(1), seat(2)];
+        assert!(Ownership::try_new(region.shared(), &seats).unwrap().is_none());
+        assert_eq!((incarnation(), is_held(&region, 1)), (0, false));
+        drop(theirs);
+        own_both(&region, [1, 2]).unwrap();
+        assert_eq!(incarnation(), 1);
+    }
+
+    #[test]
+    fn a_slot_whose_lock_was_lost_is_left_alone_and_its_neighbour_is_given_up() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let both = own_both(&region, [1, 2]).unwrap();
+        // Another owner's, as far as the slot says.
+        slot_u32(region.shared(), 1, offset_of!(Slot, incarnation)).fetch_add(1, Relaxed);
+        assert!(matches!(both[0].check_held(), Err(Error::LockLost { slot: 1 })));
+        assert!(both[1].check_held().is_ok());
+        drop(both);
+        assert_eq!(state(&region, 1), Some(SlotState::Attached));
+        assert_eq!(state(&region, 2), Some(SlotState::Free));
     }
 }

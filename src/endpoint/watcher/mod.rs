@@ -35,13 +35,13 @@ use std::sync::{Arc, OnceLock};
 use tombolo_abi::{LockWord, slot_flags};
 
 use self::peers::Peers;
-use self::table::{Life, Place, Start, Task, Watched, Watcher};
+use self::table::{Life, Place, Start, Table, Task, Watched, Watcher};
 use crate::endpoint::slot_offset;
 use crate::error::Error;
 use crate::os::fork;
 use crate::region::Region;
 
-/// Keeps an endpoint of this process on its robust list.
+/// Keeps endpoints of this process, of one region, on its robust list.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     watcher: Arc<Watcher>,
@@ -50,39 +50,43 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    /// Makes the kernel mark the liveness word of `slot` when this process exits, but not if
+    /// Makes the kernel mark the liveness words of `slots` when this process exits, but not if
     /// others than this user have the region: they could cut the list, and would learn addresses.
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub(crate) fn start(region: &Arc<Region>, slot: u16) -> Result<Self, Error> {
+    pub(crate) fn start(region: &Arc<Region>, slots: &[u16]) -> Result<Self, Error> {
         let watcher = running().map_err(|error| region.io_error("watch the peers of", error))?;
+        let is_private = region.is_private();
         let mut table = watcher.lock();
         let id = table.new_id();
-        let life = Life { id, region: Arc::downgrade(region), slot };
         let mut flags = table.barrier_flag;
-        if let (Start::Done(Some(list)), true) = (&mut table.start, region.is_private()) {
-            list.link(region.mapping(), slot_offset(region, slot, 0));
-            flags |= slot_flags::ROBUST_LIVENESS;
+        for slot in slots {
+            let life = Life { id, region: Arc::downgrade(region), slot: *slot };
+            if let (Start::Done(Some(list)), true) = (&mut table.start, is_private) {
+                list.link(region.mapping(), slot_offset(region, *slot, 0));
+                flags |= slot_flags::ROBUST_LIVENESS;
+            }
+            life.flag(flags);
+            table.lives.push(life);
         }
-        life.flag(flags);
-        table.lives.push(life);
         drop(table);
         Ok(Self { watcher, region: region.clone(), id })
     }
 }
 
-/// In the process that started it only: the slot must not be touched elsewhere.
+/// In the process that started it only: the slots must not be touched elsewhere.
 impl Drop for Pulse {
     fn drop(&mut self) {
         if !self.watcher.owner.is_here() {
             return;
         }
         let mut table = self.watcher.lock();
-        let Some(index) = table.lives.iter().position(|life| life.id == self.id) else { return };
-        let Life { slot, .. } = table.lives.remove(index);
-        if let Start::Done(Some(list)) = &mut table.start {
-            list.unlink(self.region.mapping(), slot_offset(&self.region, slot, 0));
+        let Table { start, lives, .. } = &mut *table;
+        for Life { slot, .. } in lives.extract_if(.., |life| life.id == self.id) {
+            if let Start::Done(Some(list)) = start {
+                list.unlink(self.region.mapping(), slot_offset(&self.region, slot, 0));
+            }
         }
     }
 }
@@ -97,7 +101,8 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Watches the owners of `peers` for the endpoint `own`, which sleeps on the wake word at offset
-    /// `doorbell`.
+    /// `doorbell`. The thread is told at once if another process may have one of them, and begins with its next
+    /// tick otherwise: what happens in this process [is told](tell_of_exits) by who does it.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -120,7 +125,9 @@ impl Watch {
             peer_exits: peer_exits.clone(),
         });
         drop(table);
-        watcher.kick();
+        if !region.is_alone() {
+            watcher.kick();
+        }
         Ok(Self { watcher, id, peer_exits })
     }
 
@@ -140,6 +147,17 @@ impl Drop for Watch {
         self.watcher.lock().watched.retain(|watched| watched.id != self.id);
         self.watcher.kick();
     }
+}
+
+/// Tells the endpoints of this process that owners of `slots`, which are of this process too, have exited.
+pub(crate) fn tell_of_exits(region: &Arc<Region>, slots: &[u16]) {
+    let Ok(watcher) = present() else { return };
+    let table = watcher.lock();
+    let is_theirs = |watched: &&Watched| {
+        std::ptr::eq(watched.region.as_ptr(), Arc::as_ptr(region))
+            && slots.iter().any(|slot| watched.peers.slots.contains(slot))
+    };
+    table.watched.iter().filter(is_theirs).for_each(|watched| watched.notify(region));
 }
 
 /// Has something done each second, in the watcher's thread, until it is dropped: what must not depend on
@@ -179,6 +197,9 @@ impl Drop for Upkeep {
 
 /// The watcher of this process, which is started if there is none.
 fn running() -> io::Result<Arc<Watcher>> {
+    if let Ok(watcher) = present() {
+        return Ok(watcher.clone());
+    }
     let _no_forks = fork::hold_off()?; // and one thread at a time
     match present() {
         Ok(watcher) => Ok(watcher.clone()),
@@ -244,7 +265,7 @@ mod tests {
     fn what_is_dropped_is_neither_watched_nor_done_nor_flagged_any_more() {
         let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
         let region = region.shared();
-        let pulses = [Pulse::start(region, 0).unwrap(), Pulse::start(region, 1).unwrap()];
+        let pulses = [0, 1].map(|slot| Pulse::start(region, &[slot]).unwrap());
         let own = LockWord { slot: 0, incarnation: 0 };
         let kicks = running().unwrap().kick.load(Relaxed);
         let watches = [(); 2].map(|()| Watch::start(region, own, 1..2, 0).unwrap());
@@ -274,7 +295,7 @@ mod tests {
     fn a_child_drops_what_its_parent_watches_without_the_tables_lock() {
         let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
         let region = region.shared();
-        let pulse = Pulse::start(region, 0).unwrap();
+        let pulse = Pulse::start(region, &[0]).unwrap();
         let watch = Watch::start(region, LockWord { slot: 0, incarnation: 0 }, 1..2, 0).unwrap();
         let upkeep = Upkeep::start(region, || ()).unwrap();
         let watcher = running().unwrap();
@@ -332,7 +353,7 @@ mod tests {
         for (mode, is_listed) in [(0o600, true), (0o660, false), (0o606, false)] {
             let region = EventsRegion::anonymous(OpenOptions::new().mode(mode)).unwrap();
             let region = region.shared();
-            let _pulse = Pulse::start(region, 1).unwrap();
+            let _pulse = Pulse::start(region, &[1]).unwrap();
             let word = |offset| slot_u32(region, 1, offset).load(Relaxed);
             assert_eq!(word(offset_of!(Slot, liveness)) != 0, is_listed, "{mode:o}");
             let flags = word(offset_of!(Slot, flags));
