@@ -18,6 +18,8 @@ use crate::region::Region;
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     connection: Option<Connection>,
+    /// Whether it came with the end, as that of a channel: there is no other, and its packets are all the sender's.
+    is_given: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,13 @@ pub(crate) struct HandOver<'a> {
 }
 
 impl Outgoing {
+    /// What sends over `socket`, which leads to whoever owns the other end of the channel in `region`.
+    pub(crate) fn given(region: &Region, socket: Descriptor) -> Result<Self, Error> {
+        let through = through(region, &socket)?;
+        let connection = Connection { socket, consumer: None, through, is_greeted: true };
+        Ok(Self { connection: Some(connection), is_given: true })
+    }
+
     /// Whether there is a connection, broken perhaps without this side knowing it.
     pub(crate) fn is_connected(&self) -> bool {
         self.connection.is_some()
@@ -77,6 +86,9 @@ impl Outgoing {
     /// [`Unsent::NoReceiver`] if no process listens or the backlog is full: a name that was removed is made
     /// anew within a second. [`Unsent::Failed`], also if the receiver could make no name.
     pub(crate) fn connect(&mut self, region: &Region, ring: u32) -> Result<(), Unsent> {
+        if self.is_given {
+            return if self.is_connected() { Ok(()) } else { Err(Unsent::NoReceiver) };
+        }
         let consumer = door::consumer(region, ring); // another that comes now is found the next time
         self.connection.take_if(|one| one.consumer != consumer);
         if self.connection.is_some() {
@@ -88,11 +100,7 @@ impl Outgoing {
             let source = Errno::ACCESS.into(); // a stranger's listener
             Unsent::Failed(region.io_error("connect for the handles of", source))
         })?;
-        let files = std::iter::once(region.plain()).chain(region.rendezvous_sockets());
-        let through = Through::of(files.chain([socket.as_fd()])).map_err(|error| {
-            let source = std::io::Error::other(error);
-            Unsent::Failed(region.io_error("look at the connection of", source))
-        })?;
+        let through = through(region, &socket).map_err(Unsent::Failed)?;
         self.connection = Some(Connection { socket, consumer, through, is_greeted: false });
         Ok(())
     }
@@ -103,8 +111,10 @@ impl Outgoing {
     /// # Errors
     /// [`Unsent`]; nothing of the message was sent.
     pub(crate) fn hand_over(&mut self, what: &HandOver<'_>) -> Result<(), Unsent> {
-        let consumer = door::consumer(what.region, what.ring);
-        self.connection.take_if(|one| one.consumer != consumer); // it leads to one that has exited
+        if !self.is_given {
+            let consumer = door::consumer(what.region, what.ring);
+            self.connection.take_if(|one| one.consumer != consumer); // it leads to one that has exited
+        }
         let connection = self.connection.as_mut().ok_or(Unsent::NoReceiver)?;
         match connection.send(what) {
             Ok(()) => Ok(()),
@@ -120,6 +130,15 @@ impl Outgoing {
             }
         }
     }
+}
+
+/// The files that no handle sent over `socket` may lead to.
+fn through(region: &Region, socket: &Descriptor) -> Result<Through, Error> {
+    let files = std::iter::once(region.plain()).chain(region.rendezvous_sockets());
+    Through::of(files.chain([socket.as_fd()])).map_err(|error| {
+        let source = std::io::Error::other(error);
+        region.io_error("look at the connection of", source)
+    })
 }
 
 impl Connection {

@@ -4,11 +4,14 @@
 
 use std::fmt;
 use std::io::IoSlice;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
 use super::close_reason::CloseReason;
@@ -21,8 +24,10 @@ use crate::ends::MessagePacket;
 use crate::error::{CHANNEL, Error};
 use crate::handle::{Handle, HandleDisposition, HandleType, KoID, Rights, channel_end_koid};
 use crate::options::Prefault;
+use crate::os::descriptor::Descriptor;
+use crate::os::{fork, socket};
 use crate::region::{EventsRegion, OpenOptions, Region};
-use crate::wait::{SPIN_MAX, Spin};
+use crate::wait::Spin;
 
 /// The most parts that [`Channel::write_vectored`] gathers.
 const PART_COUNT_MAX: usize = 8192;
@@ -119,8 +124,11 @@ impl Channel {
     pub fn create_with(options: OpenOptions) -> Result<(Self, Self), Error> {
         let options = options.of_channel()?.prefault(Prefault::OnDemand);
         let region = EventsRegion::anonymous(options)?;
-        let attach = || Self::attach(region.shared().clone());
-        Ok((attach()?, attach()?))
+        let attach = |sockets| Self::attach(region.shared().clone(), Some(sockets));
+        let [one, other] = sockets().map_err(|error| {
+            region.shared().io_error("make sockets for the handles of", error.into())
+        })?;
+        Ok((attach(one)?, attach(other)?))
     }
 
     /// Opens an end of the channel `name`, see [`Self::open_path_with`]; names are those of
@@ -183,7 +191,7 @@ impl Channel {
         let deadline = Deadline::from(options.patience());
         loop {
             let region = open(options.clone())?;
-            let is_again = match Self::attach(region.shared().clone()) {
+            let is_again = match Self::attach(region.shared().clone(), None) {
                 // It was replaced, or an end lost its owner, since it was opened: the next to open it makes another.
                 Err(error @ (Error::Replaced { .. } | Error::LaneNotEmpty { .. })) => error,
                 Err(Error::Busy { pid, .. }) => {
@@ -197,15 +205,16 @@ impl Channel {
         }
     }
 
-    fn attach(region: Arc<Region>) -> Result<Self, Error> {
+    /// Takes an end that has had no owner. Handles cross over `sockets`, or as in the region's other rings.
+    fn attach(region: Arc<Region>, sockets: Option<Sockets>) -> Result<Self, Error> {
         static NONE: Interrupts = Interrupts::none();
         region.check_ours()?;
         let until = Until { deadline: Deadline::PAST, interrupts: &NONE };
-        let spin = || Spin::new(SPIN_MAX);
         let sending = Attached::attach_to_either(&region, until)?;
         let side = sending.index;
-        let inbox = Inbox::attach(&region, region.entry(side)?.peer_ring, spin(), until)?;
-        let outbox = Outbox::attach(sending, spin())?;
+        let (outgoing, incoming) = sockets.map(|Sockets { out, into }| (out, into)).unzip();
+        let inbox = Inbox::attach(&region, region.entry(side)?.peer_ring, incoming, until)?;
+        let outbox = Outbox::attach(sending, outgoing)?;
         Ok(Self { region, side, inbox, outbox, next_txid: AtomicU32::new(FIRST_TXID) })
     }
 
@@ -660,6 +669,24 @@ impl Channel {
         self.inbox.set_spin(Spin::new(longest));
         self.outbox.set_spin(Spin::new(longest));
     }
+}
+
+/// An end's socket for handles, once for each direction.
+struct Sockets {
+    out: Descriptor,
+    into: Descriptor,
+}
+
+/// Connected sockets for the two ends of a channel.
+fn sockets() -> Result<[Sockets; 2], Errno> {
+    let no_forks = fork::hold_off()?;
+    let (one, other) = socket::pair()?;
+    let twice = |socket: OwnedFd| {
+        let copy = rustix::io::fcntl_dupfd_cloexec(&socket, 0)?;
+        let out = Descriptor::private(copy, &no_forks)?;
+        Ok(Sockets { out, into: Descriptor::private(socket, &no_forks)? })
+    };
+    Ok([twice(one)?, twice(other)?])
 }
 
 fn take(message: Message<'_>) -> Result<MessagePacket, ChannelError> {

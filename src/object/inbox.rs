@@ -29,11 +29,12 @@ use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupts, Peer, Until};
 use crate::ends::{BorrowedWhile, MessagePacket, RecordRef};
 use crate::error::Error;
+use crate::os::descriptor::Descriptor;
 use crate::os::futex::Moment;
 use crate::region::Region;
 use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Consumer, Front, Wakes};
-use crate::wait::{Bell, Incoming, SLEEP_MAX, Spin};
+use crate::wait::{Bell, Incoming, SLEEP_MAX, SPIN_MAX, Spin};
 
 /// Records that one look passes at most: then the caller's deadline is checked.
 const LOOK_MAX: u32 = 4096;
@@ -73,17 +74,21 @@ struct Lead {
 pub(super) type Message<'a> = RecordRef<'a>;
 
 impl Inbox {
-    /// Attaches as the receiver of ring `ring`.
+    /// Attaches as the receiver of ring `ring`. Handles come over `socket`, if the other end has its counterpart.
     pub(super) fn attach(
         region: &Arc<Region>,
         ring: u32,
-        spin: Spin,
+        socket: Option<Descriptor>,
         until: Until<'_>,
     ) -> Result<Self, Error> {
+        let spin = Spin::new(SPIN_MAX);
         let end = Attached::attach(region, ring, Role::Receiver, until)?;
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, spin)?;
-        let intake = Intake::open(&end)?;
+        let intake = match socket {
+            Some(socket) => Some(Intake::given(&end, socket)),
+            None => Intake::open(&end)?,
+        };
         let mut peer = Peer::default();
         peer.set_rule(Disconnect::Ever);
         let scanned = AtomicU64::new(consumer.head());

@@ -8,13 +8,15 @@ use tombolo_abi::Slot;
 use super::channel_error::ChannelError;
 use super::close_reason::CloseReason;
 use crate::backoff::Backoff;
+use crate::carrier::Outgoing;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles};
 use crate::error::Error;
+use crate::os::descriptor::Descriptor;
 use crate::ring::SendFast;
 use crate::ring::doorbell::has_come;
-use crate::wait::{Spin, sleep_for_peer, sleep_for_space};
+use crate::wait::{SPIN_MAX, Spin, sleep_for_peer, sleep_for_space};
 
 /// The sending half of an end.
 #[derive(Debug)]
@@ -37,9 +39,14 @@ pub(super) enum As {
 }
 
 impl Outbox {
-    pub(super) fn attach(end: Attached, spin: Spin) -> Result<Self, Error> {
-        let shared = Shared { end: Arc::new(end), outgoing: Arc::default() };
-        let sending = Sending::new(shared, Disconnect::Ever, spin)?;
+    /// Sends at `end`. Handles go over `socket`, if the other end has its counterpart.
+    pub(super) fn attach(end: Attached, socket: Option<Descriptor>) -> Result<Self, Error> {
+        let outgoing = match socket {
+            Some(socket) => Outgoing::given(end.slot.region(), socket)?,
+            None => Outgoing::default(),
+        };
+        let shared = Shared { end: Arc::new(end), outgoing: Arc::new(Mutex::new(outgoing)) };
+        let sending = Sending::new(shared, Disconnect::Ever, Spin::new(SPIN_MAX))?;
         let mut closed = Interrupts::default();
         let closing = closed.interrupter();
         Ok(Self { sending: Mutex::new(Some(sending)), closing, closed })

@@ -47,8 +47,10 @@ pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     rustix::fs::fcntl_add_seals(&file, SEALS).map_err(|error| refusal::io("seal", path, error))?;
     let origin = Origin { place: None, path: path.to_owned(), creator: true };
     let mut region = Region::map(file, origin, options)?;
-    region.rendezvous = Rendezvous::of_all(region.entries())
-        .map_err(|error| refusal::io("make sockets for the handles of", path, error))?;
+    if !region.description().is_channel() {
+        region.rendezvous = Rendezvous::of_all(region.entries())
+            .map_err(|error| refusal::io("make sockets for the handles of", path, error))?;
+    }
     Ok(region)
 }
 
