@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use tombolo_abi::{
-    CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, RecordExt, packet_kind,
+    CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, RecordExt, carried, packet_kind,
 };
 
-use super::PACKET_LEN_MAX;
+use super::{CARRIED_LEN, PACKET_LEN_MAX};
 use crate::handle::Handle;
 use crate::os::descriptor::Descriptor;
 use crate::os::socket;
@@ -228,7 +228,7 @@ impl Connection {
     /// Whether a packet is well-formed and its sender's.
     fn check(&self, ring: u32, packet: &HandlePacket, len: usize) -> Result<(), NotFetched> {
         let sender = LockWord { slot: packet.slot, incarnation: packet.incarnation };
-        let handles_len = usize::from(packet.handle_count) * size_of::<CarriedHandle>();
+        let handles_len = usize::from(packet.handle_count) * CARRIED_LEN;
         let is_its_senders = match self.given {
             Some(given) => given.slot == sender.slot,
             None => self.sender() == Some(sender),
@@ -281,22 +281,30 @@ fn open(
     found: socket::Packet,
     wanted: &Wanted,
 ) -> Result<Vec<Handle>, NotFetched> {
-    let (count, len) = (usize::from(packet.handle_count), found.descriptors.len());
+    let count = usize::from(packet.handle_count);
     if count != usize::from(wanted.count) {
         return Err(NotFetched::Violation("another number of handles than the record states"));
     }
-    if len < count && found.is_cut {
-        return Err(NotFetched::TooManyFiles(Errno::MFILE.into()));
-    }
-    if len != count {
-        return Err(NotFetched::Violation("another number of descriptors than handles"));
-    }
-    let carried = bytes[size_of::<HandlePacket>()..].chunks(size_of::<CarriedHandle>());
-    let carried = carried.map(first_of::<CarriedHandle>).take(count);
-    if carried.clone().any(|one| (one.kind, one.descriptor_count) != (0, 1)) {
+    let table = bytes[size_of::<HandlePacket>()..].chunks(CARRIED_LEN).take(count);
+    let all: Vec<CarriedHandle> = table.map(first_of).collect();
+    let is_known = |one: &CarriedHandle| match one.kind {
+        carried::DESCRIPTOR => one.descriptor_count == 1,
+        carried::ENDPOINT => carried::ENDPOINT_DESCRIPTORS.contains(&one.descriptor_count),
+        _ => false,
+    };
+    if !all.iter().all(is_known) {
         return Err(NotFetched::Violation("a kind of handle that is not known here"));
     }
-    Ok(Handle::carried(found.descriptors, carried.map(|one| one.rights)))
+    let all = all.iter().map(|one| (usize::from(one.descriptor_count), one.rights));
+    let wanted_len: usize = all.clone().map(|(count, _)| count).sum();
+    let found_len = found.descriptors.len();
+    if found_len < wanted_len && found.is_cut {
+        return Err(NotFetched::TooManyFiles(Errno::MFILE.into()));
+    }
+    if found_len != wanted_len {
+        return Err(NotFetched::Violation("another number of descriptors than handles"));
+    }
+    Ok(Handle::carried(found.descriptors, all))
 }
 
 /// The value at the start of `bytes`, which hold one.

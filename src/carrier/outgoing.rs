@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 
 use bytemuck::{Zeroable, bytes_of};
 use rustix::io::Errno;
-use tombolo_abi::{CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, packet_kind};
+use tombolo_abi::{CarriedHandle, HandlePacket, Hello, LockWord, carried, packet_kind};
 
 use super::door::{self, NotConnected};
-use super::{PACKET_LEN_MAX, admit};
+use super::{CARRIED_LEN, PACKET_LEN_MAX, admit};
 use crate::error::Error;
 use crate::handle::{Handle, Through};
 use crate::os::descriptor::Descriptor;
@@ -148,19 +148,20 @@ impl Connection {
             self.is_greeted = true;
         }
         let mut packet = [0; PACKET_LEN_MAX];
-        let mut descriptors = [self.socket.as_fd(); HANDLE_COUNT_MAX as usize];
         let (head, table) = packet.split_at_mut(size_of::<HandlePacket>());
         head.copy_from_slice(bytes_of(&handle_packet(what)));
-        let places = table.chunks_exact_mut(size_of::<CarriedHandle>()).zip(&mut descriptors);
-        for (handle, (place, descriptor)) in what.handles.iter().zip(places) {
-            let rights = handle.rights_to_carry();
-            let carried = CarriedHandle { rights, kind: 0, descriptor_count: 1 };
+        let mut descriptors = Vec::with_capacity(what.handles.len());
+        for (handle, place) in what.handles.iter().zip(table.chunks_exact_mut(CARRIED_LEN)) {
+            let before = descriptors.len();
+            descriptors.extend(handle.descriptors());
+            let descriptor_count = (descriptors.len() - before) as u16;
+            let kind = if descriptor_count > 1 { carried::ENDPOINT } else { carried::DESCRIPTOR };
+            let carried =
+                CarriedHandle { rights: handle.rights_to_carry(), kind, descriptor_count };
             place.copy_from_slice(bytes_of(&carried));
-            *descriptor = handle.as_fd();
         }
-        let count = what.handles.len(); // 64 at the most
-        let len = size_of::<HandlePacket>() + count * size_of::<CarriedHandle>();
-        socket::send(&self.socket, &packet[..len], &descriptors[..count])
+        let len = size_of::<HandlePacket>() + what.handles.len() * CARRIED_LEN; // 64 at the most
+        socket::send(&self.socket, &packet[..len], &descriptors)
     }
 }
 
