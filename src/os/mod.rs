@@ -13,6 +13,7 @@ pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod membarrier;
 pub(crate) mod ofd;
+pub(crate) mod per_process;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod signals;
