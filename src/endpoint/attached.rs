@@ -62,12 +62,7 @@ impl Attached {
             region.populate_lane(&entry, entry.capacity)?;
         }
         let meeting = Meeting::new(&slot, others.clone())?;
-        let doorbell = match role {
-            Role::Receiver => offset_of!(RingControl, rx_wake),
-            Role::Sender => offset_of!(RingControl, tx_wake),
-        };
-        let doorbell = entry.control_offset + doorbell as u64;
-        let watch = Watch::start(region, slot.identity(), others, doorbell)?;
+        let watch = Watch::start(region, slot.identity(), others, doorbell(&entry, role))?;
         let ring = map_ring(region, index, group.rings.start)?;
         let end = Self { slot, role, ring, index, entry, group, meeting, watch };
         end.check_usable()?;
@@ -204,6 +199,11 @@ impl Attached {
         self.ring.memory.group_u64(offset).fetch_add(1, Relaxed);
     }
 
+    /// Offset of the word that it sleeps on.
+    pub(crate) fn doorbell(&self) -> u64 {
+        doorbell(&self.entry, self.role)
+    }
+
     pub(crate) fn rx_wake(&self) -> &AtomicU32 {
         self.ring.memory.group_u32(offset_of!(RingControl, rx_wake))
     }
@@ -211,6 +211,14 @@ impl Attached {
     pub(crate) fn tx_wake(&self) -> &AtomicU32 {
         self.ring.memory.control_u32(offset_of!(RingControl, tx_wake))
     }
+}
+
+fn doorbell(entry: &RingEntry, role: Role) -> u64 {
+    let word = match role {
+        Role::Receiver => offset_of!(RingControl, rx_wake),
+        Role::Sender => offset_of!(RingControl, tx_wake),
+    };
+    entry.control_offset + word as u64
 }
 
 /// The position that `damage` itself has, else 0.

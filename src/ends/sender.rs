@@ -525,7 +525,8 @@ impl<K: Topology> Sender<K> {
             end.slot.note_interrupter();
         }
         let spin = Spin::new(self.spin_max);
-        Ok(Sending { end, outgoing, producer, wakes, peer, recount: Recount::default(), spin })
+        let (recount, standby) = (Recount::default(), None);
+        Ok(Sending { end, outgoing, producer, wakes, peer, recount, spin, standby })
     }
 
     /// The endpoint that clones share, once no other thread is attaching it.

@@ -7,6 +7,7 @@ pub(crate) mod close;
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
 mod descriptor_table;
+pub(crate) mod eventfd;
 pub(crate) mod file;
 pub(crate) mod file_system;
 pub(crate) mod fork;

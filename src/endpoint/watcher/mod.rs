@@ -130,6 +130,11 @@ impl Watch {
     pub(crate) fn peer_exits(&self) -> u32 {
         self.peer_exits.load(Acquire) // edge `peer_exit`
     }
+
+    /// That count itself.
+    pub(crate) fn counter(&self) -> Arc<AtomicU32> {
+        self.peer_exits.clone()
+    }
 }
 
 impl Drop for Watch {
