@@ -138,9 +138,9 @@ mod wait;
 pub use deadline::Deadline;
 pub use endpoint::Interrupter;
 pub use ends::{
-    MessagePacket, MpscConsumer, MpscProducer, Receiver, RecordRef, RecvError, RecvTimeoutError,
-    Reservation, SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError,
-    TrySendError, wait_any,
+    MessagePacket, MpscConsumer, MpscProducer, Readiness, Receiver, RecordRef, RecvError,
+    RecvTimeoutError, Reservation, SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender,
+    TryRecvError, TrySendError, wait_any,
 };
 pub use error::{Damage, Error};
 pub use handle::{Handle, HandleType, KoID, Rights};

@@ -94,13 +94,12 @@ impl Attached {
         (index, group): (u32, Group),
     ) -> Result<Self, Error> {
         let entry = region.entry(index)?;
-        let (others, doorbell) = match role {
-            Role::Receiver => (group.tx_slots.clone(), offset_of!(RingControl, rx_wake)),
-            Role::Sender => (entry.rx_slot..entry.rx_slot + 1, offset_of!(RingControl, tx_wake)),
+        let others = match role {
+            Role::Receiver => group.tx_slots.clone(),
+            Role::Sender => entry.rx_slot..entry.rx_slot + 1,
         };
         let meeting = Meeting::new(&slot, others.clone())?;
-        let doorbell = entry.control_offset + doorbell as u64;
-        let watch = Watch::start(region, slot.identity(), others, doorbell)?;
+        let watch = Watch::start(region, slot.identity(), others, doorbell(&entry, role))?;
         let ring = map_ring(region, index, group.rings.start)?;
         let end = Self { slot, role, ring, index, entry, group, meeting, watch };
         end.check_usable()?;
@@ -237,6 +236,11 @@ impl Attached {
         self.ring.memory.group_u64(offset).fetch_add(1, Relaxed);
     }
 
+    /// Offset of the word that it sleeps on.
+    pub(crate) fn doorbell(&self) -> u64 {
+        doorbell(&self.entry, self.role)
+    }
+
     pub(crate) fn rx_wake(&self) -> &AtomicU32 {
         self.ring.memory.group_u32(offset_of!(RingControl, rx_wake))
     }
@@ -244,6 +248,14 @@ impl Attached {
     pub(crate) fn tx_wake(&self) -> &AtomicU32 {
         self.ring.memory.control_u32(offset_of!(RingControl, tx_wake))
     }
+}
+
+fn doorbell(entry: &RingEntry, role: Role) -> u64 {
+    let word = match role {
+        Role::Receiver => offset_of!(RingControl, rx_wake),
+        Role::Sender => offset_of!(RingControl, tx_wake),
+    };
+    entry.control_offset + word as u64
 }
 
 /// The position that `damage` itself has, else 0.

@@ -250,6 +250,11 @@ impl Bell {
 
     pub(crate) fn disarm(&mut self, end: &Attached) {
         self.doorbell.disarm(&end.ring);
+        self.note_sleep();
+    }
+
+    /// Call after a sleep, or if another thread sleeps from now on.
+    pub(crate) fn note_sleep(&mut self) {
         (self.records, self.records_before) = (self.records_from, 0);
         self.last_sleep = Instant::now();
     }
