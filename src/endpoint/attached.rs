@@ -192,6 +192,11 @@ impl Attached {
         Some(self.watch.peer_exits()) != known.map(|known| known as u32)
     }
 
+    /// Whether nothing but what was armed for is to be told to an end that has armed. As [`Self::has_peer_exits`].
+    pub(crate) fn may_sleep(&self, known: Option<u64>) -> bool {
+        !self.has_peer_exits(known) && self.ring.is_open()
+    }
+
     /// Counts a sleep that is about to begin.
     pub(crate) fn count_sleep(&self) {
         if self.role == Role::Receiver {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use crate::deadline::Deadline;
 use crate::ends::{Receiver, Sender, Topology};
 use crate::error::Error;
-use crate::wait::Bridge;
+use crate::wait::{Bridge, Ready};
 
 /// Tells a poller or a task when to call one end of a ring again: a descriptor for `epoll`, `poll(2)` and
 /// the loops over them, and wakers for futures of any runtime.
@@ -92,7 +92,7 @@ use crate::wait::Bridge;
 /// Read readiness that is cleared by a call that would block: `O_NONBLOCK` descriptors, tokio's `AsyncFd`.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    bridge: Arc<Bridge>,
+    source: Arc<dyn Ready>,
 }
 
 impl Readiness {
@@ -103,7 +103,11 @@ impl Readiness {
     /// descriptors or threads.
     #[doc(alias("eventfd", "as_fd", "AsyncFd", "poll_recv", "poll_send"))]
     pub fn of(end: &mut impl Pollable) -> Result<Self, Error> {
-        Ok(Self { bridge: end.bridge()? })
+        Ok(Self::over(end.bridge()?))
+    }
+
+    pub(crate) fn over(source: Arc<dyn Ready>) -> Self {
+        Self { source }
     }
 
     /// Whether the end is ready; if not, has the task woken when it is. The last task that asked is woken, so
@@ -115,10 +119,7 @@ impl Readiness {
     /// # Cost
     /// No system call.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.bridge.is_ours() && self.bridge.wait(cx.waker()) {
-            return Poll::Pending;
-        }
-        Poll::Ready(())
+        if self.source.clone().when_ready(cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Completes when the end is ready. May be dropped at any time.
@@ -130,7 +131,7 @@ impl Readiness {
 /// The descriptor that is readable while the end is ready.
 impl AsFd for Readiness {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bridge.as_fd()
+        self.source.descriptor()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tombolo_abi::Role;
 
@@ -12,9 +12,8 @@ use crate::ends::{AllLanes, Lanes, TryRecvError};
 use crate::error::Error;
 use crate::os::futex::Sleeping;
 use crate::region::Region;
-use crate::ring::doorbell::Arming;
 use crate::ring::{Consumer, Front, Wakes};
-use crate::wait::{Bell, Bridge, OneRing, SLEEP_MAX, Sleep, Spin, Standby, Standing, Turn, Waited};
+use crate::wait::{Bell, Bridge, OneRing, SLEEP_MAX, Sleep, Spin, Standby, Turn, Waited};
 
 /// Times that something comes just when a receive is about to say that there is nothing, before it says so.
 const LAST_POLLS: u32 = 8;
@@ -171,20 +170,8 @@ impl Receiving {
             return Ok(true);
         }
         self.bell.note_time_out(); // if the last arming stood for so long
-        let Some(Sleep { word, limit }) = self.arm_bell()? else {
-            self.bell.disarm(&self.end);
-            bridge.end(); // an earlier arming, which is no longer in the word
-            return Ok(false);
-        };
-        let due = (limit < SLEEP_MAX).then(|| Instant::now() + limit);
-        let peer_exits = self.peer.asked().map(|asked| asked as u32);
-        let standing = Standing { arming: Arming::Record(word), due, peer_exits };
-        let stands = bridge.stand(&self.end.ring, self.end.rx_wake(), standing);
-        if stands {
-            self.end.count_sleep();
-            self.bell.note_sleep();
-        }
-        Ok(stands)
+        let armed = self.arm_bell()?;
+        Ok(self.bell.stand(&self.end, &bridge, armed, self.peer.asked()))
     }
 
     /// Arms and polls once more. Gives how to sleep, or `None` if there may be something.
@@ -196,8 +183,7 @@ impl Receiving {
             None => bell.arm(end, &mut OneRing { head }),
             Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
         };
-        let may_sleep = !end.has_peer_exits(peer.asked()) && end.ring.is_open();
-        Ok(sleep?.filter(|_| may_sleep))
+        Ok(sleep?.filter(|_| end.may_sleep(peer.asked())))
     }
 
     /// Polls an empty ring once more if a sender has exited, because what it sent is delivered first. Returns

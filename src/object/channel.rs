@@ -13,21 +13,23 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::call::Call;
 use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
 use super::close_reason::CloseReason;
-use super::inbox::{Inbox, Message, Registered, TXID_LEN};
+use super::inbox::{Inbox, Message, Reading, Registered, TXID_LEN};
 use super::message_buf::MessageBuf;
-use super::outbox::{As, Outbox};
+use super::outbox::{As, Outbox, Writing};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};
-use crate::ends::MessagePacket;
+use crate::ends::{MessagePacket, Readiness, Waitable};
 use crate::error::{CHANNEL, Error};
 use crate::handle::{Handle, HandleDisposition, HandleType, KoID, Rights, channel_end_koid};
 use crate::options::Prefault;
 use crate::os::descriptor::Descriptor;
+use crate::os::futex::Sleeping;
 use crate::os::{fork, socket};
 use crate::region::{EventsRegion, OpenOptions, Region};
-use crate::wait::Spin;
+use crate::wait::{SPIN_MAX, Spin, Turn, Waited, any};
 
 /// The most parts that [`Channel::write_vectored`] gathers.
 const PART_COUNT_MAX: usize = 8192;
@@ -78,11 +80,21 @@ const FIRST_TXID: u32 = 1 << 31;
 pub struct Channel {
     region: Arc<Region>,
     /// The ring on which this end sends: 0 or 1.
-    side: u32,
-    inbox: Inbox,
-    outbox: Outbox,
+    pub(super) side: u32,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) outbox: Arc<Outbox>,
     /// The next transaction id to try.
     next_txid: AtomicU32,
+    in_wait_any: InWaitAny,
+}
+
+/// What `wait_any` knows of an end.
+#[derive(Debug)]
+struct InWaitAny {
+    /// When it last named the end: its count of all that were named.
+    named: u64,
+    spin: Spin,
+    timed_out: bool,
 }
 
 /// A handle that was read, with what is known of it before it is used: by [`Channel::read_etc`].
@@ -215,7 +227,10 @@ impl Channel {
         let (outgoing, incoming) = sockets.map(|Sockets { out, into }| (out, into)).unzip();
         let inbox = Inbox::attach(&region, region.entry(side)?.peer_ring, incoming, until)?;
         let outbox = Outbox::attach(sending, outgoing)?;
-        Ok(Self { region, side, inbox, outbox, next_txid: AtomicU32::new(FIRST_TXID) })
+        let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
+        let next_txid = AtomicU32::new(FIRST_TXID);
+        let in_wait_any = InWaitAny { named: 0, spin: Spin::new(SPIN_MAX), timed_out: false };
+        Ok(Self { region, side, inbox, outbox, next_txid, in_wait_any })
     }
 
     /// The id of this end: the same in all processes, and never another end's.
@@ -548,10 +563,7 @@ impl Channel {
         message: impl Into<MessagePacket>,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |_| {
-            let next = || Some(self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID);
-            self.inbox.register_first_free(std::iter::from_fn(next))
-        })
+        self.call_as(message.into(), deadline.into(), |_| self.register())
     }
 
     /// As [`Self::call`], with the transaction id that the first four bytes of `message` are.
@@ -591,6 +603,79 @@ impl Channel {
         })?;
         let reply = self.call(message, deadline);
         reply.map(with_info).map_err(|error| CallError { message: None, ..error })
+    }
+
+    /// As [`Self::call`], as a future, which waits until there is a reply. Nothing is written before it is first
+    /// polled. It may be dropped at any time: a request that was not written never is, and the reply to one that
+    /// was is a message like any other.
+    ///
+    /// # Cost
+    /// From the first one on an end has a descriptor, and its threads that wait are woken by another thread, as with
+    /// [`Readiness`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::sync::{Arc, Condvar, Mutex};
+    /// # use std::task::{Context, Poll, Wake};
+    /// # #[derive(Default)]
+    /// # struct Flag(Mutex<bool>, Condvar);
+    /// # impl Wake for Flag {
+    /// #     fn wake(self: Arc<Self>) {
+    /// #         *self.0.lock().unwrap() = true;
+    /// #         self.1.notify_one();
+    /// #     }
+    /// # }
+    /// # fn block_on<T>(future: impl Future<Output = T>) -> T {
+    /// #     let (flag, mut future) = (Arc::<Flag>::default(), std::pin::pin!(future));
+    /// #     loop {
+    /// #         let waker = flag.clone().into();
+    /// #         if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+    /// #             return result;
+    /// #         }
+    /// #         let woken = flag.1.wait_while(flag.0.lock().unwrap(), |woken| !*woken);
+    /// #         *woken.unwrap() = false;
+    /// #     }
+    /// # }
+    /// use std::time::Duration;
+    /// use tombolo::Channel;
+    /// let (client, server) = Channel::create()?;
+    /// let serving = std::thread::spawn(move || {
+    ///     server.write(server.read_timeout(Duration::from_secs(10))?) // says it again
+    /// });
+    /// let reply = block_on(client.call_async(b"\0\0\0\0ping"))?;
+    /// assert_eq!(&reply.data[4..], b"ping");
+    /// serving.join().unwrap()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_async(&self, message: impl Into<MessagePacket>) -> Call<'_> {
+        Call::new(self, message.into())
+    }
+
+    /// Registers a call with an id of its own.
+    pub(super) fn register(&self) -> Result<Registered<'_>, ChannelError> {
+        let next = || Some(self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID);
+        self.inbox.register_first_free(std::iter::from_fn(next))
+    }
+
+    /// Tells pollers and tasks when there may be something to read: call [`Self::read`] until it fails with
+    /// [`ChannelError::ShouldWait`], then wait. A reply to a call makes nothing ready.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`]; [`ChannelError::Failed`] if the process can have no more descriptors or threads.
+    pub fn readable(&self) -> Result<Readiness, ChannelError> {
+        let (inbox, descriptor) = (self.inbox.clone(), self.inbox.stand_by()?);
+        Ok(Readiness::over(Arc::new(Reading { inbox, descriptor })))
+    }
+
+    /// Tells pollers and tasks when a message that was refused for want of space may be written: call
+    /// [`Self::try_write`] until it fails with [`ChannelError::ShouldWait`], then wait, also for this descriptor to
+    /// become *readable*.
+    ///
+    /// # Errors
+    /// As [`Self::readable`].
+    pub fn writable(&self) -> Result<Readiness, ChannelError> {
+        let (outbox, bridge) = (self.outbox.clone(), self.outbox.stand_by()?);
+        Ok(Readiness::over(Arc::new(Writing { outbox, bridge })))
     }
 
     fn call_as<'a>(
@@ -687,6 +772,56 @@ fn sockets() -> Result<[Sockets; 2], Errno> {
         Ok(Sockets { out, into: Descriptor::private(socket, &no_forks)? })
     };
     Ok([twice(one)?, twice(other)?])
+}
+
+impl Waitable for Channel {}
+
+impl any::Waitable for Channel {
+    fn attached(&mut self, _: Deadline) -> Result<&mut dyn Waited, Error> {
+        self.region.check_ours()?;
+        Ok(self)
+    }
+
+    fn interrupts(&self) -> &Interrupts {
+        static NONE: Interrupts = Interrupts::none();
+        &NONE
+    }
+}
+
+/// Of a thread that has it alone: no other reads, calls or closes.
+impl Waited for Channel {
+    fn is_ready(&mut self) -> bool {
+        self.inbox.is_ready()
+    }
+
+    fn arm(&mut self) -> Option<(Sleeping, Duration)> {
+        self.in_wait_any.timed_out = false;
+        self.inbox.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.inbox.disarm(self.in_wait_any.timed_out);
+    }
+
+    fn count_sleep(&self) {
+        self.inbox.with_end(Attached::count_sleep);
+    }
+
+    fn count_peer_exit(&self) {} // told by the next look
+
+    fn note_timeout(&mut self) {
+        self.in_wait_any.timed_out = true;
+    }
+
+    fn note_named(&mut self, count: u64) {
+        self.in_wait_any.named = count;
+        self.inbox.note_named();
+    }
+
+    fn turn(&mut self) -> Turn<'_> {
+        let InWaitAny { named, spin, .. } = &mut self.in_wait_any;
+        Turn { named: *named, spin }
+    }
 }
 
 fn take(message: Message<'_>) -> Result<MessagePacket, ChannelError> {

@@ -13,9 +13,9 @@ use crate::error::{Damage, Error};
 use crate::os::random;
 use crate::ring::Wakes;
 use crate::ring::doorbell::{
-    Armed, Fences, Polled, RxDoorbell, Trust, poll, poll_locked, poll_past_holder,
+    Armed, Arming, Fences, Polled, RxDoorbell, Trust, poll, poll_locked, poll_past_holder,
 };
-use crate::wait::{Ended, SLEEP_MAX, Sleep, Spin, sleep_for_record};
+use crate::wait::{Bridge, Ended, SLEEP_MAX, Sleep, Spin, Standing, sleep_for_record};
 
 /// Records taken without a sleep before producers may go on without fences.
 const RECORDS: u32 = 256;
@@ -233,6 +233,30 @@ impl Bell {
         self.armed_for_short = (trust == Trust::Short).then(Instant::now);
         let trusted = if trust == Trust::Short { SHORT } else { SLEEP_MAX };
         Ok(limit.map(|limit| Sleep { word, limit: limit.min(trusted) }))
+    }
+
+    /// Lets the arming stand at `bridge` by which to sleep as `armed`; `false` if there may be something.
+    pub(crate) fn stand(
+        &mut self,
+        end: &Attached,
+        bridge: &Bridge,
+        armed: Option<Sleep>,
+        known: Option<u64>,
+    ) -> bool {
+        let Some(Sleep { word, limit }) = armed else {
+            self.disarm(end);
+            bridge.end(); // an earlier arming, which is no longer in the word
+            return false;
+        };
+        let due = (limit < SLEEP_MAX).then(|| Instant::now() + limit);
+        let peer_exits = known.map(|known| known as u32);
+        let standing = Standing { arming: Arming::Record(word), due, peer_exits };
+        let stands = bridge.stand(&end.ring, end.rx_wake(), standing);
+        if stands {
+            end.count_sleep();
+            self.note_sleep();
+        }
+        stands
     }
 
     /// Whether all producers fence for each message.

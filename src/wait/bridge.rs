@@ -283,6 +283,25 @@ impl Bridge {
     }
 }
 
+/// What others wait for elsewhere.
+pub(crate) trait Ready: std::fmt::Debug + Send + Sync {
+    /// Readable while it is ready.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Has `waker` woken when it is ready; `false` if it is.
+    fn when_ready(self: Arc<Self>, waker: &Waker) -> bool;
+}
+
+impl Ready for Bridge {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    fn when_ready(self: Arc<Self>, waker: &Waker) -> bool {
+        self.is_ours() && self.wait(waker)
+    }
+}
+
 impl AsFd for Bridge {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
@@ -290,7 +309,7 @@ impl AsFd for Bridge {
 }
 
 /// Wakes a task. What its waker does is not ours, and must end neither a call nor the thread.
-pub(super) fn wake(waker: Option<Waker>) {
+pub(crate) fn wake(waker: Option<Waker>) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.map(Waker::wake))) {
         forget(panic); // dropping it could panic, too
     }
