@@ -16,12 +16,16 @@
 //! ```
 //!
 //! Run it twice, once with the argument `send`; either process may start first. An [`EventsRegion`] is
-//! the file. The first process that opens it creates it, and the rest join. It holds two rings of
+//! the file. The first process that opens it creates it, and the rest join. By default it holds two rings of
 //! messages, which are byte strings up to a limit:
 //!
 //! * [`EventsRegion::split_spsc`]: [`SpscSender`] and [`SpscReceiver`], one process at each end;
 //! * [`EventsRegion::split_mpsc`]: [`MpscProducer`]s in many processes and one [`MpscConsumer`], in one
 //!   order for all producers or in each producer's own: see [`MpscOrder`](options::MpscOrder).
+//!
+//! [`OpenOptions::ring`] lists other rings, each with limits of its own, and
+//! [`EventsRegion::spsc_sender`] and its neighbours give the ends of each: two directions, say, or a pair of
+//! rings for each worker of a host.
 //!
 //! An end attaches to its endpoint at first use, and an endpoint has one owner at a time; the kernel
 //! knows who that is and whether it lives. Once a send has returned `Ok`, the message is in the region and
@@ -134,9 +138,9 @@ mod wait;
 pub use deadline::Deadline;
 pub use endpoint::Interrupter;
 pub use ends::{
-    MessagePacket, MpscConsumer, MpscProducer, Receiver, RecordRef, RecvError, RecvTimeoutError,
-    Reservation, SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender, TryRecvError,
-    TrySendError, wait_any,
+    MessagePacket, MpscConsumer, MpscProducer, Readiness, Receiver, RecordRef, RecvError,
+    RecvTimeoutError, Reservation, SendError, SendTimeoutError, Sender, SpscReceiver, SpscSender,
+    TryRecvError, TrySendError, wait_any,
 };
 pub use error::{Damage, Error};
 pub use handle::{Handle, HandleType, KoID, Rights};

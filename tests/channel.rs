@@ -140,8 +140,14 @@ fn closing_ends_calls_here_and_there() {
     let wait = |channel: &Channel| channel.call(b"\0\0\0\0", LONG).unwrap_err();
     thread::scope(|scope| {
         let here = scope.spawn(|| wait(&a));
-        let there = scope.spawn(|| b.read_timeout(LONG).and_then(|_| b.read_timeout(LONG)));
-        thread::sleep(Duration::from_millis(100));
+        let (read, was_read) = std::sync::mpsc::channel();
+        let b = &b;
+        let there = scope.spawn(move || {
+            b.read_timeout(LONG).unwrap();
+            read.send(()).unwrap();
+            b.read_timeout(LONG)
+        });
+        was_read.recv().unwrap();
         a.close_with_reason(3, "enough");
         assert!(matches!(here.join().unwrap().error, ChannelError::Canceled));
         assert!(matches!(there.join().unwrap(), Err(ChannelError::PeerClosed)));

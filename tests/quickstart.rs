@@ -3,12 +3,14 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+mod support;
+use support::process::example;
 
 /// Long enough for anything that must happen.
 const SOON: Duration = Duration::from_secs(10);
@@ -26,10 +28,7 @@ impl Drop for Program {
 }
 
 fn start(name: &str, dir: &TempDir) -> Program {
-    let tests = std::env::current_exe().unwrap();
-    let program: PathBuf = tests.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(program.exists(), "a part of the tests alone has no examples: cargo build --examples");
-    let mut command = Command::new(program);
+    let mut command = Command::new(example(name));
     command.env("TOMBOLO_DIR", dir.path()).stdin(Stdio::piped());
     Program(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }

@@ -55,7 +55,7 @@ pub use directory::{NO_GROUP, NO_RING, RingEntry, RingKind};
 pub use error::{LayoutError, Section};
 pub use header::{Header, RegionState, SharedLayout, caps};
 pub use limits::*;
-pub use packet::{CarriedHandle, HandlePacket, Hello, packet_kind};
+pub use packet::{CarriedHandle, HandlePacket, Hello, carried, packet_kind};
 pub use record::{Record, RecordError, RecordExt, RecordKind, RecordRules};
 pub use slot::{Role, Slot, SlotState, next_incarnation, slot_flags};
 pub use table::{Field, Table};

@@ -41,8 +41,8 @@ stored! {
     "One handle of a packet."
     pub struct CarriedHandle [8] {
         0x00 pub rights: u32, "its rights; 0x80000000: those that any new handle of the descriptor has";
-        0x04 pub kind: u16, "0: one descriptor";
-        0x06 pub descriptor_count: u16, "1";
+        0x04 pub kind: u16, "0: one descriptor; 1: an end of a channel";
+        0x06 pub descriptor_count: u16, "1; of an end 2 or 3: the description that holds its lock bytes, its socket, and a socket with the packets of unread records if some were passed";
     }
 }
 
@@ -52,6 +52,18 @@ pub mod packet_kind {
     pub const HELLO: u32 = 1;
     /// A [`HandlePacket`](super::HandlePacket).
     pub const HANDLES: u32 = 2;
+}
+
+/// Values of `CarriedHandle::kind`.
+pub mod carried {
+    use core::ops::RangeInclusive;
+
+    /// One descriptor.
+    pub const DESCRIPTOR: u16 = 0;
+    /// An end of a channel.
+    pub const ENDPOINT: u16 = 1;
+    /// The descriptors of an end.
+    pub const ENDPOINT_DESCRIPTORS: RangeInclusive<u16> = 2..=3;
 }
 
 impl Hello {

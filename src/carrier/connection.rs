@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use tombolo_abi::{
-    CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, RecordExt, packet_kind,
+    CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, RecordExt, carried, packet_kind,
 };
 
-use super::PACKET_LEN_MAX;
+use super::{CARRIED_LEN, PACKET_LEN_MAX};
 use crate::handle::Handle;
 use crate::os::descriptor::Descriptor;
 use crate::os::socket;
@@ -26,9 +26,19 @@ pub(super) struct Connection {
     pub(super) socket: Option<Descriptor>,
     /// `None` if the hello has not come yet.
     pub(super) hello: Option<Hello>,
+    /// Of a channel: it came with the end, and is that of whoever owns the other. Such an owner says no hello.
+    given: Option<Given>,
     /// Handles of records before one that was taken out of turn, by position. Their packets have left the
     /// queue.
     pub(super) kept: Vec<(u64, Vec<Handle>)>,
+}
+
+/// Whose packets come over a connection that came with the end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given {
+    pub(super) ring: u32,
+    /// The sending end's.
+    pub(super) slot: u16,
 }
 
 /// A record that carries handles.
@@ -64,7 +74,15 @@ pub(super) enum Sought {
 
 impl Connection {
     pub(super) fn new(socket: Descriptor) -> Self {
-        Self { socket: Some(socket), hello: None, kept: Vec::new() }
+        Self { socket: Some(socket), hello: None, given: None, kept: Vec::new() }
+    }
+
+    pub(super) fn given(socket: Descriptor, given: Given) -> Self {
+        Self { given: Some(given), ..Self::new(socket) }
+    }
+
+    pub(super) fn is_given(&self) -> bool {
+        self.given.is_some()
     }
 
     pub(super) fn sender(&self) -> Option<LockWord> {
@@ -76,13 +94,18 @@ impl Connection {
     }
 
     pub(super) fn is_of(&self, wanted: &Wanted) -> bool {
-        self.hello.is_some_and(|hello| hello.ring == wanted.ring && hello.is_of(wanted.ext))
+        match self.given {
+            Some(given) => (given.ring, given.slot) == (wanted.ring, wanted.ext.slot),
+            None => {
+                self.hello.is_some_and(|hello| hello.ring == wanted.ring && hello.is_of(wanted.ext))
+            }
+        }
     }
 
     /// Reads the first packet if that has not been done. Anything else than a hello of one of
     /// `rings` ends the connection.
     pub(super) fn read_hello(&mut self, region: &Region, rings: &Range<u32>) {
-        let (Some(socket), None) = (&self.socket, &self.hello) else { return };
+        let (Some(socket), None, None) = (&self.socket, &self.hello, &self.given) else { return };
         let mut bytes = [0; size_of::<Hello>()];
         let len = match socket::peek_bytes(socket.as_fd(), &mut bytes) {
             Err(Errno::AGAIN) => return, // it has connected and not come to saying it
@@ -188,6 +211,8 @@ impl Connection {
             if packet.kind == packet_kind::HANDLES {
                 self.check(wanted.ring, &packet, found.len)?;
                 match packet.position.wrapping_sub(wanted.position) as i64 {
+                    // An earlier owner of the other end never came to publishing a record there.
+                    0 if packet.incarnation as u16 != wanted.ext.incarnation_low => {}
                     0 => return open(&packet, &bytes, found, wanted).map(Sought::Found),
                     1.. => return Ok(Sought::NotThere),
                     _ => {} // an orphan
@@ -203,9 +228,13 @@ impl Connection {
     /// Whether a packet is well-formed and its sender's.
     fn check(&self, ring: u32, packet: &HandlePacket, len: usize) -> Result<(), NotFetched> {
         let sender = LockWord { slot: packet.slot, incarnation: packet.incarnation };
-        let handles_len = usize::from(packet.handle_count) * size_of::<CarriedHandle>();
+        let handles_len = usize::from(packet.handle_count) * CARRIED_LEN;
+        let is_its_senders = match self.given {
+            Some(given) => given.slot == sender.slot,
+            None => self.sender() == Some(sender),
+        };
         let is_sound = packet.ring == ring
-            && self.sender() == Some(sender)
+            && is_its_senders
             && packet.handle_count <= HANDLE_COUNT_MAX
             && len == size_of::<HandlePacket>() + handles_len;
         if is_sound { Ok(()) } else { Err(NotFetched::Violation("a malformed packet of handles")) }
@@ -213,7 +242,8 @@ impl Connection {
 
     /// Drops packets of records before `wanted` in its ring: those are freed, or never came to be.
     pub(super) fn drop_before(&self, wanted: &Wanted) {
-        if self.hello.is_some_and(|hello| hello.ring == wanted.ring) {
+        let ring = self.given.map(|given| given.ring).or(self.hello.map(|hello| hello.ring));
+        if ring == Some(wanted.ring) {
             self.drop_up_to(wanted.position.wrapping_sub(1));
         }
     }
@@ -251,22 +281,30 @@ fn open(
     found: socket::Packet,
     wanted: &Wanted,
 ) -> Result<Vec<Handle>, NotFetched> {
-    let (count, len) = (usize::from(packet.handle_count), found.descriptors.len());
+    let count = usize::from(packet.handle_count);
     if count != usize::from(wanted.count) {
         return Err(NotFetched::Violation("another number of handles than the record states"));
     }
-    if len < count && found.is_cut {
-        return Err(NotFetched::TooManyFiles(Errno::MFILE.into()));
-    }
-    if len != count {
-        return Err(NotFetched::Violation("another number of descriptors than handles"));
-    }
-    let carried = bytes[size_of::<HandlePacket>()..].chunks(size_of::<CarriedHandle>());
-    let carried = carried.map(first_of::<CarriedHandle>).take(count);
-    if carried.clone().any(|one| (one.kind, one.descriptor_count) != (0, 1)) {
+    let table = bytes[size_of::<HandlePacket>()..].chunks(CARRIED_LEN).take(count);
+    let all: Vec<CarriedHandle> = table.map(first_of).collect();
+    let is_known = |one: &CarriedHandle| match one.kind {
+        carried::DESCRIPTOR => one.descriptor_count == 1,
+        carried::ENDPOINT => carried::ENDPOINT_DESCRIPTORS.contains(&one.descriptor_count),
+        _ => false,
+    };
+    if !all.iter().all(is_known) {
         return Err(NotFetched::Violation("a kind of handle that is not known here"));
     }
-    Ok(Handle::carried(found.descriptors, carried.map(|one| one.rights)))
+    let all = all.iter().map(|one| (usize::from(one.descriptor_count), one.rights));
+    let wanted_len: usize = all.clone().map(|(count, _)| count).sum();
+    let found_len = found.descriptors.len();
+    if found_len < wanted_len && found.is_cut {
+        return Err(NotFetched::TooManyFiles(Errno::MFILE.into()));
+    }
+    if found_len != wanted_len {
+        return Err(NotFetched::Violation("another number of descriptors than handles"));
+    }
+    Ok(Handle::carried(found.descriptors, all))
 }
 
 /// The value at the start of `bytes`, which hold one.
@@ -331,11 +369,8 @@ pub(super) mod tests {
         ) -> (Self, Connection) {
             let (ours, theirs) = socket::pair().unwrap();
             let ours = Descriptor::shared(ours).unwrap();
-            let socket = Some(Descriptor::shared(theirs).unwrap());
-            (
-                Self::at(ours, region, ring, number),
-                Connection { socket, hello: None, kept: Vec::new() },
-            )
+            let theirs = Descriptor::shared(theirs).unwrap();
+            (Self::at(ours, region, ring, number), Connection::new(theirs))
         }
 
         /// Says hello: no record before `tail` has its handles on this connection.

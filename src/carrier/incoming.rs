@@ -6,9 +6,11 @@ use std::sync::Arc;
 use tombolo_abi::LockWord;
 
 use super::admit;
-use super::connection::{Connection, NotFetched, Sought, Wanted};
+use super::connection::{Connection, Given, NotFetched, Sought, Wanted};
 use super::door::Door;
+use crate::endpoint::Attached;
 use crate::handle::Handle;
+use crate::os::descriptor::Descriptor;
 use crate::os::socket;
 use crate::region::Region;
 
@@ -47,6 +49,15 @@ impl Incoming {
         let connections_max = CONNECTIONS_MIN + 2 * senders;
         let (region, connections) = (region.clone(), Vec::new());
         Self { region, rings, door, connections, connections_max, found: None }
+    }
+
+    /// Receives over `socket`, which came with the end `end` of a channel.
+    pub(crate) fn given(end: &Attached, socket: Descriptor) -> Self {
+        let region = end.slot.region().clone();
+        let given = Given { ring: end.index, slot: end.entry.tx_slot_first };
+        let connections = vec![Connection::given(socket, given)];
+        let (rings, door) = (end.index..end.index + 1, Door::None);
+        Self { region, rings, door, connections, connections_max: 1, found: None }
     }
 
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
@@ -182,6 +193,9 @@ impl Incoming {
     /// Why the packet of a record is nowhere.
     fn verdict(&self, wanted: &Wanted) -> NotFetched {
         let newest = self.connections.iter().rev().find(|one| one.is_of(wanted));
+        if newest.is_some_and(Connection::is_given) {
+            return NotFetched::Violation("a record with handles, and none were sent with it");
+        }
         match newest.and_then(|one| one.hello) {
             Some(hello) if wanted.position.wrapping_sub(hello.tail) as i64 >= 0 => {
                 NotFetched::Violation("a record with handles, and none were sent with it")

@@ -8,6 +8,7 @@ use super::{Incoming, NotFetched, Wanted};
 use crate::endpoint::{Attached, Group, Upkeep};
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::os::descriptor::Descriptor;
 
 /// The handle receiver of a ring.
 #[derive(Debug)]
@@ -45,6 +46,12 @@ impl Intake {
         };
         let upkeep = needs_care.then(|| Upkeep::start(region, look_after)).transpose()?;
         Ok(Some(Self { incoming, known: None, _upkeep: upkeep }))
+    }
+
+    /// Receives over `socket`, which came with the end `end` of a channel.
+    pub(crate) fn given(end: &Attached, socket: Descriptor) -> Self {
+        let incoming = Arc::new(Mutex::new(Incoming::given(end, socket)));
+        Self { incoming, known: None, _upkeep: None }
     }
 
     /// Descriptors of our own on the handles of a record, which keeps them.

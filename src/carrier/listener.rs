@@ -185,7 +185,7 @@ fn word(region: &Region, slot: u16) -> &AtomicU64 {
 
 /// A number that no process guesses, and that is no error.
 fn draw() -> Result<u64, Errno> {
-    let bytes =
+    let bytes: [u8; 16] =
         random::bytes().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let number = bytes.first_chunk().map_or(0, |half| u64::from_ne_bytes(*half));
     Ok(number | (ERROR_MAX + 1))

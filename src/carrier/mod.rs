@@ -42,9 +42,11 @@ use tombolo_abi::{CarriedHandle, HANDLE_COUNT_MAX, HandlePacket};
 use crate::os::credentials::{peer_is_member, peer_user};
 use crate::region::Region;
 
+/// Bytes of one handle in a packet.
+const CARRIED_LEN: usize = size_of::<CarriedHandle>();
+
 /// Bytes of the longest packet.
-const PACKET_LEN_MAX: usize =
-    size_of::<HandlePacket>() + HANDLE_COUNT_MAX as usize * size_of::<CarriedHandle>();
+const PACKET_LEN_MAX: usize = size_of::<HandlePacket>() + HANDLE_COUNT_MAX as usize * CARRIED_LEN;
 
 /// Whether the process at the other end of `socket` may use the region: one of this user, of the region's
 /// owner or of root, of its group if that may write to it, or any if all may. In a directory that all may

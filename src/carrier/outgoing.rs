@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 
 use bytemuck::{Zeroable, bytes_of};
 use rustix::io::Errno;
-use tombolo_abi::{CarriedHandle, HANDLE_COUNT_MAX, HandlePacket, Hello, LockWord, packet_kind};
+use tombolo_abi::{CarriedHandle, HandlePacket, Hello, LockWord, carried, packet_kind};
 
 use super::door::{self, NotConnected};
-use super::{PACKET_LEN_MAX, admit};
+use super::{CARRIED_LEN, PACKET_LEN_MAX, admit};
 use crate::error::Error;
 use crate::handle::{Handle, Through};
 use crate::os::descriptor::Descriptor;
@@ -18,6 +18,8 @@ use crate::region::Region;
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     connection: Option<Connection>,
+    /// Whether it came with the end, as that of a channel: there is no other, and its packets are all the sender's.
+    is_given: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,13 @@ pub(crate) struct HandOver<'a> {
 }
 
 impl Outgoing {
+    /// What sends over `socket`, which leads to whoever owns the other end of the channel in `region`.
+    pub(crate) fn given(region: &Region, socket: Descriptor) -> Result<Self, Error> {
+        let through = through(region, &socket)?;
+        let connection = Connection { socket, consumer: None, through, is_greeted: true };
+        Ok(Self { connection: Some(connection), is_given: true })
+    }
+
     /// Whether there is a connection, broken perhaps without this side knowing it.
     pub(crate) fn is_connected(&self) -> bool {
         self.connection.is_some()
@@ -77,6 +86,9 @@ impl Outgoing {
     /// [`Unsent::NoReceiver`] if no process listens or the backlog is full: a name that was removed is made
     /// anew within a second. [`Unsent::Failed`], also if the receiver could make no name.
     pub(crate) fn connect(&mut self, region: &Region, ring: u32) -> Result<(), Unsent> {
+        if self.is_given {
+            return if self.is_connected() { Ok(()) } else { Err(Unsent::NoReceiver) };
+        }
         let consumer = door::consumer(region, ring); // another that comes now is found the next time
         self.connection.take_if(|one| one.consumer != consumer);
         if self.connection.is_some() {
@@ -88,11 +100,7 @@ impl Outgoing {
             let source = Errno::ACCESS.into(); // a stranger's listener
             Unsent::Failed(region.io_error("connect for the handles of", source))
         })?;
-        let files = std::iter::once(region.plain()).chain(region.rendezvous_sockets());
-        let through = Through::of(files.chain([socket.as_fd()])).map_err(|error| {
-            let source = std::io::Error::other(error);
-            Unsent::Failed(region.io_error("look at the connection of", source))
-        })?;
+        let through = through(region, &socket).map_err(Unsent::Failed)?;
         self.connection = Some(Connection { socket, consumer, through, is_greeted: false });
         Ok(())
     }
@@ -103,8 +111,10 @@ impl Outgoing {
     /// # Errors
     /// [`Unsent`]; nothing of the message was sent.
     pub(crate) fn hand_over(&mut self, what: &HandOver<'_>) -> Result<(), Unsent> {
-        let consumer = door::consumer(what.region, what.ring);
-        self.connection.take_if(|one| one.consumer != consumer); // it leads to one that has exited
+        if !self.is_given {
+            let consumer = door::consumer(what.region, what.ring);
+            self.connection.take_if(|one| one.consumer != consumer); // it leads to one that has exited
+        }
         let connection = self.connection.as_mut().ok_or(Unsent::NoReceiver)?;
         match connection.send(what) {
             Ok(()) => Ok(()),
@@ -122,6 +132,15 @@ impl Outgoing {
     }
 }
 
+/// The files that no handle sent over `socket` may lead to.
+fn through(region: &Region, socket: &Descriptor) -> Result<Through, Error> {
+    let files = std::iter::once(region.plain()).chain(region.rendezvous_sockets());
+    Through::of(files.chain([socket.as_fd()])).map_err(|error| {
+        let source = std::io::Error::other(error);
+        region.io_error("look at the connection of", source)
+    })
+}
+
 impl Connection {
     fn send(&mut self, what: &HandOver<'_>) -> Result<(), Errno> {
         if !self.is_greeted {
@@ -129,19 +148,20 @@ impl Connection {
             self.is_greeted = true;
         }
         let mut packet = [0; PACKET_LEN_MAX];
-        let mut descriptors = [self.socket.as_fd(); HANDLE_COUNT_MAX as usize];
         let (head, table) = packet.split_at_mut(size_of::<HandlePacket>());
         head.copy_from_slice(bytes_of(&handle_packet(what)));
-        let places = table.chunks_exact_mut(size_of::<CarriedHandle>()).zip(&mut descriptors);
-        for (handle, (place, descriptor)) in what.handles.iter().zip(places) {
-            let rights = handle.rights_to_carry();
-            let carried = CarriedHandle { rights, kind: 0, descriptor_count: 1 };
+        let mut descriptors = Vec::with_capacity(what.handles.len());
+        for (handle, place) in what.handles.iter().zip(table.chunks_exact_mut(CARRIED_LEN)) {
+            let before = descriptors.len();
+            descriptors.extend(handle.descriptors());
+            let descriptor_count = (descriptors.len() - before) as u16;
+            let kind = if descriptor_count > 1 { carried::ENDPOINT } else { carried::DESCRIPTOR };
+            let carried =
+                CarriedHandle { rights: handle.rights_to_carry(), kind, descriptor_count };
             place.copy_from_slice(bytes_of(&carried));
-            *descriptor = handle.as_fd();
         }
-        let count = what.handles.len(); // 64 at the most
-        let len = size_of::<HandlePacket>() + count * size_of::<CarriedHandle>();
-        socket::send(&self.socket, &packet[..len], &descriptors[..count])
+        let len = size_of::<HandlePacket>() + what.handles.len() * CARRIED_LEN; // 64 at the most
+        socket::send(&self.socket, &packet[..len], &descriptors)
     }
 }
 

@@ -130,12 +130,8 @@ impl Attached {
         (index, group, meeting): (u32, Group, Meeting),
     ) -> Result<Self, Error> {
         let entry = region.entry(index)?;
-        let doorbell = match role {
-            Role::Receiver => offset_of!(RingControl, rx_wake),
-            Role::Sender => offset_of!(RingControl, tx_wake),
-        };
-        let (others, doorbell) = (group.others(&entry, role), entry.control_offset + doorbell as u64);
-        let watch = Watch::start(region, slot.identity(), others, doorbell)?;
+        let others = group.others(&entry, role);
+        let watch = Watch::start(region, slot.identity(), others, doorbell(&entry, role))?;
         let ring = map_ring(region, index, group.rings.start)?;
         let end = Self { slot, role, ring, index, entry, group, meeting, watch };
         end.check_usable()?;
@@ -228,6 +224,11 @@ impl Attached {
         Some(self.watch.peer_exits()) != known.map(|known| known as u32)
     }
 
+    /// Whether nothing but what was armed for is to be told to an end that has armed. As [`Self::has_peer_exits`].
+    pub(crate) fn may_sleep(&self, known: Option<u64>) -> bool {
+        !self.has_peer_exits(known) && self.ring.is_open()
+    }
+
     /// Counts a sleep that is about to begin.
     pub(crate) fn count_sleep(&self) {
         if self.role == Role::Receiver {
@@ -272,6 +273,11 @@ impl Attached {
         self.ring.memory.group_u64(offset).fetch_add(1, Relaxed);
     }
 
+    /// Offset of the word that it sleeps on.
+    pub(crate) fn doorbell(&self) -> u64 {
+        doorbell(&self.entry, self.role)
+    }
+
     pub(crate) fn rx_wake(&self) -> &AtomicU32 {
         self.ring.memory.group_u32(offset_of!(RingControl, rx_wake))
     }
@@ -279,6 +285,14 @@ impl Attached {
     pub(crate) fn tx_wake(&self) -> &AtomicU32 {
         self.ring.memory.control_u32(offset_of!(RingControl, tx_wake))
     }
+}
+
+fn doorbell(entry: &RingEntry, role: Role) -> u64 {
+    let word = match role {
+        Role::Receiver => offset_of!(RingControl, rx_wake),
+        Role::Sender => offset_of!(RingControl, tx_wake),
+    };
+    entry.control_offset + word as u64
 }
 
 /// The position that `damage` itself has, else 0.

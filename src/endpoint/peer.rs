@@ -23,14 +23,21 @@ pub(crate) struct Peer {
     /// The last of them that `wait_any` named.
     named: u64,
     rule: Disconnect,
+    /// Whether each poll of an empty ring has more to do than to say so.
+    is_slow: bool,
 }
 
 impl Peer {
     /// What was counted when the kernel was last asked, unless the other side was found disconnected:
-    /// then each poll of an empty ring reports that.
+    /// then each poll of an empty ring reports that. Nor if it is [slow](Self::stay_slow).
     #[inline]
     pub(crate) fn known(&self) -> Option<u64> {
-        if self.disconnected.is_none() { self.asked } else { None }
+        if self.disconnected.is_none() && !self.is_slow { self.asked } else { None }
+    }
+
+    /// Keeps every poll of an empty ring off the fast path from now on.
+    pub(crate) fn stay_slow(&mut self) {
+        self.is_slow = true;
     }
 
     /// What was counted when the kernel was last asked.

@@ -4,6 +4,7 @@ mod drain;
 mod errors;
 mod lanes;
 mod message;
+mod readiness;
 mod receiver;
 mod receiving;
 mod record_ref;
@@ -22,6 +23,7 @@ pub use errors::{
 };
 pub(crate) use lanes::{AllLanes, Lanes};
 pub use message::MessagePacket;
+pub use readiness::{Pollable, Readiness};
 pub use receiver::{Iter, Receiver};
 pub(crate) use receiving::Receiving;
 pub(crate) use record_ref::BorrowedWhile;

@@ -214,6 +214,11 @@ impl<K: Topology> Receiver<K> {
         receiving.end.check_usable()?;
         match receiving.front()? {
             Some(front) => Ok(Some(front)),
+            None if receiving.has_bridge() => match receiving.empty() {
+                Ok(front) => Ok(Some(front)),
+                Err(TryRecvError::Failed { source }) => Err(source),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => Ok(None),
+            },
             // If the ring carries handles, those of senders that have exited must be closed.
             None if receiving.intake.is_some() => Ok(receiving.last_poll()?.0),
             None => Ok(None),

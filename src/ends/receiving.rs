@@ -1,6 +1,7 @@
 //! What a receiver has once it owns its endpoint, and which message is next.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use tombolo_abi::Role;
@@ -12,7 +13,10 @@ use crate::error::Error;
 use crate::os::futex::Sleeping;
 use crate::region::Region;
 use crate::ring::{Consumer, Front, Wakes};
-use crate::wait::{Bell, OneRing, Sleep, Spin, Turn, Waited};
+use crate::wait::{Bell, Bridge, OneRing, SLEEP_MAX, Sleep, Spin, Standby, Turn, Waited};
+
+/// Times that something comes just when a receive is about to say that there is nothing, before it says so.
+const LAST_POLLS: u32 = 8;
 
 /// What a receiver has once it owns its endpoint.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(crate) struct Receiving {
     pub(crate) lanes: Option<Box<Lanes>>,
     /// When `wait_any` last named this receiver: its count of all receivers named.
     pub(crate) named: u64,
+    /// What waits for this receiver elsewhere: then a receive arms before it says that there is nothing.
+    standby: Option<Standby>,
 }
 
 impl Receiving {
@@ -48,7 +54,24 @@ impl Receiving {
             true => Some(Box::new(Lanes::attach(&end, &mut consumer, &wakes)?)),
             false => None,
         };
-        Ok(Self { end, consumer, intake, wakes, peer, bell, lanes, named: 0 })
+        let (named, standby) = (0, None);
+        Ok(Self { end, consumer, intake, wakes, peer, bell, lanes, named, standby })
+    }
+
+    /// Where others wait for this receiver from now on.
+    pub(crate) fn bridge(&mut self) -> Result<Arc<Bridge>, Error> {
+        self.end.check_usable()?;
+        let standby = match &mut self.standby {
+            Some(standby) => standby,
+            none => none.insert(Standby::new(&self.end)?),
+        };
+        self.peer.stay_slow(); // each receive that finds nothing is to arm
+        Ok(standby.bridge.clone())
+    }
+
+    /// Whether others wait for this receiver.
+    pub(crate) fn has_bridge(&self) -> bool {
+        self.standby.is_some()
     }
 
     pub(crate) fn front(&mut self) -> Result<Option<Front>, Error> {
@@ -117,13 +140,50 @@ impl Receiving {
         self.lanes.as_ref().is_some_and(|lanes| lanes.is_scan_due())
     }
 
-    /// The outcome of a receive that found the ring empty, after one more poll.
+    /// The outcome of a receive that found the ring empty, after one more poll. If others wait for this
+    /// receiver, an arming stands behind it, or they have been told to come again.
     pub(crate) fn empty(&mut self) -> Result<Front, TryRecvError> {
-        match self.last_poll()? {
-            (Some(front), _) => Ok(front),
-            (None, true) => Err(TryRecvError::Disconnected),
-            (None, false) => Err(TryRecvError::Empty),
+        let mut outcome = TryRecvError::Empty;
+        for _ in 0..LAST_POLLS {
+            outcome = match self.last_poll()? {
+                (Some(front), _) => return Ok(front),
+                (None, true) => TryRecvError::Disconnected,
+                (None, false) => TryRecvError::Empty,
+            };
+            if self.stands_by()? {
+                return Err(outcome);
+            }
+            if let Some(front) = self.front()? {
+                return Ok(front);
+            }
         }
+        self.standby.iter().for_each(|standby| standby.bridge.renew());
+        Err(outcome)
+    }
+
+    /// Arms, if others wait for this receiver, polls once more and lets the arming stand. `false` if there
+    /// may be something.
+    fn stands_by(&mut self) -> Result<bool, Error> {
+        let Some(standby) = &self.standby else { return Ok(true) };
+        let bridge = standby.bridge.clone();
+        if bridge.stands_in(self.end.rx_wake().load(Acquire)) {
+            return Ok(true);
+        }
+        self.bell.note_time_out(); // if the last arming stood for so long
+        let armed = self.arm_bell()?;
+        Ok(self.bell.stand(&self.end, &bridge, armed, self.peer.asked()))
+    }
+
+    /// Arms and polls once more. Gives how to sleep, or `None` if there may be something.
+    fn arm_bell(&mut self) -> Result<Option<Sleep>, Error> {
+        let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
+        end.settle(wakes);
+        let head = consumer.head();
+        let sleep = match lanes {
+            None => bell.arm(end, &mut OneRing { head }),
+            Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
+        };
+        Ok(sleep?.filter(|_| end.may_sleep(peer.asked())))
     }
 
     /// Polls an empty ring once more if a sender has exited, because what it sent is delivered first. Returns
@@ -152,6 +212,14 @@ impl Receiving {
 
     /// Waits until there may be something to do.
     pub(crate) fn wait(&mut self, until: Until<'_>) -> Result<(), Error> {
+        if let Some(bridge) = self.standby.as_ref().map(|standby| standby.bridge.clone()) {
+            // A notification wakes one sleeper of the word: the thread that sleeps there for others.
+            let seen = bridge.ends();
+            if self.stands_by()? {
+                bridge.sleep(seen, until);
+            }
+            return Ok(());
+        }
         let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
         let (head, known) = (consumer.head(), peer.asked());
         match lanes {
@@ -173,20 +241,18 @@ impl Waited for Receiving {
     }
 
     fn arm(&mut self) -> Option<(Sleeping, Duration)> {
-        let Self { end, consumer, wakes, peer, bell, lanes, .. } = self;
-        end.settle(wakes);
-        let head = consumer.head();
-        let sleep = match lanes {
-            None => bell.arm(end, &mut OneRing { head }),
-            Some(lanes) => bell.arm(end, &mut AllLanes { lanes, head }),
-        };
-        let Sleep { word, limit } = sleep.ok()??; // the next receive reports an error
-        let may_sleep = !end.has_peer_exits(peer.asked()) && end.ring.is_open();
-        may_sleep.then(|| (Sleeping::on(end.rx_wake(), word), limit))
+        if let Some(bridge) = self.standby.as_ref().map(|standby| standby.bridge.clone()) {
+            let seen = bridge.ends();
+            return self.stands_by().ok()?.then(|| (bridge.sleeping(seen), SLEEP_MAX));
+        }
+        let Sleep { word, limit } = self.arm_bell().ok()??; // the next receive reports an error
+        Some((Sleeping::on(self.end.rx_wake(), word), limit))
     }
 
     fn disarm(&mut self) {
-        self.bell.disarm(&self.end);
+        if self.standby.is_none() {
+            self.bell.disarm(&self.end);
+        }
     }
 
     fn count_sleep(&self) {
@@ -216,9 +282,13 @@ impl Waited for Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
+        let was_armed = self.standby.take().is_some(); // before the endpoint is another's
         self.end.settle(&self.wakes);
         // In a forked child, or after the endpoint was lost, the sockets are another process's.
         let is_ours = self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
+        if was_armed && is_ours {
+            self.bell.disarm(&self.end);
+        }
         if let (Some(intake), true) = (&mut self.intake, is_ours) {
             intake.close();
         }

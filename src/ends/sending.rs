@@ -3,6 +3,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
 
@@ -14,13 +15,20 @@ use crate::handle::{Handle, Through, check_moved};
 use crate::mem::RingSpan;
 use crate::region::Region;
 use crate::ring::carry::{Carried, NotCarried, Recount, Spot};
-use crate::ring::doorbell::{has_come, is_comfortable};
+use crate::ring::doorbell::{Arming, arm_for_space, has_come, is_comfortable};
 use crate::ring::{Refusal, Ring, Sent, SpaceWanted, Wakes, Window};
-use crate::wait::{Spin, sleep_for_space};
+use crate::wait::{Bridge, Spin, Standby, Standing, sleep_for_space};
 
 /// Polls for which a spinning sender waits for more space than its message needs: 10 to 50 microseconds, or
 /// as long as it spins.
 const PATIENCE: u32 = 1024;
+
+/// Times that space comes just when a send is about to say that there is none, before it says so.
+const LAST_ATTEMPTS: u32 = 8;
+/// When those that wait elsewhere are told to send again, if nothing notifies of what it waits for: a holder
+/// of the lock that goes on, and a receiver that comes.
+const RETRY: Duration = Duration::from_millis(1);
+const RETRY_PEER: Duration = Duration::from_millis(100);
 
 /// What clones share.
 #[derive(Clone, Debug)]
@@ -40,6 +48,21 @@ pub(crate) struct Sending<K: Topology> {
     pub(crate) peer: Peer,
     pub(crate) recount: Recount,
     pub(crate) spin: Spin,
+    /// What waits for this sender elsewhere: then a send arms before it says that there is no space.
+    pub(crate) standby: Option<Standby>,
+}
+
+/// Why an attempt failed.
+struct Refused {
+    reason: NotSent,
+    /// Whether no process would end that.
+    is_disconnected: bool,
+}
+
+impl<E: Into<NotSent>> From<E> for Refused {
+    fn from(reason: E) -> Self {
+        Self { reason: reason.into(), is_disconnected: false }
+    }
 }
 
 impl<K: Topology> Sending<K> {
@@ -55,7 +78,17 @@ impl<K: Topology> Sending<K> {
         let producer = K::attach(&end)?;
         let (wakes, mut peer): (_, Peer) = <_>::default();
         peer.set_rule(disconnect);
-        Ok(Self { end, outgoing, producer, wakes, peer, recount: Recount::default(), spin })
+        let (recount, standby) = (Recount::default(), None);
+        Ok(Self { end, outgoing, producer, wakes, peer, recount, spin, standby })
+    }
+
+    /// Where others wait for this sender from now on.
+    pub(crate) fn bridge(&mut self) -> Result<Arc<Bridge>, Error> {
+        let standby = match &mut self.standby {
+            Some(standby) => standby,
+            none => none.insert(Standby::new(&self.end)?),
+        };
+        Ok(standby.bridge.clone())
     }
 
     pub(crate) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
@@ -107,6 +140,70 @@ impl<K: Topology> Sending<K> {
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<T, NotSent>,
     ) -> Result<T, NotSent> {
+        let mut result = self.attempt_once(&mut attempt);
+        if result.is_err() && self.standby.is_some() {
+            result = self.attempt_standing_by(result, &mut attempt);
+        }
+        let refused = match result {
+            Ok(done) => return Ok(done),
+            Err(refused) => refused,
+        };
+        Err(if refused.is_disconnected { NotSent::Disconnected } else { refused.reason })
+    }
+
+    /// Attempts again until it succeeds or an arming stands behind what `result` says.
+    #[cold]
+    fn attempt_standing_by<T>(
+        &mut self,
+        mut result: Result<T, Refused>,
+        attempt: &mut impl FnMut(&mut Self) -> Result<T, NotSent>,
+    ) -> Result<T, Refused> {
+        for _ in 0..LAST_ATTEMPTS {
+            match &result {
+                Err(refused) if !self.stands_by(&refused.reason) => {}
+                _ => return result,
+            }
+            result = self.attempt_once(attempt);
+        }
+        if result.is_err() {
+            self.standby.iter().for_each(|standby| standby.bridge.renew());
+        }
+        result
+    }
+
+    /// Arms for what `reason` waits for, if others wait for this sender, and lets the arming stand. `false`
+    /// if another attempt may succeed.
+    fn stands_by(&self, reason: &NotSent) -> bool {
+        let Self { end, peer, standby: Some(Standby { bridge, .. }), .. } = self else {
+            return true;
+        };
+        let (arming, after) = match reason {
+            NotSent::Full(wanted) => {
+                if arm_for_space(&end.ring, wanted).is_none() {
+                    bridge.end();
+                    return false;
+                }
+                (Arming::Space(*wanted), None)
+            }
+            NotSent::NoReceiver { .. } => (Arming::Time, Some(RETRY_PEER)),
+            NotSent::Contended { .. } | NotSent::Crowded => (Arming::Time, Some(RETRY)),
+            NotSent::Disconnected | NotSent::Interrupted | NotSent::Failed(_) => return true,
+        };
+        let due = after.map(|after| Instant::now() + after);
+        let peer_exits = peer.asked().map(|asked| asked as u32);
+        let standing = Standing { arming, due, peer_exits };
+        let stands = bridge.stand(&end.ring, end.tx_wake(), standing);
+        if stands {
+            end.count_sleep();
+        }
+        stands
+    }
+
+    #[inline]
+    fn attempt_once<T>(
+        &mut self,
+        attempt: &mut impl FnMut(&mut Self) -> Result<T, NotSent>,
+    ) -> Result<T, Refused> {
         let must_wait = |result: &Result<T, NotSent>| {
             matches!(result, Err(NotSent::Full(_) | NotSent::NoReceiver { .. } | NotSent::Crowded))
         };
@@ -116,7 +213,7 @@ impl<K: Topology> Sending<K> {
             if self.peer.is_disconnected(&self.end)? {
                 result = attempt(self); // with the space that the receiver freed at last
                 if must_wait(&result) {
-                    return Err(NotSent::Disconnected);
+                    return result.map_err(|reason| Refused { reason, is_disconnected: true });
                 }
             }
         }
@@ -207,6 +304,7 @@ impl<K: Topology> Sending<K> {
 
 impl<K: Topology> Drop for Sending<K> {
     fn drop(&mut self) {
+        self.standby = None; // before the endpoint is another's
         self.end.settle(&self.wakes);
     }
 }

@@ -6,7 +6,7 @@ use crate::ends::{Receiver, RecvTimeoutError, Topology};
 use crate::error::Error;
 use crate::wait::any::{self, Waited};
 
-/// What [`wait_any`] waits for: a [`Receiver`] of either kind.
+/// What [`wait_any`] waits for: a [`Receiver`] of either kind, or a [`Channel`](crate::Channel).
 #[expect(private_bounds, reason = "sealed: it names types that no user needs")]
 pub trait Waitable: any::Waitable {}
 
@@ -27,7 +27,8 @@ impl<K: Topology> any::Waitable for Receiver<K> {
 /// once each time it became so, and then again if there is a message.
 ///
 /// If several are ready, the one that was named least recently comes first, so none starves. No message is
-/// taken. Up to 128 receivers, of either kind and of any region.
+/// taken. Up to 128 receivers, of either kind and of any region, and [`Channel`](crate::Channel)s among them, of which
+/// the next read will not wait.
 ///
 /// # Errors
 /// [`RecvTimeoutError::Timeout`] if none was ready until `deadline`; [`RecvTimeoutError::Interrupted`] by

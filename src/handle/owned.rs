@@ -62,6 +62,8 @@ use crate::rights::Rights;
 /// ```
 pub struct Handle {
     fd: OwnedFd,
+    /// Of an end of a channel, what else it consists of.
+    rest: Vec<OwnedFd>,
     id: KoID,
     /// The file that it leads to, once that was read.
     file: OnceLock<Stat>,
@@ -172,7 +174,8 @@ impl Handle {
         Ok(self.with(rights))
     }
 
-    /// The descriptor, which stays close-on-exec. Type, rights and id are lost.
+    /// The descriptor, which stays close-on-exec. Type, rights and id are lost, and what else belongs to an end of
+    /// a channel: for that there is [`Channel::from_handle`](crate::Channel::from_handle).
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {
         self.fd
@@ -200,6 +203,21 @@ impl Handle {
         self.id
     }
 
+    /// An end of a channel, on the descriptors that it consists of, the one with its locks first.
+    pub(crate) fn endpoint(lock: OwnedFd, rest: Vec<OwnedFd>, id: KoID) -> Self {
+        Self { rest, ..Self::with_id(lock, id, Granted::OfNew) }
+    }
+
+    /// The descriptors that it consists of.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(&self.fd).chain(&self.rest).map(AsFd::as_fd)
+    }
+
+    /// As [`Self::descriptors`], for the caller to keep.
+    pub(crate) fn into_descriptors(self) -> (OwnedFd, Vec<OwnedFd>) {
+        (self.fd, self.rest)
+    }
+
     /// Its rights as they travel: [`Rights::SAME_RIGHTS`] for those of any new handle.
     pub(crate) fn rights_to_carry(&self) -> u32 {
         match self.granted {
@@ -208,29 +226,38 @@ impl Handle {
         }
     }
 
-    /// Handles that came in a message, on descriptors that are close-on-exec. Each has the rights in its
-    /// `bits` that a new handle would have.
-    pub(crate) fn carried(fds: Vec<OwnedFd>, bits: impl Iterator<Item = u32>) -> Vec<Self> {
+    /// Handles that came in a message, on descriptors that are close-on-exec. Each consists of so many of them
+    /// as it says, and has the rights in its `bits` that a new handle would have.
+    pub(crate) fn carried(
+        fds: Vec<OwnedFd>,
+        all: impl ExactSizeIterator<Item = (usize, u32)>,
+    ) -> Vec<Self> {
         // No system call on these descriptors: the peer chose them, and one might block.
-        let ids = koid::several(fds.len())..;
-        let granted = bits.map(|bits| match bits {
-            bits if bits == Rights::SAME_RIGHTS.bits() => Granted::OfNew,
-            bits => Granted::AtMost(Rights::known(bits)),
+        let ids = koid::several(all.len())..;
+        let mut fds = fds.into_iter();
+        let handles = all.zip(ids).filter_map(|((count, bits), id)| {
+            let granted = match bits {
+                bits if bits == Rights::SAME_RIGHTS.bits() => Granted::OfNew,
+                bits => Granted::AtMost(Rights::known(bits)),
+            };
+            let fd = fds.next()?;
+            let rest = fds.by_ref().take(count.saturating_sub(1)).collect();
+            Some(Self { rest, ..Self::with_id(fd, id, granted) })
         });
-        let all = fds.into_iter().zip(ids).zip(granted);
-        all.map(|((fd, id), granted)| Self::with_id(fd, id, granted)).collect()
+        handles.collect()
     }
 
     /// Closes handles that were sent.
     pub(crate) fn close_all(handles: Vec<Self>) {
         if !handles.is_empty() {
-            crate::os::close::all(handles.into_iter().map(Self::into_fd));
+            let all = handles.into_iter().map(Self::into_descriptors);
+            crate::os::close::all(all.flat_map(|(fd, rest)| std::iter::once(fd).chain(rest)));
         }
     }
 
     fn with_id(fd: OwnedFd, id: KoID, granted: Granted) -> Self {
         let (file, facts) = (OnceLock::new(), OnceLock::new());
-        Self { fd, id, file, facts, granted, is_disposed: false }
+        Self { fd, rest: Vec::new(), id, file, facts, granted, is_disposed: false }
     }
 
     /// Marks a handle that a list of dispositions resolved to: it may be sent, also if the list took the
@@ -287,11 +314,15 @@ impl Handle {
 
     /// A handle with a descriptor of its own on the same description. The caller has checked `rights`.
     pub(crate) fn copy(&self, rights: Rights) -> Result<Self, HandleError> {
-        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
-            .map_err(|error| refused("duplicate a descriptor", error))?;
+        let copy = |fd| {
+            rustix::io::fcntl_dupfd_cloexec(fd, 0)
+                .map_err(|error| refused("duplicate a descriptor", error))
+        };
+        let fd = copy(&self.fd)?;
+        let rest = self.rest.iter().map(copy).collect::<Result<_, _>>()?;
         let (id, granted) = (self.id, self.granted);
         let (file, facts) = (self.file.clone(), self.facts.clone());
-        let copy = Self { fd, id, file, facts, granted, is_disposed: false };
+        let copy = Self { fd, rest, id, file, facts, granted, is_disposed: false };
         Ok(copy.with(rights))
     }
 

@@ -4,25 +4,32 @@
 
 use std::fmt;
 use std::io::IoSlice;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
+use super::call::Call;
 use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
 use super::close_reason::CloseReason;
-use super::inbox::{Inbox, Message, Registered, TXID_LEN};
+use super::inbox::{Inbox, Message, Reading, Registered, TXID_LEN};
 use super::message_buf::MessageBuf;
-use super::outbox::{As, Outbox};
+use super::outbox::{As, Outbox, Writing};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};
-use crate::ends::MessagePacket;
+use crate::ends::{MessagePacket, Readiness, Waitable};
 use crate::error::{CHANNEL, Error};
 use crate::handle::{Handle, HandleDisposition, HandleType, KoID, Rights, channel_end_koid};
 use crate::options::Prefault;
+use crate::os::descriptor::Descriptor;
+use crate::os::futex::Sleeping;
+use crate::os::{fork, socket};
 use crate::region::{EventsRegion, OpenOptions, Region};
-use crate::wait::{SPIN_MAX, Spin};
+use crate::wait::{SPIN_MAX, Spin, Turn, Waited, any};
 
 /// The most parts that [`Channel::write_vectored`] gathers.
 const PART_COUNT_MAX: usize = 8192;
@@ -73,11 +80,21 @@ const FIRST_TXID: u32 = 1 << 31;
 pub struct Channel {
     region: Arc<Region>,
     /// The ring on which this end sends: 0 or 1.
-    side: u32,
-    inbox: Inbox,
-    outbox: Outbox,
+    pub(super) side: u32,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) outbox: Arc<Outbox>,
     /// The next transaction id to try.
     next_txid: AtomicU32,
+    in_wait_any: InWaitAny,
+}
+
+/// What `wait_any` knows of an end.
+#[derive(Debug)]
+struct InWaitAny {
+    /// When it last named the end: its count of all that were named.
+    named: u64,
+    spin: Spin,
+    timed_out: bool,
 }
 
 /// A handle that was read, with what is known of it before it is used: by [`Channel::read_etc`].
@@ -118,9 +135,12 @@ impl Channel {
     /// As [`Self::create`]; [`Error::InvalidOption`] also for options of rings that a channel doesn't have.
     pub fn create_with(options: OpenOptions) -> Result<(Self, Self), Error> {
         let options = options.of_channel()?.prefault(Prefault::OnDemand);
-        let region = EventsRegion::anonymous(options)?;
-        let attach = || Self::attach(region.shared().clone());
-        Ok((attach()?, attach()?))
+        let region = EventsRegion::anonymous(options)?.shared().clone();
+        let [one, other] = sockets().map_err(|error| {
+            region.io_error("make sockets for the handles of", error.into())
+        })?;
+        let end = |sockets| Self::at(&region, Attached::attach_in_new(&region)?, Some(sockets));
+        Ok((end(one)?, end(other)?))
     }
 
     /// Opens an end of the channel `name`, see [`Self::open_path_with`]; names are those of
@@ -183,7 +203,7 @@ impl Channel {
         let deadline = Deadline::from(options.patience());
         loop {
             let region = open(options.clone())?;
-            let is_again = match Self::attach(region.shared().clone()) {
+            let is_again = match Self::attach(region.shared()) {
                 // It was replaced, or an end lost its owner, since it was opened: the next to open it makes another.
                 Err(error @ (Error::Replaced { .. } | Error::LaneNotEmpty { .. })) => error,
                 Err(Error::Busy { pid, .. }) => {
@@ -197,16 +217,28 @@ impl Channel {
         }
     }
 
-    fn attach(region: Arc<Region>) -> Result<Self, Error> {
+    /// Takes an end that has had no owner.
+    fn attach(region: &Arc<Region>) -> Result<Self, Error> {
         static NONE: Interrupts = Interrupts::none();
         region.check_ours()?;
         let until = Until { deadline: Deadline::PAST, interrupts: &NONE };
-        let spin = || Spin::new(SPIN_MAX);
-        let sending = Attached::attach_to_either(&region, until)?;
-        let side = sending.index;
-        let inbox = Inbox::attach(&region, region.entry(side)?.peer_ring, spin(), until)?;
-        let outbox = Outbox::attach(sending, spin())?;
-        Ok(Self { region, side, inbox, outbox, next_txid: AtomicU32::new(FIRST_TXID) })
+        Self::at(region, Attached::attach_to_either(region, until)?, None)
+    }
+
+    /// The end that sends and receives there. Handles cross over `sockets`, or as in the region's other rings.
+    fn at(
+        region: &Arc<Region>,
+        (sending, receiving): (Attached, Attached),
+        sockets: Option<Sockets>,
+    ) -> Result<Self, Error> {
+        let (region, side) = (region.clone(), sending.index);
+        let (outgoing, incoming) = sockets.map(|Sockets { out, into }| (out, into)).unzip();
+        let inbox = Inbox::attach(receiving, incoming)?;
+        let outbox = Outbox::attach(sending, outgoing)?;
+        let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
+        let next_txid = AtomicU32::new(FIRST_TXID);
+        let in_wait_any = InWaitAny { named: 0, spin: Spin::new(SPIN_MAX), timed_out: false };
+        Ok(Self { region, side, inbox, outbox, next_txid, in_wait_any })
     }
 
     /// The id of this end: the same in all processes, and never another end's.
@@ -539,10 +571,7 @@ impl Channel {
         message: impl Into<MessagePacket>,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |_| {
-            let next = || Some(self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID);
-            self.inbox.register_first_free(std::iter::from_fn(next))
-        })
+        self.call_as(message.into(), deadline.into(), |_| self.register())
     }
 
     /// As [`Self::call`], with the transaction id that the first four bytes of `message` are.
@@ -582,6 +611,79 @@ impl Channel {
         })?;
         let reply = self.call(message, deadline);
         reply.map(with_info).map_err(|error| CallError { message: None, ..error })
+    }
+
+    /// As [`Self::call`], as a future, which waits until there is a reply. Nothing is written before it is first
+    /// polled. It may be dropped at any time: a request that was not written never is, and the reply to one that
+    /// was is a message like any other.
+    ///
+    /// # Cost
+    /// From the first one on an end has a descriptor, and its threads that wait are woken by another thread, as with
+    /// [`Readiness`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::sync::{Arc, Condvar, Mutex};
+    /// # use std::task::{Context, Poll, Wake};
+    /// # #[derive(Default)]
+    /// # struct Flag(Mutex<bool>, Condvar);
+    /// # impl Wake for Flag {
+    /// #     fn wake(self: Arc<Self>) {
+    /// #         *self.0.lock().unwrap() = true;
+    /// #         self.1.notify_one();
+    /// #     }
+    /// # }
+    /// # fn block_on<T>(future: impl Future<Output = T>) -> T {
+    /// #     let (flag, mut future) = (Arc::<Flag>::default(), std::pin::pin!(future));
+    /// #     loop {
+    /// #         let waker = flag.clone().into();
+    /// #         if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+    /// #             return result;
+    /// #         }
+    /// #         let woken = flag.1.wait_while(flag.0.lock().unwrap(), |woken| !*woken);
+    /// #         *woken.unwrap() = false;
+    /// #     }
+    /// # }
+    /// use std::time::Duration;
+    /// use tombolo::Channel;
+    /// let (client, server) = Channel::create()?;
+    /// let serving = std::thread::spawn(move || {
+    ///     server.write(server.read_timeout(Duration::from_secs(10))?) // says it again
+    /// });
+    /// let reply = block_on(client.call_async(b"\0\0\0\0ping"))?;
+    /// assert_eq!(&reply.data[4..], b"ping");
+    /// serving.join().unwrap()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_async(&self, message: impl Into<MessagePacket>) -> Call<'_> {
+        Call::new(self, message.into())
+    }
+
+    /// Registers a call with an id of its own.
+    pub(super) fn register(&self) -> Result<Registered<'_>, ChannelError> {
+        let next = || Some(self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID);
+        self.inbox.register_first_free(std::iter::from_fn(next))
+    }
+
+    /// Tells pollers and tasks when there may be something to read: call [`Self::read`] until it fails with
+    /// [`ChannelError::ShouldWait`], then wait. A reply to a call makes nothing ready.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`]; [`ChannelError::Failed`] if the process can have no more descriptors or threads.
+    pub fn readable(&self) -> Result<Readiness, ChannelError> {
+        let (inbox, descriptor) = (self.inbox.clone(), self.inbox.stand_by()?);
+        Ok(Readiness::over(Arc::new(Reading { inbox, descriptor })))
+    }
+
+    /// Tells pollers and tasks when a message that was refused for want of space may be written: call
+    /// [`Self::try_write`] until it fails with [`ChannelError::ShouldWait`], then wait, also for this descriptor to
+    /// become *readable*.
+    ///
+    /// # Errors
+    /// As [`Self::readable`].
+    pub fn writable(&self) -> Result<Readiness, ChannelError> {
+        let (outbox, bridge) = (self.outbox.clone(), self.outbox.stand_by()?);
+        Ok(Readiness::over(Arc::new(Writing { outbox, bridge })))
     }
 
     fn call_as<'a>(
@@ -659,6 +761,74 @@ impl Channel {
     pub fn set_spin_max(&self, longest: Duration) {
         self.inbox.set_spin(Spin::new(longest));
         self.outbox.set_spin(Spin::new(longest));
+    }
+}
+
+/// An end's socket for handles, once for each direction.
+struct Sockets {
+    out: Descriptor,
+    into: Descriptor,
+}
+
+/// Connected sockets for the two ends of a channel.
+fn sockets() -> Result<[Sockets; 2], Errno> {
+    let no_forks = fork::hold_off()?;
+    let (one, other) = socket::pair()?;
+    let twice = |socket: OwnedFd| {
+        let copy = rustix::io::fcntl_dupfd_cloexec(&socket, 0)?;
+        let out = Descriptor::private(copy, &no_forks)?;
+        Ok(Sockets { out, into: Descriptor::private(socket, &no_forks)? })
+    };
+    Ok([twice(one)?, twice(other)?])
+}
+
+impl Waitable for Channel {}
+
+impl any::Waitable for Channel {
+    fn attached(&mut self, _: Deadline) -> Result<&mut dyn Waited, Error> {
+        self.region.check_ours()?;
+        Ok(self)
+    }
+
+    fn interrupts(&self) -> &Interrupts {
+        static NONE: Interrupts = Interrupts::none();
+        &NONE
+    }
+}
+
+/// Of a thread that has it alone: no other reads, calls or closes.
+impl Waited for Channel {
+    fn is_ready(&mut self) -> bool {
+        self.inbox.is_ready()
+    }
+
+    fn arm(&mut self) -> Option<(Sleeping, Duration)> {
+        self.in_wait_any.timed_out = false;
+        self.inbox.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.inbox.disarm(self.in_wait_any.timed_out);
+    }
+
+    fn count_sleep(&self) {
+        self.inbox.with_end(Attached::count_sleep);
+    }
+
+    fn count_peer_exit(&self) {} // told by the next look
+
+    fn note_timeout(&mut self) {
+        self.in_wait_any.timed_out = true;
+    }
+
+    fn note_named(&mut self, count: u64) {
+        self.in_wait_any.named = count;
+        self.inbox.note_named();
+    }
+
+    fn turn(&mut self) -> Turn<'_> {
+        let InWaitAny { named, spin, .. } = &mut self.in_wait_any;
+        Turn { named: *named, spin }
     }
 }
 

@@ -14,29 +14,43 @@
 //! One of the threads that wait *leads*: it alone sleeps on the ring's doorbell. The others sleep each on a word of
 //! its own. The leader looks at what has come, wakes the one that it belongs to, and wakes a successor when it
 //! leaves. A call registers before its message is published: its reply cannot come before that.
+//!
+//! Once a task or a poller waits at the end, no thread leads: what sleeps on the doorbell is the process's thread for
+//! all of those, and looks at what has come in the leader's place.
 
 use std::mem::offset_of;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
-use tombolo_abi::{Record, RecordKind, RingControl, Role, Slot};
+use tombolo_abi::{Record, RecordKind, RingControl, Slot};
 
 use super::channel_error::ChannelError;
 use super::waiters::{WaiterId, Waiters};
 use crate::carrier::{Intake, Wanted};
+use crate::crash::test_point;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupts, Peer, Until};
 use crate::ends::{BorrowedWhile, MessagePacket, RecordRef};
 use crate::error::Error;
-use crate::os::futex::Moment;
-use crate::region::Region;
-use crate::ring::doorbell::{Polled, poll};
+use crate::os::descriptor::Descriptor;
+use crate::os::eventfd::EventFd;
+use crate::os::futex::{Moment, Sleeping};
+use crate::ring::doorbell::{Arming, Polled, poll};
 use crate::ring::{Consumer, Front, Wakes};
-use crate::wait::{Bell, Incoming, SLEEP_MAX, Spin};
+use crate::wait::{
+    Bell, Incoming, Ready, SLEEP_MAX, SPIN_MAX, Sleep, Spin, Standby, Standing, wake,
+};
 
 /// Records that one look passes at most: then the caller's deadline is checked.
 const LOOK_MAX: u32 = 4096;
+
+/// Looks of one call of [`Inbox::drive`].
+const DRIVES_MAX: u32 = 64;
 
 /// Bytes of a transaction id.
 pub(super) const TXID_LEN: usize = 4;
@@ -60,6 +74,18 @@ struct State {
     wakes: Wakes,
     peer: Peer,
     waiters: Waiters,
+    /// If tasks or pollers wait.
+    pollers: Option<Pollers>,
+}
+
+/// What tasks and pollers wait for.
+#[derive(Debug)]
+struct Pollers {
+    /// What sleeps in the place of a leader.
+    standby: Standby,
+    /// Readable while there may be something to read.
+    descriptor: Arc<EventFd>,
+    is_readable: bool,
 }
 
 /// What the leader needs to sleep.
@@ -73,22 +99,20 @@ struct Lead {
 pub(super) type Message<'a> = RecordRef<'a>;
 
 impl Inbox {
-    /// Attaches as the receiver of ring `ring`.
-    pub(super) fn attach(
-        region: &Arc<Region>,
-        ring: u32,
-        spin: Spin,
-        until: Until<'_>,
-    ) -> Result<Self, Error> {
-        let end = Attached::attach(region, ring, Role::Receiver, until)?;
+    /// Receives at `end`. Handles come over `socket`, if the other end has its counterpart.
+    pub(super) fn attach(end: Attached, socket: Option<Descriptor>) -> Result<Self, Error> {
+        let spin = Spin::new(SPIN_MAX);
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, spin)?;
-        let intake = Intake::open(&end)?;
+        let intake = match socket {
+            Some(socket) => Some(Intake::given(&end, socket)),
+            None => Intake::open(&end)?,
+        };
         let mut peer = Peer::default();
         peer.set_rule(Disconnect::Ever);
         let scanned = AtomicU64::new(consumer.head());
         let (end, wakes, waiters) = (Arc::new(end), Wakes::default(), Waiters::default());
-        let state = State { end, consumer, intake, wakes, peer, waiters };
+        let state = State { end, consumer, intake, wakes, peer, waiters, pollers: None };
         let lead = Lead { bell, wakes: Wakes::default() };
         Ok(Self { state: Mutex::new(Some(state)), lead: Mutex::new(lead), scanned })
     }
@@ -101,11 +125,18 @@ impl Inbox {
         &self,
         take: impl FnOnce(Message<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut guard = lock(&self.state);
+        let mut guard = self.lock();
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         match state.first(&self.scanned).map_err(ChannelError::from)? {
             Some(front) => state.take(front, &self.scanned, take),
-            None => Err(state.none_left(&self.scanned)?.into()),
+            None => {
+                let reason = state.none_left(&self.scanned)?;
+                if let (Some(pollers), ChannelError::ShouldWait) = (&mut state.pollers, &reason) {
+                    pollers.is_readable = false;
+                    pollers.descriptor.clear();
+                }
+                Err(reason.into())
+            }
         }
     }
 
@@ -118,7 +149,7 @@ impl Inbox {
         deadline: Deadline,
         take: impl FnOnce(Message<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut guard = lock(&self.state);
+        let mut guard = self.lock();
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         if let Some(front) = state.first(&self.scanned).map_err(ChannelError::from)? {
             return state.take(front, &self.scanned, take);
@@ -154,7 +185,7 @@ impl Inbox {
         &self,
         choose: impl FnOnce(&Waiters) -> Option<u32>,
     ) -> Result<Option<Registered<'_>>, ChannelError> {
-        let mut guard = lock(&self.state);
+        let mut guard = self.lock();
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         state.pass_all(&self.scanned)?;
         let Some(txid) = choose(&state.waiters) else { return Ok(None) };
@@ -167,7 +198,7 @@ impl Inbox {
     /// away in any case.
     fn wait<'a, T>(
         &'a self,
-        mut guard: MutexGuard<'a, Option<State>>,
+        mut guard: Locked<'a>,
         (id, interrupts): (WaiterId, &Interrupts),
         deadline: Deadline,
         mut poll: impl FnMut(&mut State) -> Result<Option<T>, ChannelError>,
@@ -186,7 +217,7 @@ impl Inbox {
                     return polled.and_then(|found| found.ok_or(ChannelError::TimedOut));
                 }
             }
-            if state.waiters.lead(id) {
+            if state.pollers.is_none() && state.waiters.lead(id) {
                 state.consumer.notify_pending(&state.end.ring, &state.wakes);
                 let (end, known) = (state.end.clone(), state.peer.asked());
                 drop(guard);
@@ -199,27 +230,151 @@ impl Inbox {
                 drop(guard);
                 interrupts.sleep_alone(Moment::within(deadline, SLEEP_MAX));
             }
-            guard = lock(&self.state);
+            guard = self.lock();
         }
     }
 
     /// Ends all waits and gives up the end.
     pub(super) fn close(&self) {
-        let Some(state) = lock(&self.state).take() else { return };
+        let Some(mut state) = lock(&self.state).take() else { return };
         state.waiters.wake_all();
         drop(lock(&self.lead)); // the leader has left the ring
+        if let Some(pollers) = &state.pollers {
+            pollers.descriptor.set();
+        }
+        let woken = Woken(state.waiters.take_woken());
         drop(state);
+        drop(woken);
+    }
+
+    /// The state, locked.
+    fn lock(&self) -> Locked<'_> {
+        Locked { guard: lock(&self.state), woken: Woken(Vec::new()) }
+    }
+
+    /// Lets tasks and pollers wait from now on, and returns what is readable while there may be something to read.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`]; if the process can have no more descriptors or threads.
+    pub(super) fn stand_by(self: &Arc<Self>) -> Result<Arc<EventFd>, ChannelError> {
+        let mut guard = self.lock();
+        let state = guard.as_mut().ok_or(ChannelError::Closed)?;
+        state.end.check_usable()?;
+        if let Some(pollers) = &state.pollers {
+            return Ok(pollers.descriptor.clone());
+        }
+        let descriptor = EventFd::readable().map_err(|error| {
+            state.end.slot.region().io_error("make a descriptor for", error.into())
+        })?;
+        let descriptor = Arc::new(descriptor);
+        let (standby, is_readable) = (Standby::new(&state.end)?, true);
+        state.pollers = Some(Pollers { standby, descriptor: descriptor.clone(), is_readable });
+        state.waiters.wake_all();
+        drop(guard);
+        drop(lock(&self.lead)); // the leader has left the ring
+        self.drive();
+        Ok(descriptor)
+    }
+
+    /// Looks at what has come, tells those that it belongs to, and arms for what comes next. For the thread that
+    /// sleeps in the place of a leader.
+    fn drive(self: &Arc<Self>) {
+        for _ in 0..DRIVES_MAX {
+            let mut guard = self.lock();
+            let Some(state) = guard.as_mut() else { return };
+            if !matches!(state.look_for_all(&self.scanned), Ok(false)) {
+                state.tell_readable();
+                state.waiters.wake_all(); // each finds out why
+                return;
+            }
+            let Some(Pollers { standby, .. }) = &state.pollers else { return };
+            let Lead { bell, .. } = &mut *lock(&self.lead);
+            let (end, known) = (&state.end, state.peer.asked());
+            bell.note_time_out(); // if the last arming stood for so long
+            let armed = bell.arm(end, &mut Cursor(&self.scanned));
+            let armed = armed.ok().flatten().filter(|_| end.may_sleep(known));
+            let stands = bell.stand(end, &standby.bridge, armed, known);
+            if stands && standby.bridge.wait(&Waker::from(self.clone())) {
+                return;
+            }
+        }
+        self.drive_later();
+    }
+
+    /// Has [`Self::drive`] called again, after others for which the same thread sleeps.
+    fn drive_later(self: &Arc<Self>) {
+        let guard = self.lock();
+        let Some(state) = guard.as_ref() else { return };
+        let Some(Pollers { standby, .. }) = &state.pollers else { return };
+        let (due, peer_exits) = (Some(Instant::now()), None);
+        let standing = Standing { arming: Arming::Time, due, peer_exits };
+        if standby.bridge.stand(&state.end.ring, state.end.rx_wake(), standing) {
+            standby.bridge.wait(&Waker::from(self.clone()));
+        }
+    }
+
+    /// Whether the next read would not say that there is nothing, but for a closing that was named before.
+    pub(super) fn is_ready(&self) -> bool {
+        let mut guard = self.lock();
+        let Some(state) = guard.as_mut() else { return true };
+        match state.first(&self.scanned) {
+            Ok(None) => match state.none_left(&self.scanned) {
+                Ok(ChannelError::ShouldWait) => false,
+                Ok(ChannelError::PeerClosed) => state.peer.is_to_be_named(),
+                _ => true,
+            },
+            _ => true,
+        }
+    }
+
+    /// Notes that `wait_any` has named it. If that was not for a message, its closing has been told.
+    pub(super) fn note_named(&self) {
+        if let Some(state) = self.lock().as_mut()
+            && matches!(state.first(&self.scanned), Ok(None))
+        {
+            state.peer.note_named();
+        }
+    }
+
+    /// Arms and looks once more, for a thread that alone uses the end. Gives what to sleep on and for how long at
+    /// most, or `None` if it is not to sleep. [`Self::disarm`] afterwards, either way.
+    pub(super) fn arm(&self) -> Option<(Sleeping, Duration)> {
+        let mut guard = self.lock();
+        let state = guard.as_mut()?;
+        if let Some(Pollers { standby, is_readable, .. }) = &state.pollers {
+            let seen = standby.bridge.ends();
+            return (!is_readable).then(|| (standby.bridge.sleeping(seen), SLEEP_MAX));
+        }
+        state.consumer.notify_pending(&state.end.ring, &state.wakes);
+        let (end, known) = (&state.end, state.peer.asked());
+        let armed = lock(&self.lead).bell.arm(end, &mut Cursor(&self.scanned));
+        let Sleep { word, limit } = armed.ok()?.filter(|_| end.may_sleep(known))?;
+        Some((Sleeping::on(end.rx_wake(), word), limit))
+    }
+
+    /// Ends an arming by [`Self::arm`]; `timed_out` if time alone has ended the sleep.
+    pub(super) fn disarm(&self, timed_out: bool) {
+        let guard = self.lock();
+        if let Some(state) = guard.as_ref()
+            && state.pollers.is_none()
+        {
+            let Lead { bell, .. } = &mut *lock(&self.lead);
+            if timed_out {
+                bell.note_time_out();
+            }
+            bell.disarm(&state.end);
+        }
     }
 
     /// What the peer stored when it closed, if it has.
     pub(super) fn with_end<T>(&self, look: impl FnOnce(&Attached) -> T) -> Option<T> {
-        let end = lock(&self.state).as_ref().map(|state| state.end.clone())?;
+        let end = self.lock().as_ref().map(|state| state.end.clone())?;
         Some(look(&end))
     }
 
     /// Whether the peer has gone, and nothing is left to read.
     pub(super) fn is_drained(&self) -> Result<bool, ChannelError> {
-        let mut guard = lock(&self.state);
+        let mut guard = self.lock();
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         if state.first(&self.scanned)?.is_some() {
             return Ok(false);
@@ -252,7 +407,7 @@ impl Registered<'_> {
     /// [`ChannelError::TimedOut`], [`ChannelError::PeerClosed`], [`ChannelError::Canceled`].
     pub(super) fn wait(self, deadline: Deadline) -> Result<MessagePacket, ChannelError> {
         let this = std::mem::ManuallyDrop::new(self); // `wait` takes it away
-        let guard = lock(&this.inbox.state);
+        let guard = this.inbox.lock();
         let waited = this.inbox.wait(guard, (this.id, &this.interrupts), deadline, |state| {
             let reply = state.waiters.take_reply(this.id);
             reply.transpose().map_err(ChannelError::from)
@@ -263,9 +418,30 @@ impl Registered<'_> {
     }
 }
 
+impl Registered<'_> {
+    /// The reply, if it has come; if not, has `waker` woken when it does.
+    ///
+    /// # Errors
+    /// [`ChannelError::PeerClosed`], [`ChannelError::Canceled`].
+    pub(super) fn poll(&self, waker: &Waker) -> Poll<Result<MessagePacket, ChannelError>> {
+        let mut guard = self.inbox.lock();
+        let Some(state) = guard.as_mut() else { return Poll::Ready(Err(ChannelError::Canceled)) };
+        state.waiters.set_task(self.id, waker);
+        let mut take = |state: &mut State| {
+            let reply = state.waiters.take_reply(self.id);
+            reply.transpose().map_err(ChannelError::from)
+        };
+        match state.poll(&self.inbox.scanned, &mut take) {
+            Ok(None) => Poll::Pending,
+            Ok(Some(reply)) => Poll::Ready(Ok(reply)),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        if let Some(state) = lock(&self.inbox.state).as_mut() {
+        if let Some(state) = self.inbox.lock().as_mut() {
             state.waiters.remove(self.id);
             state.show_calls();
         }
@@ -276,12 +452,19 @@ impl State {
     /// The first message that is no reply to a call.
     fn first(&mut self, scanned: &AtomicU64) -> Result<Option<Front>, Error> {
         self.end.check_usable()?;
-        if self.waiters.has_calls() {
-            self.look(scanned)?;
+        loop {
+            if self.waiters.has_calls() {
+                self.look(scanned)?;
+                test_point!("inbox.looked");
+            }
+            let front = self.front()?;
+            self.keep_up(scanned);
+            // What has come since the look may be a reply.
+            let is_passed = scanned.load(Relaxed) != self.consumer.head();
+            if front.is_none() || is_passed || !self.waiters.has_calls() {
+                return Ok(front);
+            }
         }
-        let front = self.front()?;
-        self.keep_up(scanned);
-        Ok(front)
     }
 
     fn front(&mut self) -> Result<Option<Front>, Error> {
@@ -316,6 +499,18 @@ impl State {
         let taken = take(RecordRef::new(end, consumer, wakes, intake, (start, front), borrowed));
         self.keep_up(scanned);
         taken
+    }
+
+    /// Looks at all that has come. Gives whether the peer has gone.
+    fn look_for_all(&mut self, scanned: &AtomicU64) -> Result<bool, Error> {
+        self.end.check_usable()?;
+        self.look(scanned)?;
+        let is_gone = self.peer.is_disconnected(&self.end)?;
+        if is_gone {
+            self.look(scanned)?; // what it sent before it went
+        }
+        self.end.check_whole()?;
+        Ok(is_gone)
     }
 
     /// What to say of an empty queue. A message that the peer had sent before it went comes first: then there is
@@ -364,13 +559,26 @@ impl State {
             let Some((front, record)) = found else { break };
             match self.call_of(position, front, &record) {
                 Some(txid) => self.deliver(position, (front, record), txid),
-                None if !record.kind.is_skipped() => self.waiters.wake_reader(),
+                None if !record.kind.is_skipped() => {
+                    self.waiters.wake_reader();
+                    self.tell_readable();
+                }
                 None => {}
             }
             let len = self.end.ring.rules.record_len(&record);
             scanned.store(position.wrapping_add(len), Release);
         }
         Ok(())
+    }
+
+    /// Tells tasks and pollers that there may be something to read.
+    fn tell_readable(&mut self) {
+        if let Some(pollers) = &mut self.pollers
+            && !std::mem::replace(&mut pollers.is_readable, true)
+        {
+            pollers.descriptor.set();
+            self.waiters.wake_reading_task();
+        }
     }
 
     /// Looks at all that is there.
@@ -455,12 +663,80 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        self.pollers = None; // before the endpoint is another's
         self.end.settle(&self.wakes);
         // In a forked child, or after the endpoint was lost, the sockets are another process's.
         let is_ours = self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
         if let (Some(intake), true) = (&mut self.intake, is_ours) {
             intake.close();
         }
+    }
+}
+
+/// For the thread that sleeps in the place of a leader.
+impl Wake for Inbox {
+    fn wake(self: Arc<Self>) {
+        self.drive();
+    }
+}
+
+/// What is ready while there may be something to read at an inbox.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) descriptor: Arc<EventFd>,
+}
+
+impl Ready for Reading {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    fn when_ready(self: Arc<Self>, waker: &Waker) -> bool {
+        let mut guard = self.inbox.lock();
+        let Some(state) = guard.as_mut() else { return false };
+        let is_readable = state.pollers.as_ref().is_none_or(|pollers| pollers.is_readable);
+        if !is_readable {
+            state.waiters.set_reading_task(waker);
+        }
+        !is_readable
+    }
+}
+
+/// The state, locked. Tasks that were to be woken are, once it is not any more.
+struct Locked<'a> {
+    guard: MutexGuard<'a, Option<State>>,
+    woken: Woken,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Option<State>;
+
+    fn deref(&self) -> &Option<State> {
+        &self.guard
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Option<State> {
+        &mut self.guard
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if let Some(state) = self.guard.as_mut() {
+            self.woken.0 = state.waiters.take_woken(); // dropped behind the guard
+        }
+    }
+}
+
+/// Tasks that are woken when it is dropped.
+struct Woken(Vec<Waker>);
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|waker| wake(Some(waker)));
     }
 }
 
@@ -488,4 +764,27 @@ impl Incoming for Cursor<'_> {
 /// Ignores poisoning: a thread that panicked with the lock, in a user's check, left nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Channel;
+    use crate::crash::visits;
+
+    #[test]
+    fn a_reply_that_comes_behind_the_look_of_a_reader_is_no_message() {
+        const LONG: Duration = Duration::from_secs(20);
+        let (client, server) = Channel::create().unwrap();
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| client.call(b"\0\0\0\0", LONG));
+            let request = server.read_timeout(LONG).unwrap();
+            let (reply, expected) = (request.data.clone(), request.data);
+            let visit = visits::at("inbox.looked", move || server.write(reply).unwrap());
+            let read = client.read();
+            assert!(matches!(read, Err(ChannelError::PeerClosed)), "{read:?}"); // with its reply written
+            drop(visit);
+            assert_eq!(caller.join().unwrap().unwrap().data, expected);
+        });
+    }
 }

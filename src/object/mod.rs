@@ -9,8 +9,10 @@
 //! | `channel` | what a program calls |
 //! | `outbox` | the sending half: all threads share one sender |
 //! | `inbox` | the receiving half: replies to calls, messages for readers, and who sleeps for all |
-//! | `waiters` | the threads that wait there |
+//! | `waiters` | the threads and tasks that wait there |
+//! | `call` | a call as a future |
 
+mod call;
 mod channel;
 mod channel_error;
 mod close_reason;
@@ -21,6 +23,7 @@ mod outbox;
 mod table;
 mod waiters;
 
+pub use self::call::Call;
 pub use self::channel::{Channel, HandleInfo};
 pub use self::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
 pub use self::close_reason::CloseReason;

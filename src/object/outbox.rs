@@ -1,20 +1,24 @@
 //! The sending half of a channel's end, which all threads of the process share.
 
 use std::mem::offset_of;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
 
 use tombolo_abi::Slot;
 
 use super::channel_error::ChannelError;
 use super::close_reason::CloseReason;
 use crate::backoff::Backoff;
+use crate::carrier::Outgoing;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles};
 use crate::error::Error;
+use crate::os::descriptor::Descriptor;
 use crate::ring::SendFast;
 use crate::ring::doorbell::has_come;
-use crate::wait::{Spin, sleep_for_peer, sleep_for_space};
+use crate::wait::{Bridge, Ready, SPIN_MAX, Spin, sleep_for_peer, sleep_for_space, wake};
 
 /// The sending half of an end.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(super) struct Outbox {
     /// Ends waits for space when the end is closed.
     closing: Interrupter,
     closed: Interrupts,
+    /// Tasks that wait for space.
+    tasks: Mutex<Vec<Waker>>,
 }
 
 /// How a message is sent.
@@ -37,12 +43,18 @@ pub(super) enum As {
 }
 
 impl Outbox {
-    pub(super) fn attach(end: Attached, spin: Spin) -> Result<Self, Error> {
-        let shared = Shared { end: Arc::new(end), outgoing: Arc::default() };
-        let sending = Sending::new(shared, Disconnect::Ever, spin)?;
+    /// Sends at `end`. Handles go over `socket`, if the other end has its counterpart.
+    pub(super) fn attach(end: Attached, socket: Option<Descriptor>) -> Result<Self, Error> {
+        let outgoing = match socket {
+            Some(socket) => Outgoing::given(end.slot.region(), socket)?,
+            None => Outgoing::default(),
+        };
+        let shared = Shared { end: Arc::new(end), outgoing: Arc::new(Mutex::new(outgoing)) };
+        let sending = Sending::new(shared, Disconnect::Ever, Spin::new(SPIN_MAX))?;
         let mut closed = Interrupts::default();
         let closing = closed.interrupter();
-        Ok(Self { sending: Mutex::new(Some(sending)), closing, closed })
+        let (sending, tasks) = (Mutex::new(Some(sending)), Mutex::default());
+        Ok(Self { sending, closing, closed, tasks })
     }
 
     /// Sends `packet`, waiting for space until `deadline`. Its handles are the kernel's then, and still the
@@ -94,6 +106,40 @@ impl Outbox {
         }
     }
 
+    /// Lets tasks and pollers wait for space from now on.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`]; if the process can have no more descriptors or threads.
+    pub(super) fn stand_by(&self) -> Result<Arc<Bridge>, ChannelError> {
+        let mut guard = lock(&self.sending);
+        let sending = guard.as_mut().ok_or(ChannelError::Closed)?;
+        sending.end.check_usable()?;
+        Ok(sending.bridge()?)
+    }
+
+    /// Has `waker` woken when a send that was refused may succeed; `false` if that is so now. Of a sender at which
+    /// tasks wait, and as often as it is asked: each task is woken with the others.
+    fn wait(self: &Arc<Self>, bridge: &Bridge, waker: &Waker) -> bool {
+        let is_known = |tasks: &[Waker]| tasks.iter().any(|task| task.will_wake(waker));
+        let mut tasks = lock(&self.tasks);
+        if !is_known(&tasks) {
+            drop(tasks); // what is not ours runs without the lock
+            let waker = waker.clone();
+            tasks = lock(&self.tasks);
+            tasks.push(waker);
+        }
+        drop(tasks);
+        bridge.is_ours() && bridge.wait(&Waker::from(self.clone()))
+    }
+
+    /// As [`Self::wait`], at the bridge that there is.
+    ///
+    /// # Errors
+    /// As [`Self::stand_by`].
+    pub(super) fn wait_for_space(self: &Arc<Self>, waker: &Waker) -> Result<bool, ChannelError> {
+        Ok(self.wait(&*self.stand_by()?, waker))
+    }
+
     /// Checks a message before anything else happens.
     ///
     /// # Errors
@@ -119,6 +165,7 @@ impl Outbox {
     /// Ends all waits, stores the reason, and gives up the end.
     pub(super) fn close(&self, reason: Option<(u32, &str)>) {
         self.closing.interrupt();
+        self.wake_tasks();
         let Some(sending) = lock(&self.sending).take() else { return };
         let ring = &sending.end.ring.memory;
         if let Some((code, text)) = reason
@@ -133,6 +180,37 @@ impl Outbox {
         if let Some(sending) = lock(&self.sending).as_mut() {
             sending.spin = spin;
         }
+    }
+}
+
+impl Outbox {
+    fn wake_tasks(&self) {
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
+        tasks.into_iter().for_each(|task| wake(Some(task)));
+    }
+}
+
+/// For the thread that sleeps in the place of senders.
+impl Wake for Outbox {
+    fn wake(self: Arc<Self>) {
+        self.wake_tasks();
+    }
+}
+
+/// What is ready while a message that was refused may be written.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) bridge: Arc<Bridge>,
+}
+
+impl Ready for Writing {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.bridge.as_fd()
+    }
+
+    fn when_ready(self: Arc<Self>, waker: &Waker) -> bool {
+        self.outbox.wait(&self.bridge, waker)
     }
 }
 

@@ -1,6 +1,7 @@
-//! The threads of this process that wait at an end of a channel.
+//! The threads and tasks of this process that wait at an end of a channel.
 
 use std::collections::BTreeMap;
+use std::task::Waker;
 
 use crate::endpoint::{Interrupter, Interrupts};
 use crate::ends::MessagePacket;
@@ -9,7 +10,7 @@ use crate::error::Error;
 /// The number of one of them.
 pub(super) type WaiterId = usize;
 
-/// Threads that wait, each for the reply to its call or for any message.
+/// Threads and tasks that wait, each for the reply to its call or for any message.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     /// Those that have left keep their places for the next.
@@ -19,13 +20,20 @@ pub(super) struct Waiters {
     calls: BTreeMap<u32, WaiterId>,
     /// The one that sleeps on the ring's doorbell, for all.
     leader: Option<WaiterId>,
+    /// The task that waits until there is something to read.
+    reader: Option<Waker>,
+    /// Tasks to be woken once there is no lock.
+    woken: Vec<Waker>,
 }
 
 #[derive(Debug)]
 struct Waiter {
     waits_for: WaitsFor,
+    /// Of a thread, which sleeps on them.
     interrupts: Interrupts,
     interrupter: Interrupter,
+    /// Of a task that was polled.
+    waker: Option<Waker>,
     reply: Option<Result<MessagePacket, Error>>,
 }
 
@@ -61,7 +69,8 @@ impl Waiters {
             let mut interrupts = Interrupts::default();
             let interrupter = interrupts.interrupter();
             let waits_for = WaitsFor::Nothing;
-            self.places.push(Waiter { waits_for, interrupts, interrupter, reply: None });
+            let (waker, reply) = (None, None);
+            self.places.push(Waiter { waits_for, interrupts, interrupter, waker, reply });
             self.places.len() - 1
         });
         let place = &mut self.places[id];
@@ -78,6 +87,7 @@ impl Waiters {
             self.calls.remove(&txid);
         }
         let reply = place.reply.take();
+        self.woken.extend(place.waker.take()); // dropped there: it is not ours
         self.free.push(id);
         self.resign(id);
         if self.leader.is_none()
@@ -103,14 +113,16 @@ impl Waiters {
         self.calls.contains_key(&txid)
     }
 
-    /// Gives the call with `txid` its reply. `me` is the thread that does so.
+    /// Gives the call with `txid` its reply.
     pub(super) fn deliver(&mut self, txid: u32, reply: Result<MessagePacket, Error>) {
         if let Some(id) = self.calls.remove(&txid) {
             let is_leader = self.leader == Some(id);
             let place = &mut self.places[id];
             place.reply = Some(reply);
-            if !is_leader {
-                place.interrupter.interrupt();
+            match place.waker.take() {
+                Some(waker) => self.woken.push(waker),
+                None if is_leader => {}
+                None => place.interrupter.interrupt(),
             }
         }
     }
@@ -133,9 +145,41 @@ impl Waiters {
         }
     }
 
+    /// Wakes the task that waits until there is something to read.
+    pub(super) fn wake_reading_task(&mut self) {
+        self.woken.extend(self.reader.take());
+    }
+
+    /// Has `waker` woken by [`Self::wake_reading_task`], in the place of an earlier one.
+    pub(super) fn set_reading_task(&mut self, waker: &Waker) {
+        if self.reader.as_ref().is_none_or(|reader| !reader.will_wake(waker)) {
+            self.woken.extend(self.reader.replace(waker.clone()));
+        }
+    }
+
+    /// Has `waker` woken when the call `id` has its reply, in the place of an earlier one.
+    pub(super) fn set_task(&mut self, id: WaiterId, waker: &Waker) {
+        let place = &mut self.places[id];
+        if place.waker.as_ref().is_none_or(|before| !before.will_wake(waker)) {
+            self.woken.extend(place.waker.replace(waker.clone()));
+        }
+    }
+
     /// Wakes all.
-    pub(super) fn wake_all(&self) {
-        self.waiting().for_each(|place| place.interrupter.interrupt());
+    pub(super) fn wake_all(&mut self) {
+        for place in &mut self.places {
+            match place.waker.take() {
+                Some(waker) => self.woken.push(waker),
+                None if place.waits_for == WaitsFor::Nothing => {}
+                None => place.interrupter.interrupt(),
+            }
+        }
+        self.wake_reading_task();
+    }
+
+    /// Tasks to be woken now that there is no lock.
+    pub(super) fn take_woken(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.woken)
     }
 
     /// Makes `id` the leader if there is none.

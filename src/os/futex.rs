@@ -127,10 +127,64 @@ pub(crate) fn disarm_and_wake(word: &AtomicU32, count: u32) {
         futex::wake_op(word, Flags::empty(), count, 0, word, WakeOp::AndN, WakeOpCmp::Eq, clear, 0);
 }
 
+/// Wake-ups in a row that led to nothing, of a thread that other processes can wake at will.
+#[derive(Debug, Default)]
+pub(crate) struct InVain(u32);
+
+impl InVain {
+    /// So many, before the thread takes a rest.
+    pub(crate) const MAX: u32 = 64;
+    /// That rest.
+    pub(crate) const REST: Duration = Duration::from_millis(1);
+
+    /// Counts a sleep that ended as `woken`, and whether what was done before it was `of_use`. If a rest is
+    /// due, takes it, while `word` is `expected`.
+    pub(crate) fn rest_if_due(
+        &mut self,
+        of_use: bool,
+        woken: Woken,
+        word: &AtomicU32,
+        expected: u32,
+    ) {
+        if self.is_rest_due_after(of_use, woken) {
+            wait(word, expected, Moment::after(Self::REST));
+        }
+    }
+
+    fn is_rest_due_after(&mut self, of_use: bool, woken: Woken) -> bool {
+        let is_in_vain = !of_use && woken != Woken::TimedOut;
+        self.0 = if is_in_vain { self.0 + 1 } else { 0 };
+        let is_due = self.0 > Self::MAX;
+        if is_due {
+            self.0 = 0;
+        }
+        is_due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::os::staged;
+
+    #[test]
+    fn who_is_woken_for_nothing_all_the_time_rests_now_and_then() {
+        let mut in_vain = InVain::default();
+        let mut is_to_rest = |count: u32, of_use, woken| {
+            (0..count).any(|_| in_vain.is_rest_due_after(of_use, woken))
+        };
+        for _ in 0..2 {
+            assert!(!is_to_rest(InVain::MAX, false, Woken::Perhaps));
+            assert!(is_to_rest(1, false, Woken::Perhaps));
+        }
+        assert!(!is_to_rest(InVain::MAX, false, Woken::Perhaps));
+        assert!(!is_to_rest(1, true, Woken::Perhaps));
+        assert!(!is_to_rest(InVain::MAX, false, Woken::Perhaps));
+        assert!(!is_to_rest(1, false, Woken::TimedOut));
+        assert!(!is_to_rest(InVain::MAX, false, Woken::Perhaps));
+        assert!(!is_to_rest(1000, true, Woken::Perhaps));
+        assert!(!is_to_rest(1000, false, Woken::TimedOut));
+    }
 
     const LONG_ENOUGH: Duration = Duration::from_millis(100);
 

@@ -177,7 +177,7 @@ pub(crate) fn send(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(Errno::TOOBIG); // never: callers send 64 at the most
+        return Err(Errno::TOOBIG); // more than the kernel takes, or none
     }
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let bytes = [IoSlice::new(bytes)];

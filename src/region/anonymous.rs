@@ -19,6 +19,7 @@ use super::refusal;
 use super::rendezvous::Rendezvous;
 use crate::crash::test_point;
 use crate::error::Error;
+use crate::os::descriptor::Descriptor;
 use crate::os::file::{FileId, reopen, type_name};
 use crate::os::{boot, file_system, memory};
 
@@ -45,10 +46,16 @@ pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     contents.write(file.as_fd(), path, RegionState::Ready)?;
     set_mode(file.as_fd(), path, options)?;
     rustix::fs::fcntl_add_seals(&file, SEALS).map_err(|error| refusal::io("seal", path, error))?;
+    let file =
+        Descriptor::shared(file).map_err(|error| refusal::io("keep open", path, error))?;
     let origin = Origin { place: None, path: path.to_owned(), creator: true };
-    let mut region = Region::map(file, origin, options)?;
-    region.rendezvous = Rendezvous::of_all(region.entries())
-        .map_err(|error| refusal::io("make sockets for the handles of", path, error))?;
+    let mut region = Region::map_described(file, contents.into_description(), origin, options)?;
+    if region.description().is_channel() {
+        region.is_alone = true.into(); // its file is handed to nobody but by `to_fd`, in this process
+    } else {
+        region.rendezvous = Rendezvous::of_all(region.entries())
+            .map_err(|error| refusal::io("make sockets for the handles of", path, error))?;
+    }
     Ok(region)
 }
 

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use tombolo_abi::{HEADER_PAGE_LEN, RegionState, SharedLayout};
 
+use super::description::Description;
 use super::options::OpenOptions;
 use super::plan::Plan;
 use super::{name, refusal};
@@ -37,11 +38,13 @@ impl NewContents {
         path: &Path,
     ) -> Result<Self, Error> {
         let mut plan = options.plan();
-        let random = || random::bytes().map_err(|error| refusal::io("draw an id for", path, error));
+        let random: [u8; 32] =
+            random::bytes().map_err(|error| refusal::io("draw an id for", path, error))?;
+        let (uuid, key) = random.split_at(16);
         let process = ProcessId::current();
         let header = &mut plan.header;
-        header.region_uuid = random()?;
-        header.key = u128::from_ne_bytes(random()?) as u64;
+        header.region_uuid.copy_from_slice(uuid);
+        header.key = key.first_chunk().map_or(0, |key| u64::from_ne_bytes(*key));
         header.boot_id = boot_id;
         header.generation = generation;
         header.creator_pid = process.pid;
@@ -97,6 +100,12 @@ impl NewContents {
         page.header = self.plan.header;
         page.header.state = state as u32;
         write(bytemuck::bytes_of(&page), 0)
+    }
+
+    /// What a reader of the region will find. After [`Self::write`].
+    pub(crate) fn into_description(self) -> Description {
+        let Plan { header, entries } = self.plan;
+        Description { header, entries }
     }
 
     /// Marks a file as a region that is being made: its first page, with nothing but magic number,

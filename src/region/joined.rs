@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
@@ -49,6 +49,8 @@ pub(crate) struct Region {
     prefault: Prefault,
     /// Of a region without a name: the sockets through which handles arrive.
     pub(super) rendezvous: Vec<Rendezvous>,
+    /// Whether no other process can have it.
+    pub(super) is_alone: AtomicBool,
 }
 
 /// How this process got the region.
@@ -67,17 +69,29 @@ impl Region {
         origin: Origin,
         options: &OpenOptions,
     ) -> Result<Self, Error> {
-        let Origin { place, path, creator } = origin;
+        let path = &origin.path;
         let plain =
-            Descriptor::shared(plain).map_err(|error| refusal::io("keep open", &path, error))?;
-        let description = Description::read(plain.as_fd(), &path)?;
+            Descriptor::shared(plain).map_err(|error| refusal::io("keep open", path, error))?;
+        let description = Description::read(plain.as_fd(), path)?;
         let found = file_system::lasting_inode(plain.as_fd())
-            .map_err(|error| refusal::io("stat", &path, error))?;
+            .map_err(|error| refusal::io("stat", path, error))?;
         if description.header.is_copy_in(found) {
             // It has lock bytes of its own: an end that is owned here may be owned there, too.
-            return Err(Error::Copied { path, found, wanted: description.header.file_inode });
+            let (path, wanted) = (path.clone(), description.header.file_inode);
+            return Err(Error::Copied { path, found, wanted });
         }
-        description.check(&path, options)?;
+        description.check(path, options)?;
+        Self::map_described(plain, description, origin, options)
+    }
+
+    /// As [`Self::map`], of the region that `description` describes.
+    pub(super) fn map_described(
+        plain: Descriptor,
+        description: Description,
+        origin: Origin,
+        options: &OpenOptions,
+    ) -> Result<Self, Error> {
+        let Origin { place, path, creator } = origin;
         let mapping = Mapping::new(plain.as_fd(), description.header.total_len)
             .map_err(|error| refusal::io("map", &path, error))?;
         let (address, align) = (mapping.base() as usize, HEADER_PAGE_LEN as usize);
@@ -85,9 +99,18 @@ impl Region {
             return Err(Error::Misaligned { address, align });
         }
         let (mapping, prefault) = (Arc::new(mapping), options.prefault);
-        let rendezvous = Vec::new();
-        let region =
-            Self { mapping, plain, description, place, path, creator, prefault, rendezvous };
+        let (rendezvous, is_alone) = (Vec::new(), AtomicBool::new(false));
+        let region = Self {
+            mapping,
+            plain,
+            description,
+            place,
+            path,
+            creator,
+            prefault,
+            rendezvous,
+            is_alone,
+        };
         // A lane takes its pages when a producer attaches: opening a region of hundreds takes no longer.
         let is_lane = |entry: &&RingEntry| entry.ring_kind() == Some(RingKind::Lane);
         let lanes = region.entries().iter().filter(is_lane).map(|entry| entry.data_offset);
@@ -144,6 +167,17 @@ impl Region {
     /// The bytes.
     pub(crate) fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
+    }
+
+    /// Whether no other process can have the region yet: what happens to its slots is told within this one.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Relaxed)
+    }
+
+    /// Notes that another process may have the region from now on. Before it can. Endpoints that have been attached
+    /// learn of peers there with the watcher's next tick at the latest.
+    pub(crate) fn note_shared(&self) {
+        self.is_alone.store(false, Ordering::Relaxed);
     }
 
     /// The description for probes.

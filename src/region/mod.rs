@@ -242,6 +242,7 @@ impl EventsRegion {
     /// # Errors
     /// [`Error::Replaced`], [`Error::Io`].
     pub fn to_fd(&self) -> Result<OwnedFd, Error> {
+        self.region.note_shared();
         self.region.reopen()
     }
 

@@ -190,6 +190,32 @@ pub(crate) enum Trust {
     Short,
 }
 
+/// An arming behind which nothing was found, and which stands while its end does something else: another
+/// thread of the process sleeps in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Arming {
+    /// A consumer's, that stored this word.
+    Record(u32),
+    /// A producer's, that waits for this space.
+    Space(SpaceWanted),
+    /// Of an end that waits for what no word tells.
+    Time,
+}
+
+impl Arming {
+    /// Whether it was notified, going by what is there: a thread that was not asleep is woken by nothing.
+    /// `word` is the wake word, loaded before it was known that this arming stands.
+    pub(crate) fn is_over<M: Memory>(&self, ring: &Ring<M>, word: u32) -> bool {
+        match self {
+            Self::Record(armed) => word != *armed, // alone on its word
+            // Others arm this word, too, also since it was notified. Then the notification was for space
+            // that can be seen here, because it came after `head`; or others have taken that already.
+            Self::Space(wanted) => word & wake::ARMED_FUTEX == 0 || has_come(ring, wanted),
+            Self::Time => false,
+        }
+    }
+}
+
 /// What a consumer finds in its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Polled {

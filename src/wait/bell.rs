@@ -13,9 +13,9 @@ use crate::error::{Damage, Error};
 use crate::os::random;
 use crate::ring::Wakes;
 use crate::ring::doorbell::{
-    Armed, Fences, Polled, RxDoorbell, Trust, poll, poll_locked, poll_past_holder,
+    Armed, Arming, Fences, Polled, RxDoorbell, Trust, poll, poll_locked, poll_past_holder,
 };
-use crate::wait::{Ended, SLEEP_MAX, Sleep, Spin, sleep_for_record};
+use crate::wait::{Bridge, Ended, SLEEP_MAX, Sleep, Spin, Standing, sleep_for_record};
 
 /// Records taken without a sleep before producers may go on without fences.
 const RECORDS: u32 = 256;
@@ -116,7 +116,7 @@ impl Bell {
     pub(crate) fn attach(end: &Attached, spin: Spin) -> Result<Self, Error> {
         let random = random::bytes()
             .map_err(|error| end.slot.region().io_error("draw a number for", error))?;
-        let count = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
+        let count = u32::from_le_bytes(random);
         let fences = if is_locked(end) { Fences::Always } else { Fences::Requested };
         let records_from = if end.is_lane() { RECORDS - TURN } else { 0 };
         Ok(Self {
@@ -235,6 +235,30 @@ impl Bell {
         Ok(limit.map(|limit| Sleep { word, limit: limit.min(trusted) }))
     }
 
+    /// Lets the arming stand at `bridge` by which to sleep as `armed`; `false` if there may be something.
+    pub(crate) fn stand(
+        &mut self,
+        end: &Attached,
+        bridge: &Bridge,
+        armed: Option<Sleep>,
+        known: Option<u64>,
+    ) -> bool {
+        let Some(Sleep { word, limit }) = armed else {
+            self.disarm(end);
+            bridge.end(); // an earlier arming, which is no longer in the word
+            return false;
+        };
+        let due = (limit < SLEEP_MAX).then(|| Instant::now() + limit);
+        let peer_exits = known.map(|known| known as u32);
+        let standing = Standing { arming: Arming::Record(word), due, peer_exits };
+        let stands = bridge.stand(&end.ring, end.rx_wake(), standing);
+        if stands {
+            end.count_sleep();
+            self.note_sleep();
+        }
+        stands
+    }
+
     /// Whether all producers fence for each message.
     pub(crate) fn all_fence(&self) -> bool {
         self.doorbell.all_fence()
@@ -250,6 +274,11 @@ impl Bell {
 
     pub(crate) fn disarm(&mut self, end: &Attached) {
         self.doorbell.disarm(&end.ring);
+        self.note_sleep();
+    }
+
+    /// Call after a sleep, or if another thread sleeps from now on.
+    pub(crate) fn note_sleep(&mut self) {
         (self.records, self.records_before) = (self.records_from, 0);
         self.last_sleep = Instant::now();
     }

@@ -23,11 +23,15 @@
 
 pub(crate) mod any;
 mod bell;
+mod bridge;
+mod reactor;
 mod sleep;
 mod spin;
 
 pub(crate) use any::{Turn, Waited};
 pub(crate) use bell::{Bell, Incoming, OneRing};
+pub(crate) use bridge::{Bridge, Ready, Standing, wake};
+pub(crate) use reactor::Standby;
 pub(crate) use sleep::{
     Ended, GaveUp, SLEEP_MAX, Sleep, sleep_for_peer, sleep_for_record, sleep_for_space,
     wait_for_peer,

@@ -35,6 +35,14 @@ pub(crate) fn wait_for_parent() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
+/// The program of an example, which a run of all tests has made.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(program.exists(), "a part of the tests alone has no examples: cargo build --examples");
+    program
+}
+
 /// The test `entry` of this program as `role` on `path`, to be started.
 pub(crate) fn command(entry: &str, role: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());

@@ -28,17 +28,17 @@ mod thread;
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::{Arc, OnceLock};
 
 use tombolo_abi::{LockWord, slot_flags};
 
 use self::peers::Peers;
-use self::table::{Life, Place, Start, Table, Task, Watched, Watcher};
+use self::table::{Life, Start, Table, Task, Watched, Watcher};
 use crate::endpoint::slot_offset;
 use crate::error::Error;
-use crate::os::fork;
+use crate::os::per_process::PerProcess;
 use crate::region::Region;
 
 /// Keeps endpoints of this process, of one region, on its robust list.
@@ -137,6 +137,11 @@ impl Watch {
     pub(crate) fn peer_exits(&self) -> u32 {
         self.peer_exits.load(Acquire) // edge `peer_exit`
     }
+
+    /// That count itself.
+    pub(crate) fn counter(&self) -> Arc<AtomicU32> {
+        self.peer_exits.clone()
+    }
 }
 
 impl Drop for Watch {
@@ -151,7 +156,7 @@ impl Drop for Watch {
 
 /// Tells the endpoints of this process that owners of `slots`, which are of this process too, have exited.
 pub(crate) fn tell_of_exits(region: &Arc<Region>, slots: &[u16]) {
-    let Ok(watcher) = present() else { return };
+    let Ok(watcher) = running() else { return };
     let table = watcher.lock();
     let is_theirs = |watched: &&Watched| {
         std::ptr::eq(watched.region.as_ptr(), Arc::as_ptr(region))
@@ -197,32 +202,9 @@ impl Drop for Upkeep {
 
 /// The watcher of this process, which is started if there is none.
 fn running() -> io::Result<Arc<Watcher>> {
-    if let Ok(watcher) = present() {
-        return Ok(watcher.clone());
-    }
-    let _no_forks = fork::hold_off()?; // and one thread at a time
-    match present() {
-        Ok(watcher) => Ok(watcher.clone()),
-        Err(place) => {
-            let watcher = thread::start()?;
-            Ok(place.get_or_init(|| watcher).clone())
-        }
-    }
-}
+    static WATCHER: PerProcess<Arc<Watcher>> = PerProcess::new();
 
-/// The watcher of this process, or the place to put it. A child inherits its parent's, which is not its
-/// own.
-fn present() -> Result<&'static Arc<Watcher>, &'static Place> {
-    static FIRST: Place = OnceLock::new();
-
-    let mut place = &FIRST;
-    while let Some(watcher) = place.get() {
-        if watcher.owner.is_here() {
-            return Ok(watcher);
-        }
-        place = &watcher.child;
-    }
-    Err(place)
+    WATCHER.get_or_make(thread::start).cloned()
 }
 
 #[cfg(test)]

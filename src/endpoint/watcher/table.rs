@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::{AcqRel, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, Slot};
@@ -24,12 +24,7 @@ pub(super) struct Watcher {
     pub(super) started: Condvar,
     /// Changes when the table has, for the thread to scan it.
     pub(super) kick: AtomicU32,
-    /// The watcher that a forked child of `owner` made.
-    pub(super) child: Place,
 }
-
-/// Holds a process's watcher once it has started.
-pub(super) type Place = OnceLock<Arc<Watcher>>;
 
 /// What the thread watches.
 ///

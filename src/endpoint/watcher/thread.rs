@@ -3,41 +3,17 @@
 use std::io;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::Builder;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tombolo_abi::slot_flags;
 
 use super::scan::{Found, TICK_UNCOVERED};
 use super::table::{Coverage, Start, Table, Task, Watcher};
 use crate::mem::RobustList;
-use crate::os::futex::{self, Moment, Sleeping, Woken};
+use crate::os::futex::{self, InVain, Moment, Sleeping, Woken};
 use crate::os::{fork, membarrier, process};
-
-/// Wake-ups in a row that led to nothing, before the thread takes a rest. Peers can wake it at will.
-const FRUITLESS_MAX: u32 = 64;
-/// That rest.
-const REST: Duration = Duration::from_millis(1);
-
-/// Scans in a row that found nothing, though something woke the thread.
-#[derive(Debug, Default)]
-struct Wakes {
-    fruitless: u32,
-}
-
-impl Wakes {
-    /// Counts a scan and the sleep after it; whether there were so many that a rest is due.
-    fn are_to_rest_after(&mut self, has_changes: bool, woken: Woken) -> bool {
-        let is_fruitless = !has_changes && woken != Woken::TimedOut;
-        self.fruitless = if is_fruitless { self.fruitless + 1 } else { 0 };
-        let is_rest_due = self.fruitless > FRUITLESS_MAX;
-        if is_rest_due {
-            self.fruitless = 0;
-        }
-        is_rest_due
-    }
-}
 
 /// Starts the thread and waits until it has its robust list. Called with forks held off, so with
 /// signals blocked, as they then are in the thread.
@@ -47,7 +23,6 @@ pub(super) fn start() -> io::Result<Arc<Watcher>> {
         table: Mutex::default(),
         started: Condvar::new(),
         kick: AtomicU32::new(0),
-        child: OnceLock::new(),
     });
     if process::thread_count() == Some(1) {
         watcher.register(); // as fast as any call, and nothing needs a fence for each message at first
@@ -68,21 +43,20 @@ impl Watcher {
         if self.lock().barrier_flag == 0 {
             self.register();
         }
-        let mut wakes = Wakes::default();
+        let mut in_vain = InVain::default();
         loop {
             let kick = self.kick.load(Acquire);
             let mut found = self.lock().scan(Instant::now());
             found.due.drain(..).for_each(|Task(task)| task());
-            self.rest(kick, found, &mut wakes);
+            self.rest(kick, found, &mut in_vain);
         }
     }
 
     /// Sleeps until a scan is due, and longer if scans too often found nothing.
-    fn rest(&self, kick: u32, found: Found, wakes: &mut Wakes) {
+    fn rest(&self, kick: u32, found: Found, in_vain: &mut InVain) {
         let has_changes = found.has_changes;
-        if wakes.are_to_rest_after(has_changes, self.sleep(kick, found)) {
-            futex::wait(&self.kick, kick, Moment::after(REST));
-        }
+        let woken = self.sleep(kick, found);
+        in_vain.rest_if_due(has_changes, woken, &self.kick, kick);
     }
 
     /// Sleeps until a scan is due.
@@ -118,42 +92,25 @@ impl Watcher {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rustix::io::Errno;
 
     use super::*;
     use crate::os::staged::{self, Call};
 
     #[test]
-    fn who_is_woken_for_nothing_all_the_time_rests_now_and_then() {
-        let mut wakes = Wakes::default();
-        let mut is_to_rest = |count: u32, has_changes, woken| {
-            (0..count).any(|_| wakes.are_to_rest_after(has_changes, woken))
-        };
-        for _ in 0..2 {
-            assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
-            assert!(is_to_rest(1, false, Woken::Perhaps));
-        }
-        assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
-        assert!(!is_to_rest(1, true, Woken::Perhaps));
-        assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
-        assert!(!is_to_rest(1, false, Woken::TimedOut));
-        assert!(!is_to_rest(FRUITLESS_MAX, false, Woken::Perhaps));
-        assert!(!is_to_rest(1000, true, Woken::Perhaps));
-        assert!(!is_to_rest(1000, false, Woken::TimedOut));
-    }
-
-    #[test]
     fn a_word_that_never_lets_it_sleep_makes_it_rest_now_and_then() {
         const RESTS: u32 = 20;
         let (watcher, word) = (watcher(), AtomicU32::new(0));
         let start = Instant::now();
-        let mut wakes = Wakes::default();
-        for _ in 0..RESTS * (FRUITLESS_MAX + 1) {
+        let mut in_vain = InVain::default();
+        for _ in 0..RESTS * (InVain::MAX + 1) {
             let mut found = watcher.lock().scan(start);
             found.words.push(Sleeping::on(&word, 1)); // which it is not
-            watcher.rest(7, found, &mut wakes);
+            watcher.rest(7, found, &mut in_vain);
         }
-        assert!(start.elapsed() >= RESTS * REST, "it rested {:?} in all", start.elapsed());
+        assert!(start.elapsed() >= RESTS * InVain::REST, "it rested {:?} in all", start.elapsed());
     }
 
     #[test]
@@ -176,7 +133,6 @@ mod tests {
             table: Mutex::default(),
             started: Condvar::new(),
             kick: AtomicU32::new(7),
-            child: OnceLock::new(),
         }
     }
 
