@@ -1,4 +1,5 @@
 //! Channels in tasks and pollers.
+#![expect(clippy::result_large_err, reason = "errors give the message back")]
 
 use std::future::Future;
 use std::pin::pin;

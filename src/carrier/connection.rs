@@ -28,9 +28,17 @@ pub(super) struct Connection {
     pub(super) hello: Option<Hello>,
     /// Of a channel: it came with the end, and is that of whoever owns the other. Such an owner says no hello.
     given: Option<Given>,
-    /// Handles of records before one that was taken out of turn, by position. Their packets have left the
-    /// queue.
-    pub(super) kept: Vec<(u64, Vec<Handle>)>,
+    /// Handles of records before one that was taken out of turn. Their packets have left the queue.
+    pub(super) kept: Vec<Kept>,
+}
+
+/// The handles of a packet that left the queue before its turn.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) position: u64,
+    /// The sender's.
+    pub(super) incarnation: u32,
+    pub(super) handles: Vec<Handle>,
 }
 
 /// Whose packets come over a connection that came with the end.
@@ -72,6 +80,13 @@ pub(super) enum Sought {
     Over,
 }
 
+impl Kept {
+    fn is_of(&self, wanted: &Wanted) -> bool {
+        let incarnation_low = self.incarnation as u16;
+        (self.position, incarnation_low) == (wanted.position, wanted.ext.incarnation_low)
+    }
+}
+
 impl Connection {
     pub(super) fn new(socket: Descriptor) -> Self {
         Self { socket: Some(socket), hello: None, given: None, kept: Vec::new() }
@@ -83,6 +98,11 @@ impl Connection {
 
     pub(super) fn is_given(&self) -> bool {
         self.given.is_some()
+    }
+
+    /// The slot of its sender, if it came with the end.
+    pub(super) fn given_slot(&self) -> u16 {
+        self.given.map_or(0, |given| given.slot)
     }
 
     pub(super) fn sender(&self) -> Option<LockWord> {
@@ -167,7 +187,8 @@ impl Connection {
                 let count = packet.handle_count as u8; // 64 at the most, by the check
                 let of_packet = Wanted { position: packet.position, count, ..*wanted };
                 let handles = open(&packet, &bytes, found, &of_packet)?;
-                self.kept.push((packet.position, handles));
+                let HandlePacket { position, incarnation, .. } = packet;
+                self.kept.push(Kept { position, incarnation, handles });
             }
             if socket::drop_first(socket).is_err() {
                 return Ok(());
@@ -178,7 +199,7 @@ impl Connection {
 
     /// Copies of the handles kept for `wanted`.
     fn kept(&self, wanted: &Wanted) -> Option<Result<Vec<Handle>, NotFetched>> {
-        let (_, handles) = self.kept.iter().find(|(position, _)| *position == wanted.position)?;
+        let Kept { handles, .. } = self.kept.iter().find(|kept| kept.is_of(wanted))?;
         if handles.len() != usize::from(wanted.count) {
             let reason = "another number of handles than the record states";
             return Some(Err(NotFetched::Violation(reason)));
@@ -190,8 +211,7 @@ impl Connection {
 
     /// Closes the handles kept for `wanted`; gives whether there were any.
     pub(super) fn drop_kept(&mut self, wanted: &Wanted) -> bool {
-        let is_of_it = |(position, _): &mut (u64, Vec<Handle>)| *position == wanted.position;
-        self.kept.extract_if(.., is_of_it).count() > 0
+        self.kept.extract_if(.., |kept| kept.is_of(wanted)).count() > 0
     }
 
     /// Peeks at the first packet that is not an orphan.

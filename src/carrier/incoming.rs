@@ -1,13 +1,16 @@
 //! The receiver's end: it listens, and finds the packet that belongs to a record.
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use tombolo_abi::LockWord;
 
 use super::admit;
-use super::connection::{Connection, Given, NotFetched, Sought, Wanted};
+use super::connection::{Connection, Given, Kept, NotFetched, Sought, Wanted};
 use super::door::Door;
+use super::outgoing::send_handles;
 use crate::endpoint::Attached;
 use crate::handle::Handle;
 use crate::os::descriptor::Descriptor;
@@ -51,13 +54,38 @@ impl Incoming {
         Self { region, rings, door, connections, connections_max, found: None }
     }
 
-    /// Receives over `socket`, which came with the end `end` of a channel.
-    pub(crate) fn given(end: &Attached, socket: Descriptor) -> Self {
+    /// Receives over `sockets`, which came with the end `end` of a channel.
+    pub(crate) fn given(end: &Attached, sockets: Vec<Descriptor>) -> Self {
         let region = end.slot.region().clone();
         let given = Given { ring: end.index, slot: end.entry.tx_slot_first };
-        let connections = vec![Connection::given(socket, given)];
+        let connections_max = sockets.len();
+        let connections = sockets.into_iter().map(|socket| Connection::given(socket, given));
         let (rings, door) = (end.index..end.index + 1, Door::None);
-        Self { region, rings, door, connections, connections_max: 1, found: None }
+        let connections = connections.collect();
+        Self { region, rings, door, connections, connections_max, found: None }
+    }
+
+    /// What another process needs to go on in the place of this one: copies of the sockets that came with the end,
+    /// and one with what was kept of earlier packets, if anything was, before them.
+    pub(crate) fn to_pass_on(&self) -> Result<Vec<OwnedFd>, Errno> {
+        let ring = self.rings.start;
+        let mut sockets = Vec::new();
+        for connection in &self.connections {
+            if !connection.kept.is_empty() {
+                let (entrance, exit) = socket::pair()?;
+                let entrance = Descriptor::shared(entrance)?;
+                connection
+                    .kept
+                    .iter()
+                    .try_for_each(|kept| pass_on(&entrance, ring, connection, kept))?;
+                sockets.push(exit);
+            }
+            if let Some(socket) = &connection.socket {
+                socket.stat()?; // else it is another's by now
+                sockets.push(rustix::io::fcntl_dupfd_cloexec(socket, 0)?);
+            }
+        }
+        Ok(sockets)
     }
 
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
@@ -253,6 +281,18 @@ impl Incoming {
         let slot = self.connections[index].slot();
         slot.is_none() || self.connections[index + 1..].iter().any(|later| later.slot() == slot)
     }
+}
+
+/// Sends what was kept of a packet again.
+fn pass_on(
+    entrance: &Descriptor,
+    ring: u32,
+    connection: &Connection,
+    Kept { position, incarnation, handles }: &Kept,
+) -> Result<(), Errno> {
+    let slot = connection.given_slot();
+    let sender = LockWord { slot, incarnation: *incarnation };
+    send_handles(entrance, ring, sender, *position, handles)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The handles of a receiver's messages.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use rustix::io::Errno;
 use tombolo_abi::LockWord;
 
 use super::{Incoming, NotFetched, Wanted};
@@ -48,10 +50,18 @@ impl Intake {
         Ok(Some(Self { incoming, known: None, _upkeep: upkeep }))
     }
 
-    /// Receives over `socket`, which came with the end `end` of a channel.
-    pub(crate) fn given(end: &Attached, socket: Descriptor) -> Self {
-        let incoming = Arc::new(Mutex::new(Incoming::given(end, socket)));
+    /// Receives over `sockets`, which came with the end `end` of a channel.
+    pub(crate) fn given(end: &Attached, sockets: Vec<Descriptor>) -> Self {
+        let incoming = Arc::new(Mutex::new(Incoming::given(end, sockets)));
         Self { incoming, known: None, _upkeep: None }
+    }
+
+    /// What another process needs to go on in the place of this one, if the sockets came with the end.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn to_pass_on(&self) -> Result<Vec<OwnedFd>, Errno> {
+        lock(&self.incoming).to_pass_on()
     }
 
     /// Descriptors of our own on the handles of a record, which keeps them.

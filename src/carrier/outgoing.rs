@@ -147,22 +147,40 @@ impl Connection {
             socket::send(&self.socket, bytes_of(&hello(what)), &[])?;
             self.is_greeted = true;
         }
-        let mut packet = [0; PACKET_LEN_MAX];
-        let (head, table) = packet.split_at_mut(size_of::<HandlePacket>());
-        head.copy_from_slice(bytes_of(&handle_packet(what)));
-        let mut descriptors = Vec::with_capacity(what.handles.len());
-        for (handle, place) in what.handles.iter().zip(table.chunks_exact_mut(CARRIED_LEN)) {
-            let before = descriptors.len();
-            descriptors.extend(handle.descriptors());
-            let descriptor_count = (descriptors.len() - before) as u16;
-            let kind = if descriptor_count > 1 { carried::ENDPOINT } else { carried::DESCRIPTOR };
-            let carried =
-                CarriedHandle { rights: handle.rights_to_carry(), kind, descriptor_count };
-            place.copy_from_slice(bytes_of(&carried));
-        }
-        let len = size_of::<HandlePacket>() + what.handles.len() * CARRIED_LEN; // 64 at the most
-        socket::send(&self.socket, &packet[..len], &descriptors)
+        let HandOver { ring, sender, position, handles, .. } = *what;
+        send_handles(&self.socket, ring, sender, position, handles)
     }
+}
+
+/// Sends the packet with the handles of the record at `position`.
+pub(super) fn send_handles(
+    socket: &Descriptor,
+    ring: u32,
+    sender: LockWord,
+    position: u64,
+    handles: &[Handle],
+) -> Result<(), Errno> {
+    let mut packet = [0; PACKET_LEN_MAX];
+    let (head, table) = packet.split_at_mut(size_of::<HandlePacket>());
+    let mut about = HandlePacket::zeroed();
+    about.kind = packet_kind::HANDLES;
+    about.ring = ring;
+    about.position = position;
+    about.incarnation = sender.incarnation;
+    about.slot = sender.slot;
+    about.handle_count = handles.len() as u16;
+    head.copy_from_slice(bytes_of(&about));
+    let mut descriptors = Vec::with_capacity(handles.len());
+    for (handle, place) in handles.iter().zip(table.chunks_exact_mut(CARRIED_LEN)) {
+        let before = descriptors.len();
+        descriptors.extend(handle.descriptors());
+        let descriptor_count = (descriptors.len() - before) as u16;
+        let kind = if descriptor_count > 1 { carried::ENDPOINT } else { carried::DESCRIPTOR };
+        let carried = CarriedHandle { rights: handle.rights_to_carry(), kind, descriptor_count };
+        place.copy_from_slice(bytes_of(&carried));
+    }
+    let len = size_of::<HandlePacket>() + handles.len() * CARRIED_LEN; // 64 at the most
+    socket::send(socket, &packet[..len], &descriptors)
 }
 
 fn hello(what: &HandOver<'_>) -> Hello {
@@ -179,17 +197,6 @@ fn hello(what: &HandOver<'_>) -> Hello {
     hello.device = file.dev;
     hello.inode = file.ino;
     hello
-}
-
-fn handle_packet(what: &HandOver<'_>) -> HandlePacket {
-    let mut packet = HandlePacket::zeroed();
-    packet.kind = packet_kind::HANDLES;
-    packet.ring = what.ring;
-    packet.position = what.position;
-    packet.incarnation = what.sender.incarnation;
-    packet.slot = what.sender.slot;
-    packet.handle_count = what.handles.len() as u16;
-    packet
 }
 
 fn not_connected(region: &Region, ring: u32, error: NotConnected) -> Unsent {

@@ -63,7 +63,8 @@ impl Attached {
             () => Ok(true),
         };
         let seats_of = |slot| vec![Seat { slot, role, ring: ring_of(slot) }];
-        let wanted = Wanted { slots, seats_of: &seats_of, is_fit: &is_fit };
+        let wanted =
+            Wanted { slots, seats_of: &seats_of, is_fit: &is_fit, may_be_passed_on: false };
         let slot = OwnedSlot::attach(region, &wanted, until)?.swap_remove(0);
         let index = ring_of(slot.identity().slot);
         if is_lane {
@@ -104,20 +105,16 @@ impl Attached {
         let is_fit = |slot, byte| never_had_owner(region, slot, byte);
         let all = entries.iter().flat_map(RingEntry::tx_slots);
         let slots = all.clone().min().unwrap_or(0)..all.max().map_or(0, |slot| slot + 1);
-        let attached = attach(&Wanted { slots, seats_of: &seats_of, is_fit: &is_fit })?;
-        let mut ends = attached.into_iter().map(|slot| {
-            let seat = slot.seat();
-            let group = Group::of(region, seat.ring)?;
-            let others = group.others(&region.entry(seat.ring)?, seat.role);
-            // Any owner that the other side ever had counts, met or not.
-            let meeting = Meeting::before_any(&slot, others);
-            Self::at(region, slot, seat.role, (seat.ring, group, meeting))
-        });
-        let none = || region.layout_error(LayoutError::OtherRing {
-            ring: None,
-            found: None,
-            wanted: RingKind::Spsc,
-        });
+        let wanted = Wanted { slots, seats_of: &seats_of, is_fit: &is_fit, may_be_passed_on: true };
+        let attached = attach(&wanted)?;
+        let mut ends = attached.into_iter().map(|slot| Self::of_channel_at(region, slot));
+        let none = || {
+            region.layout_error(LayoutError::OtherRing {
+                ring: None,
+                found: None,
+                wanted: RingKind::Spsc,
+            })
+        };
         let (sender, receiver) = (ends.next(), ends.next());
         Ok((sender.ok_or_else(none)??, receiver.ok_or_else(none)??))
     }
@@ -136,6 +133,21 @@ impl Attached {
         let end = Self { slot, role, ring, index, entry, group, meeting, watch };
         end.check_usable()?;
         Ok(end)
+    }
+
+    /// The end of a channel's ring that `slot` is.
+    pub(crate) fn of_channel_at(region: &Arc<Region>, slot: OwnedSlot) -> Result<Self, Error> {
+        let seat = slot.seat();
+        let group = Group::of(region, seat.ring)?;
+        let others = group.others(&region.entry(seat.ring)?, seat.role);
+        // Any owner that the other side ever had counts, met or not.
+        let meeting = Meeting::before_any(&slot, others);
+        Self::at(region, slot, seat.role, (seat.ring, group, meeting))
+    }
+
+    /// Gives all up but the slot.
+    pub(crate) fn into_slot(self) -> OwnedSlot {
+        self.slot
     }
 
     /// Whether this is an end of a lane.

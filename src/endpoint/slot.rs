@@ -26,7 +26,7 @@
 
 use std::mem::offset_of;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
@@ -83,9 +83,13 @@ struct Ownership {
     region: Arc<Region>,
     owned: Vec<Owned>,
     lock: Option<Lock>,
+    /// The description, open, if it may be passed on.
+    description: Option<Descriptor>,
     /// Notifies peers when this process exits.
     pulse: Option<Pulse>,
     owner: fork::Owner,
+    /// Whether a copy of the description was passed on, and the locks with it.
+    is_passed_on: AtomicBool,
 }
 
 /// One of them.
@@ -138,6 +142,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) seats_of: &'a dyn Fn(u16) -> Vec<Seat>,
     /// Whether a slot without another owner can be taken. Asked before and after taking its byte.
     pub(crate) is_fit: &'a dyn Fn(u16, Byte) -> Result<bool, Error>,
+    /// Whether the description that holds the locks is kept open, to be passed on with them.
+    pub(crate) may_be_passed_on: bool,
 }
 
 /// The lock byte of a slot that is asked about.
@@ -198,15 +204,65 @@ impl OwnedSlot {
             if seats.is_empty() || !are_fit(region, &seats, wanted)? {
                 continue;
             }
-            if let Some(mut ownership) = Ownership::try_new(region, &seats)? {
-                if ownership.are_still_fit(wanted)? {
-                    ownership.announce()?;
-                    return Ok(Some(ownership.into_slots()));
-                } // else another attached and detached meanwhile
-            }
+            let ownership = Ownership::try_new(region, &seats, wanted.may_be_passed_on)?;
+            let Some(mut ownership) = ownership else { continue };
+            if ownership.are_still_fit(wanted)? {
+                ownership.announce()?;
+                return Ok(Some(ownership.into_slots()));
+            } // else another attached and detached meanwhile
         }
         Ok(None)
     }
+
+    /// Whether `description` holds the byte of `seat`.
+    pub(crate) fn is_held_by(
+        region: &Region,
+        seat: &Seat,
+        description: impl AsFd,
+    ) -> Result<bool, Error> {
+        let slots = seat.slot..seat.slot + 1;
+        let by_another = ofd::is_locked(description.as_fd(), byte(slots.clone()))
+            .map_err(|source| region.io_error("look at the locks of", source))?;
+        Ok(byte_is_held(region, slots)? && !by_another)
+    }
+
+    /// Attaches to slots that an owner has [passed on](Self::pass_on) with `description`, in the order of `seats`.
+    /// It stays the caller's, too.
+    ///
+    /// # Errors
+    /// [`Error::LockLost`] if `description` does not hold their bytes; as [`Self::attach`].
+    pub(crate) fn adopt(
+        region: &Arc<Region>,
+        seats: &[Seat],
+        description: BorrowedFd<'_>,
+    ) -> Result<Vec<Self>, Error> {
+        let attaching = InitLock::try_shared(region)?; // against a process that replaces it
+        if attaching.is_none() {
+            return Err(region.replacing());
+        }
+        Ok(Ownership::adopt(region, seats, description)?.into_slots())
+    }
+
+    /// A copy of the description that holds the locks of this slot and of those that were attached with it. Whoever
+    /// has it owns them, too.
+    pub(crate) fn copy_lock(&self) -> Result<OwnedFd, Error> {
+        self.check_held()?;
+        let io = |error: Errno| self.region.io_error("pass on an endpoint of", error.into());
+        let description = self.ownership.description().ok_or_else(|| io(Errno::BADF))?;
+        description.stat().map_err(io)?; // else it is another's by now
+        self.region.note_shared();
+        rustix::io::fcntl_dupfd_cloexec(description, 0).map_err(io)
+    }
+
+    /// Gives up `slots`, which were attached together, without freeing their bytes: those are held by a
+    /// [copy](Self::copy_lock) of their description, wherever it goes.
+    pub(crate) fn pass_on(slots: impl Iterator<Item = Self>) {
+        for slot in slots {
+            slot.ownership.is_passed_on.store(true, Relaxed);
+            slot.word_u32(offset_of!(Slot, state)).store(SlotState::InTransit as u32, Release);
+        }
+    }
+
     /// The region that the slot belongs to.
     pub(crate) fn region(&self) -> &Arc<Region> {
         &self.region
@@ -330,7 +386,11 @@ impl OwnedSlot {
 impl Ownership {
     /// Takes the bytes of `seats`, all or none, and makes everything that earlier owners left behind stale. `None`
     /// if another process has one of them.
-    fn try_new(region: &Arc<Region>, seats: &[Seat]) -> Result<Option<Self>, Error> {
+    fn try_new(
+        region: &Arc<Region>,
+        seats: &[Seat],
+        may_be_passed_on: bool,
+    ) -> Result<Option<Self>, Error> {
         let io = |source| region.io_error("attach to an endpoint of", source);
         let no_forks = fork::hold_off().map_err(|error| io(error.into()))?;
         let description = region.reopen()?;
@@ -340,8 +400,13 @@ impl Ownership {
         };
         crash_point!("attach.locked");
         let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
-        let mut ownership = Self { region: region.clone(), owned, lock, pulse: None, owner };
-        drop(description);
+        let (region_too, pulse, is_passed_on) = (region.clone(), None, AtomicBool::new(false));
+        let description = match may_be_passed_on {
+            true => Some(Descriptor::private(description, &no_forks).map_err(|e| io(e.into()))?),
+            false => None, // closed
+        };
+        let mut ownership =
+            Self { region: region_too, owned, lock, description, pulse, owner, is_passed_on };
         drop(no_forks);
         let is_held = |seat: &Seat| byte_is_held(region, seat.slot..seat.slot + 1);
         let is_kept = match all(seats, is_held) {
@@ -369,8 +434,43 @@ impl Ownership {
         };
         test_point!("attach.locked-again");
         self.owned = owned;
+        self.description = None; // it is the lock
         self.lock = Some(Lock::Descriptor(description));
         Ok(true)
+    }
+
+    /// Takes over from an owner that has passed `description` on, which holds the bytes of `seats`.
+    fn adopt(
+        region: &Arc<Region>,
+        seats: &[Seat],
+        description: BorrowedFd<'_>,
+    ) -> Result<Self, Error> {
+        let io = |source| region.io_error("take over an endpoint of", source);
+        let no_forks = fork::hold_off().map_err(|error| io(error.into()))?;
+        let description = rustix::io::fcntl_dupfd_cloexec(description, 0);
+        let description = description.map_err(|error| io(error.into()))?;
+        let mapping = LockMapping::new(&description).map_err(io)?;
+        let description = Descriptor::private(description, &no_forks);
+        let description = description.map_err(|error| io(error.into()))?;
+        // Its own locks are no obstacle.
+        let Some(owned) = lock_and_renew(region, seats, &description)? else {
+            let slot = seats.first().map_or(0, |seat| seat.slot);
+            return Err(Error::LockLost { slot });
+        };
+        let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
+        let (region, description) = (region.clone(), Some(description));
+        let (pulse, is_passed_on) = (None, AtomicBool::new(false));
+        let mut ownership = Self { region, owned, lock, description, pulse, owner, is_passed_on };
+        ownership.announce()?;
+        Ok(ownership)
+    }
+
+    /// The description that holds the locks, if it is open.
+    fn description(&self) -> Option<&Descriptor> {
+        match &self.lock {
+            Some(Lock::Descriptor(description)) => Some(description),
+            _ => self.description.as_ref(),
+        }
     }
 
     fn are_still_fit(&self, wanted: &Wanted<'_>) -> Result<bool, Error> {
@@ -522,12 +622,15 @@ impl Drop for Ownership {
         if slots.is_empty() {
             return; // the slots may be others'
         }
+        if *self.is_passed_on.get_mut() {
+            return; // the locks go with the description, to whoever has that
+        }
         slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Detaching));
         crash_point!("detach.detaching");
         self.region.announce_membership();
         self.pulse = None;
         slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Free));
-        if let Some(Lock::Descriptor(description)) = &self.lock
+        if let Some(description) = self.description()
             && description.is_ours()
         {
             // Closing it, which follows, would do but for children just being forked.
@@ -535,7 +638,7 @@ impl Drop for Ownership {
                 let _ = ofd::unlock(description.as_fd(), byte(*slot..*slot + 1));
             }
         }
-        self.lock = None;
+        (self.lock, self.description) = (None, None);
         self.region.announce_membership(); // now the bytes are free
         if self.region.is_alone() {
             tell_of_exits(&self.region, &slots);
@@ -544,10 +647,7 @@ impl Drop for Ownership {
 }
 
 /// Whether `is_so` of all, or its first error.
-fn all<T>(
-    items: &[T],
-    mut is_so: impl FnMut(&T) -> Result<bool, Error>,
-) -> Result<bool, Error> {
+fn all<T>(items: &[T], mut is_so: impl FnMut(&T) -> Result<bool, Error>) -> Result<bool, Error> {
     for item in items {
         if !is_so(item)? {
             return Ok(false);
@@ -571,8 +671,10 @@ fn lock_and_renew(
     seats: &[Seat],
     description: impl AsFd,
 ) -> Result<Option<Vec<Owned>>, Error> {
-    let words: Vec<_> =
-        seats.iter().map(|seat| slot_u32(region, seat.slot, offset_of!(Slot, incarnation))).collect();
+    let words: Vec<_> = seats
+        .iter()
+        .map(|seat| slot_u32(region, seat.slot, offset_of!(Slot, incarnation)))
+        .collect();
     let mut owned = Vec::with_capacity(seats.len());
     for seat in seats {
         let byte = byte(seat.slot..seat.slot + 1);
@@ -637,8 +739,12 @@ mod tests {
         let interrupts = Interrupts::default();
         let until = Until { deadline: Deadline::PAST, interrupts: &interrupts };
         let seats_of = |slot| vec![seat(slot)];
-        let wanted =
-            Wanted { slots: slot..slot + 1, seats_of: &seats_of, is_fit: &|_, _| Ok(true) };
+        let wanted = Wanted {
+            slots: slot..slot + 1,
+            seats_of: &seats_of,
+            is_fit: &|_, _| Ok(true),
+            may_be_passed_on: false,
+        };
         OwnedSlot::attach(region.shared(), &wanted, until).unwrap().swap_remove(0)
     }
 
@@ -664,8 +770,9 @@ mod tests {
         let Some(before) = blocked() else { return eprintln!("skipped: no /proc") };
         let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
         let seats = [seat(0), seat(3)];
-        let mut ours = Ownership::try_new(region.shared(), &seats).unwrap().unwrap();
-        let identities = |ours: &Ownership| ours.owned.iter().map(Owned::identity).collect::<Vec<_>>();
+        let mut ours = Ownership::try_new(region.shared(), &seats, false).unwrap().unwrap();
+        let identities =
+            |ours: &Ownership| ours.owned.iter().map(Owned::identity).collect::<Vec<_>>();
         let earlier = identities(&ours);
         let (meanwhile, (done, held_off)) = (Rc::new(Cell::new(0)), mpsc::channel());
         let (found, (early, begun)) = (meanwhile.clone(), mpsc::channel());
@@ -704,8 +811,12 @@ mod tests {
     /// Attaches to both slots, or to none.
     fn own_both(region: &EventsRegion, slots: [u16; 2]) -> Result<Vec<OwnedSlot>, Error> {
         let seats_of = |_| slots.map(seat).to_vec();
-        let wanted =
-            Wanted { slots: slots[0]..slots[0] + 1, seats_of: &seats_of, is_fit: &|_, _| Ok(true) };
+        let wanted = Wanted {
+            slots: slots[0]..slots[0] + 1,
+            seats_of: &seats_of,
+            is_fit: &|_, _| Ok(true),
+            may_be_passed_on: false,
+        };
         OwnedSlot::attach_in_new(region.shared(), &wanted)
     }
 
@@ -736,7 +847,7 @@ mod tests {
         assert!(matches!(own_both(&region, [1, 2]), Err(Error::Busy { .. })));
         // Also if that one comes just then.
         let seats = [seat(1), seat(2)];
-        assert!(Ownership::try_new(region.shared(), &seats).unwrap().is_none());
+        assert!(Ownership::try_new(region.shared(), &seats, false).unwrap().is_none());
         assert_eq!((incarnation(), is_held(&region, 1)), (0, false));
         drop(theirs);
         own_both(&region, [1, 2]).unwrap();

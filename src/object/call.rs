@@ -1,5 +1,7 @@
 //! A call as a future.
 
+#![expect(clippy::result_large_err, reason = "errors give the message back")]
+
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,7 +12,7 @@ use super::inbox::{Registered, TXID_LEN};
 use super::outbox::As;
 use crate::deadline::Deadline;
 use crate::ends::{MessagePacket, NotSent};
-use crate::handle::Handle;
+use crate::handle::{Handle, Rights};
 
 /// A call that is under way, by [`Channel::call_async`](crate::Channel::call_async).
 #[must_use = "a future does nothing unless it is polled"]
@@ -48,7 +50,8 @@ impl<'a> Call<'a> {
             let error = ChannelError::TooShortForCall { found: request.data.len() };
             return Err(not_written(error, request));
         };
-        let ready = channel.outbox.check(&request).and_then(|()| {
+        let checked = channel.require(Rights::READ | Rights::WRITE);
+        let ready = checked.and_then(|()| channel.outbox.check(&request)).and_then(|()| {
             channel.inbox.stand_by()?;
             channel.register()
         });

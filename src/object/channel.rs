@@ -81,6 +81,7 @@ pub struct Channel {
     region: Arc<Region>,
     /// The ring on which this end sends: 0 or 1.
     pub(super) side: u32,
+    rights: Rights,
     pub(super) inbox: Arc<Inbox>,
     pub(super) outbox: Arc<Outbox>,
     /// The next transaction id to try.
@@ -136,10 +137,12 @@ impl Channel {
     pub fn create_with(options: OpenOptions) -> Result<(Self, Self), Error> {
         let options = options.of_channel()?.prefault(Prefault::OnDemand);
         let region = EventsRegion::anonymous(options)?.shared().clone();
-        let [one, other] = sockets().map_err(|error| {
-            region.io_error("make sockets for the handles of", error.into())
-        })?;
-        let end = |sockets| Self::at(&region, Attached::attach_in_new(&region)?, Some(sockets));
+        let [one, other] = sockets()
+            .map_err(|error| region.io_error("make sockets for the handles of", error.into()))?;
+        let end = |sockets| {
+            let ends = Attached::attach_in_new(&region)?;
+            Self::at(&region, ends, Some(sockets), Rights::CHANNEL_DEFAULT)
+        };
         Ok((end(one)?, end(other)?))
     }
 
@@ -222,14 +225,16 @@ impl Channel {
         static NONE: Interrupts = Interrupts::none();
         region.check_ours()?;
         let until = Until { deadline: Deadline::PAST, interrupts: &NONE };
-        Self::at(region, Attached::attach_to_either(region, until)?, None)
+        let ends = Attached::attach_to_either(region, until)?;
+        Self::at(region, ends, None, Rights::CHANNEL_DEFAULT)
     }
 
     /// The end that sends and receives there. Handles cross over `sockets`, or as in the region's other rings.
-    fn at(
+    pub(super) fn at(
         region: &Arc<Region>,
         (sending, receiving): (Attached, Attached),
         sockets: Option<Sockets>,
+        rights: Rights,
     ) -> Result<Self, Error> {
         let (region, side) = (region.clone(), sending.index);
         let (outgoing, incoming) = sockets.map(|Sockets { out, into }| (out, into)).unzip();
@@ -238,7 +243,19 @@ impl Channel {
         let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
         let next_txid = AtomicU32::new(FIRST_TXID);
         let in_wait_any = InWaitAny { named: 0, spin: Spin::new(SPIN_MAX), timed_out: false };
-        Ok(Self { region, side, inbox, outbox, next_txid, in_wait_any })
+        Ok(Self { region, side, rights, inbox, outbox, next_txid, in_wait_any })
+    }
+
+    /// What this end may be used for: a new one for everything but duplicating, one that came as a handle for what
+    /// its sender left.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        self.rights
+    }
+
+    pub(super) fn require(&self, wanted: Rights) -> Result<(), ChannelError> {
+        let (held, missing) = (self.rights, wanted - self.rights);
+        if missing.is_empty() { Ok(()) } else { Err(ChannelError::AccessDenied { held, missing }) }
     }
 
     /// The id of this end: the same in all processes, and never another end's.
@@ -304,7 +321,8 @@ impl Channel {
         deadline: Deadline,
         is_timed: bool,
     ) -> Result<(), NotWritten> {
-        let sent = self.outbox.check(&message).and_then(|()| {
+        let checked = self.require(Rights::WRITE).and_then(|()| self.outbox.check(&message));
+        let sent = checked.and_then(|()| {
             let sent = self.outbox.send(&message, As::Message, deadline);
             sent.map_err(|error| ChannelError::of_write(error, is_timed, self.side))
         });
@@ -409,6 +427,7 @@ impl Channel {
     /// # Source
     /// zCore's `read`; `zx_channel_read` with buffers is [`Self::read_parts`].
     pub fn read(&self) -> Result<MessagePacket, ChannelError> {
+        self.require(Rights::READ)?;
         self.inbox.read(take)
     }
 
@@ -420,6 +439,7 @@ impl Channel {
         &self,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, ChannelError> {
+        self.require(Rights::READ)?;
         self.inbox.read_until(deadline.into(), take)
     }
 
@@ -449,6 +469,7 @@ impl Channel {
         bytes: &mut [u8],
         handles: &mut [Option<Handle>],
     ) -> Result<(usize, usize), ChannelError> {
+        self.require(Rights::READ)?;
         self.inbox.read(|message| Ok(message.take_parts(bytes, handles)?))
     }
 
@@ -465,6 +486,7 @@ impl Channel {
         bytes: &mut [u8],
         handles: &mut [Option<Handle>],
     ) -> Result<(usize, usize), ChannelError> {
+        self.require(Rights::READ)?;
         self.inbox.read(|message| {
             let (needed, needed_handles) = (message.len(), message.handle_count());
             let (available, available_handles) = (bytes.len(), handles.len());
@@ -490,6 +512,7 @@ impl Channel {
     /// As [`Self::read`].
     pub fn read_into(&self, buffer: &mut MessageBuf) -> Result<(), ChannelError> {
         buffer.clear();
+        self.require(Rights::READ)?;
         let MessageBuf { bytes, handles } = buffer;
         let read = self.inbox.read(|message| {
             bytes.resize(message.len(), 0);
@@ -540,6 +563,7 @@ impl Channel {
         &self,
         check: impl FnOnce(&[u8], usize) -> Result<(), E>,
     ) -> Result<MessagePacket, E> {
+        self.require(Rights::READ)?;
         self.inbox.read(|message| {
             let message = message.held(); // a refusal, or a panic of `check`, leaves it
             let bytes = message.to_vec().map_err(ChannelError::from)?;
@@ -698,7 +722,9 @@ impl Channel {
             return Err(CallError { phase, error, message: Some(message) });
         };
         // Registered, then written: the reply cannot come before it is expected.
-        let registered = match self.outbox.check(&message).and_then(|()| register(given)) {
+        let checked = self.require(Rights::READ | Rights::WRITE);
+        let checked = checked.and_then(|()| self.outbox.check(&message));
+        let registered = match checked.and_then(|()| register(given)) {
             Ok(registered) => registered,
             Err(error) => return Err(CallError { phase, error, message: Some(message) }),
         };
@@ -765,9 +791,11 @@ impl Channel {
 }
 
 /// An end's socket for handles, once for each direction.
-struct Sockets {
-    out: Descriptor,
-    into: Descriptor,
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) out: Descriptor,
+    /// Several if some of what was sent to the end left the queue before its turn: that first.
+    pub(super) into: Vec<Descriptor>,
 }
 
 /// Connected sockets for the two ends of a channel.
@@ -777,7 +805,7 @@ fn sockets() -> Result<[Sockets; 2], Errno> {
     let twice = |socket: OwnedFd| {
         let copy = rustix::io::fcntl_dupfd_cloexec(&socket, 0)?;
         let out = Descriptor::private(copy, &no_forks)?;
-        Ok(Sockets { out, into: Descriptor::private(socket, &no_forks)? })
+        Ok(Sockets { out, into: vec![Descriptor::private(socket, &no_forks)?] })
     };
     Ok([twice(one)?, twice(other)?])
 }

@@ -2,6 +2,8 @@
 
 use crate::ends::{MessagePacket, NotSent};
 use crate::error::{DispositionError, Error, HandleError};
+use crate::handle::Handle;
+use crate::rights::Rights;
 
 /// Why an operation on a [`Channel`](crate::Channel) failed. Zircon's name for it stands in brackets.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,14 @@ pub enum ChannelError {
     TxidInUse {
         /// The id.
         txid: u32,
+    },
+    /// *Fix the call* (`ACCESS_DENIED`): the end came as a handle without a right that the call needs.
+    #[error("this end has the rights {held} and lacks {missing}; use one that has them")]
+    AccessDenied {
+        /// The end's rights.
+        held: Rights,
+        /// Those that are missing.
+        missing: Rights,
     },
     /// As its source says: handles that no message takes, or not over this channel.
     #[error("{source}")]
@@ -141,6 +151,18 @@ pub struct NotWritten {
     pub error: ChannelError,
     /// The message, with all its handles.
     pub message: MessagePacket,
+}
+
+/// Why a handle did not become a [`Channel`](crate::Channel); the caller has it back.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+#[non_exhaustive]
+pub struct NotAdopted {
+    /// What happened.
+    #[source]
+    pub error: ChannelError,
+    /// The handle.
+    pub handle: Handle,
 }
 
 /// Why a call has no reply.

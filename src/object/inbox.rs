@@ -20,7 +20,7 @@
 
 use std::mem::offset_of;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,13 +99,13 @@ struct Lead {
 pub(super) type Message<'a> = RecordRef<'a>;
 
 impl Inbox {
-    /// Receives at `end`. Handles come over `socket`, if the other end has its counterpart.
-    pub(super) fn attach(end: Attached, socket: Option<Descriptor>) -> Result<Self, Error> {
+    /// Receives at `end`. Handles come over `sockets`, if they came with the end.
+    pub(super) fn attach(end: Attached, sockets: Option<Vec<Descriptor>>) -> Result<Self, Error> {
         let spin = Spin::new(SPIN_MAX);
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, spin)?;
-        let intake = match socket {
-            Some(socket) => Some(Intake::given(&end, socket)),
+        let intake = match sockets {
+            Some(sockets) => Some(Intake::given(&end, sockets)),
             None => Intake::open(&end)?,
         };
         let mut peer = Peer::default();
@@ -245,6 +245,39 @@ impl Inbox {
         let woken = Woken(state.waiters.take_woken());
         drop(state);
         drop(woken);
+    }
+
+    /// Gives the end up without closing it, with what its next owner needs for handles. Threads and tasks that wait
+    /// have been told to leave it.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`]; if that cannot be had, and then nothing happened.
+    pub(super) fn give_up(&self) -> Result<(Vec<OwnedFd>, Arc<Attached>), ChannelError> {
+        let mut guard = self.lock();
+        let state = guard.as_mut().ok_or(ChannelError::Closed)?;
+        state.end.check_usable()?;
+        let (ring, region) = (state.end.index, state.end.slot.region());
+        let sockets = state.intake.as_ref().map(Intake::to_pass_on).transpose();
+        let sockets = sockets.map_err(|error| {
+            ChannelError::from(region.io_error("copy the sockets of", error.into()))
+        })?;
+        let sockets = sockets.filter(|sockets| !sockets.is_empty()).ok_or_else(|| {
+            let reason = "handles of this end cross at a place in the file system, or the other end is closed";
+            ChannelError::from(Error::HandlesNotCarried { ring, reason })
+        })?;
+        state.consumer.notify_pending(&state.end.ring, &state.wakes);
+        let Some(mut state) = guard.take() else { return Err(ChannelError::Closed) };
+        drop(guard);
+        state.waiters.wake_all();
+        drop(lock(&self.lead)); // the leader has left the ring
+        if let Some(pollers) = &state.pollers {
+            pollers.descriptor.set();
+        }
+        state.intake = None; // not closed: it goes on elsewhere
+        let (woken, end) = (Woken(state.waiters.take_woken()), state.end.clone());
+        drop(state);
+        drop(woken);
+        Ok((sockets, end))
     }
 
     /// The state, locked.
@@ -773,6 +806,7 @@ mod tests {
     use crate::crash::visits;
 
     #[test]
+    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     fn a_reply_that_comes_behind_the_look_of_a_reader_is_no_message() {
         const LONG: Duration = Duration::from_secs(20);
         let (client, server) = Channel::create().unwrap();

@@ -11,6 +11,7 @@
 //! | `inbox` | the receiving half: replies to calls, messages for readers, and who sleeps for all |
 //! | `waiters` | the threads and tasks that wait there |
 //! | `call` | a call as a future |
+//! | `moving` | an end as a handle |
 
 mod call;
 mod channel;
@@ -19,13 +20,14 @@ mod close_reason;
 mod disposition;
 mod inbox;
 mod message_buf;
+mod moving;
 mod outbox;
 mod table;
 mod waiters;
 
 pub use self::call::Call;
 pub use self::channel::{Channel, HandleInfo};
-pub use self::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
+pub use self::channel_error::{CallError, CallPhase, ChannelError, NotAdopted, NotWritten};
 pub use self::close_reason::CloseReason;
 pub use self::disposition::TableDisposition;
 pub use self::message_buf::MessageBuf;

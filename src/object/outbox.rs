@@ -175,6 +175,27 @@ impl Outbox {
         }
     }
 
+    /// Gives the end up without closing it, if `prepare` succeeds. Threads that wait have been told to leave it.
+    ///
+    /// # Errors
+    /// Those of `prepare`, [`ChannelError::Closed`]: nothing happened.
+    pub(super) fn give_up<T>(
+        &self,
+        prepare: impl FnOnce(&Attached) -> Result<T, ChannelError>,
+    ) -> Result<(T, Arc<Attached>), ChannelError> {
+        let mut guard = lock(&self.sending);
+        let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
+        sending.end.check_usable()?;
+        let prepared = prepare(&sending.end)?;
+        let end = sending.end.clone();
+        let sending = guard.take();
+        drop(guard);
+        self.closing.interrupt();
+        self.wake_tasks();
+        drop(sending);
+        Ok((prepared, end))
+    }
+
     /// Sets how long a wait spins at most.
     pub(super) fn set_spin(&self, spin: Spin) {
         if let Some(sending) = lock(&self.sending).as_mut() {

@@ -46,8 +46,7 @@ pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     contents.write(file.as_fd(), path, RegionState::Ready)?;
     set_mode(file.as_fd(), path, options)?;
     rustix::fs::fcntl_add_seals(&file, SEALS).map_err(|error| refusal::io("seal", path, error))?;
-    let file =
-        Descriptor::shared(file).map_err(|error| refusal::io("keep open", path, error))?;
+    let file = Descriptor::shared(file).map_err(|error| refusal::io("keep open", path, error))?;
     let origin = Origin { place: None, path: path.to_owned(), creator: true };
     let mut region = Region::map_described(file, contents.into_description(), origin, options)?;
     if region.description().is_channel() {

@@ -1,0 +1,163 @@
+//! An end of a channel as a handle: on its way to another process, or in a table.
+//!
+//! ```text
+//!  Channel ---release---> Handle ---in a message---> Handle ---from_handle---> Channel
+//!  threads wait, a        one description that holds the end's lock bytes, and its sockets;
+//!  mapping               the kernel's while it is on the way
+//! ```
+//!
+//! **The lock bytes belong to the description**, so who has it has the end: the other end sees an open channel as
+//! long as any process, or the queue of a socket, holds the description, and a closed one when the last has let go of
+//! it. Messages that were not read stay in the region, and the packets of their handles in the sockets.
+
+#![expect(clippy::result_large_err, reason = "errors give the handle back")]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tombolo_abi::{LayoutError, Role};
+
+use super::channel::{Channel, Sockets};
+use super::channel_error::{ChannelError, NotAdopted};
+use crate::backoff::Backoff;
+use crate::deadline::Deadline;
+use crate::endpoint::{Attached, OwnedSlot, Seat};
+use crate::error::{Error, HandleError};
+use crate::handle::{Handle, HandleType, Rights};
+use crate::os::descriptor::Descriptor;
+use crate::os::{fork, socket};
+use crate::region::{EventsRegion, OpenOptions, Region};
+
+/// How long other threads may take to leave an end that is given up.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
+
+impl Channel {
+    /// Takes the end out of this value, as a handle to be sent or kept. Messages that were not read go with it.
+    /// Calls and waits of other threads on this value end with [`ChannelError::Canceled`], and all that come later
+    /// with [`ChannelError::Closed`]; for the other end nothing happens.
+    ///
+    /// A handle that is dropped, also by a process that dies with it or in a message that is never read, closes the
+    /// end. A forked child has a copy of its descriptors, and keeps the end open until it ends or executes another
+    /// program.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`]; [`ChannelError::AccessDenied`] without [`Rights::TRANSFER`];
+    /// [`ChannelError::Failed`], and then the end is still here: with [`Error::HandlesNotCarried`] for one that was
+    /// opened by name, of which handles cross at a place in the file system.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo::{Channel, MessagePacket};
+    /// let (ours, theirs) = Channel::create()?;
+    /// let (inner, passed_on) = Channel::create()?;
+    /// inner.write(b"not read yet")?;
+    /// ours.write(MessagePacket::from(b"take it").handle(passed_on.release()?))?;
+    /// let handle = theirs.read()?.handles.remove(0); // in another process, mostly
+    /// let passed_on = Channel::from_handle(handle)?;
+    /// assert_eq!(passed_on.read()?.data, b"not read yet");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias("into_handle", "transfer", "zx_channel_write"))]
+    pub fn release(&self) -> Result<Handle, ChannelError> {
+        self.require(Rights::TRANSFER)?;
+        let (given_up, sending) = self.outbox.give_up(|end| {
+            let lock = end.slot.copy_lock()?;
+            let (sockets, receiving) = self.inbox.give_up()?;
+            Ok((lock, sockets, receiving))
+        })?;
+        let (lock, sockets, receiving) = given_up;
+        OwnedSlot::pass_on([sending, receiving].into_iter().filter_map(alone));
+        Ok(Handle::endpoint(lock, sockets, self.id()).with(self.rights()))
+    }
+
+    /// The end of a channel that `handle` is, in this process.
+    ///
+    /// # Errors
+    /// [`NotAdopted`] with the handle: [`HandleError::WrongType`] (`WRONG_TYPE`) if it is no end of a channel, or not
+    /// all of one; [`Error::Layout`] and the like if the region behind it is not what it should be;
+    /// [`Error::Io`] if the process can have no more descriptors.
+    pub fn from_handle(handle: Handle) -> Result<Self, NotAdopted> {
+        match Self::adopt(&handle) {
+            Ok(channel) => Ok(channel),
+            Err(error) => Err(NotAdopted { error, handle }),
+        }
+    }
+
+    fn adopt(handle: &Handle) -> Result<Self, ChannelError> {
+        let wrong = || {
+            let found = handle.handle_type();
+            HandleError::WrongType { found, wanted: HandleType::Channel }
+        };
+        let mut parts = handle.descriptors();
+        let (Some(lock), sockets) = (parts.next(), parts.collect::<Vec<_>>()) else {
+            return Err(wrong().into());
+        };
+        if sockets.is_empty() || !sockets.iter().all(|one| socket::is_of_packets(*one)) {
+            return Err(wrong().into());
+        }
+        let copy = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0);
+        let failed = |error: rustix::io::Errno| {
+            let (action, path) = ("copy a descriptor of", "an end of a channel".into());
+            ChannelError::from(Error::Io { action, path, source: error.into() })
+        };
+        let lock = copy(lock).map_err(failed)?;
+        let options = OpenOptions::new();
+        let region = EventsRegion::from_fd(copy_of(&lock).map_err(failed)?, options)?;
+        let region = region.shared().clone();
+        let seats = seats_of(&region, &lock)?.ok_or_else(wrong)?;
+        let no_forks = fork::hold_off().map_err(failed)?;
+        let keep = |fd: OwnedFd| Descriptor::private(fd, &no_forks);
+        let into: Result<Vec<_>, _> = sockets.iter().map(|one| keep(copy(*one)?)).collect();
+        // What comes over the last one is new: to that this end sends.
+        let out = sockets.last().map(|one| keep(copy(*one)?)).transpose().map_err(failed)?;
+        let (into, out) = (into.map_err(failed)?, out.ok_or_else(wrong)?);
+        drop(no_forks);
+        let slots = OwnedSlot::adopt(&region, &seats, lock.as_fd())?;
+        let mut ends = slots.into_iter().map(|slot| Attached::of_channel_at(&region, slot));
+        let (Some(sending), Some(receiving)) = (ends.next(), ends.next()) else {
+            return Err(wrong().into());
+        };
+        let (ends, sockets) = ((sending?, receiving?), Some(Sockets { out, into }));
+        Ok(Self::at(&region, ends, sockets, handle.rights())?)
+    }
+}
+
+/// The slot of an end that no other thread uses any more.
+fn alone(mut end: Arc<Attached>) -> Option<OwnedSlot> {
+    let deadline = Deadline::from(LEAVE_MAX);
+    let mut backoff = Backoff::new();
+    loop {
+        end = match Arc::try_unwrap(end) {
+            Ok(end) => return Some(end.into_slot()),
+            Err(end) => end,
+        };
+        // Those that waited were told, and are about to leave.
+        if !backoff.wait(deadline) {
+            return None;
+        }
+    }
+}
+
+/// The two seats of the end of a channel of which `lock` holds the bytes: the sending one first.
+fn seats_of(region: &Region, lock: &OwnedFd) -> Result<Option<[Seat; 2]>, Error> {
+    if !region.description().is_channel() {
+        let (option, found, wanted) = ("ring", "rings of no channel", "the two of a channel");
+        return Err(region.layout_error(LayoutError::Option { option, found, wanted }));
+    }
+    for (ring, peer_ring) in [(0, 1), (1, 0)] {
+        let sender = Seat { slot: region.entry(ring)?.tx_slot_first, role: Role::Sender, ring };
+        let slot = region.entry(peer_ring)?.rx_slot;
+        let receiver = Seat { slot, role: Role::Receiver, ring: peer_ring };
+        if OwnedSlot::is_held_by(region, &sender, lock)?
+            && OwnedSlot::is_held_by(region, &receiver, lock)?
+        {
+            return Ok(Some([sender, receiver]));
+        }
+    }
+    Ok(None)
+}
+
+fn copy_of(fd: &OwnedFd) -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
+}

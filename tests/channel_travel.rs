@@ -1,0 +1,257 @@
+//! Ends of channels that go from one process, or one channel, to another.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tombolo::handle::{DispositionError, HandleError};
+use tombolo::object::ChannelError;
+use tombolo::{Channel, Handle, HandleType, MessagePacket, Rights};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn handle() -> Handle {
+    Handle::new(File::open("/proc/self/exe").unwrap())
+}
+
+fn carrying(end: &Channel) -> MessagePacket {
+    MessagePacket::from(b"an end").handle(end.release().unwrap())
+}
+
+fn taken_from(channel: &Channel) -> Channel {
+    let handle = channel.read_timeout(LONG).unwrap().handles.remove(0);
+    assert_eq!(handle.handle_type(), HandleType::Channel);
+    Channel::from_handle(handle).unwrap()
+}
+
+/// The end as it comes out of another channel.
+fn pass_on(end: &Channel) -> Channel {
+    let (ours, theirs) = Channel::create().unwrap();
+    ours.write(carrying(end)).unwrap();
+    taken_from(&theirs)
+}
+
+/// Waits until `end` is told that its peer has gone.
+fn wait_for_closing(end: &Channel) {
+    let start = Instant::now();
+    let read = end.read_timeout(LONG);
+    assert!(matches!(read, Err(ChannelError::PeerClosed)), "{read:?}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
+fn what_was_not_read_goes_with_the_end_in_order_and_both_sides_go_on() {
+    let (a, b) = Channel::create().unwrap();
+    for index in 0..50u8 {
+        a.write(MessagePacket::from(vec![index]).handle(handle())).unwrap();
+    }
+    b.write(b"from b").unwrap();
+    let id = b.id();
+    let b = pass_on(&pass_on(&b));
+    assert_eq!(b.id(), id);
+    a.write(vec![50]).unwrap();
+    b.write(b"from b, later").unwrap();
+    for index in 0..51u8 {
+        let message = b.read().unwrap();
+        assert_eq!((message.data[0], message.handles.len()), (index, usize::from(index < 50)));
+    }
+    assert_eq!(a.read().unwrap().data, b"from b");
+    assert_eq!(a.read().unwrap().data, b"from b, later");
+    assert!(matches!(a.read(), Err(ChannelError::ShouldWait)));
+    drop(b);
+    wait_for_closing(&a);
+}
+
+#[test]
+fn handles_of_messages_that_a_call_has_passed_go_with_the_end() {
+    let (a, b) = Channel::create().unwrap();
+    thread::scope(|scope| {
+        let caller =
+            scope.spawn(|| a.call(b"\0\0\0\0", LONG).map(|reply| reply.handles.len()).ok());
+        let request = b.read_timeout(LONG).unwrap();
+        for count in 1..4u8 {
+            let mut message = MessagePacket::from(vec![count]);
+            message.handles.extend((0..count).map(|_| handle()));
+            b.write(message).unwrap();
+        }
+        b.write(MessagePacket::from(request.data).handle(handle())).unwrap();
+        assert_eq!(caller.join().unwrap(), Some(1));
+    });
+    b.write(MessagePacket::from(vec![4]).handle(handle())).unwrap();
+    let a = pass_on(&a);
+    let counts: Vec<_> = (0..4).map(|_| a.read().unwrap().handles.len()).collect();
+    assert_eq!(counts, [1, 2, 3, 1]);
+}
+
+#[test]
+fn waits_and_calls_on_an_end_that_is_released_are_canceled() {
+    let (a, b) = Channel::create().unwrap();
+    let a = Arc::new(a);
+    let reader = thread::spawn({
+        let a = a.clone();
+        move || a.read_timeout(LONG).map(drop)
+    });
+    let caller = thread::spawn({
+        let a = a.clone();
+        move || a.call(b"\0\0\0\0", LONG).map(drop).map_err(|refused| refused.error)
+    });
+    let mut request = b.read_timeout(LONG).unwrap();
+    thread::sleep(Duration::from_millis(20)); // until both wait
+    let moved = Channel::from_handle(a.release().unwrap()).unwrap();
+    for ended in [reader.join().unwrap(), caller.join().unwrap()] {
+        assert!(matches!(ended, Err(ChannelError::Canceled)), "{ended:?}");
+    }
+    assert!(matches!(a.read(), Err(ChannelError::Closed)));
+    assert!(matches!(a.release(), Err(ChannelError::Closed)));
+    request.data.push(1);
+    b.write(request).unwrap(); // a late reply, to a call of an earlier owner
+    assert_eq!(moved.read().unwrap().data.len(), 5);
+    let reply = thread::scope(|scope| {
+        let caller = scope.spawn(|| moved.call(b"\0\0\0\0", LONG).map(|reply| reply.data).ok());
+        b.write(b.read_timeout(LONG).unwrap()).unwrap();
+        caller.join().unwrap()
+    });
+    assert_eq!(reply.unwrap().len(), 4);
+}
+
+#[test]
+fn an_end_on_its_way_is_open_and_closes_with_what_carries_it() {
+    let (a, b) = Channel::create().unwrap();
+    let released = b.release().unwrap();
+    a.write(b"to an end on its way").unwrap();
+    assert!(matches!(a.read_timeout(Duration::from_millis(1200)), Err(ChannelError::TimedOut)));
+    drop(released);
+    wait_for_closing(&a);
+    let (a, b) = Channel::create().unwrap();
+    let (carrier, other) = Channel::create().unwrap();
+    carrier.write(carrying(&b)).unwrap();
+    drop(carrier);
+    assert!(matches!(a.read(), Err(ChannelError::ShouldWait)));
+    drop(other); // with the message in it
+    wait_for_closing(&a);
+}
+
+#[test]
+fn an_end_goes_neither_through_itself_nor_through_its_peer() {
+    for through_peer in [false, true] {
+        let (a, b) = Channel::create().unwrap();
+        let (spare, _spare_peer) = Channel::create().unwrap();
+        let moved = if through_peer { &b } else { &spare };
+        let released = moved.release().unwrap();
+        let refused = a.try_write(MessagePacket::from(b"?").handle(released));
+        if !through_peer {
+            refused.unwrap();
+            continue;
+        }
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(
+                refused.error,
+                ChannelError::Handles {
+                    source: DispositionError::Handle { source: HandleError::ThroughItself, .. }
+                }
+            ),
+            "{refused:?}"
+        );
+        let mut message = refused.message;
+        let b = Channel::from_handle(message.handles.remove(0)).unwrap(); // it is whole
+        b.write(b"still here").unwrap();
+        assert_eq!(a.read().unwrap().data, b"still here");
+    }
+}
+
+#[test]
+fn what_is_no_end_is_given_back() {
+    let (_a, b) = Channel::create().unwrap();
+    let whole = b.release().unwrap();
+    let part = OwnedFd::from(whole.as_fd().try_clone_to_owned().unwrap());
+    for no_end in [handle(), Handle::new(part)] {
+        let file_type = no_end.handle_type();
+        let refused = Channel::from_handle(no_end).unwrap_err();
+        let ChannelError::Handles { .. } = refused.error else { panic!("{refused:?}") };
+        assert_eq!(refused.handle.handle_type(), file_type);
+    }
+    assert!(Channel::from_handle(whole).is_ok());
+}
+
+#[test]
+fn rights_that_were_taken_from_an_end_on_its_way_bind_its_next_owner() {
+    let (a, b) = Channel::create().unwrap();
+    let only_to_read = b.release().unwrap().replace(Rights::READ | Rights::TRANSFER).unwrap();
+    let (ours, theirs) = Channel::create().unwrap();
+    ours.write(MessagePacket::from(b"").handle(only_to_read)).unwrap();
+    let b = taken_from(&theirs);
+    a.write(b"to b").unwrap();
+    assert_eq!(b.read().unwrap().data, b"to b");
+    let refused = b.write(b"from b");
+    assert!(matches!(refused, Err(ChannelError::AccessDenied { .. })), "{refused:?}");
+    let refused = b.call(b"\0\0\0\0", LONG).unwrap_err().error;
+    assert!(matches!(refused, ChannelError::AccessDenied { .. }), "{refused:?}");
+}
+
+/// Each but the first lies in a message to the one before it, and is dropped with that.
+#[test]
+fn two_hundred_ends_in_one_another_close_with_the_outermost() {
+    const DEPTH: usize = 200;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum.or(Some(16_384)), ..limit };
+    if raised.current.is_some_and(|limit| limit < 16 * DEPTH as u64) {
+        return eprintln!("skipped: this process may not have so many descriptors");
+    }
+    setrlimit(Resource::Nofile, raised).unwrap();
+    let (mut outer, outermost) = Channel::create().unwrap();
+    let mut peers = Vec::new();
+    for _ in 0..DEPTH {
+        let (peer, inner) = Channel::create().unwrap();
+        let (next, carried) = Channel::create().unwrap();
+        // `inner` lies in the queue of `carried`, which lies in that of the one before.
+        next.write(carrying(&inner)).unwrap();
+        let written = outer.try_write(carrying(&carried));
+        if let Err(refused) = written {
+            return eprintln!("skipped: this kernel nests no deeper: {refused}");
+        }
+        outer = next;
+        peers.push(peer);
+    }
+    drop(outer);
+    drop(outermost);
+    peers.iter().for_each(wait_for_closing);
+    println!("{} ends closed", peers.len());
+}
+
+const CHILD: &str = "TOMBOLO_TEST_CHANNEL";
+
+/// Not a test of its own: the other process of the next one.
+#[test]
+#[ignore = "started by another test"]
+fn keeps_what_it_is_sent_and_reads_nothing() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let _channel = Channel::open_path(path).unwrap();
+    println!("open");
+    thread::sleep(LONG);
+}
+
+fn start(path: &std::path::Path) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--ignored", "--exact", "keeps_what_it_is_sent_and_reads_nothing", "--nocapture"]);
+    child.env(CHILD, path).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn an_end_closes_if_the_process_is_killed_to_which_it_was_on_its_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c");
+    let carrier = Channel::open_path(&path).unwrap();
+    let mut child = start(&path);
+    let (a, b) = Channel::create().unwrap();
+    carrier.write_timeout(carrying(&b), LONG).unwrap();
+    assert!(matches!(a.read_timeout(Duration::from_millis(300)), Err(ChannelError::TimedOut)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_for_closing(&a);
+    wait_for_closing(&carrier);
+}
