@@ -1,7 +1,7 @@
 //! Ends of channels that go from one process, or one channel, to another.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -168,7 +168,7 @@ fn an_end_goes_neither_through_itself_nor_through_its_peer() {
 fn what_is_no_end_is_given_back() {
     let (_a, b) = Channel::create().unwrap();
     let whole = b.release().unwrap();
-    let part = OwnedFd::from(whole.as_fd().try_clone_to_owned().unwrap());
+    let part = whole.as_fd().try_clone_to_owned().unwrap();
     for no_end in [handle(), Handle::new(part)] {
         let file_type = no_end.handle_type();
         let refused = Channel::from_handle(no_end).unwrap_err();
