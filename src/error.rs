@@ -1,6 +1,7 @@
 //! The region's error.
 
 mod handles;
+mod status;
 
 use std::io;
 use std::path::PathBuf;

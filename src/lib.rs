@@ -112,7 +112,8 @@
 //! * Descriptors that do not fit into the process stay in their message: [`Error::TooManyFiles`].
 //!
 //! A [`HandleDisposition`](handle::HandleDisposition) says what becomes of a handle when it is sent.
-//! [`object::HandleTable`] numbers handles as Zircon does.
+//! [`object::HandleTable`] numbers handles as Zircon does, and the `status()` of each error is
+//! [a number](object::Status) of Zircon's.
 #![deny(unsafe_code)]
 
 mod backoff;
@@ -133,6 +134,7 @@ mod os;
 mod region;
 mod rights;
 mod ring;
+mod status;
 mod wait;
 
 pub use deadline::Deadline;

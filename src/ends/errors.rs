@@ -3,6 +3,7 @@
 use crate::endpoint::Attached;
 use crate::error::{Error, by_pid};
 use crate::ring::{Refusal, SpaceWanted};
+use crate::status::Status;
 use crate::wait::GaveUp;
 
 /// Why [`Sender::send`](crate::Sender::send) gave up. `T` is the message if the call took ownership of it, or
@@ -28,6 +29,18 @@ pub enum SendError<T = ()> {
         /// What happened.
         source: Error,
     },
+}
+
+impl<T> SendError<T> {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Disconnected(_) => Status::PEER_CLOSED,
+            Self::Interrupted(_) => Status::CANCELED,
+            Self::Failed { source, .. } => source.status(),
+        }
+    }
 }
 
 /// Why [`Sender::send_timeout`](crate::Sender::send_timeout) gave up.
@@ -57,6 +70,19 @@ pub enum SendTimeoutError<T = ()> {
         /// What happened.
         source: Error,
     },
+}
+
+impl<T> SendTimeoutError<T> {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Timeout(_) | Self::NoReceiver(_) => Status::TIMED_OUT,
+            Self::Disconnected(_) => Status::PEER_CLOSED,
+            Self::Interrupted(_) => Status::CANCELED,
+            Self::Failed { source, .. } => source.status(),
+        }
+    }
 }
 
 /// Why [`Sender::try_send`](crate::Sender::try_send) did not send.
@@ -93,6 +119,18 @@ pub enum TrySendError<T = ()> {
     },
 }
 
+impl<T> TrySendError<T> {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Full(_) | Self::NoReceiver(_) | Self::Contended { .. } => Status::SHOULD_WAIT,
+            Self::Disconnected(_) => Status::PEER_CLOSED,
+            Self::Failed { source, .. } => source.status(),
+        }
+    }
+}
+
 /// Why [`Receiver::recv`](crate::Receiver::recv) gave up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -112,6 +150,18 @@ pub enum RecvError {
         #[from]
         source: Error,
     },
+}
+
+impl RecvError {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Disconnected => Status::PEER_CLOSED,
+            Self::Interrupted => Status::CANCELED,
+            Self::Failed { source } => source.status(),
+        }
+    }
 }
 
 /// Why [`Receiver::recv_timeout`](crate::Receiver::recv_timeout) gave up.
@@ -137,6 +187,19 @@ pub enum RecvTimeoutError {
     },
 }
 
+impl RecvTimeoutError {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Timeout => Status::TIMED_OUT,
+            Self::Disconnected => Status::PEER_CLOSED,
+            Self::Interrupted => Status::CANCELED,
+            Self::Failed { source } => source.status(),
+        }
+    }
+}
+
 /// Why [`Receiver::try_recv`](crate::Receiver::try_recv) took nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -155,6 +218,18 @@ pub enum TryRecvError {
         #[from]
         source: Error,
     },
+}
+
+impl TryRecvError {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Empty => Status::SHOULD_WAIT,
+            Self::Disconnected => Status::PEER_CLOSED,
+            Self::Failed { source } => source.status(),
+        }
+    }
 }
 
 /// Why sending stopped, without the message: the public errors are made from this.

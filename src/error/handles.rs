@@ -1,7 +1,7 @@
 //! Why an operation on a handle failed.
 //!
-//! Each variant is one of: *retry* (may succeed later), *fix the call* (the call must change). The status
-//! is Zircon's name for it.
+//! Each variant is one of: *retry* (may succeed later), *fix the call* (the call must change). The name in
+//! capitals is that of its [`Status`](crate::object::Status).
 
 use std::io;
 

@@ -4,6 +4,7 @@ use crate::ends::{MessagePacket, NotSent};
 use crate::error::{DispositionError, Error, HandleError};
 use crate::handle::Handle;
 use crate::rights::Rights;
+use crate::status::Status;
 
 /// Why an operation on a [`Channel`](crate::Channel) failed. Zircon's name for it stands in brackets.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +127,25 @@ impl From<HandleError> for ChannelError {
 }
 
 impl ChannelError {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::ShouldWait => Status::SHOULD_WAIT,
+            Self::PeerClosed => Status::PEER_CLOSED,
+            Self::TimedOut => Status::TIMED_OUT,
+            Self::Canceled => Status::CANCELED,
+            Self::Closed => Status::BAD_HANDLE,
+            Self::BufferTooSmall { .. } => Status::BUFFER_TOO_SMALL,
+            Self::TooLong { .. } | Self::TooManyParts { .. } => Status::OUT_OF_RANGE,
+            Self::TooShortForCall { .. } => Status::INVALID_ARGS,
+            Self::TxidInUse { .. } => Status::ALREADY_EXISTS,
+            Self::AccessDenied { .. } => Status::ACCESS_DENIED,
+            Self::Handles { source } => source.status(),
+            Self::Failed { source } => source.status(),
+        }
+    }
+
     /// Of a write that was to wait until its deadline, or not at all.
     pub(super) fn of_write(error: NotSent, has_waited: bool, ring: u32) -> Self {
         match error {
@@ -153,6 +173,14 @@ pub struct NotWritten {
     pub message: MessagePacket,
 }
 
+impl NotWritten {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.error.status()
+    }
+}
+
 /// Why a handle did not become a [`Channel`](crate::Channel); the caller has it back.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
@@ -163,6 +191,14 @@ pub struct NotAdopted {
     pub error: ChannelError,
     /// The handle.
     pub handle: Handle,
+}
+
+impl NotAdopted {
+    /// Zircon's number for it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.error.status()
+    }
 }
 
 /// Why a call has no reply.
@@ -177,6 +213,14 @@ pub struct CallError {
     pub error: ChannelError,
     /// The request, if it was not written.
     pub message: Option<MessagePacket>,
+}
+
+impl CallError {
+    /// Zircon's number for it, which says nothing of the phase.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.error.status()
+    }
 }
 
 /// How far a call came.

@@ -2,7 +2,7 @@
 //!
 //! A [`Channel`] carries messages between its two ends. A [`HandleTable`] numbers [`Handle`](crate::Handle)s as a
 //! Zircon process does, for programs that are written with numbers; a [`TableDisposition`] says what becomes of one
-//! that is sent.
+//! that is sent. A [`Status`] is an error's number.
 //!
 //! | file | |
 //! |---|---|
@@ -33,3 +33,4 @@ pub use self::disposition::TableDisposition;
 pub use self::message_buf::MessageBuf;
 pub use self::table::{HandleTable, HandleValue};
 pub use crate::handle::channel_end_koid;
+pub use crate::status::Status;

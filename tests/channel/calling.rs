@@ -63,11 +63,11 @@ sentences! { "calling":
         for len in 0..4 {
             let short = with_handles(vec![7; len], far.files(["a"]));
             let refused = near.call(short, LONG).unwrap_err();
-            assert_eq!(refused.status(), "INVALID_ARGS in the write phase");
+            assert_eq!(refused.outcome(), "INVALID_ARGS in the write phase");
             let back = refused.message.unwrap();
             assert_eq!((back.data, back.handles.len()), (vec![7; len], 1));
             let refused = near.call_with_txid(vec![7; len], LONG).unwrap_err();
-            assert_eq!(refused.status(), "INVALID_ARGS in the write phase");
+            assert_eq!(refused.outcome(), "INVALID_ARGS in the write phase");
         }
         far.nothing_came(&near);
     }
@@ -77,7 +77,7 @@ sentences! { "calling":
         far.die();
         let (handle, mut witness) = witness();
         let refused = near.call(with_handles(with_id(7, "ping"), vec![handle]), LONG).unwrap_err();
-        assert_eq!(refused.status(), "PEER_CLOSED in the write phase");
+        assert_eq!(refused.outcome(), "PEER_CLOSED in the write phase");
         let back = refused.message.unwrap();
         assert_eq!((shown_call(&back), back.handles.len()), ("00000007 ping with ".into(), 1));
         drop(back);
@@ -88,7 +88,7 @@ sentences! { "calling":
         let late =
             near.call(with_handles(request("late"), far.files(["a"])), Duration::ZERO).unwrap_err();
         assert_eq!(
-            (late.status(), late.message.is_none()),
+            (late.outcome(), late.message.is_none()),
             ("TIMED_OUT in the read phase".into(), true)
         );
         assert_eq!(far.ask("await-call"), "80000000 late with a");
@@ -103,7 +103,7 @@ sentences! { "calling":
                 .call(with_handles(with_id(7, "late"), far.files(["a"])), deadline)
                 .unwrap_err();
             assert!(start.elapsed() >= deadline);
-            assert_eq!(late.status(), "TIMED_OUT in the write phase");
+            assert_eq!(late.outcome(), "TIMED_OUT in the write phase");
             assert_eq!(shown_call(&late.message.unwrap()), "00000007 late with a");
         }
         assert_eq!(far.ask(&format!("drain {count}")), "OK");
@@ -128,7 +128,7 @@ sentences! { "calling":
         let late = near.call(with_handles(request("ping"), vec![handle]), SHORT).unwrap_err();
         assert!(start.elapsed() >= SHORT);
         assert_eq!(
-            (late.status(), late.phase),
+            (late.outcome(), late.phase),
             ("TIMED_OUT in the read phase".into(), CallPhase::Read)
         );
         assert!(late.message.is_none());
@@ -191,7 +191,7 @@ sentences! { "calling":
             assert_eq!(far.ask("close"), "OK");
             for call in calls {
                 let ended = call.join().unwrap();
-                assert_eq!(ended.status(), "PEER_CLOSED in the write phase");
+                assert_eq!(ended.outcome(), "PEER_CLOSED in the write phase");
                 assert_eq!(ended.message.unwrap().data, with_id(7, "ping"));
             }
         });
@@ -204,7 +204,7 @@ sentences! { "calling":
             near.close();
             for call in calls {
                 let ended = call.join().unwrap();
-                assert_eq!(ended.status(), "CANCELED in the write phase");
+                assert_eq!(ended.outcome(), "CANCELED in the write phase");
                 assert_eq!(ended.message.unwrap().data, with_id(7, "ping"));
             }
         });
@@ -237,7 +237,7 @@ sentences! { "calling":
                 list[1].handle_type = Some(HandleType::Socket);
             }
             let failed = near.call_etc(bytes, &mut list, SHORT).unwrap_err();
-            assert_eq!((failed.status(), failed.message.is_none()), (wanted.into(), true));
+            assert_eq!((failed.outcome(), failed.message.is_none()), (wanted.into(), true));
             if wanted.ends_with("read phase") {
                 far.ask("await");
             }

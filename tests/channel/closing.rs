@@ -131,7 +131,7 @@ sentences! { "closing":
 
     fn a_failed_operation_changes_nothing_for_the_other_end(near, far) {
         assert_eq!(status(near.write(vec![0; 65537])), "OUT_OF_RANGE");
-        assert_eq!(near.call(b"", SHORT).unwrap_err().status(), "INVALID_ARGS in the write phase");
+        assert_eq!(near.call(b"", SHORT).unwrap_err().outcome(), "INVALID_ARGS in the write phase");
         far.nothing_came(&near);
         assert_eq!(far.ask("write back"), "OK");
         assert_eq!(shown(&near.read().unwrap()), "back");

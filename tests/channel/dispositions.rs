@@ -72,7 +72,7 @@ sentences! { "dispositions":
         assert_eq!(status(near.write_etc(b"list", &mut list)), "WRONG_TYPE");
         let results = list
             .each_ref()
-            .map(|one| one.result.clone().map_or_else(|error| error.status(), |()| "OK".into()));
+            .map(|one| one.result.clone().map_or_else(|error| error.outcome(), |()| "OK".into()));
         assert_eq!(results, ["OK", "WRONG_TYPE", "ACCESS_DENIED", "ACCESS_DENIED", "OK"]);
         assert!(is_closed(&mut before, SOON) && is_closed(&mut behind, SOON));
         assert_eq!(far.open_files(), 1, "what was to be duplicated stays");
@@ -85,7 +85,7 @@ sentences! { "dispositions":
         refused.unwrap_err();
         list[0].handle_type = None;
         near.write_etc(b"mended", &mut list).unwrap();
-        assert_eq!(list[0].result.as_ref().unwrap_err().status(), "WRONG_TYPE");
+        assert_eq!(list[0].result.as_ref().unwrap_err().outcome(), "WRONG_TYPE");
         assert_eq!(far.ask("read"), "mended with file");
     }
 

@@ -211,7 +211,7 @@ impl Actor {
                     self.held.extend(message.handles);
                     text
                 }
-                Err(error) => error.status(),
+                Err(error) => error.outcome(),
             },
             "release" => std::mem::take(&mut self.held).len().to_string(),
             "open" => match Channel::open_path(self.dir.join(rest)) {
@@ -256,7 +256,7 @@ fn act(end: &Channel, dir: &Path, wish: &str) -> String {
         }
         "fill" => {
             let (count, refused) = fill(end);
-            format!("{count} {}", refused.status())
+            format!("{count} {}", refused.outcome())
         }
         "drain" => {
             for index in 0..number(1) as u32 {
@@ -269,10 +269,10 @@ fn act(end: &Channel, dir: &Path, wish: &str) -> String {
             let rights = handles.iter().map(|handle| handle.rights().to_string());
             rights.collect::<Vec<_>>().join(", ")
         }
-        "read" => end.read().map_or_else(|error| error.status(), |message| shown(&message)),
+        "read" => end.read().map_or_else(|error| error.outcome(), |message| shown(&message)),
         "await" => told(end.read_timeout(LONG)),
         "await-call" => {
-            end.read_timeout(LONG).map_or_else(|error| error.status(), |call| shown_call(&call))
+            end.read_timeout(LONG).map_or_else(|error| error.outcome(), |call| shown_call(&call))
         }
         // Takes the next request, and answers it.
         "reply" => {
@@ -351,11 +351,11 @@ pub(crate) fn shown_call(message: &MessagePacket) -> String {
 }
 
 fn told(read: Result<MessagePacket, ChannelError>) -> String {
-    read.map_or_else(|error| error.status(), |message| shown(&message))
+    read.map_or_else(|error| error.outcome(), |message| shown(&message))
 }
 
 fn told_call(reply: Result<MessagePacket, CallError>) -> String {
-    reply.map_or_else(|error| error.status(), |reply| shown_call(&reply))
+    reply.map_or_else(|error| error.outcome(), |reply| shown_call(&reply))
 }
 
 pub(crate) fn id_of(message: &MessagePacket) -> u32 {
@@ -402,60 +402,35 @@ pub(crate) fn is_closed(witness: &mut PipeReader, within: Duration) -> bool {
 /// Zircon's name for what came of an operation.
 #[track_caller]
 pub(crate) fn status<T: Debug>(result: Result<T, impl Failure>) -> String {
-    result.err().map_or_else(|| "OK".into(), |error| error.status())
+    result.err().map_or_else(|| "OK".into(), |error| error.outcome())
 }
 
 /// An error with a name in Zircon.
 pub(crate) trait Failure {
-    fn status(&self) -> String;
+    fn outcome(&self) -> String;
 }
 
 impl Failure for ChannelError {
-    fn status(&self) -> String {
-        let name = match self {
-            Self::ShouldWait => "SHOULD_WAIT",
-            Self::PeerClosed => "PEER_CLOSED",
-            Self::TimedOut => "TIMED_OUT",
-            Self::Canceled => "CANCELED",
-            Self::Closed => "BAD_HANDLE",
-            Self::BufferTooSmall { .. } => "BUFFER_TOO_SMALL",
-            Self::TooLong { .. } | Self::TooManyParts { .. } => "OUT_OF_RANGE",
-            Self::TooShortForCall { .. } => "INVALID_ARGS",
-            Self::TxidInUse { .. } => "ALREADY_EXISTS",
-            Self::Handles { source } => match source {
-                DispositionError::TooManyHandles { .. } => "OUT_OF_RANGE",
-                DispositionError::Handle { source, .. } => return source.status(),
-                other => return other.to_string(),
-            },
-            other => return other.to_string(),
-        };
-        name.into()
+    fn outcome(&self) -> String {
+        self.status().to_string()
     }
 }
 
 impl Failure for HandleError {
-    fn status(&self) -> String {
-        let name = match self {
-            Self::BadHandle { .. } | Self::AlreadyMoved => "BAD_HANDLE",
-            Self::InvalidOperation { .. } | Self::InvalidRights { .. } => "INVALID_ARGS",
-            Self::WrongType { .. } => "WRONG_TYPE",
-            Self::AccessDenied { .. } => "ACCESS_DENIED",
-            Self::ThroughItself => "NOT_SUPPORTED",
-            other => return other.to_string(),
-        };
-        name.into()
+    fn outcome(&self) -> String {
+        self.status().to_string()
     }
 }
 
 impl Failure for NotWritten {
-    fn status(&self) -> String {
-        self.error.status()
+    fn outcome(&self) -> String {
+        self.error.outcome()
     }
 }
 
 impl Failure for CallError {
-    fn status(&self) -> String {
+    fn outcome(&self) -> String {
         let phase = if self.phase == CallPhase::Write { "write" } else { "read" };
-        format!("{} in the {phase} phase", self.error.status())
+        format!("{} in the {phase} phase", self.error.outcome())
     }
 }

@@ -49,7 +49,7 @@ sentences! { "Magenta":
                 };
                 let (before, len) = (ids(&given), given.data.len());
                 let refused = write(&near, given).unwrap_err();
-                assert_eq!(refused.status(), wanted);
+                assert_eq!(refused.outcome(), wanted);
                 given = refused.message;
                 assert_eq!((ids(&given), given.data.len()), (before, len));
                 assert_eq!(far.open_files(), open);
@@ -66,7 +66,7 @@ sentences! { "Magenta":
         for (write, wanted) in FORMS.into_iter().zip(["SHOULD_WAIT", "TIMED_OUT"]) {
             let refused = write(&near, given).unwrap_err();
             assert_eq!(
-                (refused.status(), shown(&refused.message)),
+                (refused.outcome(), shown(&refused.message)),
                 (wanted.into(), "again with a b".into())
             );
             given = refused.message;
@@ -80,7 +80,7 @@ sentences! { "Magenta":
             for write in FORMS {
                 let refused = write(&near, given).unwrap_err();
                 assert_eq!(
-                    (refused.status(), shown(&refused.message)),
+                    (refused.outcome(), shown(&refused.message)),
                     (wanted.into(), "late with a b".into())
                 );
                 given = refused.message;
@@ -102,7 +102,7 @@ sentences! { "Magenta":
             for writer in writers {
                 let ended = writer.join().unwrap();
                 assert_eq!(
-                    (ended.status(), shown(&ended.message)),
+                    (ended.outcome(), shown(&ended.message)),
                     ("CANCELED".into(), "waits with a".into())
                 );
             }
@@ -120,7 +120,7 @@ sentences! { "Magenta":
             for writer in writers {
                 let ended = writer.join().unwrap();
                 assert_eq!(
-                    (ended.status(), shown(&ended.message)),
+                    (ended.outcome(), shown(&ended.message)),
                     ("PEER_CLOSED".into(), "waits with a".into())
                 );
             }
@@ -158,7 +158,7 @@ sentences! { "Magenta":
             far.die();
             let failed = call.join().unwrap();
             assert_eq!((failed.phase, failed.message.is_none()), (CallPhase::Read, true));
-            assert_eq!(failed.status(), "PEER_CLOSED in the read phase");
+            assert_eq!(failed.outcome(), "PEER_CLOSED in the read phase");
         });
     }
 
@@ -167,7 +167,7 @@ sentences! { "Magenta":
         let mut given: MessagePacket = with_id(1, "ping").into();
         given.handles = vec![handle, far.file("weak").replace(Rights::READ).unwrap()];
         let refused = near.call_with_txid(given, LONG).unwrap_err();
-        assert_eq!(refused.status(), "ACCESS_DENIED in the write phase");
+        assert_eq!(refused.outcome(), "ACCESS_DENIED in the write phase");
         let mut back = refused.message.unwrap();
         assert!(!is_closed(&mut witness, SHORT));
         back.handles.pop();

@@ -104,7 +104,7 @@ sentences! { "replies":
             let mut second: tombolo::MessagePacket = with_id(7, "second").into();
             second.handles = far.files(["a"]);
             let refused = near.call_with_txid(second, LONG).unwrap_err();
-            assert_eq!(refused.status(), "ALREADY_EXISTS in the write phase");
+            assert_eq!(refused.outcome(), "ALREADY_EXISTS in the write phase");
             assert_eq!(shown_call(&refused.message.unwrap()), "00000007 second with a");
             far.nothing_came(&near);
             assert_eq!(far.ask("write-as 00000007 pong"), "OK");

@@ -141,12 +141,12 @@ sentences! { "writing":
         let (count, refused) = fill(&near);
         assert!(count > 3500, "{count}");
         assert_eq!(
-            (refused.status(), &refused.message.data[..]),
+            (refused.outcome(), &refused.message.data[..]),
             ("SHOULD_WAIT".into(), &count.to_ne_bytes()[..])
         );
         let late = near.write_timeout(message("late", far.files(["a"])), SHORT).unwrap_err();
         assert_eq!(
-            (late.status(), shown(&late.message)),
+            (late.outcome(), shown(&late.message)),
             ("TIMED_OUT".into(), "late with a".into())
         );
         drop(late);
