@@ -113,6 +113,7 @@ impl Inbox {
         let scanned = AtomicU64::new(consumer.head());
         let (end, wakes, waiters) = (Arc::new(end), Wakes::default(), Waiters::default());
         let state = State { end, consumer, intake, wakes, peer, waiters, pollers: None };
+        state.show_calls(); // an earlier owner may have left some
         let lead = Lead { bell, wakes: Wakes::default() };
         Ok(Self { state: Mutex::new(Some(state)), lead: Mutex::new(lead), scanned })
     }
