@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo::handle::{DispositionError, HandleError};
 use tombolo::object::ChannelError;
-use tombolo::{Channel, Handle, HandleType, MessagePacket, Rights};
+use tombolo::{Channel, Error, Handle, HandleType, MessagePacket, Rights};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -254,4 +254,20 @@ fn an_end_closes_if_the_process_is_killed_to_which_it_was_on_its_way() {
     child.wait().unwrap();
     wait_for_closing(&a);
     wait_for_closing(&carrier);
+}
+
+#[test]
+fn an_end_that_was_opened_by_name_stays_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c");
+    let [a, b] = [(); 2].map(|()| Channel::open_path(&path).unwrap());
+    for _ in 0..2 {
+        let refused = b.release().unwrap_err();
+        assert!(matches!(
+            refused,
+            ChannelError::Failed { source: Error::HandlesNotCarried { .. } }
+        ));
+        a.write(MessagePacket::from(b"with").handle(handle())).unwrap(); // connects
+        assert_eq!(b.read().unwrap().handles.len(), 1);
+    }
 }

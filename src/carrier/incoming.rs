@@ -66,8 +66,11 @@ impl Incoming {
     }
 
     /// What another process needs to go on in the place of this one: copies of the sockets that came with the end,
-    /// and one with what was kept of earlier packets, if anything was, before them.
+    /// and one with what was kept of earlier packets, if anything was, before them. Nothing if none came with it.
     pub(crate) fn to_pass_on(&self) -> Result<Vec<OwnedFd>, Errno> {
+        if !self.connections.iter().all(Connection::is_given) {
+            return Ok(Vec::new());
+        }
         let ring = self.rings.start;
         let mut sockets = Vec::new();
         for connection in &self.connections {
