@@ -30,7 +30,7 @@ pub(crate) use record_ref::BorrowedWhile;
 pub use record_ref::RecordRef;
 pub use reservation::Reservation;
 pub use sender::Sender;
-pub(crate) use sending::{Sending, Shared, check_handles};
+pub(crate) use sending::{Sending, Shared, check_handles, not_sent};
 pub use topology::{Mpsc, Spsc, Topology};
 pub use wait_any::{Waitable, wait_any};
 

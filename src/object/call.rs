@@ -82,14 +82,15 @@ impl Future for Call<'_> {
                 }
                 Progress::Ready { mut request, given, registered } => {
                     let kind = As::Call { txid: registered.txid };
-                    let error = match outbox.send(&request, kind, Deadline::PAST) {
-                        Ok(()) => {
-                            Handle::close_all(request.handles);
-                            this.progress = Progress::Waiting(registered);
-                            continue;
-                        }
-                        Err(error) => error,
-                    };
+                    let error =
+                        match outbox.send(&this.channel.inbox, &request, kind, Deadline::PAST) {
+                            Ok(()) => {
+                                Handle::close_all(request.handles);
+                                this.progress = Progress::Waiting(registered);
+                                continue;
+                            }
+                            Err(error) => error,
+                        };
                     let waits = match &error {
                         NotSent::Full(_)
                         | NotSent::Crowded

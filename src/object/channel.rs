@@ -212,7 +212,11 @@ impl Channel {
                 Err(Error::Busy { pid, .. }) => {
                     return Err(Error::Busy { ring: 0, role: CHANNEL, pid, places: 2 });
                 }
-                attached => return attached,
+                attached => {
+                    let channel = attached?;
+                    channel.outbox.meet(&channel.inbox, deadline);
+                    return Ok(channel);
+                }
             };
             if deadline.has_passed() {
                 return Err(is_again);
@@ -238,6 +242,8 @@ impl Channel {
     ) -> Result<Self, Error> {
         let (region, side) = (region.clone(), sending.index);
         let (outgoing, incoming) = sockets.map(|Sockets { out, into }| (out, into)).unzip();
+        // The end that was opened first is come to, the later one comes.
+        let incoming = incoming.or((side != 0).then(Vec::new));
         let inbox = Inbox::attach(receiving, incoming)?;
         let outbox = Outbox::attach(sending, outgoing)?;
         let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
@@ -323,7 +329,7 @@ impl Channel {
     ) -> Result<(), NotWritten> {
         let checked = self.require(Rights::WRITE).and_then(|()| self.outbox.check(&message));
         let sent = checked.and_then(|()| {
-            let sent = self.outbox.send(&message, As::Message, deadline);
+            let sent = self.outbox.send(&self.inbox, &message, As::Message, deadline);
             sent.map_err(|error| ChannelError::of_write(error, is_timed, self.side))
         });
         match sent {
@@ -730,7 +736,7 @@ impl Channel {
         };
         let txid = registered.txid;
         message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
-        if let Err(error) = self.outbox.send(&message, As::Call { txid }, deadline) {
+        if let Err(error) = self.outbox.send(&self.inbox, &message, As::Call { txid }, deadline) {
             let error = ChannelError::of_write(error, true, self.side);
             message.data[..TXID_LEN].copy_from_slice(&given);
             return Err(CallError { phase, error, message: Some(message) });

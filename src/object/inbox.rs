@@ -247,6 +247,21 @@ impl Inbox {
         drop(woken);
     }
 
+    /// A copy of the socket to the other end, once that has come, if this is the end that is come to.
+    pub(super) fn peers_socket(&self) -> Result<Option<Descriptor>, Error> {
+        let guard = self.lock();
+        let Some(State { end, intake: Some(intake), .. }) = guard.as_ref() else { return Ok(None) };
+        intake.peers_socket(end)
+    }
+
+    /// Receives over `socket`, too, which leads to the other end.
+    pub(super) fn add_socket(&self, socket: Descriptor) {
+        let guard = self.lock();
+        if let Some(State { end, intake: Some(intake), .. }) = guard.as_ref() {
+            intake.add_given(end, socket);
+        }
+    }
+
     /// Gives the end up without closing it, with what its next owner needs for handles. Threads and tasks that wait
     /// have been told to leave it.
     ///
@@ -257,12 +272,16 @@ impl Inbox {
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         state.end.check_usable()?;
         let (ring, region) = (state.end.index, state.end.slot.region());
+        if let Some(intake) = &state.intake {
+            intake.peers_socket(&state.end)?; // if it has come and was not needed yet
+        }
         let sockets = state.intake.as_ref().map(Intake::to_pass_on).transpose();
         let sockets = sockets.map_err(|error| {
             ChannelError::from(region.io_error("copy the sockets of", error.into()))
         })?;
         let sockets = sockets.filter(|sockets| !sockets.is_empty()).ok_or_else(|| {
-            let reason = "handles of this end cross at a place in the file system, or the other end is closed";
+            let reason =
+                "the other end has not come yet, or is closed; release this one when it has";
             ChannelError::from(Error::HandlesNotCarried { ring, reason })
         })?;
         state.consumer.notify_pending(&state.end.ring, &state.wakes);
@@ -273,7 +292,9 @@ impl Inbox {
         if let Some(pollers) = &state.pollers {
             pollers.descriptor.set();
         }
-        state.intake = None; // not closed: it goes on elsewhere
+        if let Some(intake) = state.intake.take() {
+            intake.close_door(); // and nothing else: it goes on elsewhere
+        }
         let (woken, end) = (Woken(state.waiters.take_woken()), state.end.clone());
         drop(state);
         drop(woken);

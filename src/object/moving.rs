@@ -43,8 +43,8 @@ impl Channel {
     ///
     /// # Errors
     /// [`ChannelError::Closed`]; [`ChannelError::AccessDenied`] without [`Rights::TRANSFER`];
-    /// [`ChannelError::Failed`], and then the end is still here: with [`Error::HandlesNotCarried`] for one that was
-    /// opened by name, of which handles cross at a place in the file system.
+    /// [`ChannelError::Failed`], and then the end is still here: with [`Error::HandlesNotCarried`] if the other end,
+    /// of a channel that was opened by name, has not come yet, or is closed.
     ///
     /// # Examples
     /// ```

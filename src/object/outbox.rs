@@ -2,6 +2,7 @@
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -9,11 +10,12 @@ use tombolo_abi::Slot;
 
 use super::channel_error::ChannelError;
 use super::close_reason::CloseReason;
+use super::inbox::Inbox;
 use crate::backoff::Backoff;
 use crate::carrier::Outgoing;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
-use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles};
+use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles, not_sent};
 use crate::error::Error;
 use crate::os::descriptor::Descriptor;
 use crate::ring::SendFast;
@@ -31,6 +33,9 @@ pub(super) struct Outbox {
     /// Tasks that wait for space.
     tasks: Mutex<Vec<Waker>>,
 }
+
+/// The ring on which the end that was opened first sends.
+const FIRST_SIDE: u32 = 0;
 
 /// How a message is sent.
 #[derive(Clone, Copy, Debug)]
@@ -58,12 +63,13 @@ impl Outbox {
     }
 
     /// Sends `packet`, waiting for space until `deadline`. Its handles are the kernel's then, and still the
-    /// caller's to close.
+    /// caller's to close. `inbox` is the other half of this end.
     ///
     /// # Errors
     /// [`NotSent`]; `Interrupted` if this end is closed.
     pub(super) fn send(
         &self,
+        inbox: &Inbox,
         packet: &MessagePacket,
         kind: As,
         deadline: Deadline,
@@ -72,7 +78,7 @@ impl Outbox {
         loop {
             let mut guard = lock(&self.sending);
             let sending = guard.as_mut().ok_or(NotSent::Interrupted)?;
-            let error = match attempt(sending, packet, kind) {
+            let error = match attempt(sending, inbox, packet, kind) {
                 Ok(()) => return Ok(()),
                 Err(error) if deadline.has_passed() => return Err(error),
                 Err(error) => error,
@@ -103,6 +109,27 @@ impl Outbox {
                 NotSent::Contended { .. } | NotSent::Crowded if backoff.wait(deadline) => {}
                 _ => return Err(error),
             }
+        }
+    }
+
+    /// Has this end, if it is the later of two that were opened by name, come to the door of the first, waiting until
+    /// `deadline` for that to be opened. What is wrong is told when handles are to be sent.
+    pub(super) fn meet(&self, inbox: &Inbox, deadline: Deadline) {
+        loop {
+            let mut guard = lock(&self.sending);
+            let Some(sending) = guard.as_mut().filter(|it| it.end.index != FIRST_SIDE) else {
+                return;
+            };
+            let is_over = deadline.has_passed()
+                || sending.peer.is_disconnected(&sending.end).is_ok_and(|is_over| !is_over)
+                    == false;
+            let Err(NotSent::NoReceiver { seen }) = meet(sending, inbox) else { return };
+            if is_over {
+                return;
+            }
+            let end = sending.end.clone();
+            drop(guard);
+            sleep_for_peer(&end, seen, Until { deadline, interrupts: &self.closed });
         }
     }
 
@@ -236,7 +263,12 @@ impl Ready for Writing {
 }
 
 /// One attempt. A peer that has gone is told, whatever space there is.
-fn attempt(sending: &mut Sending<Spsc>, packet: &MessagePacket, kind: As) -> Result<(), NotSent> {
+fn attempt(
+    sending: &mut Sending<Spsc>,
+    inbox: &Inbox,
+    packet: &MessagePacket,
+    kind: As,
+) -> Result<(), NotSent> {
     sending.end.check_usable()?;
     if sending.peer.is_disconnected(&sending.end)? {
         return Err(NotSent::Disconnected);
@@ -244,6 +276,7 @@ fn attempt(sending: &mut Sending<Spsc>, packet: &MessagePacket, kind: As) -> Res
     match kind {
         _ if !packet.handles.is_empty() => {
             let txid = if let As::Call { txid } = kind { Some(txid) } else { None };
+            meet(sending, inbox)?;
             sending.carry(packet, txid)
         }
         As::Call { txid } => sending.call(&packet.data, txid),
@@ -258,6 +291,27 @@ fn attempt(sending: &mut Sending<Spsc>, packet: &MessagePacket, kind: As) -> Res
             sending.produce(&[data], |window, ring| window.send(ring, data)).map(drop)
         }
     }
+}
+
+/// Sees to it that there is a connection to the other end, which both halves of this end use. Of two ends that were
+/// opened by name, the later one comes to the door of the first.
+fn meet(sending: &mut Sending<Spsc>, inbox: &Inbox) -> Result<(), NotSent> {
+    let Sending { end, outgoing, .. } = sending;
+    let region = end.slot.region();
+    let seen = region.membership().load(Acquire); // before it is known whether the other is there
+    let mut outgoing = lock(outgoing);
+    if outgoing.is_connected() {
+        return Ok(());
+    }
+    if end.index == FIRST_SIDE {
+        let socket = inbox.peers_socket()?.ok_or(NotSent::NoReceiver { seen })?;
+        *outgoing = Outgoing::given(region, socket)?;
+    } else {
+        let socket = outgoing.meet(region, end.index, end.slot.identity());
+        inbox.add_socket(socket.map_err(|unsent| not_sent(unsent, seen))?);
+        region.announce_membership(); // the other may wait for this
+    }
+    Ok(())
 }
 
 /// Ignores poisoning: no user's code runs under the lock.
