@@ -121,8 +121,7 @@ impl Outbox {
                 return;
             };
             let is_over = deadline.has_passed()
-                || sending.peer.is_disconnected(&sending.end).is_ok_and(|is_over| !is_over)
-                    == false;
+                || !matches!(sending.peer.is_disconnected(&sending.end), Ok(false));
             let Err(NotSent::NoReceiver { seen }) = meet(sending, inbox) else { return };
             if is_over {
                 return;
