@@ -272,7 +272,8 @@ impl Channel {
         deadline: Deadline,
         is_timed: bool,
     ) -> Result<(), NotWritten> {
-        let sent = self.outbox.check(&message).and_then(|()| {
+        let sent = self.outbox.check_limits(message.data.len(), message.handles.len());
+        let sent = sent.and_then(|()| self.outbox.check_handles(&message.handles)).and_then(|()| {
             let sent = self.outbox.send(&message, As::Message, deadline);
             sent.map_err(|error| ChannelError::of_write(error, is_timed, self.side))
         });
@@ -314,7 +315,7 @@ impl Channel {
         }
         // Before so much is gathered: the lengths may add up to anything.
         let found = parts.iter().fold(0usize, |len, part| len.saturating_add(part.len()));
-        self.outbox.check_len(found)?;
+        self.outbox.check_limits(found, handles.len())?;
         let mut data = Vec::with_capacity(found);
         parts.iter().for_each(|part| data.extend_from_slice(part));
         self.write(MessagePacket { data, handles })
@@ -349,21 +350,22 @@ impl Channel {
         bytes: &[u8],
         list: &mut [HandleDisposition<'_>],
     ) -> Result<(), ChannelError> {
-        self.write(self.resolve(bytes, list)?)
+        let checked = self.outbox.check_limits(bytes.len(), list.len());
+        self.write(self.resolve(checked, bytes, list)?)
     }
 
-    /// The message of `bytes` and the handles of `list`.
+    /// The message of `bytes` and the handles of `list`, if `checked` lets it.
     fn resolve(
         &self,
+        checked: Result<(), ChannelError>,
         bytes: &[u8],
         list: &mut [HandleDisposition<'_>],
     ) -> Result<MessagePacket, ChannelError> {
         let own = std::iter::once(self.region.plain());
         let own: Vec<_> = own.chain(self.region.rendezvous_sockets()).collect();
-        let handles = HandleDisposition::resolve_all(list, &own);
-        let checked = self.outbox.check_len(bytes.len());
-        let handles = handles?;
+        let handles = HandleDisposition::resolve_all(list, &own); // in any case: it consumes them
         checked?;
+        let handles = handles?;
         Ok(MessagePacket { data: bytes.to_vec(), handles })
     }
 
@@ -575,13 +577,24 @@ impl Channel {
         list: &mut [HandleDisposition<'_>],
         deadline: impl Into<Deadline>,
     ) -> Result<(Vec<u8>, Vec<HandleInfo>), CallError> {
-        let message = self.resolve(bytes, list).map_err(|error| CallError {
+        let checked = self.check_request(bytes, list.len()).map(drop);
+        let message = self.resolve(checked, bytes, list).map_err(|error| CallError {
             phase: CallPhase::Write,
             error,
             message: None,
         })?;
         let reply = self.call(message, deadline);
         reply.map(with_info).map_err(|error| CallError { message: None, ..error })
+    }
+
+    /// Checks how much a request has, and gives the bytes in the place of its transaction id.
+    fn check_request(
+        &self,
+        data: &[u8],
+        handle_count: usize,
+    ) -> Result<[u8; TXID_LEN], ChannelError> {
+        self.outbox.check_limits(data.len(), handle_count)?;
+        data.first_chunk().copied().ok_or(ChannelError::TooShortForCall { found: data.len() })
     }
 
     fn call_as<'a>(
@@ -591,12 +604,13 @@ impl Channel {
         register: impl FnOnce([u8; TXID_LEN]) -> Result<Registered<'a>, ChannelError>,
     ) -> Result<MessagePacket, CallError> {
         let phase = CallPhase::Write;
-        let Some(given) = message.data.first_chunk::<TXID_LEN>().copied() else {
-            let error = ChannelError::TooShortForCall { found: message.data.len() };
-            return Err(CallError { phase, error, message: Some(message) });
-        };
         // Registered, then written: the reply cannot come before it is expected.
-        let registered = match self.outbox.check(&message).and_then(|()| register(given)) {
+        let registered = self.check_request(&message.data, message.handles.len());
+        let registered = registered.and_then(|given| {
+            self.outbox.check_handles(&message.handles)?;
+            Ok((given, register(given)?))
+        });
+        let (given, registered) = match registered {
             Ok(registered) => registered,
             Err(error) => return Err(CallError { phase, error, message: Some(message) }),
         };

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tombolo_abi::Slot;
+use tombolo_abi::{HANDLE_COUNT_MAX, Slot};
 
 use super::channel_error::ChannelError;
 use super::close_reason::CloseReason;
@@ -12,6 +12,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles};
 use crate::error::Error;
+use crate::handle::{Handle, check_count};
 use crate::ring::SendFast;
 use crate::ring::doorbell::has_come;
 use crate::wait::{Spin, sleep_for_peer, sleep_for_space};
@@ -94,26 +95,33 @@ impl Outbox {
         }
     }
 
-    /// Checks a message before anything else happens.
+    /// Checks how much a message has, before its handles are looked at.
     ///
     /// # Errors
     /// [`ChannelError::Closed`], [`ChannelError::TooLong`], [`ChannelError::Handles`].
-    pub(super) fn check(&self, packet: &MessagePacket) -> Result<(), ChannelError> {
+    pub(super) fn check_limits(&self, len: usize, handle_count: usize) -> Result<(), ChannelError> {
         let guard = lock(&self.sending);
         let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
-        sending.check_len(packet.data.len())?;
-        if packet.handles.is_empty() {
-            return Ok(());
+        sending.check_len(len)?;
+        match sending.end.entry.max_handles {
+            0 => Ok(()), // that has an error of its own
+            limit => Ok(check_count(handle_count, limit.min(HANDLE_COUNT_MAX))?),
         }
-        let Attached { slot, index, .. } = &*sending.end;
-        let outgoing = sending.outgoing();
-        Ok(check_handles(slot.region(), *index, Some(&outgoing), &packet.handles)?)
     }
 
-    /// As [`Self::check`], of the length alone.
-    pub(super) fn check_len(&self, found: usize) -> Result<(), ChannelError> {
+    /// Checks the handles of a message, before anything else happens.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`], [`ChannelError::Handles`], [`ChannelError::Failed`].
+    pub(super) fn check_handles(&self, handles: &[Handle]) -> Result<(), ChannelError> {
+        if handles.is_empty() {
+            return Ok(());
+        }
         let guard = lock(&self.sending);
-        Ok(guard.as_ref().ok_or(ChannelError::Closed)?.check_len(found)?)
+        let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
+        let Attached { slot, index, .. } = &*sending.end;
+        let outgoing = sending.outgoing();
+        Ok(check_handles(slot.region(), *index, Some(&outgoing), handles)?)
     }
 
     /// Ends all waits, stores the reason, and gives up the end.
