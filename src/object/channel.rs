@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
 use super::close_reason::CloseReason;
-use super::inbox::{Inbox, Message, Registered, TXID_LEN};
+use super::inbox::{Inbox, Message, TXID_LEN};
 use super::message_buf::MessageBuf;
-use super::outbox::{As, Outbox};
+use super::outbox::{As, Outbox, attempt};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};
 use crate::ends::MessagePacket;
@@ -274,7 +274,8 @@ impl Channel {
     ) -> Result<(), NotWritten> {
         let sent = self.outbox.check_limits(message.data.len(), message.handles.len());
         let sent = sent.and_then(|()| self.outbox.check_handles(&message.handles)).and_then(|()| {
-            let sent = self.outbox.send(&message, As::Message, deadline);
+            let sent =
+                self.outbox.send(deadline, |sending| attempt(sending, &message, As::Message));
             sent.map_err(|error| ChannelError::of_write(error, is_timed, self.side))
         });
         match sent {
@@ -541,9 +542,13 @@ impl Channel {
         message: impl Into<MessagePacket>,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |_| {
-            let next = || Some(self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID);
-            self.inbox.register_first_free(std::iter::from_fn(next))
+        let next = || self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID;
+        self.call_as(message.into(), deadline.into(), |_, is_taken| {
+            let mut txid = next();
+            while is_taken(txid) {
+                txid = next();
+            }
+            Ok(txid)
         })
     }
 
@@ -559,8 +564,9 @@ impl Channel {
         message: impl Into<MessagePacket>,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |txid| {
-            self.inbox.register(u32::from_ne_bytes(txid))
+        self.call_as(message.into(), deadline.into(), |given, is_taken| {
+            let txid = u32::from_ne_bytes(given);
+            if is_taken(txid) { Err(ChannelError::TxidInUse { txid }) } else { Ok(txid) }
         })
     }
 
@@ -597,30 +603,41 @@ impl Channel {
         data.first_chunk().copied().ok_or(ChannelError::TooShortForCall { found: data.len() })
     }
 
-    fn call_as<'a>(
-        &'a self,
+    /// Calls with the transaction id that `choose` gives, which is told what the message has in its place and
+    /// whether another call has an id.
+    fn call_as(
+        &self,
         mut message: MessagePacket,
         deadline: Deadline,
-        register: impl FnOnce([u8; TXID_LEN]) -> Result<Registered<'a>, ChannelError>,
+        mut choose: impl FnMut([u8; TXID_LEN], &dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
     ) -> Result<MessagePacket, CallError> {
         let phase = CallPhase::Write;
-        // Registered, then written: the reply cannot come before it is expected.
-        let registered = self.check_request(&message.data, message.handles.len());
-        let registered = registered.and_then(|given| {
+        let given = self.check_request(&message.data, message.handles.len());
+        let given = given.and_then(|given| {
             self.outbox.check_handles(&message.handles)?;
-            Ok((given, register(given)?))
+            Ok(given)
         });
-        let (given, registered) = match registered {
-            Ok(registered) => registered,
+        let given = match given {
+            Ok(given) => given,
             Err(error) => return Err(CallError { phase, error, message: Some(message) }),
         };
-        let txid = registered.txid;
-        message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
-        if let Err(error) = self.outbox.send(&message, As::Call { txid }, deadline) {
-            let error = ChannelError::of_write(error, true, self.side);
-            message.data[..TXID_LEN].copy_from_slice(&given);
-            return Err(CallError { phase, error, message: Some(message) });
-        }
+        let sent = self.outbox.send(deadline, |sending| {
+            self.inbox.register_and_send(
+                |is_taken| choose(given, is_taken),
+                |txid| {
+                    message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
+                    attempt(sending, &message, As::Call { txid })
+                },
+            )
+        });
+        let sent = sent.map_err(|error| ChannelError::of_write(error, true, self.side));
+        let registered = match sent.and_then(|registered| registered) {
+            Ok(registered) => registered,
+            Err(error) => {
+                message.data[..TXID_LEN].copy_from_slice(&given);
+                return Err(CallError { phase, error, message: Some(message) });
+            }
+        };
         Handle::close_all(message.handles);
         let (phase, message) = (CallPhase::Read, None);
         registered.wait(deadline).map_err(|error| CallError { phase, error, message })

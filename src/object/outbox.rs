@@ -46,23 +46,21 @@ impl Outbox {
         Ok(Self { sending: Mutex::new(Some(sending)), closing, closed })
     }
 
-    /// Sends `packet`, waiting for space until `deadline`. Its handles are the kernel's then, and still the
-    /// caller's to close.
+    /// Runs `attempt`, such as [`attempt`], again and again until it does not have to wait, or until `deadline`.
     ///
     /// # Errors
     /// [`NotSent`]; `Interrupted` if this end is closed.
-    pub(super) fn send(
+    pub(super) fn send<T>(
         &self,
-        packet: &MessagePacket,
-        kind: As,
         deadline: Deadline,
-    ) -> Result<(), NotSent> {
+        mut attempt: impl FnMut(&mut Sending<Spsc>) -> Result<T, NotSent>,
+    ) -> Result<T, NotSent> {
         let (mut backoff, mut has_waited) = (Backoff::new(), false);
         loop {
             let mut guard = lock(&self.sending);
             let sending = guard.as_mut().ok_or(NotSent::Interrupted)?;
-            let error = match attempt(sending, packet, kind) {
-                Ok(()) => return Ok(()),
+            let error = match attempt(sending) {
+                Ok(sent) => return Ok(sent),
                 Err(error) if deadline.has_passed() => return Err(error),
                 Err(error) => error,
             };
@@ -144,8 +142,13 @@ impl Outbox {
     }
 }
 
-/// One attempt. A peer that has gone is told, whatever space there is.
-fn attempt(sending: &mut Sending<Spsc>, packet: &MessagePacket, kind: As) -> Result<(), NotSent> {
+/// Sends `packet` if there is space. Its handles are the kernel's then, and still the caller's to close. A peer
+/// that has gone is told, whatever space there is.
+pub(super) fn attempt(
+    sending: &mut Sending<Spsc>,
+    packet: &MessagePacket,
+    kind: As,
+) -> Result<(), NotSent> {
     sending.end.check_usable()?;
     if sending.peer.is_disconnected(&sending.end)? {
         return Err(NotSent::Disconnected);
