@@ -485,7 +485,8 @@ impl Channel {
     }
 
     /// Reads the next message if `check` lets it: with a copy of its bytes and the count of its handles. Otherwise
-    /// the message is still there. Without a message `check` is not called.
+    /// the message is still there. Without a message `check` is not called. It may use this end. If the message is
+    /// read otherwise meanwhile, `check` is called with the one that follows it.
     ///
     /// # Errors
     /// That of `check`; as [`Self::read`].
@@ -509,17 +510,23 @@ impl Channel {
     /// ```
     pub fn check_and_read<E: From<ChannelError>>(
         &self,
-        check: impl FnOnce(&[u8], usize) -> Result<(), E>,
+        mut check: impl FnMut(&[u8], usize) -> Result<(), E>,
     ) -> Result<MessagePacket, E> {
-        self.inbox.read(|message| {
-            let message = message.held(); // a refusal, or a panic of `check`, leaves it
-            let bytes = message.to_vec().map_err(ChannelError::from)?;
-            check(&bytes, message.handle_count())?;
-            let mut packet =
-                std::mem::ManuallyDrop::into_inner(message).take().map_err(ChannelError::from)?;
-            packet.data = bytes; // those that were checked: the peer may have written to the others since
-            Ok(packet)
-        })
+        loop {
+            let (position, handle_count, data) = self.inbox.read(peek)?;
+            check(&data, handle_count)?; // without a lock: it is the user's
+            let taken = self.inbox.read(|message| {
+                if message.position() != position {
+                    message.keep();
+                    return Ok(None);
+                }
+                let packet = message.take().map_err(ChannelError::from)?;
+                Ok(Some(MessagePacket { data, ..packet })) // what was checked: the peer may have changed it since
+            })?;
+            if let Some(packet) = taken {
+                return Ok(packet);
+            }
+        }
     }
 
     /// Writes `message` and waits for the reply, until `deadline`. The first four bytes of the message are replaced
@@ -691,6 +698,12 @@ impl Channel {
         self.inbox.set_spin(Spin::new(longest));
         self.outbox.set_spin(Spin::new(longest));
     }
+}
+
+/// Position, count of handles, and bytes of a message, which stays.
+fn peek(message: Message<'_>) -> Result<(u64, usize, Vec<u8>), ChannelError> {
+    let message = message.held();
+    Ok((message.position(), message.handle_count(), message.to_vec()?))
 }
 
 fn take(message: Message<'_>) -> Result<MessagePacket, ChannelError> {
