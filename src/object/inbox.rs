@@ -13,7 +13,8 @@
 //!
 //! One of the threads that wait *leads*: it alone sleeps on the ring's doorbell. The others sleep each on a word of
 //! its own. The leader looks at what has come, wakes the one that it belongs to, and wakes a successor when it
-//! leaves. A call registers before its message is published: its reply cannot come before that.
+//! leaves. A call is registered and its request published under the lock of those who look: its reply is not seen
+//! before it is expected, and nothing is taken for the reply to a request that was not published.
 //!
 //! Once a task or a poller waits at the end, no thread leads: what sleeps on the doorbell is the process's thread for
 //! all of those, and looks at what has come in the leader's place.
@@ -163,35 +164,32 @@ impl Inbox {
         })?
     }
 
-    /// Registers a call for its reply. What has come by now is no reply to it.
+    /// Registers a call for its reply and lets `send` send its request, with the id that `choose` gives; it is told
+    /// whether another call has an id. No record is looked at in between: what came before the request was sent is
+    /// no reply to it, and a call whose request was not sent never takes a message.
     ///
     /// # Errors
-    /// [`ChannelError::Closed`], [`ChannelError::TxidInUse`].
-    pub(super) fn register(&self, txid: u32) -> Result<Registered<'_>, ChannelError> {
-        self.register_with(|waiters| if waiters.has_call(txid) { None } else { Some(txid) })?
-            .ok_or(ChannelError::TxidInUse { txid })
-    }
-
-    /// As [`Self::register`], with the first of `txids` that no other call has.
-    pub(super) fn register_first_free(
+    /// That of `send`; inside, that of `choose`, and [`ChannelError::Closed`].
+    pub(super) fn register_and_send<E>(
         &self,
-        mut txids: impl Iterator<Item = u32>,
-    ) -> Result<Registered<'_>, ChannelError> {
-        self.register_with(|waiters| txids.find(|txid| !waiters.has_call(*txid)))?
-            .ok_or(ChannelError::Closed) // never: there are as many ids as nobody has calls
-    }
-
-    fn register_with(
-        &self,
-        choose: impl FnOnce(&Waiters) -> Option<u32>,
-    ) -> Result<Option<Registered<'_>>, ChannelError> {
+        choose: impl FnOnce(&dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
+        send: impl FnOnce(u32) -> Result<(), E>,
+    ) -> Result<Result<Registered<'_>, ChannelError>, E> {
         let mut guard = self.lock();
-        let state = guard.as_mut().ok_or(ChannelError::Closed)?;
-        state.pass_all(&self.scanned)?;
-        let Some(txid) = choose(&state.waiters) else { return Ok(None) };
-        let Some((id, interrupts)) = state.waiters.add_call(txid) else { return Ok(None) };
+        let Some(state) = guard.as_mut() else { return Ok(Err(ChannelError::Closed)) };
+        let passed = state.pass_all(&self.scanned).map_err(ChannelError::from);
+        let chosen = passed.and_then(|()| choose(&|txid| state.waiters.has_call(txid)));
+        let txid = match chosen {
+            Ok(txid) => txid,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (id, interrupts) = state.waiters.add_call(txid);
+        if let Err(error) = send(txid) {
+            state.waiters.remove(id);
+            return Err(error);
+        }
         state.show_calls();
-        Ok(Some(Registered { inbox: self, id, interrupts, txid }))
+        Ok(Ok(Registered { inbox: self, id, interrupts }))
     }
 
     /// Waits until `poll` gives something, the peer is gone, or `deadline` has passed. Takes the waiter `id`
@@ -451,7 +449,6 @@ pub(super) struct Registered<'a> {
     inbox: &'a Inbox,
     id: WaiterId,
     interrupts: Interrupts,
-    pub(super) txid: u32,
 }
 
 impl Registered<'_> {

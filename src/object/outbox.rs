@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use tombolo_abi::Slot;
+use tombolo_abi::{HANDLE_COUNT_MAX, Slot};
 
 use super::channel_error::ChannelError;
 use super::close_reason::CloseReason;
@@ -17,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles, not_sent};
 use crate::error::Error;
+use crate::handle::{Handle, check_count};
 use crate::os::descriptor::Descriptor;
 use crate::ring::SendFast;
 use crate::ring::doorbell::has_come;
@@ -62,24 +63,21 @@ impl Outbox {
         Ok(Self { sending, closing, closed, tasks })
     }
 
-    /// Sends `packet`, waiting for space until `deadline`. Its handles are the kernel's then, and still the
-    /// caller's to close. `inbox` is the other half of this end.
+    /// Runs `attempt`, such as [`attempt`], again and again until it does not have to wait, or until `deadline`.
     ///
     /// # Errors
     /// [`NotSent`]; `Interrupted` if this end is closed.
-    pub(super) fn send(
+    pub(super) fn send<T>(
         &self,
-        inbox: &Inbox,
-        packet: &MessagePacket,
-        kind: As,
         deadline: Deadline,
-    ) -> Result<(), NotSent> {
+        mut attempt: impl FnMut(&mut Sending<Spsc>) -> Result<T, NotSent>,
+    ) -> Result<T, NotSent> {
         let (mut backoff, mut has_waited) = (Backoff::new(), false);
         loop {
             let mut guard = lock(&self.sending);
             let sending = guard.as_mut().ok_or(NotSent::Interrupted)?;
-            let error = match attempt(sending, inbox, packet, kind) {
-                Ok(()) => return Ok(()),
+            let error = match attempt(sending) {
+                Ok(sent) => return Ok(sent),
                 Err(error) if deadline.has_passed() => return Err(error),
                 Err(error) => error,
             };
@@ -166,26 +164,33 @@ impl Outbox {
         Ok(self.wait(&*self.stand_by()?, waker))
     }
 
-    /// Checks a message before anything else happens.
+    /// Checks how much a message has, before its handles are looked at.
     ///
     /// # Errors
     /// [`ChannelError::Closed`], [`ChannelError::TooLong`], [`ChannelError::Handles`].
-    pub(super) fn check(&self, packet: &MessagePacket) -> Result<(), ChannelError> {
+    pub(super) fn check_limits(&self, len: usize, handle_count: usize) -> Result<(), ChannelError> {
         let guard = lock(&self.sending);
         let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
-        sending.check_len(packet.data.len())?;
-        if packet.handles.is_empty() {
-            return Ok(());
+        sending.check_len(len)?;
+        match sending.end.entry.max_handles {
+            0 => Ok(()), // that has an error of its own
+            limit => Ok(check_count(handle_count, limit.min(HANDLE_COUNT_MAX))?),
         }
-        let Attached { slot, index, .. } = &*sending.end;
-        let outgoing = sending.outgoing();
-        Ok(check_handles(slot.region(), *index, Some(&outgoing), &packet.handles)?)
     }
 
-    /// As [`Self::check`], of the length alone.
-    pub(super) fn check_len(&self, found: usize) -> Result<(), ChannelError> {
+    /// Checks the handles of a message, before anything else happens.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`], [`ChannelError::Handles`], [`ChannelError::Failed`].
+    pub(super) fn check_handles(&self, handles: &[Handle]) -> Result<(), ChannelError> {
+        if handles.is_empty() {
+            return Ok(());
+        }
         let guard = lock(&self.sending);
-        Ok(guard.as_ref().ok_or(ChannelError::Closed)?.check_len(found)?)
+        let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
+        let Attached { slot, index, .. } = &*sending.end;
+        let outgoing = sending.outgoing();
+        Ok(check_handles(slot.region(), *index, Some(&outgoing), handles)?)
     }
 
     /// Ends all waits, stores the reason, and gives up the end.
@@ -261,10 +266,10 @@ impl Ready for Writing {
     }
 }
 
-/// One attempt. A peer that has gone is told, whatever space there is.
-fn attempt(
+/// Sends `packet` if there is space. Its handles are the kernel's then, and still the caller's to close. A peer
+/// that has gone is told, whatever space there is.
+pub(super) fn attempt(
     sending: &mut Sending<Spsc>,
-    inbox: &Inbox,
     packet: &MessagePacket,
     kind: As,
 ) -> Result<(), NotSent> {
@@ -275,7 +280,6 @@ fn attempt(
     match kind {
         _ if !packet.handles.is_empty() => {
             let txid = if let As::Call { txid } = kind { Some(txid) } else { None };
-            meet(sending, inbox)?;
             sending.carry(packet, txid)
         }
         As::Call { txid } => sending.call(&packet.data, txid),
@@ -290,6 +294,22 @@ fn attempt(
             sending.produce(&[data], |window, ring| window.send(ring, data)).map(drop)
         }
     }
+}
+
+/// What goes before an attempt to send `packet`, if that has handles: a connection to the other end.
+pub(super) fn prepare(
+    sending: &mut Sending<Spsc>,
+    inbox: &Inbox,
+    packet: &MessagePacket,
+) -> Result<(), NotSent> {
+    if packet.handles.is_empty() {
+        return Ok(());
+    }
+    sending.end.check_usable()?;
+    if sending.peer.is_disconnected(&sending.end)? {
+        return Err(NotSent::Disconnected);
+    }
+    meet(sending, inbox)
 }
 
 /// Sees to it that there is a connection to the other end, which both halves of this end use. Of two ends that were

@@ -54,14 +54,11 @@ impl Waiters {
         self.add(WaitsFor::Message)
     }
 
-    /// Adds a thread that waits for the reply with `txid`; `None` if another does.
-    pub(super) fn add_call(&mut self, txid: u32) -> Option<(WaiterId, Interrupts)> {
-        if self.calls.contains_key(&txid) {
-            return None;
-        }
+    /// Adds a thread that waits for the reply with `txid`, which no other waits for.
+    pub(super) fn add_call(&mut self, txid: u32) -> (WaiterId, Interrupts) {
         let added = self.add(WaitsFor::Reply { txid });
         self.calls.insert(txid, added.0);
-        Some(added)
+        added
     }
 
     fn add(&mut self, waits_for: WaitsFor) -> (WaiterId, Interrupts) {

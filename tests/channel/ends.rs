@@ -280,6 +280,10 @@ fn act(end: &Channel, dir: &Path, wish: &str) -> String {
             end.write(message(with_id(id_of(&request), data(1)), 2)).unwrap();
             shown_call(&request)
         }
+        "take" => {
+            (0..number(1)).for_each(|_| drop(end.read_timeout(LONG).unwrap()));
+            "OK".into()
+        }
         "serve" => {
             (0..number(1)).for_each(|_| end.write(end.read_timeout(LONG).unwrap()).unwrap());
             "OK".into()

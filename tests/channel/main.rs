@@ -45,6 +45,7 @@ macro_rules! sentences {
     };
 }
 
+mod alone;
 mod calling;
 mod closing;
 mod creating;
@@ -53,6 +54,7 @@ mod ends;
 mod magenta;
 mod reading;
 mod replies;
+mod threads;
 mod writing;
 
 #[path = "../support/mod.rs"]

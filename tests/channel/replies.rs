@@ -67,6 +67,23 @@ sentences! { "replies":
         assert_eq!(shown_call(&near.read().unwrap()), "00000007 before with a");
     }
 
+    fn what_comes_while_a_request_finds_no_space_is_no_reply_to_it_and_is_not_lost(near, far) {
+        let (count, _) = fill(&near);
+        for _ in 0..2 {
+            thread::scope(|scope| {
+                let call = scope.spawn(|| near.call_with_txid(with_id(7, "ping"), SHORT * 10));
+                thread::sleep(SHORT);
+                assert_eq!(far.ask("write-as 00000007 stray a"), "OK");
+                assert_eq!(shown_call(&near.read_timeout(LONG).unwrap()), "00000007 stray with a");
+                assert_eq!(far.ask("write-as 00000007 unread"), "OK");
+                assert_eq!(status(call.join().unwrap()), "TIMED_OUT in the write phase");
+            });
+            assert_eq!(shown_call(&near.read().unwrap()), "00000007 unread");
+        }
+        assert_eq!(far.ask(&format!("drain {count}")), "OK");
+        far.nothing_came(&near);
+    }
+
     /// *Decision*: Zircon looks only at ids with bit 31 set, and zCore at all but 0. Here the user of
     /// `call_with_txid` chooses, as in Magenta, and a reply to such a call is one whatever its id.
     fn any_id_that_a_call_was_given_is_matched_0_included(near, far) {
