@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tombolo::object::{CallPhase, ChannelError};
-use tombolo::{Channel, Error, Handle, MessagePacket};
+use tombolo::{Channel, Error, Handle, MessagePacket, OpenOptions};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -66,6 +66,31 @@ fn twenty_threads_call_and_are_answered_in_reverse_order() {
         assert_eq!(caller.join().unwrap(), number);
     }
     assert!(matches!(client.read(), Err(ChannelError::ShouldWait)));
+}
+
+/// Nothing but calls takes anything at the client's end, but for one message in between.
+#[test]
+fn calls_alone_free_the_space_of_their_replies() {
+    const CALLS: u8 = 100;
+    let options = OpenOptions::new().spsc_capacity(4096).max_message(1000);
+    let (client, server) = Channel::create_with(options).unwrap();
+    let serving = thread::spawn(move || {
+        for number in 0..CALLS {
+            let request = server.read_timeout(LONG).unwrap();
+            if number == CALLS / 2 {
+                server.write(b"no reply").unwrap();
+            }
+            server.write_timeout(request, LONG).unwrap();
+        }
+    });
+    for number in 0..CALLS {
+        let reply = client.call(vec![number; 700], LONG).unwrap();
+        assert_eq!(reply.data[4..], [number; 696]);
+        if number == CALLS / 2 + 3 {
+            assert_eq!(client.read().unwrap().data, b"no reply"); // replies behind it were taken
+        }
+    }
+    serving.join().unwrap();
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub(super) struct Outbox {
     closed: Interrupts,
     /// Tasks that wait for space.
     tasks: Mutex<Vec<Waker>>,
+    /// The ring, and the longest message that it takes.
+    ring: (u32, u32),
 }
 
 /// How a message is sent.
@@ -53,8 +55,9 @@ impl Outbox {
         let sending = Sending::new(shared, Disconnect::Ever, Spin::new(SPIN_MAX))?;
         let mut closed = Interrupts::default();
         let closing = closed.interrupter();
+        let ring = (sending.end.index, sending.end.entry.max_message);
         let (sending, tasks) = (Mutex::new(Some(sending)), Mutex::default());
-        Ok(Self { sending, closing, closed, tasks })
+        Ok(Self { sending, closing, closed, tasks, ring })
     }
 
     /// Sends `packet`, waiting for space until `deadline`. Its handles are the kernel's then, and still the
@@ -145,12 +148,12 @@ impl Outbox {
     /// # Errors
     /// [`ChannelError::Closed`], [`ChannelError::TooLong`], [`ChannelError::Handles`].
     pub(super) fn check(&self, packet: &MessagePacket) -> Result<(), ChannelError> {
-        let guard = lock(&self.sending);
-        let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
-        sending.check_len(packet.data.len())?;
+        self.check_len(packet.data.len())?;
         if packet.handles.is_empty() {
             return Ok(());
         }
+        let guard = lock(&self.sending);
+        let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
         let Attached { slot, index, .. } = &*sending.end;
         let outgoing = sending.outgoing();
         Ok(check_handles(slot.region(), *index, Some(&outgoing), &packet.handles)?)
@@ -158,8 +161,14 @@ impl Outbox {
 
     /// As [`Self::check`], of the length alone.
     pub(super) fn check_len(&self, found: usize) -> Result<(), ChannelError> {
-        let guard = lock(&self.sending);
-        Ok(guard.as_ref().ok_or(ChannelError::Closed)?.check_len(found)?)
+        if self.closed.is_pending() {
+            return Err(ChannelError::Closed);
+        }
+        let (ring, limit) = self.ring;
+        if found > limit as usize {
+            return Err(Error::MessageTooLong { ring, found, limit }.into());
+        }
+        Ok(())
     }
 
     /// Ends all waits, stores the reason, and gives up the end.
