@@ -50,6 +50,9 @@ use crate::wait::{
 /// Records that one look passes at most: then the caller's deadline is checked.
 const LOOK_MAX: u32 = 4096;
 
+/// Messages taken before the bell is told of them: a turn of its.
+const BELL_EVERY: u32 = 256;
+
 /// Looks of one call of [`Inbox::drive`].
 const DRIVES_MAX: u32 = 64;
 
@@ -77,6 +80,8 @@ struct State {
     waiters: Waiters,
     /// If tasks or pollers wait.
     pollers: Option<Pollers>,
+    /// Messages taken, of which the bell was not told.
+    untold: u32,
 }
 
 /// What tasks and pollers wait for.
@@ -113,7 +118,7 @@ impl Inbox {
         peer.set_rule(Disconnect::Ever);
         let scanned = AtomicU64::new(consumer.head());
         let (end, wakes, waiters) = (Arc::new(end), Wakes::default(), Waiters::default());
-        let state = State { end, consumer, intake, wakes, peer, waiters, pollers: None };
+        let state = State { end, consumer, intake, wakes, peer, waiters, pollers: None, untold: 0 };
         let lead = Lead { bell, wakes: Wakes::default() };
         Ok(Self { state: Mutex::new(Some(state)), lead: Mutex::new(lead), scanned })
     }
@@ -129,7 +134,10 @@ impl Inbox {
         let mut guard = self.lock();
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         match state.first(&self.scanned).map_err(ChannelError::from)? {
-            Some(front) => state.take(front, &self.scanned, take),
+            Some(front) => {
+                self.tell_bell(state);
+                state.take(front, &self.scanned, take)
+            }
             None => {
                 let reason = state.none_left(&self.scanned)?;
                 if let (Some(pollers), ChannelError::ShouldWait) = (&mut state.pollers, &reason) {
@@ -201,21 +209,34 @@ impl Inbox {
         deadline: Deadline,
         mut poll: impl FnMut(&mut State) -> Result<Option<T>, ChannelError>,
     ) -> Result<T, ChannelError> {
+        let mut has_looked = false;
         loop {
             interrupts.take(); // before the looks: what comes after them interrupts again
             let Some(state) = guard.as_mut() else { return Err(ChannelError::Canceled) };
-            state.waiters.resign(id);
+            state.waiters.begin_look(id);
             let polled = state.poll(&self.scanned, &mut poll);
-            let is_over = polled.is_err() || deadline.has_passed();
-            match polled {
-                Ok(None) if !is_over => {}
-                polled => {
-                    state.waiters.remove(id);
-                    state.show_calls();
-                    return polled.and_then(|found| found.ok_or(ChannelError::TimedOut));
+            let is_found = !matches!(polled, Ok(None));
+            self.tell_bell(state);
+            let leads = !is_found && state.pollers.is_none() && state.waiters.lead(id);
+            if leads && !std::mem::replace(&mut has_looked, true) {
+                let mut lead = lock(&self.lead); // of no other thread: this one leads
+                if lead.bell.spin.first_looks() > 0 {
+                    state.waiters.begin_sleep(id);
+                    let (end, known) = (state.end.clone(), state.peer.asked());
+                    drop(guard);
+                    lead.bell.look_first(&end, &mut Cursor(&self.scanned), known, interrupts);
+                    drop(lead);
+                    guard = self.lock();
+                    continue;
                 }
             }
-            if state.pollers.is_none() && state.waiters.lead(id) {
+            if is_found || deadline.has_passed() {
+                state.waiters.remove(id);
+                state.show_calls();
+                return polled.and_then(|found| found.ok_or(ChannelError::TimedOut));
+            }
+            state.waiters.begin_sleep(id);
+            if leads {
                 state.consumer.notify_pending(&state.end.ring, &state.wakes);
                 let (end, known) = (state.end.clone(), state.peer.asked());
                 drop(guard);
@@ -297,6 +318,16 @@ impl Inbox {
         drop(state);
         drop(woken);
         Ok((sockets, end))
+    }
+
+    /// Tells the bell of messages that were taken, now and then: senders may go on without fences after many.
+    fn tell_bell(&self, state: &mut State) {
+        if state.untold >= BELL_EVERY
+            && let Ok(mut lead) = self.lead.try_lock()
+        {
+            lead.bell.note_turn(&state.end);
+            state.untold = 0;
+        }
     }
 
     /// The state, locked.
@@ -457,15 +488,13 @@ impl Registered<'_> {
     /// # Errors
     /// [`ChannelError::TimedOut`], [`ChannelError::PeerClosed`], [`ChannelError::Canceled`].
     pub(super) fn wait(self, deadline: Deadline) -> Result<MessagePacket, ChannelError> {
-        let this = std::mem::ManuallyDrop::new(self); // `wait` takes it away
+        let mut this = std::mem::ManuallyDrop::new(self); // `wait` takes it away
+        let interrupts = std::mem::take(&mut this.interrupts);
         let guard = this.inbox.lock();
-        let waited = this.inbox.wait(guard, (this.id, &this.interrupts), deadline, |state| {
+        this.inbox.wait(guard, (this.id, &interrupts), deadline, |state| {
             let reply = state.waiters.take_reply(this.id);
             reply.transpose().map_err(ChannelError::from)
-        });
-        // Its share of the word on which it slept.
-        drop(this.interrupts.clone());
-        waited
+        })
     }
 }
 
@@ -545,6 +574,7 @@ impl State {
         take: impl FnOnce(Message<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let borrowed = BorrowedWhile::now();
+        self.untold = self.untold.saturating_add(1);
         let Self { end, consumer, wakes, intake, .. } = self;
         let start = consumer.head().wrapping_add(front.payload_offset());
         let taken = take(RecordRef::new(end, consumer, wakes, intake, (start, front), borrowed));
@@ -602,7 +632,10 @@ impl State {
 
     /// Looks at each record that was not looked at yet: a reply goes to its call, all else is passed.
     fn look(&mut self, scanned: &AtomicU64) -> Result<(), Error> {
-        self.keep_up(scanned);
+        if scanned.load(Relaxed) != self.consumer.head() {
+            self.front()?; // frees what was taken out of turn, if nothing lies before it any more
+            self.keep_up(scanned);
+        }
         for _ in 0..LOOK_MAX {
             let position = scanned.load(Relaxed);
             let found = self.consumer.look_at(&self.end.ring, position);
@@ -674,14 +707,20 @@ impl State {
         position: u64,
         (front, record): (Front, Record),
     ) -> Result<MessagePacket, Error> {
-        let Self { end, consumer, intake, .. } = self;
+        self.untold = self.untold.saturating_add(1);
+        let Self { end, consumer, intake, wakes, .. } = self;
         let there = consumer.at(position);
         let mut data = vec![0; front.payload_len()];
         there.copy_out(&end.ring, front, &mut data);
         end.check_whole()?;
         let (ring, count) = (end.index, front.handle_count());
         let (Some(intake), 1..) = (intake, count) else {
-            consumer.withdraw(&end.ring, position, (front, record));
+            if position == consumer.head() {
+                consumer.free(&end.ring, front, wakes); // it is its turn
+                end.settle_now_and_then(wakes);
+            } else {
+                consumer.withdraw(&end.ring, position, (front, record));
+            }
             return Ok(MessagePacket::from(data));
         };
         let wanted = Wanted { ring, ext: there.ext(&end.ring), position, count };

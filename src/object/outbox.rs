@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use tombolo_abi::{HANDLE_COUNT_MAX, Slot};
+use tombolo_abi::{HANDLE_COUNT_MAX, RingEntry, Slot};
 
 use super::channel_error::ChannelError;
 use super::close_reason::CloseReason;
@@ -33,6 +33,15 @@ pub(super) struct Outbox {
     closed: Interrupts,
     /// Tasks that wait for space.
     tasks: Mutex<Vec<Waker>>,
+    limits: Limits,
+}
+
+/// What the ring takes of a message.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    ring: u32,
+    max_message: u32,
+    max_handles: u16,
 }
 
 /// The ring on which the end that was opened first sends.
@@ -59,8 +68,10 @@ impl Outbox {
         let sending = Sending::new(shared, Disconnect::Ever, Spin::new(SPIN_MAX))?;
         let mut closed = Interrupts::default();
         let closing = closed.interrupter();
+        let RingEntry { max_message, max_handles, .. } = sending.end.entry;
+        let limits = Limits { ring: sending.end.index, max_message, max_handles };
         let (sending, tasks) = (Mutex::new(Some(sending)), Mutex::default());
-        Ok(Self { sending, closing, closed, tasks })
+        Ok(Self { sending, closing, closed, tasks, limits })
     }
 
     /// Runs `attempt`, such as [`attempt`], again and again until it does not have to wait, or until `deadline`.
@@ -169,10 +180,14 @@ impl Outbox {
     /// # Errors
     /// [`ChannelError::Closed`], [`ChannelError::TooLong`], [`ChannelError::Handles`].
     pub(super) fn check_limits(&self, len: usize, handle_count: usize) -> Result<(), ChannelError> {
-        let guard = lock(&self.sending);
-        let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
-        sending.check_len(len)?;
-        match sending.end.entry.max_handles {
+        if self.closed.is_pending() {
+            return Err(ChannelError::Closed);
+        }
+        let Limits { ring, max_message: limit, max_handles } = self.limits;
+        if len > limit as usize {
+            return Err(Error::MessageTooLong { ring, found: len, limit }.into());
+        }
+        match max_handles {
             0 => Ok(()), // that has an error of its own
             limit => Ok(check_count(handle_count, limit.min(HANDLE_COUNT_MAX))?),
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, RingKind, Slot, slot_flags};
 
-use crate::endpoint::{Attached, Until, slot_u32};
+use crate::endpoint::{Attached, Interrupts, Until, slot_u32};
 use crate::error::{Damage, Error};
 use crate::os::random;
 use crate::ring::Wakes;
@@ -160,6 +160,12 @@ impl Bell {
         is_time
     }
 
+    /// Counts a complete turn that was taken elsewhere.
+    pub(crate) fn note_turn(&mut self, end: &Attached) {
+        self.records = RECORDS;
+        self.begin_quantum(end);
+    }
+
     /// Counts the records of a turn from the start. Lets producers go on without fences if many came
     /// without a sleep, in however many turns.
     pub(crate) fn begin_quantum(&mut self, end: &Attached) {
@@ -175,6 +181,25 @@ impl Bell {
         {
             self.doorbell.relax(&end.ring);
         }
+    }
+
+    /// Polls a few times without a clock, if spinning pays. Gives whether there may be what is `incoming`, or
+    /// something else to do.
+    pub(crate) fn look_first(
+        &mut self,
+        end: &Attached,
+        incoming: &mut impl Incoming,
+        known: Option<u64>,
+        interrupts: &Interrupts,
+    ) -> bool {
+        for _ in 0..self.spin.first_looks() {
+            if incoming.is_there(end) || end.has_changed(known) || interrupts.is_pending() {
+                self.spin.note_first_look();
+                return true;
+            }
+            hint::spin_loop();
+        }
+        false
     }
 
     /// Waits until there may be what is `incoming`, or something was counted since `known`.
@@ -331,7 +356,6 @@ mod tests {
 
     use super::*;
     use crate::Receiver;
-    use crate::endpoint::Interrupts;
     use crate::ends::{Receiving, Spsc, Topology};
     use crate::options::MpscOrder;
     use crate::ring::{Memory, Word};

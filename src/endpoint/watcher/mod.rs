@@ -149,8 +149,15 @@ impl Drop for Watch {
         if !self.watcher.owner.is_here() {
             return;
         }
-        self.watcher.lock().watched.retain(|watched| watched.id != self.id);
-        self.watcher.kick();
+        let mut table = self.watcher.lock();
+        let Some(index) = table.watched.iter().position(|watched| watched.id == self.id) else {
+            return;
+        };
+        let watched = table.watched.remove(index);
+        drop(table);
+        if !watched.region.upgrade().is_some_and(|region| region.is_alone()) {
+            self.watcher.kick(); // it sleeps on the words
+        }
     }
 }
 
