@@ -130,9 +130,10 @@ impl Waiters {
         }
     }
 
-    /// Wakes all.
+    /// Wakes all that are not woken yet: each of them may call this in turn.
     pub(super) fn wake_all(&self) {
-        self.waiting().for_each(|place| place.interrupter.interrupt());
+        let asleep = self.waiting().filter(|place| !place.interrupts.is_pending());
+        asleep.for_each(|place| place.interrupter.interrupt());
     }
 
     /// Makes `id` the leader if there is none.
