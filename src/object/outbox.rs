@@ -295,7 +295,8 @@ pub(super) fn attempt(
     match kind {
         _ if !packet.handles.is_empty() => {
             let txid = if let As::Call { txid } = kind { Some(txid) } else { None };
-            sending.carry(packet, txid)
+            let sent = sending.carry(packet, txid);
+            unless_gone(sending, sent)
         }
         As::Call { txid } => sending.call(&packet.data, txid),
         As::Message => {
@@ -324,7 +325,19 @@ pub(super) fn prepare(
     if sending.peer.is_disconnected(&sending.end)? {
         return Err(NotSent::Disconnected);
     }
-    meet(sending, inbox)
+    let met = meet(sending, inbox);
+    unless_gone(sending, met)
+}
+
+/// What `sent` says, but that a peer whose end was found free, and which the watcher has not told of yet, has gone.
+fn unless_gone(sending: &mut Sending<Spsc>, sent: Result<(), NotSent>) -> Result<(), NotSent> {
+    if let Err(NotSent::NoReceiver { .. }) = sent {
+        sending.peer.ask_again();
+        if sending.peer.is_disconnected(&sending.end)? {
+            return Err(NotSent::Disconnected);
+        }
+    }
+    sent
 }
 
 /// Sees to it that there is a connection to the other end, which both halves of this end use. Of two ends that were

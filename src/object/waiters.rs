@@ -200,12 +200,13 @@ impl Waiters {
         }
     }
 
-    /// Wakes all.
+    /// Wakes all that are not woken yet: each of them may call this in turn.
     pub(super) fn wake_all(&mut self) {
         for place in &mut self.places {
             match place.waker.take() {
                 Some(waker) => self.woken.push(waker),
                 None if place.waits_for == WaitsFor::Nothing => {}
+                None if place.interrupts.is_pending() => {}
                 None => place.interrupter.interrupt(),
             }
         }

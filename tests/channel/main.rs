@@ -51,6 +51,7 @@ mod closing;
 mod creating;
 mod dispositions;
 mod ends;
+mod hostile;
 mod magenta;
 mod reading;
 mod replies;
