@@ -1,7 +1,5 @@
 //! A call as a future.
 
-#![expect(clippy::result_large_err, reason = "errors give the message back")]
-
 use std::fmt;
 use std::mem::replace;
 use std::pin::Pin;

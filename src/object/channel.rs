@@ -1,7 +1,5 @@
 //! `Channel`: one end of a bidirectional pipe of messages.
 
-#![expect(clippy::result_large_err, reason = "errors give the message back")]
-
 use std::fmt;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;

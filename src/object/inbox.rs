@@ -863,7 +863,6 @@ mod tests {
     use crate::crash::visits;
 
     #[test]
-    #[expect(clippy::result_large_err, reason = "the error gives the message back")]
     fn a_reply_that_comes_behind_the_look_of_a_reader_is_no_message() {
         const LONG: Duration = Duration::from_secs(20);
         let (client, server) = Channel::create().unwrap();

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tombolo::handle::{DispositionError, HandleError};
+use tombolo::handle::HandleError;
 use tombolo::object::{CallError, CallPhase, ChannelError, NotWritten};
 use tombolo::{Channel, Error, Handle, MessagePacket};
 
