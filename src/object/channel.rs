@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::call::Call;
 use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
 use super::close_reason::CloseReason;
 use super::inbox::{Inbox, Message, Reading, Registered, TXID_LEN};
@@ -655,52 +654,6 @@ impl Channel {
         })?;
         let reply = self.call(message, deadline);
         reply.map(with_info).map_err(|error| CallError { message: None, ..error })
-    }
-
-    /// As [`Self::call`], as a future, which waits until there is a reply. Nothing is written before it is first
-    /// polled. It may be dropped at any time: a request that was not written never is, and the reply to one that
-    /// was is a message like any other.
-    ///
-    /// # Cost
-    /// From the first one on an end has a descriptor, and its threads that wait are woken by another thread, as with
-    /// [`Readiness`].
-    ///
-    /// # Examples
-    /// ```
-    /// # use std::sync::{Arc, Condvar, Mutex};
-    /// # use std::task::{Context, Poll, Wake};
-    /// # #[derive(Default)]
-    /// # struct Flag(Mutex<bool>, Condvar);
-    /// # impl Wake for Flag {
-    /// #     fn wake(self: Arc<Self>) {
-    /// #         *self.0.lock().unwrap() = true;
-    /// #         self.1.notify_one();
-    /// #     }
-    /// # }
-    /// # fn block_on<T>(future: impl Future<Output = T>) -> T {
-    /// #     let (flag, mut future) = (Arc::<Flag>::default(), std::pin::pin!(future));
-    /// #     loop {
-    /// #         let waker = flag.clone().into();
-    /// #         if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-    /// #             return result;
-    /// #         }
-    /// #         let woken = flag.1.wait_while(flag.0.lock().unwrap(), |woken| !*woken);
-    /// #         *woken.unwrap() = false;
-    /// #     }
-    /// # }
-    /// use std::time::Duration;
-    /// use tombolo::Channel;
-    /// let (client, server) = Channel::create()?;
-    /// let serving = std::thread::spawn(move || {
-    ///     server.write(server.read_timeout(Duration::from_secs(10))?) // says it again
-    /// });
-    /// let reply = block_on(client.call_async(b"\0\0\0\0ping"))?;
-    /// assert_eq!(&reply.data[4..], b"ping");
-    /// serving.join().unwrap()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn call_async(&self, message: impl Into<MessagePacket>) -> Call<'_> {
-        Call::new(self, message.into())
     }
 
     /// A transaction id that no call waiting here has, by what `is_taken` says.
