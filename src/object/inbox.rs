@@ -286,7 +286,7 @@ impl Inbox {
 
     /// The state, locked.
     fn lock(&self) -> Locked<'_> {
-        Locked { guard: lock(&self.state), woken: Woken(Vec::new()) }
+        Locked { guard: lock(&self.state), woken: None }
     }
 
     /// Lets tasks and pollers wait from now on, and returns what is readable while there may be something to read.
@@ -762,7 +762,8 @@ impl Ready for Reading {
 /// The state, locked. Tasks that were to be woken are, once it is not any more.
 struct Locked<'a> {
     guard: MutexGuard<'a, Option<State>>,
-    woken: Woken,
+    /// Dropped behind the guard; mostly there are none.
+    woken: Option<Woken>,
 }
 
 impl Deref for Locked<'_> {
@@ -780,11 +781,12 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Drop for Locked<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(state) = self.guard.as_mut()
             && state.waiters.has_woken()
         {
-            self.woken.0 = state.waiters.take_woken(); // dropped behind the guard
+            self.woken = Some(Woken(state.waiters.take_woken()));
         }
     }
 }
