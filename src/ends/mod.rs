@@ -26,7 +26,7 @@ pub use message::MessagePacket;
 pub use readiness::{Pollable, Readiness};
 pub use receiver::{Iter, Receiver};
 pub(crate) use receiving::Receiving;
-pub(crate) use record_ref::BorrowedWhile;
+pub(crate) use record_ref::{BorrowedWhile, buffer};
 pub use record_ref::RecordRef;
 pub use reservation::Reservation;
 pub use sender::Sender;

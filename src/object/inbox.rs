@@ -36,7 +36,7 @@ use crate::carrier::{Intake, Wanted};
 use crate::crash::test_point;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupts, Peer, Until};
-use crate::ends::{BorrowedWhile, MessagePacket, RecordRef};
+use crate::ends::{BorrowedWhile, MessagePacket, RecordRef, buffer};
 use crate::error::Error;
 use crate::os::descriptor::Descriptor;
 use crate::os::eventfd::EventFd;
@@ -97,6 +97,8 @@ struct Pollers {
 /// What the leader needs to sleep.
 #[derive(Debug)]
 struct Lead {
+    /// `None` once the end was closed.
+    end: Option<Arc<Attached>>,
     bell: Bell,
     wakes: Wakes,
 }
@@ -119,7 +121,7 @@ impl Inbox {
         let scanned = AtomicU64::new(consumer.head());
         let (end, wakes, waiters) = (Arc::new(end), Wakes::default(), Waiters::default());
         let state = State { end, consumer, intake, wakes, peer, waiters, pollers: None, untold: 0 };
-        let lead = Lead { bell, wakes: Wakes::default() };
+        let lead = Lead { end: Some(state.end.clone()), bell, wakes: Wakes::default() };
         Ok(Self { state: Mutex::new(Some(state)), lead: Mutex::new(lead), scanned })
     }
 
@@ -209,6 +211,9 @@ impl Inbox {
         deadline: Deadline,
         mut poll: impl FnMut(&mut State) -> Result<Option<T>, ChannelError>,
     ) -> Result<T, ChannelError> {
+        /// None wakes a leader: see [`State::wake_all`].
+        static NONE: Interrupts = Interrupts::none();
+
         let mut has_looked = false;
         loop {
             interrupts.take(); // before the looks: what comes after them interrupts again
@@ -220,11 +225,12 @@ impl Inbox {
             let leads = !is_found && state.pollers.is_none() && state.waiters.lead(id);
             if leads && !std::mem::replace(&mut has_looked, true) {
                 let mut lead = lock(&self.lead); // of no other thread: this one leads
-                if lead.bell.spin.first_looks() > 0 {
+                let Lead { end, bell, .. } = &mut *lead;
+                if let (Some(end), 1..) = (end, bell.spin.first_looks()) {
+                    let known = state.peer.asked();
                     state.waiters.begin_sleep(id);
-                    let (end, known) = (state.end.clone(), state.peer.asked());
                     drop(guard);
-                    lead.bell.look_first(&end, &mut Cursor(&self.scanned), known, interrupts);
+                    bell.look_first(end, &mut Cursor(&self.scanned), known);
                     drop(lead);
                     guard = self.lock();
                     continue;
@@ -238,13 +244,13 @@ impl Inbox {
             state.waiters.begin_sleep(id);
             if leads {
                 state.consumer.notify_pending(&state.end.ring, &state.wakes);
-                let (end, known) = (state.end.clone(), state.peer.asked());
+                let known = state.peer.asked();
                 drop(guard);
-                let Lead { bell, wakes } = &mut *lock(&self.lead);
-                let until = Until { deadline, interrupts };
-                let mut cursor = Cursor(&self.scanned);
+                let Lead { end, bell, wakes } = &mut *lock(&self.lead);
+                let (until, mut cursor) =
+                    (Until { deadline, interrupts: &NONE }, Cursor(&self.scanned));
                 // What is wrong is found by the next look.
-                let _ = bell.wait(&end, &mut cursor, wakes, known, until);
+                let _ = end.as_ref().map(|end| bell.wait(end, &mut cursor, wakes, known, until));
             } else {
                 drop(guard);
                 interrupts.sleep_alone(Moment::within(deadline, SLEEP_MAX));
@@ -256,8 +262,8 @@ impl Inbox {
     /// Ends all waits and gives up the end.
     pub(super) fn close(&self) {
         let Some(mut state) = lock(&self.state).take() else { return };
-        state.waiters.wake_all();
-        drop(lock(&self.lead)); // the leader has left the ring
+        state.wake_all();
+        lock(&self.lead).end = None; // the leader has left the ring
         if let Some(pollers) = &state.pollers {
             pollers.descriptor.set();
         }
@@ -332,7 +338,7 @@ impl Inbox {
 
     /// The state, locked.
     fn lock(&self) -> Locked<'_> {
-        Locked { guard: lock(&self.state), woken: Woken(Vec::new()) }
+        Locked { guard: lock(&self.state), woken: None }
     }
 
     /// Lets tasks and pollers wait from now on, and returns what is readable while there may be something to read.
@@ -352,7 +358,7 @@ impl Inbox {
         let descriptor = Arc::new(descriptor);
         let (standby, is_readable) = (Standby::new(&state.end)?, true);
         state.pollers = Some(Pollers { standby, descriptor: descriptor.clone(), is_readable });
-        state.waiters.wake_all();
+        state.wake_all();
         drop(guard);
         drop(lock(&self.lead)); // the leader has left the ring
         self.drive();
@@ -367,7 +373,7 @@ impl Inbox {
             let Some(state) = guard.as_mut() else { return };
             if !matches!(state.look_for_all(&self.scanned), Ok(false)) {
                 state.tell_readable();
-                state.waiters.wake_all(); // each finds out why
+                state.wake_all(); // each finds out why
                 return;
             }
             let Some(Pollers { standby, .. }) = &state.pollers else { return };
@@ -613,7 +619,10 @@ impl State {
         poll: &mut impl FnMut(&mut Self) -> Result<Option<T>, ChannelError>,
     ) -> Result<Option<T>, ChannelError> {
         self.end.check_usable()?;
-        self.look(scanned)?;
+        // One reader alone takes what comes as it comes.
+        if self.pollers.is_some() || !self.waiters.is_one_reader_alone() {
+            self.look(scanned)?;
+        }
         if let Some(found) = poll(self)? {
             return Ok(Some(found));
         }
@@ -623,11 +632,19 @@ impl State {
                 return Ok(Some(found));
             }
             self.end.check_whole()?;
-            self.waiters.wake_all(); // each finds the same
+            self.wake_all(); // each finds the same
             return Err(ChannelError::PeerClosed);
         }
         self.end.check_whole()?;
         Ok(None)
+    }
+
+    /// Wakes all that wait, also a leader, which sleeps on the ring's doorbell alone.
+    fn wake_all(&mut self) {
+        self.waiters.wake_all();
+        if self.waiters.has_leader() {
+            self.end.wake_own();
+        }
     }
 
     /// Looks at each record that was not looked at yet: a reply goes to its call, all else is passed.
@@ -710,7 +727,7 @@ impl State {
         self.untold = self.untold.saturating_add(1);
         let Self { end, consumer, intake, wakes, .. } = self;
         let there = consumer.at(position);
-        let mut data = vec![0; front.payload_len()];
+        let mut data = buffer(front.payload_len());
         there.copy_out(&end.ring, front, &mut data);
         end.check_whole()?;
         let (ring, count) = (end.index, front.handle_count());
@@ -796,7 +813,8 @@ impl Ready for Reading {
 /// The state, locked. Tasks that were to be woken are, once it is not any more.
 struct Locked<'a> {
     guard: MutexGuard<'a, Option<State>>,
-    woken: Woken,
+    /// Dropped behind the guard; mostly there are none.
+    woken: Option<Woken>,
 }
 
 impl Deref for Locked<'_> {
@@ -814,9 +832,12 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Drop for Locked<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(state) = self.guard.as_mut() {
-            self.woken.0 = state.waiters.take_woken(); // dropped behind the guard
+        if let Some(state) = self.guard.as_mut()
+            && state.waiters.has_woken()
+        {
+            self.woken = Some(Woken(state.waiters.take_woken()));
         }
     }
 }

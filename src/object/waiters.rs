@@ -218,6 +218,21 @@ impl Waiters {
         std::mem::take(&mut self.woken)
     }
 
+    /// Whether any are to be woken.
+    pub(super) fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
+    /// Whether a thread sleeps on the ring's doorbell, or is about to.
+    pub(super) fn has_leader(&self) -> bool {
+        self.leader.is_some()
+    }
+
+    /// Whether a thread waits here and no other thread or call does.
+    pub(super) fn is_one_reader_alone(&self) -> bool {
+        self.calls.is_empty() && self.free.len() + 1 == self.places.len()
+    }
+
     /// Notes that the thread `id` is about to look, with the lock.
     pub(super) fn begin_look(&mut self, id: WaiterId) {
         self.places[id].is_asleep = false;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, RingKind, Slot, slot_flags};
 
-use crate::endpoint::{Attached, Interrupts, Until, slot_u32};
+use crate::endpoint::{Attached, Until, slot_u32};
 use crate::error::{Damage, Error};
 use crate::os::random;
 use crate::ring::Wakes;
@@ -190,10 +190,9 @@ impl Bell {
         end: &Attached,
         incoming: &mut impl Incoming,
         known: Option<u64>,
-        interrupts: &Interrupts,
     ) -> bool {
         for _ in 0..self.spin.first_looks() {
-            if incoming.is_there(end) || end.has_changed(known) || interrupts.is_pending() {
+            if incoming.is_there(end) || end.has_changed(known) {
                 self.spin.note_first_look();
                 return true;
             }
@@ -356,6 +355,7 @@ mod tests {
 
     use super::*;
     use crate::Receiver;
+    use crate::endpoint::Interrupts;
     use crate::ends::{Receiving, Spsc, Topology};
     use crate::options::MpscOrder;
     use crate::ring::{Memory, Word};
