@@ -585,6 +585,7 @@ impl State {
         let start = consumer.head().wrapping_add(front.payload_offset());
         let taken = take(RecordRef::new(end, consumer, wakes, intake, (start, front), borrowed));
         self.keep_up(scanned);
+        let _ = self.free_withdrawn(scanned); // what is wrong is found by the next look
         taken
     }
 
@@ -668,6 +669,15 @@ impl State {
             }
             let len = self.end.ring.rules.record_len(&record);
             scanned.store(position.wrapping_add(len), Release);
+        }
+        self.free_withdrawn(scanned)
+    }
+
+    /// Frees the replies at the head, which no unread message lies before.
+    fn free_withdrawn(&mut self, scanned: &AtomicU64) -> Result<(), Error> {
+        if scanned.load(Relaxed) != self.consumer.head() {
+            self.front()?;
+            self.keep_up(scanned);
         }
         Ok(())
     }

@@ -236,6 +236,26 @@ sentences! { "replies":
         assert_eq!(status(near.read()), "SHOULD_WAIT");
     }
 
+    fn replies_give_their_space_back_though_nothing_is_read(near, far) {
+        let large = || with_id(0, &"a".repeat(60_000));
+        assert_eq!(far.ask("later serve 100"), "begun");
+        let replies = (0..100).map(|_| near.call(large(), LONG).unwrap().data.len());
+        assert_eq!(replies.sum::<usize>(), 100 * 60_004);
+        assert_eq!(far.ask("result"), "OK");
+        // An unread message keeps the space behind it only until it is read.
+        assert_eq!(far.ask("write unread"), "OK");
+        assert_eq!(far.ask("later serve 10"), "begun");
+        for _ in 0..10 {
+            near.call(large(), LONG).unwrap();
+        }
+        assert_eq!(far.ask("result"), "OK");
+        assert_eq!(shown(&near.read().unwrap()), "unread");
+        let (count, _) = fill(&near);
+        let other = far.ask("fill");
+        let other: u32 = other.strip_suffix(" SHOULD_WAIT").unwrap().parse().unwrap();
+        assert!(count.abs_diff(other) < count / 100, "{count} this way, {other} that way");
+    }
+
     fn a_reply_that_came_before_the_peer_closed_is_had(near, far) {
         thread::scope(|scope| {
             let call = scope.spawn(|| near.call(request("ping"), LONG).unwrap());
