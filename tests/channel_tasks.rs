@@ -1,5 +1,4 @@
 //! Channels in tasks and pollers.
-#![expect(clippy::result_large_err, reason = "errors give the message back")]
 
 use std::future::Future;
 use std::pin::pin;

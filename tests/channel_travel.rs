@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo::handle::{DispositionError, HandleError};
 use tombolo::object::ChannelError;
-use tombolo::{Channel, Handle, HandleType, MessagePacket, Rights};
+use tombolo::{Channel, Error, Handle, HandleType, MessagePacket, Rights};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -254,4 +254,42 @@ fn an_end_closes_if_the_process_is_killed_to_which_it_was_on_its_way() {
     child.wait().unwrap();
     wait_for_closing(&a);
     wait_for_closing(&carrier);
+}
+
+#[test]
+fn ends_that_were_opened_by_name_go_on_elsewhere_once_both_have_come() {
+    for with_handles_before in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c");
+        let a = Channel::open_path(&path).unwrap();
+        let refused = a.release().unwrap_err();
+        assert!(
+            matches!(&refused, ChannelError::Failed { source } if matches!(**source, Error::HandlesNotCarried { .. })),
+            "{refused}"
+        );
+        let b = Channel::open_path(&path).unwrap();
+        let both_ways = |a: &Channel, b: &Channel| {
+            a.write_timeout(MessagePacket::from(b"to b").handle(handle()), LONG).unwrap();
+            b.write_timeout(MessagePacket::from(b"to a").handle(handle()), LONG).unwrap();
+        };
+        let take = |a: &Channel, b: &Channel| {
+            assert_eq!(b.read().unwrap().handles.len(), 1);
+            assert_eq!(a.read().unwrap().handles.len(), 1);
+        };
+        if with_handles_before {
+            both_ways(&a, &b);
+            both_ways(&a, &b);
+            take(&a, &b);
+        }
+        let (a, b) = (pass_on(&a), pass_on(&b));
+        both_ways(&a, &b);
+        take(&a, &b);
+        if with_handles_before {
+            take(&a, &b);
+        }
+        assert!(matches!(Channel::open_path(&path), Err(Error::Busy { .. })));
+        drop(b);
+        wait_for_closing(&a);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a socket is left");
+    }
 }

@@ -205,7 +205,7 @@ fn all() -> Vec<Row> {
         ChannelError::TxidInUse { txid: 1 },
         ChannelError::AccessDenied { held, missing: Rights::READ },
         ChannelError::Handles { source: DispositionError::TooManyHandles { found, limit } },
-        ChannelError::Failed { source: source() },
+        ChannelError::Failed { source: Box::new(source()) },
     ];
     rows.extend(of_channels.iter().map(|error| row("ChannelError", error, error.status())));
     rows

@@ -96,6 +96,11 @@ impl Connection {
         Self { given: Some(given), ..Self::new(socket) }
     }
 
+    /// Makes it the one that leads to the other end.
+    pub(super) fn be_given(&mut self, given: Given) {
+        self.given = Some(given);
+    }
+
     pub(super) fn is_given(&self) -> bool {
         self.given.is_some()
     }

@@ -1,17 +1,19 @@
 //! The receiver's end: it listens, and finds the packet that belongs to a record.
 
+use std::mem::offset_of;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 
 use rustix::io::Errno;
-use tombolo_abi::LockWord;
+use tombolo_abi::{LockWord, Slot};
 
 use super::admit;
 use super::connection::{Connection, Given, Kept, NotFetched, Sought, Wanted};
 use super::door::Door;
-use super::outgoing::send_handles;
-use crate::endpoint::Attached;
+use super::outgoing::{copy_of, send_handles};
+use crate::endpoint::{Attached, slot_u32};
 use crate::handle::Handle;
 use crate::os::descriptor::Descriptor;
 use crate::os::socket;
@@ -65,12 +67,44 @@ impl Incoming {
         Self { region, rings, door, connections, connections_max, found: None }
     }
 
-    /// What another process needs to go on in the place of this one: copies of the sockets that came with the end,
-    /// and one with what was kept of earlier packets, if anything was, before them.
+    /// Receives over `socket`, which leads to the other end of the channel.
+    pub(crate) fn add_given(&mut self, end: &Attached, socket: Descriptor) {
+        let given = Given { ring: end.index, slot: end.entry.tx_slot_first };
+        self.connections.push(Connection::given(socket, given));
+    }
+
+    /// A copy of the socket to the other end of the channel, to send over, once that has come to the door.
+    ///
+    /// # Errors
+    /// [`NotFetched::TooManyFiles`].
+    pub(crate) fn peers_socket(
+        &mut self,
+        end: &Attached,
+    ) -> Result<Option<Descriptor>, NotFetched> {
+        self.accept_all()?;
+        let slot = end.entry.tx_slot_first;
+        let incarnation = slot_u32(&self.region, slot, offset_of!(Slot, incarnation));
+        let peer = LockWord { slot, incarnation: incarnation.load(Acquire) };
+        let is_peers = |one: &&mut Connection| one.sender() == Some(peer) && one.socket.is_some();
+        let Some(connection) = self.connections.iter_mut().rev().find(is_peers) else {
+            return Ok(None);
+        };
+        connection.be_given(Given { ring: end.index, slot });
+        let copy = connection.socket.as_ref().map(copy_of).transpose();
+        copy.map_err(|error| NotFetched::TooManyFiles(error.into()))
+    }
+
+    /// Stops listening, and leaves the connections as they are.
+    pub(crate) fn close_door(&mut self) {
+        self.door.close(&self.region, self.rings.start);
+    }
+
+    /// What another process needs to go on in the place of this one: copies of the sockets that lead to the other
+    /// end, and one with what was kept of earlier packets, if anything was, before them. Nothing if there is none.
     pub(crate) fn to_pass_on(&self) -> Result<Vec<OwnedFd>, Errno> {
         let ring = self.rings.start;
         let mut sockets = Vec::new();
-        for connection in &self.connections {
+        for connection in self.connections.iter().filter(|one| one.is_given()) {
             if !connection.kept.is_empty() {
                 let (entrance, exit) = socket::pair()?;
                 let entrance = Descriptor::shared(entrance)?;

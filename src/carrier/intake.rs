@@ -56,6 +56,30 @@ impl Intake {
         Self { incoming, known: None, _upkeep: None }
     }
 
+    /// Receives over `socket`, too, which leads to the other end of the channel.
+    pub(crate) fn add_given(&self, end: &Attached, socket: Descriptor) {
+        lock(&self.incoming).add_given(end, socket);
+    }
+
+    /// A copy of the socket to the other end of the channel, once that has come.
+    ///
+    /// # Errors
+    /// [`Error::TooManyFiles`].
+    pub(crate) fn peers_socket(&self, end: &Attached) -> Result<Option<Descriptor>, Error> {
+        lock(&self.incoming).peers_socket(end).map_err(|error| match error {
+            NotFetched::TooManyFiles(source) => Error::TooManyFiles { ring: end.index, source },
+            NotFetched::Lost | NotFetched::Violation(_) => Error::TooManyFiles {
+                ring: end.index,
+                source: Errno::MFILE.into(), // never: nothing was asked for
+            },
+        })
+    }
+
+    /// Stops listening, and leaves what has come as it is.
+    pub(crate) fn close_door(&self) {
+        lock(&self.incoming).close_door();
+    }
+
     /// What another process needs to go on in the place of this one, if the sockets came with the end.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::{CARRIED_LEN, PACKET_LEN_MAX, admit};
 use crate::error::Error;
 use crate::handle::{Handle, Through};
 use crate::os::descriptor::Descriptor;
-use crate::os::socket;
+use crate::os::{fork, socket};
 use crate::region::Region;
 
 /// A sender's connection, or none yet.
@@ -64,6 +64,34 @@ impl Outgoing {
         let through = through(region, &socket)?;
         let connection = Connection { socket, consumer: None, through, is_greeted: true };
         Ok(Self { connection: Some(connection), is_given: true })
+    }
+
+    /// Connects to the other end of a channel, which receives on ring `ring`, and sends over that from now on. Returns
+    /// a copy of the socket: what that end sends comes over it, too.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) fn meet(
+        &mut self,
+        region: &Region,
+        ring: u32,
+        sender: LockWord,
+    ) -> Result<Descriptor, Unsent> {
+        if self.is_given {
+            return Err(Unsent::NoReceiver); // it was given, and is broken
+        }
+        self.connect(region, ring)?;
+        let Some(Connection { socket, .. }) = self.connection.take() else {
+            return Err(Unsent::NoReceiver); // never: just connected
+        };
+        let (position, tail, handles) = (0, 0, &[][..]);
+        let what = HandOver { region, ring, sender, tail, position, handles };
+        socket::send(&socket, bytes_of(&hello(&what)), &[]).map_err(|_| Unsent::NoReceiver)?;
+        let failed =
+            |error: Errno| Unsent::Failed(region.io_error("copy a socket of", error.into()));
+        let copy = copy_of(&socket).map_err(failed)?;
+        *self = Self::given(region, socket).map_err(Unsent::Failed)?;
+        Ok(copy)
     }
 
     /// Whether there is a connection, broken perhaps without this side knowing it.
@@ -130,6 +158,13 @@ impl Outgoing {
             }
         }
     }
+}
+
+/// A copy of a socket, of which no forked child keeps one.
+pub(super) fn copy_of(socket: &Descriptor) -> Result<Descriptor, Errno> {
+    let no_forks = fork::hold_off()?;
+    socket.stat()?; // else it is another's by now
+    Descriptor::private(rustix::io::fcntl_dupfd_cloexec(socket, 0)?, &no_forks)
 }
 
 /// The files that no handle sent over `socket` may lead to.

@@ -2,8 +2,8 @@
 
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, fence};
 
 use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind, Role, Slot};
 
@@ -13,6 +13,7 @@ use crate::endpoint::{
 };
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
+use crate::os::futex;
 use crate::region::Region;
 use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Memory, Ring, Wakes, Word};
@@ -241,6 +242,16 @@ impl Attached {
         !self.has_peer_exits(known) && self.ring.is_open()
     }
 
+    /// Has the thread that sleeps at this receiver's doorbell, or is about to, look once more: as if a peer had
+    /// exited.
+    pub(crate) fn wake_own(&self) {
+        if self.ring.memory.is_ours() {
+            self.watch.note();
+            fence(SeqCst); // edge `peer_exit`: the count, the wake word
+            futex::disarm_and_wake(self.rx_wake(), i32::MAX as u32);
+        }
+    }
+
     /// Counts a sleep that is about to begin.
     pub(crate) fn count_sleep(&self) {
         if self.role == Role::Receiver {
@@ -375,6 +386,51 @@ mod tests {
         for lane in &lanes {
             assert_eq!(lane.memory.load(Word::TxWake, Relaxed), 0);
         }
+    }
+
+    /// The region of a channel that no other process has.
+    fn of_a_channel() -> Arc<Region> {
+        let options = OpenOptions::new().of_channel().unwrap();
+        EventsRegion::anonymous(options).unwrap().shared().clone()
+    }
+
+    #[test]
+    fn each_side_of_a_channel_sends_where_the_other_receives_and_has_one_owner_ever() {
+        let region = of_a_channel();
+        let sides = [(); 2].map(|()| Attached::attach_in_new(&region).unwrap());
+        let [one, other] = sides.each_ref().map(|(tx, rx)| (tx.index, rx.index));
+        assert_eq!((one, other), ((0, 1), (1, 0)));
+        assert!(matches!(Attached::attach_in_new(&region), Err(Error::Busy { .. })));
+        drop(sides);
+        let refused = Attached::attach_in_new(&region);
+        assert!(matches!(refused, Err(Error::LaneNotEmpty { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn an_exit_within_a_region_that_is_this_processs_alone_is_told_before_it_is_over() {
+        let region = of_a_channel();
+        let (tx, rx) = Attached::attach_in_new(&region).unwrap();
+        let (their_tx, their_rx) = Attached::attach_in_new(&region).unwrap();
+        let exits = || [&tx, &rx].map(|end| end.watch.peer_exits());
+        let before = exits();
+        drop(their_tx);
+        assert_eq!(exits(), before, "the side is given up as a whole");
+        drop(their_rx);
+        assert!(exits().iter().zip(before).all(|(now, before)| *now != before));
+        let seen = tx.meeting.poll(&tx.slot).unwrap();
+        assert!(!seen.is_any_alive && seen.incarnations == 1);
+    }
+
+    #[test]
+    fn a_receiver_that_is_to_look_does_not_sleep() {
+        let region = of_a_channel();
+        let (_tx, rx) = Attached::attach_in_new(&region).unwrap();
+        let known = Some(rx.counted());
+        rx.rx_wake().store(wake::ARMED_FUTEX, Relaxed);
+        assert!(!rx.has_peer_exits(known));
+        rx.wake_own();
+        assert!(rx.has_peer_exits(known));
+        assert_eq!(rx.rx_wake().load(Relaxed) & wake::ARMED_FUTEX, 0);
     }
 
     #[test]

@@ -50,8 +50,13 @@ impl Interrupter {
     /// # Cost
     /// One system call.
     pub fn interrupt(&self) {
-        self.word.store(1, Release); // edge `interrupt`
+        self.note();
         futex::wake_own(&self.word);
+    }
+
+    /// As [`Self::interrupt`], of a thread that is known not to sleep and looks before it does.
+    pub(crate) fn note(&self) {
+        self.word.store(1, Release); // edge `interrupt`
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) use interrupt::{Interrupts, Until};
 pub(crate) use peer::Peer;
 pub(crate) use slot::{Byte, OwnedSlot, Seat, Wanted, attach_until};
 pub(crate) use slot_table::{
-    attaches, byte, byte_is_held, count_held, incarnations, is_seen_as, pid_of, pid_of_owner,
-    slot_offset, slot_u32,
+    attaches, byte, byte_is_held, count_held, first_unseen, incarnations, is_seen_as, pid_of,
+    pid_of_owner, slot_offset, slot_u32,
 };
 pub(crate) use watcher::{Pulse, Upkeep, Watch, tell_of_exits};

@@ -38,8 +38,8 @@ use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation
 use crate::backoff::Backoff;
 use crate::crash::{crash_point, test_point};
 use crate::endpoint::{
-    Interrupts, Pulse, Until, byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32,
-    tell_of_exits,
+    Interrupts, Pulse, Until, byte, byte_is_held, first_unseen, is_seen_as, pid_of, slot_offset,
+    slot_u32, tell_of_exits,
 };
 use crate::error::Error;
 use crate::mem::LockMapping;
@@ -562,17 +562,15 @@ impl Ownership {
 
     /// An error unless the kernel shows all bytes as held, and no slot names a later owner.
     fn check_seen(&self) -> Result<(), Error> {
-        for owned in &self.owned {
-            if is_seen_as(&self.region, owned.identity())? {
-                continue;
-            }
-            if self.region.mapping().is_cut() {
-                return Err(self.region.cut_error()); // what the slot says is not the slot's
-            }
-            owned.is_lost.store(true, Relaxed);
-            return Err(Error::LockLost { slot: owned.seat.slot });
+        let owners = self.owned.iter().map(Owned::identity);
+        let Some(LockWord { slot, .. }) = first_unseen(&self.region, owners)? else {
+            return Ok(());
+        };
+        if self.region.mapping().is_cut() {
+            return Err(self.region.cut_error()); // what the slot says is not the slot's
         }
-        Ok(())
+        self.note_lost(slot);
+        Err(Error::LockLost { slot })
     }
 
     fn note_lost(&self, slot: u16) {

@@ -70,10 +70,25 @@ pub(crate) fn byte_is_held(region: &Region, slots: Range<u16>) -> Result<bool, E
 /// That another byte is free is believed only if this is true before and after: a descriptor that was
 /// closed and its number used again would answer for another file.
 pub(crate) fn is_seen_as(region: &Region, owner: LockWord) -> Result<bool, Error> {
-    let incarnation = slot_u32(region, owner.slot, offset_of!(Slot, incarnation)).load(Acquire);
-    Ok(incarnation == owner.incarnation
-        && region.check_plain_is_ours()
-        && byte_is_held(region, owner.slot..owner.slot + 1)?)
+    first_unseen(region, [owner]).map(|unseen| unseen.is_none())
+}
+
+/// The first of `owners`, endpoints of this process, of which [`is_seen_as`] is not true.
+pub(crate) fn first_unseen(
+    region: &Region,
+    owners: impl IntoIterator<Item = LockWord>,
+) -> Result<Option<LockWord>, Error> {
+    let mut is_plain_ours = None; // of all, if it is of the first
+    for owner in owners {
+        let incarnation = slot_u32(region, owner.slot, offset_of!(Slot, incarnation)).load(Acquire);
+        let is_seen = incarnation == owner.incarnation
+            && *is_plain_ours.get_or_insert_with(|| region.check_plain_is_ours())
+            && byte_is_held(region, owner.slot..owner.slot + 1)?;
+        if !is_seen {
+            return Ok(Some(owner));
+        }
+    }
+    Ok(None)
 }
 
 /// The lock bytes of `slots`.

@@ -26,11 +26,11 @@ pub use message::MessagePacket;
 pub use readiness::{Pollable, Readiness};
 pub use receiver::{Iter, Receiver};
 pub(crate) use receiving::Receiving;
-pub(crate) use record_ref::BorrowedWhile;
+pub(crate) use record_ref::{BorrowedWhile, buffer};
 pub use record_ref::RecordRef;
 pub use reservation::Reservation;
 pub use sender::Sender;
-pub(crate) use sending::{Sending, Shared, check_handles};
+pub(crate) use sending::{Sending, Shared, check_handles, not_sent};
 pub use topology::{Mpsc, Spsc, Topology};
 pub use wait_any::{Waitable, wait_any};
 

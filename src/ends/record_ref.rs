@@ -47,6 +47,13 @@ pub struct RecordRef<'a> {
     borrowed: BorrowedWhile,
 }
 
+/// A buffer to be filled. Its bytes are no zeros at first: zeroed memory doesn't come from what the allocator keeps
+/// ready for each thread.
+#[inline]
+pub(crate) fn buffer(len: usize) -> Vec<u8> {
+    vec![!0; len]
+}
+
 /// Whether a panic unwound when a message was borrowed. A whole word: the padding of less would be copied
 /// along with each record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +148,7 @@ impl<'a> RecordRef<'a> {
     /// # Errors
     /// As [`Self::read_at`].
     pub fn to_vec(&self) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; self.len()];
+        let mut bytes = buffer(self.len());
         self.copy_to(&mut bytes)?;
         Ok(bytes)
     }
@@ -249,7 +256,7 @@ impl<'a> RecordRef<'a> {
     pub fn take(self) -> Result<MessagePacket, Error> {
         let mut this = self.held();
         this.check_ours()?;
-        let mut data = vec![0; this.front.payload_len()];
+        let mut data = buffer(this.front.payload_len());
         this.consumer.copy_out(&this.end.ring, this.front, &mut data);
         this.end.check_whole()?;
         let handles = this.handles_to_take()?;

@@ -332,7 +332,7 @@ pub(crate) fn check_handles(
     checked.map_err(|source| Error::Handles { source })
 }
 
-fn not_sent(unsent: Unsent, seen: u32) -> NotSent {
+pub(crate) fn not_sent(unsent: Unsent, seen: u32) -> NotSent {
     match unsent {
         Unsent::NoReceiver => NotSent::NoReceiver { seen },
         Unsent::Crowded => NotSent::Crowded,

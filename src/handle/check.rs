@@ -162,7 +162,8 @@ pub(crate) fn check_moved(
     Ok(())
 }
 
-fn check_count(found: usize, limit: u16) -> Result<(), DispositionError> {
+/// Checks how many handles a message has.
+pub(crate) fn check_count(found: usize, limit: u16) -> Result<(), DispositionError> {
     let limit = usize::from(limit);
     if found > limit { Err(DispositionError::TooManyHandles { found, limit }) } else { Ok(()) }
 }

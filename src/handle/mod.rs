@@ -24,7 +24,7 @@ mod owned;
 mod stat;
 
 pub use self::check::HandleOp;
-pub(crate) use self::check::{ListRefused, Through, Wanted, check_moved, resolve};
+pub(crate) use self::check::{ListRefused, Through, Wanted, check_count, check_moved, resolve};
 pub use self::disposition::{HandleDisposition, HandleSource};
 pub use self::koid::{KoID, channel_end_koid};
 pub use self::owned::Handle;

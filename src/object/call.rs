@@ -1,18 +1,64 @@
 //! A call as a future.
 
-#![expect(clippy::result_large_err, reason = "errors give the message back")]
-
 use std::fmt;
+use std::mem::replace;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::channel::Channel;
 use super::channel_error::{CallError, CallPhase, ChannelError};
 use super::inbox::{Registered, TXID_LEN};
-use super::outbox::As;
 use crate::deadline::Deadline;
 use crate::ends::{MessagePacket, NotSent};
 use crate::handle::{Handle, Rights};
+
+impl Channel {
+    /// As [`Self::call`], as a future, which waits until there is a reply. Nothing is written before it is first
+    /// polled. It may be dropped at any time: a request that was not written never is, and the reply to one that
+    /// was is a message like any other.
+    ///
+    /// # Cost
+    /// From the first one on an end has a descriptor, and its threads that wait are woken by another thread, as with
+    /// [`Readiness`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::sync::{Arc, Condvar, Mutex};
+    /// # use std::task::{Context, Poll, Wake};
+    /// # #[derive(Default)]
+    /// # struct Flag(Mutex<bool>, Condvar);
+    /// # impl Wake for Flag {
+    /// #     fn wake(self: Arc<Self>) {
+    /// #         *self.0.lock().unwrap() = true;
+    /// #         self.1.notify_one();
+    /// #     }
+    /// # }
+    /// # fn block_on<T>(future: impl Future<Output = T>) -> T {
+    /// #     let (flag, mut future) = (Arc::<Flag>::default(), std::pin::pin!(future));
+    /// #     loop {
+    /// #         let waker = flag.clone().into();
+    /// #         if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+    /// #             return result;
+    /// #         }
+    /// #         let woken = flag.1.wait_while(flag.0.lock().unwrap(), |woken| !*woken);
+    /// #         *woken.unwrap() = false;
+    /// #     }
+    /// # }
+    /// use std::time::Duration;
+    /// use tombolo::Channel;
+    /// let (client, server) = Channel::create()?;
+    /// let serving = std::thread::spawn(move || {
+    ///     server.write(server.read_timeout(Duration::from_secs(10))?) // says it again
+    /// });
+    /// let reply = block_on(client.call_async(b"\0\0\0\0ping"))?;
+    /// assert_eq!(&reply.data[4..], b"ping");
+    /// serving.join().unwrap()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_async(&self, message: impl Into<MessagePacket>) -> Call<'_> {
+        Call::new(self, message.into())
+    }
+}
 
 /// A call that is under way, by [`Channel::call_async`](crate::Channel::call_async).
 #[must_use = "a future does nothing unless it is polled"]
@@ -25,12 +71,6 @@ pub struct Call<'a> {
 enum Progress<'a> {
     /// Nothing was written.
     Given(MessagePacket),
-    /// Registered, and to be written once there is space.
-    Ready {
-        request: MessagePacket,
-        given: [u8; TXID_LEN],
-        registered: Registered<'a>,
-    },
     /// Written.
     Waiting(Registered<'a>),
     Over,
@@ -41,26 +81,44 @@ impl<'a> Call<'a> {
         Self { channel, progress: Progress::Given(message) }
     }
 
-    /// Registers the call. The request has its transaction id then.
-    fn register(
+    /// Attempts to write the request, until it is written or this task waits for space.
+    fn write(
         channel: &'a Channel,
         mut request: MessagePacket,
+        waker: &Waker,
     ) -> Result<Progress<'a>, CallError> {
-        let Some(given) = request.data.first_chunk::<TXID_LEN>().copied() else {
-            let error = ChannelError::TooShortForCall { found: request.data.len() };
-            return Err(not_written(error, request));
-        };
-        let checked = channel.require(Rights::READ | Rights::WRITE);
-        let ready = checked.and_then(|()| channel.outbox.check(&request)).and_then(|()| {
+        let checked = channel.require(Rights::READ | Rights::WRITE).and_then(|()| {
+            let given = channel.check_request(&request.data, request.handles.len())?;
+            channel.outbox.check_handles(&request.handles)?;
             channel.inbox.stand_by()?;
-            channel.register()
+            Ok(given)
         });
-        match ready {
-            Ok(registered) => {
-                request.data[..TXID_LEN].copy_from_slice(&registered.txid.to_ne_bytes());
-                Ok(Progress::Ready { request, given, registered })
+        let given = match checked {
+            Ok(given) => given,
+            Err(error) => return Err(not_written(error, request)),
+        };
+        loop {
+            let choose = |is_taken: &dyn Fn(u32) -> bool| Ok(channel.choose_txid(is_taken));
+            let error = match channel.send_request(&mut request, Deadline::PAST, choose) {
+                Ok(Ok(registered)) => {
+                    Handle::close_all(request.handles);
+                    return Ok(Progress::Waiting(registered));
+                }
+                Ok(Err(error)) => Err(error),
+                Err(
+                    NotSent::Full(_)
+                    | NotSent::Crowded
+                    | NotSent::NoReceiver { .. }
+                    | NotSent::Contended { .. },
+                ) => channel.outbox.wait_for_space(waker),
+                Err(error) => Err(ChannelError::of_write(error, true, channel.side)),
+            };
+            request.data[..TXID_LEN].copy_from_slice(&given);
+            match error {
+                Ok(true) => return Ok(Progress::Given(request)),
+                Ok(false) => {}
+                Err(error) => return Err(not_written(error, request)),
             }
-            Err(error) => Err(not_written(error, request)),
         }
     }
 }
@@ -74,54 +132,24 @@ impl Future for Call<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let outbox = &this.channel.outbox;
-        loop {
-            match std::mem::replace(&mut this.progress, Progress::Over) {
-                Progress::Given(request) => {
-                    this.progress = Self::register(this.channel, request)?;
+        if let Progress::Given(_) = this.progress
+            && let Progress::Given(request) = replace(&mut this.progress, Progress::Over)
+        {
+            this.progress = Self::write(this.channel, request, cx.waker())?;
+        }
+        let (phase, message) = (CallPhase::Read, None);
+        match &this.progress {
+            Progress::Given(_) => Poll::Pending,
+            Progress::Waiting(registered) => {
+                let polled = registered.poll(cx.waker());
+                if polled.is_ready() {
+                    this.progress = Progress::Over;
                 }
-                Progress::Ready { mut request, given, registered } => {
-                    let kind = As::Call { txid: registered.txid };
-                    let error = match outbox.send(&request, kind, Deadline::PAST) {
-                        Ok(()) => {
-                            Handle::close_all(request.handles);
-                            this.progress = Progress::Waiting(registered);
-                            continue;
-                        }
-                        Err(error) => error,
-                    };
-                    let waits = match &error {
-                        NotSent::Full(_)
-                        | NotSent::Crowded
-                        | NotSent::NoReceiver { .. }
-                        | NotSent::Contended { .. } => outbox.wait_for_space(cx.waker()),
-                        _ => Err(ChannelError::of_write(error, true, this.channel.side)),
-                    };
-                    match waits {
-                        Ok(waits) => {
-                            this.progress = Progress::Ready { request, given, registered };
-                            if waits {
-                                return Poll::Pending;
-                            }
-                        }
-                        Err(error) => {
-                            request.data[..TXID_LEN].copy_from_slice(&given);
-                            return Poll::Ready(Err(not_written(error, request)));
-                        }
-                    }
-                }
-                Progress::Waiting(registered) => {
-                    let polled = registered.poll(cx.waker());
-                    if polled.is_pending() {
-                        this.progress = Progress::Waiting(registered);
-                    }
-                    let (phase, message) = (CallPhase::Read, None);
-                    return polled.map_err(|error| CallError { phase, error, message });
-                }
-                Progress::Over => {
-                    let (phase, error, message) = (CallPhase::Read, ChannelError::Canceled, None);
-                    return Poll::Ready(Err(CallError { phase, error, message }));
-                }
+                polled.map_err(|error| CallError { phase, error, message })
+            }
+            Progress::Over => {
+                let error = ChannelError::Canceled;
+                Poll::Ready(Err(CallError { phase, error, message }))
             }
         }
     }
@@ -130,8 +158,7 @@ impl Future for Call<'_> {
 impl fmt::Debug for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let progress = match &self.progress {
-            Progress::Given(_) => "not begun",
-            Progress::Ready { .. } => "waits for space",
+            Progress::Given(_) => "not written yet",
             Progress::Waiting(_) => "waits for the reply",
             Progress::Over => "over",
         };

@@ -1,7 +1,5 @@
 //! `Channel`: one end of a bidirectional pipe of messages.
 
-#![expect(clippy::result_large_err, reason = "errors give the message back")]
-
 use std::fmt;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
@@ -13,15 +11,14 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::call::Call;
 use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
 use super::close_reason::CloseReason;
 use super::inbox::{Inbox, Message, Reading, Registered, TXID_LEN};
 use super::message_buf::MessageBuf;
-use super::outbox::{As, Outbox, Writing};
+use super::outbox::{As, Outbox, Writing, attempt, prepare};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};
-use crate::ends::{MessagePacket, Readiness, Waitable};
+use crate::ends::{MessagePacket, NotSent, Readiness, Waitable};
 use crate::error::{CHANNEL, Error};
 use crate::handle::{Handle, HandleDisposition, HandleType, KoID, Rights, channel_end_koid};
 use crate::options::Prefault;
@@ -212,7 +209,11 @@ impl Channel {
                 Err(Error::Busy { pid, .. }) => {
                     return Err(Error::Busy { ring: 0, role: CHANNEL, pid, places: 2 });
                 }
-                attached => return attached,
+                attached => {
+                    let channel = attached?;
+                    channel.outbox.meet(&channel.inbox, deadline);
+                    return Ok(channel);
+                }
             };
             if deadline.has_passed() {
                 return Err(is_again);
@@ -238,6 +239,8 @@ impl Channel {
     ) -> Result<Self, Error> {
         let (region, side) = (region.clone(), sending.index);
         let (outgoing, incoming) = sockets.map(|Sockets { out, into }| (out, into)).unzip();
+        // The end that was opened first is come to, the later one comes.
+        let incoming = incoming.or((side != 0).then(Vec::new));
         let inbox = Inbox::attach(receiving, incoming)?;
         let outbox = Outbox::attach(sending, outgoing)?;
         let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
@@ -321,9 +324,15 @@ impl Channel {
         deadline: Deadline,
         is_timed: bool,
     ) -> Result<(), NotWritten> {
-        let checked = self.require(Rights::WRITE).and_then(|()| self.outbox.check(&message));
+        let checked = self.require(Rights::WRITE).and_then(|()| {
+            self.outbox.check_limits(message.data.len(), message.handles.len())?;
+            self.outbox.check_handles(&message.handles)
+        });
         let sent = checked.and_then(|()| {
-            let sent = self.outbox.send(&message, As::Message, deadline);
+            let sent = self.outbox.send(deadline, |sending| {
+                prepare(sending, &self.inbox, &message)?;
+                attempt(sending, &message, As::Message)
+            });
             sent.map_err(|error| ChannelError::of_write(error, is_timed, self.side))
         });
         match sent {
@@ -364,7 +373,7 @@ impl Channel {
         }
         // Before so much is gathered: the lengths may add up to anything.
         let found = parts.iter().fold(0usize, |len, part| len.saturating_add(part.len()));
-        self.outbox.check_len(found)?;
+        self.outbox.check_limits(found, handles.len())?;
         let mut data = Vec::with_capacity(found);
         parts.iter().for_each(|part| data.extend_from_slice(part));
         self.write(MessagePacket { data, handles })
@@ -399,21 +408,22 @@ impl Channel {
         bytes: &[u8],
         list: &mut [HandleDisposition<'_>],
     ) -> Result<(), ChannelError> {
-        self.write(self.resolve(bytes, list)?)
+        let checked = self.outbox.check_limits(bytes.len(), list.len());
+        self.write(self.resolve(checked, bytes, list)?)
     }
 
-    /// The message of `bytes` and the handles of `list`.
+    /// The message of `bytes` and the handles of `list`, if `checked` lets it.
     fn resolve(
         &self,
+        checked: Result<(), ChannelError>,
         bytes: &[u8],
         list: &mut [HandleDisposition<'_>],
     ) -> Result<MessagePacket, ChannelError> {
         let own = std::iter::once(self.region.plain());
         let own: Vec<_> = own.chain(self.region.rendezvous_sockets()).collect();
-        let handles = HandleDisposition::resolve_all(list, &own);
-        let checked = self.outbox.check_len(bytes.len());
-        let handles = handles?;
+        let handles = HandleDisposition::resolve_all(list, &own); // in any case: it consumes them
         checked?;
+        let handles = handles?;
         Ok(MessagePacket { data: bytes.to_vec(), handles })
     }
 
@@ -537,7 +547,8 @@ impl Channel {
     }
 
     /// Reads the next message if `check` lets it: with a copy of its bytes and the count of its handles. Otherwise
-    /// the message is still there. Without a message `check` is not called.
+    /// the message is still there. Without a message `check` is not called. It may use this end. If the message is
+    /// read otherwise meanwhile, `check` is called with the one that follows it.
     ///
     /// # Errors
     /// That of `check`; as [`Self::read`].
@@ -561,18 +572,24 @@ impl Channel {
     /// ```
     pub fn check_and_read<E: From<ChannelError>>(
         &self,
-        check: impl FnOnce(&[u8], usize) -> Result<(), E>,
+        mut check: impl FnMut(&[u8], usize) -> Result<(), E>,
     ) -> Result<MessagePacket, E> {
         self.require(Rights::READ)?;
-        self.inbox.read(|message| {
-            let message = message.held(); // a refusal, or a panic of `check`, leaves it
-            let bytes = message.to_vec().map_err(ChannelError::from)?;
-            check(&bytes, message.handle_count())?;
-            let mut packet =
-                std::mem::ManuallyDrop::into_inner(message).take().map_err(ChannelError::from)?;
-            packet.data = bytes; // those that were checked: the peer may have written to the others since
-            Ok(packet)
-        })
+        loop {
+            let (position, handle_count, data) = self.inbox.read(peek)?;
+            check(&data, handle_count)?; // without a lock: it is the user's
+            let taken = self.inbox.read(|message| {
+                if message.position() != position {
+                    message.keep();
+                    return Ok(None);
+                }
+                let packet = message.take().map_err(ChannelError::from)?;
+                Ok(Some(MessagePacket { data, ..packet })) // what was checked: the peer may have changed it since
+            })?;
+            if let Some(packet) = taken {
+                return Ok(packet);
+            }
+        }
     }
 
     /// Writes `message` and waits for the reply, until `deadline`. The first four bytes of the message are replaced
@@ -595,7 +612,7 @@ impl Channel {
         message: impl Into<MessagePacket>,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |_| self.register())
+        self.call_as(message.into(), deadline.into(), |_, is_taken| Ok(self.choose_txid(is_taken)))
     }
 
     /// As [`Self::call`], with the transaction id that the first four bytes of `message` are.
@@ -610,8 +627,9 @@ impl Channel {
         message: impl Into<MessagePacket>,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |txid| {
-            self.inbox.register(u32::from_ne_bytes(txid))
+        self.call_as(message.into(), deadline.into(), |given, is_taken| {
+            let txid = u32::from_ne_bytes(given);
+            if is_taken(txid) { Err(ChannelError::TxidInUse { txid }) } else { Ok(txid) }
         })
     }
 
@@ -628,7 +646,8 @@ impl Channel {
         list: &mut [HandleDisposition<'_>],
         deadline: impl Into<Deadline>,
     ) -> Result<(Vec<u8>, Vec<HandleInfo>), CallError> {
-        let message = self.resolve(bytes, list).map_err(|error| CallError {
+        let checked = self.check_request(bytes, list.len()).map(drop);
+        let message = self.resolve(checked, bytes, list).map_err(|error| CallError {
             phase: CallPhase::Write,
             error,
             message: None,
@@ -637,56 +656,14 @@ impl Channel {
         reply.map(with_info).map_err(|error| CallError { message: None, ..error })
     }
 
-    /// As [`Self::call`], as a future, which waits until there is a reply. Nothing is written before it is first
-    /// polled. It may be dropped at any time: a request that was not written never is, and the reply to one that
-    /// was is a message like any other.
-    ///
-    /// # Cost
-    /// From the first one on an end has a descriptor, and its threads that wait are woken by another thread, as with
-    /// [`Readiness`].
-    ///
-    /// # Examples
-    /// ```
-    /// # use std::sync::{Arc, Condvar, Mutex};
-    /// # use std::task::{Context, Poll, Wake};
-    /// # #[derive(Default)]
-    /// # struct Flag(Mutex<bool>, Condvar);
-    /// # impl Wake for Flag {
-    /// #     fn wake(self: Arc<Self>) {
-    /// #         *self.0.lock().unwrap() = true;
-    /// #         self.1.notify_one();
-    /// #     }
-    /// # }
-    /// # fn block_on<T>(future: impl Future<Output = T>) -> T {
-    /// #     let (flag, mut future) = (Arc::<Flag>::default(), std::pin::pin!(future));
-    /// #     loop {
-    /// #         let waker = flag.clone().into();
-    /// #         if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-    /// #             return result;
-    /// #         }
-    /// #         let woken = flag.1.wait_while(flag.0.lock().unwrap(), |woken| !*woken);
-    /// #         *woken.unwrap() = false;
-    /// #     }
-    /// # }
-    /// use std::time::Duration;
-    /// use tombolo::Channel;
-    /// let (client, server) = Channel::create()?;
-    /// let serving = std::thread::spawn(move || {
-    ///     server.write(server.read_timeout(Duration::from_secs(10))?) // says it again
-    /// });
-    /// let reply = block_on(client.call_async(b"\0\0\0\0ping"))?;
-    /// assert_eq!(&reply.data[4..], b"ping");
-    /// serving.join().unwrap()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn call_async(&self, message: impl Into<MessagePacket>) -> Call<'_> {
-        Call::new(self, message.into())
-    }
-
-    /// Registers a call with an id of its own.
-    pub(super) fn register(&self) -> Result<Registered<'_>, ChannelError> {
-        let next = || Some(self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID);
-        self.inbox.register_first_free(std::iter::from_fn(next))
+    /// A transaction id that no call waiting here has, by what `is_taken` says.
+    pub(super) fn choose_txid(&self, is_taken: &dyn Fn(u32) -> bool) -> u32 {
+        loop {
+            let txid = self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID;
+            if !is_taken(txid) {
+                return txid;
+            }
+        }
     }
 
     /// Tells pollers and tasks when there may be something to read: call [`Self::read`] until it fails with
@@ -710,31 +687,64 @@ impl Channel {
         Ok(Readiness::over(Arc::new(Writing { outbox, bridge })))
     }
 
-    fn call_as<'a>(
-        &'a self,
+    /// Checks how much a request has, and gives the bytes in the place of its transaction id.
+    pub(super) fn check_request(
+        &self,
+        data: &[u8],
+        handle_count: usize,
+    ) -> Result<[u8; TXID_LEN], ChannelError> {
+        self.outbox.check_limits(data.len(), handle_count)?;
+        data.first_chunk().copied().ok_or(ChannelError::TooShortForCall { found: data.len() })
+    }
+
+    /// Sends a request with the transaction id that `choose` gives, and registers its call.
+    ///
+    /// # Errors
+    /// As [`Outbox::send`]; inside, what is wrong with the id, and [`ChannelError::Closed`].
+    pub(super) fn send_request(
+        &self,
+        message: &mut MessagePacket,
+        deadline: Deadline,
+        mut choose: impl FnMut(&dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
+    ) -> Result<Result<Registered<'_>, ChannelError>, NotSent> {
+        self.outbox.send(deadline, |sending| {
+            prepare(sending, &self.inbox, message)?;
+            self.inbox.register_and_send(&mut choose, |txid| {
+                message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
+                attempt(sending, message, As::Call { txid })
+            })
+        })
+    }
+
+    /// Calls with the transaction id that `choose` gives, which is told what the message has in its place and
+    /// whether another call has an id.
+    fn call_as(
+        &self,
         mut message: MessagePacket,
         deadline: Deadline,
-        register: impl FnOnce([u8; TXID_LEN]) -> Result<Registered<'a>, ChannelError>,
+        mut choose: impl FnMut([u8; TXID_LEN], &dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
     ) -> Result<MessagePacket, CallError> {
         let phase = CallPhase::Write;
-        let Some(given) = message.data.first_chunk::<TXID_LEN>().copied() else {
-            let error = ChannelError::TooShortForCall { found: message.data.len() };
-            return Err(CallError { phase, error, message: Some(message) });
-        };
-        // Registered, then written: the reply cannot come before it is expected.
         let checked = self.require(Rights::READ | Rights::WRITE);
-        let checked = checked.and_then(|()| self.outbox.check(&message));
-        let registered = match checked.and_then(|()| register(given)) {
-            Ok(registered) => registered,
+        let given = checked.and_then(|()| {
+            let given = self.check_request(&message.data, message.handles.len())?;
+            self.outbox.check_handles(&message.handles)?;
+            Ok(given)
+        });
+        let given = match given {
+            Ok(given) => given,
             Err(error) => return Err(CallError { phase, error, message: Some(message) }),
         };
-        let txid = registered.txid;
-        message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
-        if let Err(error) = self.outbox.send(&message, As::Call { txid }, deadline) {
-            let error = ChannelError::of_write(error, true, self.side);
-            message.data[..TXID_LEN].copy_from_slice(&given);
-            return Err(CallError { phase, error, message: Some(message) });
-        }
+        let choose = |is_taken: &dyn Fn(u32) -> bool| choose(given, is_taken);
+        let sent = self.send_request(&mut message, deadline, choose);
+        let sent = sent.map_err(|error| ChannelError::of_write(error, true, self.side));
+        let registered = match sent.and_then(|registered| registered) {
+            Ok(registered) => registered,
+            Err(error) => {
+                message.data[..TXID_LEN].copy_from_slice(&given);
+                return Err(CallError { phase, error, message: Some(message) });
+            }
+        };
         Handle::close_all(message.handles);
         let (phase, message) = (CallPhase::Read, None);
         registered.wait(deadline).map_err(|error| CallError { phase, error, message })
@@ -858,6 +868,12 @@ impl Waited for Channel {
         let InWaitAny { named, spin, .. } = &mut self.in_wait_any;
         Turn { named: *named, spin }
     }
+}
+
+/// Position, count of handles, and bytes of a message, which stays.
+fn peek(message: Message<'_>) -> Result<(u64, usize, Vec<u8>), ChannelError> {
+    let message = message.held();
+    Ok((message.position(), message.handle_count(), message.to_vec()?))
 }
 
 fn take(message: Message<'_>) -> Result<MessagePacket, ChannelError> {

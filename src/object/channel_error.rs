@@ -89,8 +89,8 @@ pub enum ChannelError {
     /// As its source says.
     #[error("{source}")]
     Failed {
-        /// What happened.
-        source: Error,
+        /// What happened. In a box, as it is large and rare.
+        source: Box<Error>,
     },
 }
 
@@ -115,7 +115,7 @@ impl From<Error> for ChannelError {
                 Self::TooLong { found, limit: limit as usize }
             }
             Error::Handles { source } => Self::Handles { source },
-            source => Self::Failed { source },
+            source => Self::Failed { source: source.into() },
         }
     }
 }

@@ -10,8 +10,6 @@
 //! long as any process, or the queue of a socket, holds the description, and a closed one when the last has let go of
 //! it. Messages that were not read stay in the region, and the packets of their handles in the sockets.
 
-#![expect(clippy::result_large_err, reason = "errors give the handle back")]
-
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +41,8 @@ impl Channel {
     ///
     /// # Errors
     /// [`ChannelError::Closed`]; [`ChannelError::AccessDenied`] without [`Rights::TRANSFER`];
-    /// [`ChannelError::Failed`], and then the end is still here: with [`Error::HandlesNotCarried`] for one that was
-    /// opened by name, of which handles cross at a place in the file system.
+    /// [`ChannelError::Failed`], and then the end is still here: with [`Error::HandlesNotCarried`] if the other end,
+    /// of a channel that was opened by name, has not come yet, or is closed.
     ///
     /// # Examples
     /// ```
@@ -77,6 +75,7 @@ impl Channel {
     /// [`NotAdopted`] with the handle: [`HandleError::WrongType`] (`WRONG_TYPE`) if it is no end of a channel, or not
     /// all of one; [`Error::Layout`] and the like if the region behind it is not what it should be;
     /// [`Error::Io`] if the process can have no more descriptors.
+    #[expect(clippy::result_large_err, reason = "the error gives the handle back")]
     pub fn from_handle(handle: Handle) -> Result<Self, NotAdopted> {
         match Self::adopt(&handle) {
             Ok(channel) => Ok(channel),

@@ -2,19 +2,22 @@
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use tombolo_abi::Slot;
+use tombolo_abi::{HANDLE_COUNT_MAX, RingEntry, Slot};
 
 use super::channel_error::ChannelError;
 use super::close_reason::CloseReason;
+use super::inbox::Inbox;
 use crate::backoff::Backoff;
 use crate::carrier::Outgoing;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
-use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles};
+use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles, not_sent};
 use crate::error::Error;
+use crate::handle::{Handle, check_count};
 use crate::os::descriptor::Descriptor;
 use crate::ring::SendFast;
 use crate::ring::doorbell::has_come;
@@ -30,7 +33,19 @@ pub(super) struct Outbox {
     closed: Interrupts,
     /// Tasks that wait for space.
     tasks: Mutex<Vec<Waker>>,
+    limits: Limits,
 }
+
+/// What the ring takes of a message.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    ring: u32,
+    max_message: u32,
+    max_handles: u16,
+}
+
+/// The ring on which the end that was opened first sends.
+const FIRST_SIDE: u32 = 0;
 
 /// How a message is sent.
 #[derive(Clone, Copy, Debug)]
@@ -53,27 +68,27 @@ impl Outbox {
         let sending = Sending::new(shared, Disconnect::Ever, Spin::new(SPIN_MAX))?;
         let mut closed = Interrupts::default();
         let closing = closed.interrupter();
+        let RingEntry { max_message, max_handles, .. } = sending.end.entry;
+        let limits = Limits { ring: sending.end.index, max_message, max_handles };
         let (sending, tasks) = (Mutex::new(Some(sending)), Mutex::default());
-        Ok(Self { sending, closing, closed, tasks })
+        Ok(Self { sending, closing, closed, tasks, limits })
     }
 
-    /// Sends `packet`, waiting for space until `deadline`. Its handles are the kernel's then, and still the
-    /// caller's to close.
+    /// Runs `attempt`, such as [`attempt`], again and again until it does not have to wait, or until `deadline`.
     ///
     /// # Errors
     /// [`NotSent`]; `Interrupted` if this end is closed.
-    pub(super) fn send(
+    pub(super) fn send<T>(
         &self,
-        packet: &MessagePacket,
-        kind: As,
         deadline: Deadline,
-    ) -> Result<(), NotSent> {
+        mut attempt: impl FnMut(&mut Sending<Spsc>) -> Result<T, NotSent>,
+    ) -> Result<T, NotSent> {
         let (mut backoff, mut has_waited) = (Backoff::new(), false);
         loop {
             let mut guard = lock(&self.sending);
             let sending = guard.as_mut().ok_or(NotSent::Interrupted)?;
-            let error = match attempt(sending, packet, kind) {
-                Ok(()) => return Ok(()),
+            let error = match attempt(sending) {
+                Ok(sent) => return Ok(sent),
                 Err(error) if deadline.has_passed() => return Err(error),
                 Err(error) => error,
             };
@@ -103,6 +118,26 @@ impl Outbox {
                 NotSent::Contended { .. } | NotSent::Crowded if backoff.wait(deadline) => {}
                 _ => return Err(error),
             }
+        }
+    }
+
+    /// Has this end, if it is the later of two that were opened by name, come to the door of the first, waiting until
+    /// `deadline` for that to be opened. What is wrong is told when handles are to be sent.
+    pub(super) fn meet(&self, inbox: &Inbox, deadline: Deadline) {
+        loop {
+            let mut guard = lock(&self.sending);
+            let Some(sending) = guard.as_mut().filter(|it| it.end.index != FIRST_SIDE) else {
+                return;
+            };
+            let is_over = deadline.has_passed()
+                || !matches!(sending.peer.is_disconnected(&sending.end), Ok(false));
+            let Err(NotSent::NoReceiver { seen }) = meet(sending, inbox) else { return };
+            if is_over {
+                return;
+            }
+            let end = sending.end.clone();
+            drop(guard);
+            sleep_for_peer(&end, seen, Until { deadline, interrupts: &self.closed });
         }
     }
 
@@ -140,26 +175,37 @@ impl Outbox {
         Ok(self.wait(&*self.stand_by()?, waker))
     }
 
-    /// Checks a message before anything else happens.
+    /// Checks how much a message has, before its handles are looked at.
     ///
     /// # Errors
     /// [`ChannelError::Closed`], [`ChannelError::TooLong`], [`ChannelError::Handles`].
-    pub(super) fn check(&self, packet: &MessagePacket) -> Result<(), ChannelError> {
-        let guard = lock(&self.sending);
-        let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
-        sending.check_len(packet.data.len())?;
-        if packet.handles.is_empty() {
-            return Ok(());
+    pub(super) fn check_limits(&self, len: usize, handle_count: usize) -> Result<(), ChannelError> {
+        if self.closed.is_pending() {
+            return Err(ChannelError::Closed);
         }
-        let Attached { slot, index, .. } = &*sending.end;
-        let outgoing = sending.outgoing();
-        Ok(check_handles(slot.region(), *index, Some(&outgoing), &packet.handles)?)
+        let Limits { ring, max_message: limit, max_handles } = self.limits;
+        if len > limit as usize {
+            return Err(Error::MessageTooLong { ring, found: len, limit }.into());
+        }
+        match max_handles {
+            0 => Ok(()), // that has an error of its own
+            limit => Ok(check_count(handle_count, limit.min(HANDLE_COUNT_MAX))?),
+        }
     }
 
-    /// As [`Self::check`], of the length alone.
-    pub(super) fn check_len(&self, found: usize) -> Result<(), ChannelError> {
+    /// Checks the handles of a message, before anything else happens.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`], [`ChannelError::Handles`], [`ChannelError::Failed`].
+    pub(super) fn check_handles(&self, handles: &[Handle]) -> Result<(), ChannelError> {
+        if handles.is_empty() {
+            return Ok(());
+        }
         let guard = lock(&self.sending);
-        Ok(guard.as_ref().ok_or(ChannelError::Closed)?.check_len(found)?)
+        let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
+        let Attached { slot, index, .. } = &*sending.end;
+        let outgoing = sending.outgoing();
+        Ok(check_handles(slot.region(), *index, Some(&outgoing), handles)?)
     }
 
     /// Ends all waits, stores the reason, and gives up the end.
@@ -235,8 +281,13 @@ impl Ready for Writing {
     }
 }
 
-/// One attempt. A peer that has gone is told, whatever space there is.
-fn attempt(sending: &mut Sending<Spsc>, packet: &MessagePacket, kind: As) -> Result<(), NotSent> {
+/// Sends `packet` if there is space. Its handles are the kernel's then, and still the caller's to close. A peer
+/// that has gone is told, whatever space there is.
+pub(super) fn attempt(
+    sending: &mut Sending<Spsc>,
+    packet: &MessagePacket,
+    kind: As,
+) -> Result<(), NotSent> {
     sending.end.check_usable()?;
     if sending.peer.is_disconnected(&sending.end)? {
         return Err(NotSent::Disconnected);
@@ -244,7 +295,8 @@ fn attempt(sending: &mut Sending<Spsc>, packet: &MessagePacket, kind: As) -> Res
     match kind {
         _ if !packet.handles.is_empty() => {
             let txid = if let As::Call { txid } = kind { Some(txid) } else { None };
-            sending.carry(packet, txid)
+            let sent = sending.carry(packet, txid);
+            unless_gone(sending, sent)
         }
         As::Call { txid } => sending.call(&packet.data, txid),
         As::Message => {
@@ -258,6 +310,55 @@ fn attempt(sending: &mut Sending<Spsc>, packet: &MessagePacket, kind: As) -> Res
             sending.produce(&[data], |window, ring| window.send(ring, data)).map(drop)
         }
     }
+}
+
+/// What goes before an attempt to send `packet`, if that has handles: a connection to the other end.
+pub(super) fn prepare(
+    sending: &mut Sending<Spsc>,
+    inbox: &Inbox,
+    packet: &MessagePacket,
+) -> Result<(), NotSent> {
+    if packet.handles.is_empty() {
+        return Ok(());
+    }
+    sending.end.check_usable()?;
+    if sending.peer.is_disconnected(&sending.end)? {
+        return Err(NotSent::Disconnected);
+    }
+    let met = meet(sending, inbox);
+    unless_gone(sending, met)
+}
+
+/// What `sent` says, but that a peer whose end was found free, and which the watcher has not told of yet, has gone.
+fn unless_gone(sending: &mut Sending<Spsc>, sent: Result<(), NotSent>) -> Result<(), NotSent> {
+    if let Err(NotSent::NoReceiver { .. }) = sent {
+        sending.peer.ask_again();
+        if sending.peer.is_disconnected(&sending.end)? {
+            return Err(NotSent::Disconnected);
+        }
+    }
+    sent
+}
+
+/// Sees to it that there is a connection to the other end, which both halves of this end use. Of two ends that were
+/// opened by name, the later one comes to the door of the first.
+fn meet(sending: &mut Sending<Spsc>, inbox: &Inbox) -> Result<(), NotSent> {
+    let Sending { end, outgoing, .. } = sending;
+    let region = end.slot.region();
+    let seen = region.membership().load(Acquire); // before it is known whether the other is there
+    let mut outgoing = lock(outgoing);
+    if outgoing.is_connected() {
+        return Ok(());
+    }
+    if end.index == FIRST_SIDE {
+        let socket = inbox.peers_socket()?.ok_or(NotSent::NoReceiver { seen })?;
+        *outgoing = Outgoing::given(region, socket)?;
+    } else {
+        let socket = outgoing.meet(region, end.index, end.slot.identity());
+        inbox.add_socket(socket.map_err(|unsent| not_sent(unsent, seen))?);
+        region.announce_membership(); // the other may wait for this
+    }
+    Ok(())
 }
 
 /// Ignores poisoning: no user's code runs under the lock.

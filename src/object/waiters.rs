@@ -1,6 +1,5 @@
 //! The threads and tasks of this process that wait at an end of a channel.
 
-use std::collections::BTreeMap;
 use std::task::Waker;
 
 use crate::endpoint::{Interrupter, Interrupts};
@@ -16,8 +15,8 @@ pub(super) struct Waiters {
     /// Those that have left keep their places for the next.
     places: Vec<Waiter>,
     free: Vec<WaiterId>,
-    /// Calls without a reply, by transaction id.
-    calls: BTreeMap<u32, WaiterId>,
+    /// Calls without a reply, in the order of their transaction ids. New ids mostly come last.
+    calls: Vec<(u32, WaiterId)>,
     /// The one that sleeps on the ring's doorbell, for all.
     leader: Option<WaiterId>,
     /// The task that waits until there is something to read.
@@ -29,6 +28,8 @@ pub(super) struct Waiters {
 #[derive(Debug)]
 struct Waiter {
     waits_for: WaitsFor,
+    /// Whether the thread may sleep. One that doesn't looks itself, once it has the lock.
+    is_asleep: bool,
     /// Of a thread, which sleeps on them.
     interrupts: Interrupts,
     interrupter: Interrupter,
@@ -48,20 +49,42 @@ enum WaitsFor {
     },
 }
 
+impl Waiter {
+    /// Has it look.
+    fn tell(&self) {
+        if self.is_asleep {
+            self.interrupter.interrupt();
+        } else {
+            self.interrupter.note();
+        }
+    }
+}
+
 impl Waiters {
     /// Adds a thread that waits for any message. It sleeps on the interrupts returned.
     pub(super) fn add_reader(&mut self) -> (WaiterId, Interrupts) {
         self.add(WaitsFor::Message)
     }
 
-    /// Adds a thread that waits for the reply with `txid`; `None` if another does.
-    pub(super) fn add_call(&mut self, txid: u32) -> Option<(WaiterId, Interrupts)> {
-        if self.calls.contains_key(&txid) {
-            return None;
-        }
+    /// Adds a thread that waits for the reply with `txid`, which no other waits for.
+    pub(super) fn add_call(&mut self, txid: u32) -> (WaiterId, Interrupts) {
         let added = self.add(WaitsFor::Reply { txid });
-        self.calls.insert(txid, added.0);
-        Some(added)
+        let (Ok(place) | Err(place)) = self.find_call(txid);
+        self.calls.insert(place, (txid, added.0));
+        added
+    }
+
+    /// Where the call with `txid` stands, or would.
+    fn find_call(&self, txid: u32) -> Result<usize, usize> {
+        match self.calls.last() {
+            None => Err(0),
+            Some((last, _)) if *last < txid => Err(self.calls.len()),
+            Some(_) => self.calls.binary_search_by_key(&txid, |(txid, _)| *txid),
+        }
+    }
+
+    fn take_call(&mut self, txid: u32) -> Option<WaiterId> {
+        self.find_call(txid).ok().map(|place| self.calls.remove(place).1)
     }
 
     fn add(&mut self, waits_for: WaitsFor) -> (WaiterId, Interrupts) {
@@ -69,23 +92,35 @@ impl Waiters {
             let mut interrupts = Interrupts::default();
             let interrupter = interrupts.interrupter();
             let waits_for = WaitsFor::Nothing;
-            let (waker, reply) = (None, None);
-            self.places.push(Waiter { waits_for, interrupts, interrupter, waker, reply });
+            let (is_asleep, waker, reply) = (false, None, None);
+            self.places.push(Waiter {
+                waits_for,
+                is_asleep,
+                interrupts,
+                interrupter,
+                waker,
+                reply,
+            });
             self.places.len() - 1
         });
         let place = &mut self.places[id];
-        place.waits_for = waits_for;
+        (place.waits_for, place.is_asleep) = (waits_for, false);
         place.interrupts.take(); // what was meant for an earlier one
         (id, place.interrupts.clone())
     }
 
     /// Takes a thread away that waits no longer, and wakes one that is to lead in its place.
     pub(super) fn remove(&mut self, id: WaiterId) -> Option<Result<MessagePacket, Error>> {
-        let place = &mut self.places[id];
-        if let WaitsFor::Reply { txid } = std::mem::replace(&mut place.waits_for, WaitsFor::Nothing)
-        {
-            self.calls.remove(&txid);
+        let waited_for = std::mem::replace(&mut self.places[id].waits_for, WaitsFor::Nothing);
+        if let WaitsFor::Reply { txid } = waited_for {
+            // Once it has its reply, another may call with its id.
+            if let Ok(place) = self.find_call(txid)
+                && self.calls[place].1 == id
+            {
+                self.calls.remove(place);
+            }
         }
+        let place = &mut self.places[id];
         let reply = place.reply.take();
         self.woken.extend(place.waker.take()); // dropped there: it is not ours
         self.free.push(id);
@@ -93,7 +128,7 @@ impl Waiters {
         if self.leader.is_none()
             && let Some(next) = self.waiting().next()
         {
-            next.interrupter.interrupt();
+            next.tell();
         }
         reply
     }
@@ -110,19 +145,19 @@ impl Waiters {
 
     /// Whether a call with `txid` waits.
     pub(super) fn has_call(&self, txid: u32) -> bool {
-        self.calls.contains_key(&txid)
+        self.find_call(txid).is_ok()
     }
 
     /// Gives the call with `txid` its reply.
     pub(super) fn deliver(&mut self, txid: u32, reply: Result<MessagePacket, Error>) {
-        if let Some(id) = self.calls.remove(&txid) {
+        if let Some(id) = self.take_call(txid) {
             let is_leader = self.leader == Some(id);
             let place = &mut self.places[id];
             place.reply = Some(reply);
             match place.waker.take() {
                 Some(waker) => self.woken.push(waker),
                 None if is_leader => {}
-                None => place.interrupter.interrupt(),
+                None => place.tell(),
             }
         }
     }
@@ -135,13 +170,13 @@ impl Waiters {
     /// Wakes a thread that waits for any message and was not woken yet.
     pub(super) fn wake_reader(&self) {
         let leader = self.leader;
-        let is_asleep = |(id, place): &(WaiterId, &Waiter)| {
+        let is_untold = |(id, place): &(WaiterId, &Waiter)| {
             place.waits_for == WaitsFor::Message
                 && leader != Some(*id)
                 && !place.interrupts.is_pending()
         };
-        if let Some((_, reader)) = self.places.iter().enumerate().find(is_asleep) {
-            reader.interrupter.interrupt();
+        if let Some((_, reader)) = self.places.iter().enumerate().find(is_untold) {
+            reader.tell();
         }
     }
 
@@ -165,12 +200,13 @@ impl Waiters {
         }
     }
 
-    /// Wakes all.
+    /// Wakes all that are not woken yet: each of them may call this in turn.
     pub(super) fn wake_all(&mut self) {
         for place in &mut self.places {
             match place.waker.take() {
                 Some(waker) => self.woken.push(waker),
                 None if place.waits_for == WaitsFor::Nothing => {}
+                None if place.interrupts.is_pending() => {}
                 None => place.interrupter.interrupt(),
             }
         }
@@ -180,6 +216,32 @@ impl Waiters {
     /// Tasks to be woken now that there is no lock.
     pub(super) fn take_woken(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.woken)
+    }
+
+    /// Whether any are to be woken.
+    pub(super) fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
+    /// Whether a thread sleeps on the ring's doorbell, or is about to.
+    pub(super) fn has_leader(&self) -> bool {
+        self.leader.is_some()
+    }
+
+    /// Whether a thread waits here and no other thread or call does.
+    pub(super) fn is_one_reader_alone(&self) -> bool {
+        self.calls.is_empty() && self.free.len() + 1 == self.places.len()
+    }
+
+    /// Notes that the thread `id` is about to look, with the lock.
+    pub(super) fn begin_look(&mut self, id: WaiterId) {
+        self.places[id].is_asleep = false;
+        self.resign(id);
+    }
+
+    /// Notes that the thread `id` is about to sleep, without the lock.
+    pub(super) fn begin_sleep(&mut self, id: WaiterId) {
+        self.places[id].is_asleep = true;
     }
 
     /// Makes `id` the leader if there is none.

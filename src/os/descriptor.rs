@@ -92,10 +92,9 @@ impl AsFd for Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        let held = fork::hold_off().ok(); // was granted before
-        let is_to_close = !self.is_lost() && self.place.is_file_of(self.as_fd());
         // Only if it must be: what is queued in a socket is closed with it, and that may take long.
-        let _held = held.filter(|_| self.may_have_a_double());
+        let _held = if self.may_have_a_double() { fork::hold_off().ok() } else { None };
+        let is_to_close = !self.is_lost() && self.place.is_file_of(self.as_fd());
         if is_to_close {
             // SAFETY: the value is being dropped, so this is done once and nothing uses it afterwards.
             drop(unsafe { ManuallyDrop::take(&mut self.fd) });

@@ -150,6 +150,25 @@ mod tests {
     use crate::region::joined::set_state;
 
     #[test]
+    fn a_channels_region_is_this_processs_alone_until_its_file_is_handed_out_and_others_never_are() {
+        let options = OpenOptions::new().of_channel().unwrap();
+        let region = EventsRegion::anonymous(options).unwrap();
+        assert!(region.shared().is_alone());
+        let _fd = region.to_fd().unwrap();
+        assert!(!region.shared().is_alone());
+        assert!(!EventsRegion::anonymous(OpenOptions::new()).unwrap().shared().is_alone());
+    }
+
+    #[test]
+    fn a_new_regions_description_is_what_a_reader_finds() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let mut found = Description::read(region.plain(), region.path()).unwrap();
+        found.header.state = region.header().state;
+        assert_eq!((found.header, &found.entries[..]), (*region.header(), region.entries()));
+    }
+
+    #[test]
     fn a_region_that_is_retired_while_it_is_joined_is_not_joined() {
         let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
         let fd = region.to_fd().unwrap();

@@ -335,7 +335,7 @@ impl OpenOptions {
         }
         let mut ring = RingOptions { capacity: self.spsc_capacity.take(), ..RingOptions::spsc() };
         ring.max_message = self.max_message.take();
-        ring.max_handles = Some(self.max_handles.take().unwrap_or(HANDLE_COUNT_MAX));
+        ring.max_handles = self.max_handles.take();
         self.rings = vec![ring.clone(), ring];
         self.is_channel = true;
         Ok(self)
@@ -361,7 +361,12 @@ impl OpenOptions {
     /// The rings of a region created with these options.
     fn new_rings(&self) -> Vec<RingOptions> {
         if !self.rings.is_empty() {
-            return self.rings.clone();
+            let mut rings = self.rings.clone();
+            if self.is_channel {
+                let unset = rings.iter_mut().filter(|ring| ring.max_handles.is_none());
+                unset.for_each(|ring| ring.max_handles = Some(HANDLE_COUNT_MAX));
+            }
+            return rings;
         }
         let mut spsc = RingOptions { capacity: self.spsc_capacity, ..RingOptions::spsc() };
         let kind = match self.order.unwrap_or_default() {

@@ -160,6 +160,12 @@ impl Bell {
         is_time
     }
 
+    /// Counts a complete turn that was taken elsewhere.
+    pub(crate) fn note_turn(&mut self, end: &Attached) {
+        self.records = RECORDS;
+        self.begin_quantum(end);
+    }
+
     /// Counts the records of a turn from the start. Lets producers go on without fences if many came
     /// without a sleep, in however many turns.
     pub(crate) fn begin_quantum(&mut self, end: &Attached) {
@@ -175,6 +181,24 @@ impl Bell {
         {
             self.doorbell.relax(&end.ring);
         }
+    }
+
+    /// Polls a few times without a clock, if spinning pays. Gives whether there may be what is `incoming`, or
+    /// something else to do.
+    pub(crate) fn look_first(
+        &mut self,
+        end: &Attached,
+        incoming: &mut impl Incoming,
+        known: Option<u64>,
+    ) -> bool {
+        for _ in 0..self.spin.first_looks() {
+            if incoming.is_there(end) || end.has_changed(known) {
+                self.spin.note_first_look();
+                return true;
+            }
+            hint::spin_loop();
+        }
+        false
     }
 
     /// Waits until there may be what is `incoming`, or something was counted since `known`.

@@ -72,6 +72,23 @@ sentences! { "calling":
         far.nothing_came(&near);
     }
 
+    fn limits_are_checked_before_that_and_handles_behind_it(near, far) {
+        let weak = || far.file("weak").replace(Rights::READ).unwrap();
+        let many = || (0..65).map(|_| weak()).collect();
+        let rows = [
+            (MessagePacket::from(vec![0; 65537]), "OUT_OF_RANGE in the write phase"),
+            (with_handles(vec![0; 3], many()), "OUT_OF_RANGE in the write phase"),
+            (with_handles(vec![0; 3], vec![weak()]), "INVALID_ARGS in the write phase"),
+            (with_handles(vec![0; 4], vec![weak()]), "ACCESS_DENIED in the write phase"),
+        ];
+        for (message, wanted) in rows {
+            assert_eq!(status(near.call(message, LONG)), wanted);
+        }
+        far.nothing_came(&near);
+        near.close();
+        assert_eq!(status(near.call(vec![0; 3], LONG)), "BAD_HANDLE in the write phase");
+    }
+
     /// *Decision*: the message comes back, as in Magenta; dropping the error consumes it, as Zircon does.
     fn a_call_to_a_closed_peer_fails_in_the_write_phase_with_the_request_as_it_was(near, far) {
         far.die();

@@ -51,6 +51,17 @@ sentences! { "creating":
         }
     }
 
+    fn its_capacity_and_longest_message_are_options(_near, far) {
+        let small = || OpenOptions::new().spsc_capacity(4096).max_message(100).max_handles(1);
+        let near = Channel::open_path_with(far.path("named"), small()).unwrap();
+        assert_eq!(far.ask("open named"), "OK");
+        assert_eq!(status(near.write(vec![0; 101])), "OUT_OF_RANGE");
+        assert_eq!(status(near.write(message("", far.files(["a", "b"])))), "OUT_OF_RANGE");
+        let full = far.ask("fill");
+        let (count, refused) = full.split_once(' ').unwrap();
+        assert!(refused == "SHOULD_WAIT" && count.parse::<usize>().unwrap() < 512, "{full}");
+    }
+
     fn the_first_two_to_open_it_have_an_end_each_and_a_third_finds_it_busy(_near, far) {
         let path = far.path("named");
         let first = Channel::open_path(&path).unwrap();

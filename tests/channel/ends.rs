@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tombolo::handle::{DispositionError, HandleError};
+use tombolo::handle::HandleError;
 use tombolo::object::{CallError, CallPhase, ChannelError, NotWritten};
 use tombolo::{Channel, Error, Handle, MessagePacket};
 
@@ -279,6 +279,10 @@ fn act(end: &Channel, dir: &Path, wish: &str) -> String {
             let request = end.read_timeout(LONG).unwrap();
             end.write(message(with_id(id_of(&request), data(1)), 2)).unwrap();
             shown_call(&request)
+        }
+        "take" => {
+            (0..number(1)).for_each(|_| drop(end.read_timeout(LONG).unwrap()));
+            "OK".into()
         }
         "serve" => {
             (0..number(1)).for_each(|_| end.write(end.read_timeout(LONG).unwrap()).unwrap());

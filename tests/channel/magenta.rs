@@ -13,7 +13,9 @@ use super::ends::{
 };
 
 /// Both forms that keep the message, which differ in how they call a lack of space.
-const FORMS: [fn(&Channel, MessagePacket) -> Result<(), NotWritten>; 2] =
+type Form = fn(&Channel, MessagePacket) -> Result<(), NotWritten>;
+
+const FORMS: [Form; 2] =
     [|end, message| end.try_write(message), |end, message| end.write_timeout(message, SHORT)];
 
 sentences! { "Magenta":

@@ -45,14 +45,17 @@ macro_rules! sentences {
     };
 }
 
+mod alone;
 mod calling;
 mod closing;
 mod creating;
 mod dispositions;
 mod ends;
+mod hostile;
 mod magenta;
 mod reading;
 mod replies;
+mod threads;
 mod writing;
 
 #[path = "../support/mod.rs"]

@@ -174,6 +174,27 @@ sentences! { "reading":
         assert_eq!(shown(&near.read().unwrap()), "first with a");
     }
 
+    /// *Decision*: no lock is held meanwhile; in zCore, this would wait for itself for ever.
+    fn a_check_may_use_its_own_end(near, far) {
+        assert_eq!(far.ask("write first a"), "OK");
+        assert_eq!(far.ask("write second b"), "OK");
+        let taken = near.check_and_read(|bytes, _| {
+            if bytes == b"first" {
+                near.write("seen").unwrap();
+                assert_eq!(shown(&near.read().unwrap()), "first with a");
+            }
+            Ok::<_, ChannelError>(())
+        });
+        assert_eq!(shown(&taken.unwrap()), "second with b", "checked as well");
+        assert_eq!(far.ask("read"), "seen");
+        assert_eq!(far.ask("write third"), "OK");
+        let closed = near.check_and_read(|_, _| {
+            near.close();
+            Ok::<_, ChannelError>(())
+        });
+        assert_eq!(status(closed), "BAD_HANDLE");
+    }
+
     fn a_buffer_grows_to_the_message_and_is_used_again_without_allocating(near, far) {
         let mut buffer = MessageBuf::new();
         assert_eq!(far.ask("write-many 65536 64"), "OK");

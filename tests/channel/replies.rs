@@ -67,6 +67,23 @@ sentences! { "replies":
         assert_eq!(shown_call(&near.read().unwrap()), "00000007 before with a");
     }
 
+    fn what_comes_while_a_request_finds_no_space_is_no_reply_to_it_and_is_not_lost(near, far) {
+        let (count, _) = fill(&near);
+        for _ in 0..2 {
+            thread::scope(|scope| {
+                let call = scope.spawn(|| near.call_with_txid(with_id(7, "ping"), SHORT * 10));
+                thread::sleep(SHORT);
+                assert_eq!(far.ask("write-as 00000007 stray a"), "OK");
+                assert_eq!(shown_call(&near.read_timeout(LONG).unwrap()), "00000007 stray with a");
+                assert_eq!(far.ask("write-as 00000007 unread"), "OK");
+                assert_eq!(status(call.join().unwrap()), "TIMED_OUT in the write phase");
+            });
+            assert_eq!(shown_call(&near.read().unwrap()), "00000007 unread");
+        }
+        assert_eq!(far.ask(&format!("drain {count}")), "OK");
+        far.nothing_came(&near);
+    }
+
     /// *Decision*: Zircon looks only at ids with bit 31 set, and zCore at all but 0. Here the user of
     /// `call_with_txid` chooses, as in Magenta, and a reply to such a call is one whatever its id.
     fn any_id_that_a_call_was_given_is_matched_0_included(near, far) {
@@ -219,6 +236,26 @@ sentences! { "replies":
         assert_eq!(status(near.read()), "SHOULD_WAIT");
     }
 
+    fn replies_give_their_space_back_though_nothing_is_read(near, far) {
+        let large = || with_id(0, &"a".repeat(60_000));
+        assert_eq!(far.ask("later serve 100"), "begun");
+        let replies = (0..100).map(|_| near.call(large(), LONG).unwrap().data.len());
+        assert_eq!(replies.sum::<usize>(), 100 * 60_004);
+        assert_eq!(far.ask("result"), "OK");
+        // An unread message keeps the space behind it only until it is read.
+        assert_eq!(far.ask("write unread"), "OK");
+        assert_eq!(far.ask("later serve 10"), "begun");
+        for _ in 0..10 {
+            near.call(large(), LONG).unwrap();
+        }
+        assert_eq!(far.ask("result"), "OK");
+        assert_eq!(shown(&near.read().unwrap()), "unread");
+        let (count, _) = fill(&near);
+        let other = far.ask("fill");
+        let other: u32 = other.strip_suffix(" SHOULD_WAIT").unwrap().parse().unwrap();
+        assert!(count.abs_diff(other) < count / 100, "{count} this way, {other} that way");
+    }
+
     fn a_reply_that_came_before_the_peer_closed_is_had(near, far) {
         thread::scope(|scope| {
             let call = scope.spawn(|| near.call(request("ping"), LONG).unwrap());
@@ -229,6 +266,6 @@ sentences! { "replies":
             assert_eq!(shown_call(&call.join().unwrap()), "80000000 last with a");
         });
         assert_eq!(shown(&near.read().unwrap()), "unread");
-        assert_eq!(status(near.read()), "PEER_CLOSED");
+        assert_eq!(status(near.read_timeout(LONG)), "PEER_CLOSED");
     }
 }

@@ -140,6 +140,34 @@ impl Forger {
         position
     }
 
+    /// Publishes `record` with `payload` at `position` of the first lap, and gives the position behind it.
+    pub(crate) fn publish_at(&self, position: u64, record: &Record, payload: &[u8]) -> u64 {
+        let rules = RecordRules::of(&self.entry, self.header.key);
+        let at = |position: u64| self.entry.data_offset + position;
+        let next = position + rules.record_len(record);
+        assert!(next < self.entry.capacity);
+        self.file.write_all_at(&[0; 8], at(next)).unwrap();
+        if record.ext {
+            self.set_word(at(position + 8), self.sender().to_word());
+        }
+        self.file.write_all_at(payload, at(position + record.payload_offset())).unwrap();
+        self.set_word(at(position), rules.encode(record, position));
+        next
+    }
+
+    /// Where the words lie that peers share: the ring's control block, its first records, all slots.
+    pub(crate) fn shared_words(&self) -> Vec<u64> {
+        let control = self.entry.control_offset..self.entry.control_offset + 1024;
+        let records = self.entry.data_offset..self.entry.data_offset + 128;
+        let slots_len = u64::from(self.header.slot_count) * u64::from(self.header.slot_len);
+        let slots = self.header.slot_offset..self.header.slot_offset + slots_len;
+        [control, records, slots].into_iter().flat_map(|place| place.step_by(8)).collect()
+    }
+
+    pub(crate) fn set_word(&self, offset: u64, value: u64) {
+        self.file.write_all_at(&value.to_le_bytes(), offset).unwrap();
+    }
+
     pub(crate) fn connect(&self) -> OwnedFd {
         self.try_connect().unwrap()
     }

@@ -30,7 +30,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use tombolo_abi::{LockWord, slot_flags};
 
@@ -131,6 +131,11 @@ impl Watch {
         Ok(Self { watcher, id, peer_exits })
     }
 
+    /// Changes the count, for another reason than a peer's exit.
+    pub(super) fn note(&self) {
+        self.peer_exits.fetch_add(1, AcqRel);
+    }
+
     /// A count that changes when a peer has exited, or when there is another reason to ask the kernel
     /// about peers.
     #[inline]
@@ -149,8 +154,15 @@ impl Drop for Watch {
         if !self.watcher.owner.is_here() {
             return;
         }
-        self.watcher.lock().watched.retain(|watched| watched.id != self.id);
-        self.watcher.kick();
+        let mut table = self.watcher.lock();
+        let Some(index) = table.watched.iter().position(|watched| watched.id == self.id) else {
+            return;
+        };
+        let watched = table.watched.remove(index);
+        drop(table);
+        if !watched.region.upgrade().is_some_and(|region| region.is_alone()) {
+            self.watcher.kick(); // it sleeps on the words
+        }
     }
 }
 
@@ -210,7 +222,7 @@ fn running() -> io::Result<Arc<Watcher>> {
 #[cfg(test)]
 mod tests {
     use std::mem::offset_of;
-    use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+    use std::sync::atomic::Ordering::Relaxed;
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
