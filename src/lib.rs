@@ -148,9 +148,9 @@
 //! * **Ending.** When an end is closed, dropped, or its process dies, the other reads what was written before, and
 //!   then gets [`PeerClosed`](object::ChannelError::PeerClosed), for good: the next to open the name makes another
 //!   channel. [`close_reason`](Channel::close_reason) tells why, if that was said.
-//! * **Moving an end.** [`release`](Channel::release) makes a [`Handle`] of an end by [`create`](Channel::create), to be
-//!   sent in a message, with all that was not read. Where it arrives, [`from_handle`](Channel::from_handle) makes it an
-//!   end again. The other end notices nothing, unless the handle is dropped: then it is closed.
+//! * **Moving an end.** [`release`](Channel::release) makes a [`Handle`] of an end whose other end is open, to
+//!   be sent in a message, with all that was not read. Where it arrives, [`from_handle`](Channel::from_handle)
+//!   makes it an end again. The other end notices nothing, unless the handle is dropped: then it is closed.
 //!   `examples/hand_over_endpoint.rs` is a whole program.
 //! * **Tasks and pollers.** [`call_async`](Channel::call_async) is a future for any runtime; the [`Readiness`] of
 //!   [`readable`](Channel::readable) and [`writable`](Channel::writable) is a descriptor for a poller, and wakes tasks.
