@@ -709,10 +709,13 @@ impl Channel {
     ) -> Result<Result<Registered<'_>, ChannelError>, NotSent> {
         self.outbox.send(deadline, |sending| {
             prepare(sending, &self.inbox, message)?;
-            self.inbox.register_and_send(&mut choose, |txid| {
+            let mut woken = Vec::new();
+            let sent = self.inbox.register_and_send(&mut woken, &mut choose, |txid| {
                 message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
                 attempt(sending, message, As::Call { txid })
-            })
+            });
+            self.outbox.wake_later(woken);
+            sent
         })
     }
 

@@ -103,6 +103,13 @@ struct Lead {
     wakes: Wakes,
 }
 
+/// What is left of an inbox that was given up.
+pub(super) struct GivenUp {
+    pub(super) sockets: Vec<OwnedFd>,
+    pub(super) woken: Vec<Waker>,
+    pub(super) end: Arc<Attached>,
+}
+
 /// What is at the front of the queue.
 pub(super) type Message<'a> = RecordRef<'a>;
 
@@ -176,12 +183,14 @@ impl Inbox {
 
     /// Registers a call for its reply and lets `send` send its request, with the id that `choose` gives; it is told
     /// whether another call has an id. No record is looked at in between: what came before the request was sent is
-    /// no reply to it, and a call whose request was not sent never takes a message.
+    /// no reply to it, and a call whose request was not sent never takes a message. Tasks that are to be woken come
+    /// to `woken`: the caller holds a lock.
     ///
     /// # Errors
     /// That of `send`; inside, that of `choose`, and [`ChannelError::Closed`].
     pub(super) fn register_and_send<E>(
         &self,
+        woken: &mut Vec<Waker>,
         choose: impl FnOnce(&dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
         send: impl FnOnce(u32) -> Result<(), E>,
     ) -> Result<Result<Registered<'_>, ChannelError>, E> {
@@ -189,17 +198,20 @@ impl Inbox {
         let Some(state) = guard.as_mut() else { return Ok(Err(ChannelError::Closed)) };
         let passed = state.pass_all(&self.scanned).map_err(ChannelError::from);
         let chosen = passed.and_then(|()| choose(&|txid| state.waiters.has_call(txid)));
-        let txid = match chosen {
-            Ok(txid) => txid,
-            Err(error) => return Ok(Err(error)),
-        };
-        let (id, interrupts) = state.waiters.add_call(txid);
-        if let Err(error) = send(txid) {
-            state.waiters.remove(id);
-            return Err(error);
+        let registered = chosen.map(|txid| {
+            let (id, interrupts) = state.waiters.add_call(txid);
+            let sent = send(txid);
+            if sent.is_err() {
+                state.waiters.remove(id);
+            }
+            state.show_calls();
+            sent.map(|()| (id, interrupts))
+        });
+        woken.extend(guard.unlock());
+        match registered {
+            Ok(sent) => sent.map(|(id, interrupts)| Ok(Registered { inbox: self, id, interrupts })),
+            Err(error) => Ok(Err(error)),
         }
-        state.show_calls();
-        Ok(Ok(Registered { inbox: self, id, interrupts }))
     }
 
     /// Waits until `poll` gives something, the peer is gone, or `deadline` has passed. Takes the waiter `id`
@@ -287,12 +299,12 @@ impl Inbox {
         }
     }
 
-    /// Gives the end up without closing it, with what its next owner needs for handles. Threads and tasks that wait
-    /// have been told to leave it.
+    /// Gives the end up without closing it, with what its next owner needs for handles. Threads that wait have been
+    /// told to leave it; the tasks are for the caller to wake, who holds a lock.
     ///
     /// # Errors
     /// [`ChannelError::Closed`]; if that cannot be had, and then nothing happened.
-    pub(super) fn give_up(&self) -> Result<(Vec<OwnedFd>, Arc<Attached>), ChannelError> {
+    pub(super) fn give_up(&self) -> Result<GivenUp, ChannelError> {
         let mut guard = self.lock();
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         state.end.check_usable()?;
@@ -313,17 +325,14 @@ impl Inbox {
         let Some(mut state) = guard.take() else { return Err(ChannelError::Closed) };
         drop(guard);
         state.waiters.wake_all();
-        drop(lock(&self.lead)); // the leader has left the ring
+        lock(&self.lead).end = None; // the leader has left the ring
         if let Some(pollers) = &state.pollers {
             pollers.descriptor.set();
         }
         if let Some(intake) = state.intake.take() {
             intake.close_door(); // and nothing else: it goes on elsewhere
         }
-        let (woken, end) = (Woken(state.waiters.take_woken()), state.end.clone());
-        drop(state);
-        drop(woken);
-        Ok((sockets, end))
+        Ok(GivenUp { sockets, woken: state.waiters.take_woken(), end: state.end.clone() })
     }
 
     /// Tells the bell of messages that were taken, now and then: senders may go on without fences after many.
@@ -838,6 +847,13 @@ impl Deref for Locked<'_> {
 impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Option<State> {
         &mut self.guard
+    }
+}
+
+impl Locked<'_> {
+    /// Unlocks it, and gives the tasks that were to be woken: for a caller that holds another lock.
+    fn unlock(mut self) -> Vec<Waker> {
+        self.guard.as_mut().map(|state| state.waiters.take_woken()).unwrap_or_default()
     }
 }
 
