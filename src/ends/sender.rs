@@ -436,7 +436,7 @@ impl<K: Topology> Sender<K> {
         }
         let (ring, limit) = (self.ring(), self.max_handles() as u16);
         if limit == 0 {
-            let reason = "the region was made without them; see OpenOptions::max_handles";
+            let reason = "it was made without them; see max_handles of OpenOptions or RingOptions";
             return Err(Error::HandlesNotCarried { ring, reason }.into());
         }
         let outgoing = self.usable_sending().map(Sending::outgoing);
