@@ -324,7 +324,7 @@ impl Inbox {
         state.consumer.notify_pending(&state.end.ring, &state.wakes);
         let Some(mut state) = guard.take() else { return Err(ChannelError::Closed) };
         drop(guard);
-        state.waiters.wake_all();
+        state.wake_all();
         lock(&self.lead).end = None; // the leader has left the ring
         if let Some(pollers) = &state.pollers {
             pollers.descriptor.set();
@@ -659,10 +659,7 @@ impl State {
 
     /// Looks at each record that was not looked at yet: a reply goes to its call, all else is passed.
     fn look(&mut self, scanned: &AtomicU64) -> Result<(), Error> {
-        if scanned.load(Relaxed) != self.consumer.head() {
-            self.front()?; // frees what was taken out of turn, if nothing lies before it any more
-            self.keep_up(scanned);
-        }
+        self.keep_up(scanned);
         for _ in 0..LOOK_MAX {
             let position = scanned.load(Relaxed);
             let found = self.consumer.look_at(&self.end.ring, position);
