@@ -278,7 +278,10 @@ impl State {
         }
         let front = self.front()?;
         self.keep_up(scanned);
-        Ok(front)
+        // What came since the look may be a reply.
+        let is_looked_at =
+            !self.waiters.has_calls() || scanned.load(Relaxed) != self.consumer.head();
+        Ok(front.filter(|_| is_looked_at))
     }
 
     fn front(&mut self) -> Result<Option<Front>, Error> {
