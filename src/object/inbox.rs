@@ -174,12 +174,15 @@ impl Inbox {
             interrupts.take(); // before the looks: what comes after them interrupts again
             let Some(state) = guard.as_mut() else { return Err(ChannelError::Canceled) };
             state.waiters.resign(id);
-            let polled = state.poll(&self.scanned, &mut poll);
+            let polled = state.poll(&self.scanned, id, &mut poll);
             let is_over = polled.is_err() || deadline.has_passed();
             match polled {
                 Ok(None) if !is_over => {}
                 polled => {
                     state.waiters.remove(id);
+                    if self.scanned.load(Relaxed) != state.consumer.head() {
+                        state.waiters.wake_reader(); // there are more
+                    }
                     state.show_calls();
                     return polled.and_then(|found| found.ok_or(ChannelError::TimedOut));
                 }
@@ -274,7 +277,7 @@ impl State {
     fn first(&mut self, scanned: &AtomicU64) -> Result<Option<Front>, Error> {
         self.end.check_usable()?;
         if self.waiters.has_calls() {
-            self.look(scanned)?;
+            self.look(scanned, None)?;
         }
         let front = self.front()?;
         self.keep_up(scanned);
@@ -331,19 +334,20 @@ impl State {
         Ok(ChannelError::ShouldWait)
     }
 
-    /// One step of a wait.
+    /// One step of the wait of `me`.
     fn poll<T>(
         &mut self,
         scanned: &AtomicU64,
+        me: WaiterId,
         poll: &mut impl FnMut(&mut Self) -> Result<Option<T>, ChannelError>,
     ) -> Result<Option<T>, ChannelError> {
         self.end.check_usable()?;
-        self.look(scanned)?;
+        self.look(scanned, Some(me))?;
         if let Some(found) = poll(self)? {
             return Ok(Some(found));
         }
         if self.peer.is_disconnected(&self.end)? {
-            self.look(scanned)?; // what it sent before it went comes first
+            self.look(scanned, Some(me))?; // what it sent before it went comes first
             if let Some(found) = poll(self)? {
                 return Ok(Some(found));
             }
@@ -355,8 +359,10 @@ impl State {
         Ok(None)
     }
 
-    /// Looks at each record that was not looked at yet: a reply goes to its call, all else is passed.
-    fn look(&mut self, scanned: &AtomicU64) -> Result<(), Error> {
+    /// Looks at each record that was not looked at yet: a reply goes to its call, all else is passed. `me` is the
+    /// waiter that looks, if it is one: it needs no waking, and a reader takes a message then.
+    fn look(&mut self, scanned: &AtomicU64, me: Option<WaiterId>) -> Result<(), Error> {
+        let is_reader = me.is_some_and(|me| self.waiters.is_reader(me));
         self.keep_up(scanned);
         for _ in 0..LOOK_MAX {
             let position = scanned.load(Relaxed);
@@ -364,8 +370,11 @@ impl State {
             let found = found.map_err(|damage| self.end.damaged_at(damage, position))?;
             let Some((front, record)) = found else { break };
             match self.call_of(position, front, &record) {
-                Some(txid) => self.deliver(position, (front, record), txid),
-                None if !record.kind.is_skipped() => self.waiters.wake_reader(),
+                Some(txid) => {
+                    let reply = self.withdraw(position, (front, record));
+                    self.waiters.deliver(txid, reply, me);
+                }
+                None if !is_reader && !record.kind.is_skipped() => self.waiters.wake_reader(),
                 None => {}
             }
             let len = self.end.ring.rules.record_len(&record);
@@ -389,7 +398,7 @@ impl State {
         let most = self.end.ring.rules.capacity / u64::from(LOOK_MAX) + 1; // a record has 8 bytes or more
         for _ in 0..most {
             let before = scanned.load(Relaxed);
-            self.look(scanned)?;
+            self.look(scanned, None)?;
             if scanned.load(Relaxed) == before {
                 break;
             }
@@ -411,12 +420,6 @@ impl State {
         self.consumer.at(position).copy_out(&self.end.ring, front, &mut txid);
         let txid = u32::from_ne_bytes(txid);
         self.waiters.has_call(txid).then_some(txid)
-    }
-
-    /// Takes the record at `position` for the call with `txid`.
-    fn deliver(&mut self, position: u64, (front, record): (Front, Record), txid: u32) {
-        let reply = self.withdraw(position, (front, record));
-        self.waiters.deliver(txid, reply);
     }
 
     /// Takes a record out of its turn. It stays if its handles cannot be had now.

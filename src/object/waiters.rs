@@ -100,14 +100,18 @@ impl Waiters {
         self.calls.contains_key(&txid)
     }
 
-    /// Gives the call with `txid` its reply. `me` is the thread that does so.
-    pub(super) fn deliver(&mut self, txid: u32, reply: Result<MessagePacket, Error>) {
+    /// Gives the call with `txid` its reply. `me` is the waiter that does so, if it is one.
+    pub(super) fn deliver(
+        &mut self,
+        txid: u32,
+        reply: Result<MessagePacket, Error>,
+        me: Option<WaiterId>,
+    ) {
         if let Some(id) = self.calls.remove(&txid) {
-            let is_leader = self.leader == Some(id);
             let place = &mut self.places[id];
             place.reply = Some(reply);
-            if !is_leader {
-                place.interrupter.interrupt();
+            if me != Some(id) {
+                place.interrupter.interrupt(); // also the leader: it looks at what comes, not at what came
             }
         }
     }
@@ -117,15 +121,18 @@ impl Waiters {
         self.places[id].reply.take()
     }
 
-    /// Wakes a thread that waits for any message and was not woken yet.
+    /// Whether `id` waits for any message.
+    pub(super) fn is_reader(&self, id: WaiterId) -> bool {
+        self.places[id].waits_for == WaitsFor::Message
+    }
+
+    /// Wakes a thread that waits for any message and was not woken yet, if there is one. When it leaves, it wakes the
+    /// next if there are more messages.
     pub(super) fn wake_reader(&self) {
-        let leader = self.leader;
-        let is_asleep = |(id, place): &(WaiterId, &Waiter)| {
-            place.waits_for == WaitsFor::Message
-                && leader != Some(*id)
-                && !place.interrupts.is_pending()
+        let is_asleep = |place: &&Waiter| {
+            place.waits_for == WaitsFor::Message && !place.interrupts.is_pending()
         };
-        if let Some((_, reader)) = self.places.iter().enumerate().find(is_asleep) {
+        if let Some(reader) = self.places.iter().find(is_asleep) {
             reader.interrupter.interrupt();
         }
     }
