@@ -266,6 +266,6 @@ sentences! { "replies":
             assert_eq!(shown_call(&call.join().unwrap()), "80000000 last with a");
         });
         assert_eq!(shown(&near.read().unwrap()), "unread");
-        assert_eq!(status(near.read()), "PEER_CLOSED");
+        assert_eq!(status(near.read_timeout(LONG)), "PEER_CLOSED");
     }
 }
