@@ -741,8 +741,8 @@ mod tests {
     fn behind_the_last_id_comes_the_first_that_no_call_waits_with() {
         let (near, far) = Channel::create().unwrap();
         near.next_txid.store(u32::MAX, Relaxed);
+        let first = FIRST_TXID.to_ne_bytes();
         std::thread::scope(|scope| {
-            let first = FIRST_TXID.to_ne_bytes();
             let own = scope.spawn(|| near.call_with_txid(&first, Duration::from_secs(30)));
             assert_eq!(id_of(&far.read_timeout(Duration::from_secs(30)).unwrap()), FIRST_TXID);
             for wanted in [u32::MAX, FIRST_TXID + 1, FIRST_TXID + 2] {
