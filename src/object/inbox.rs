@@ -78,6 +78,8 @@ struct State {
     wakes: Wakes,
     peer: Peer,
     waiters: Waiters,
+    /// How long the next leader spins at most, if that was changed.
+    spin: Option<Spin>,
     /// If tasks or pollers wait.
     pollers: Option<Pollers>,
     /// Messages taken, of which the bell was not told.
@@ -127,7 +129,8 @@ impl Inbox {
         peer.set_rule(Disconnect::Ever);
         let scanned = AtomicU64::new(consumer.head());
         let (end, wakes, waiters) = (Arc::new(end), Wakes::default(), Waiters::default());
-        let state = State { end, consumer, intake, wakes, peer, waiters, pollers: None, untold: 0 };
+        let (spin, pollers, untold) = (None, None, 0);
+        let state = State { end, consumer, intake, wakes, peer, waiters, spin, pollers, untold };
         let lead = Lead { end: Some(state.end.clone()), bell, wakes: Wakes::default() };
         Ok(Self { state: Mutex::new(Some(state)), lead: Mutex::new(lead), scanned })
     }
@@ -235,6 +238,9 @@ impl Inbox {
             let is_found = !matches!(polled, Ok(None));
             self.tell_bell(state);
             let leads = !is_found && state.pollers.is_none() && state.waiters.lead(id);
+            if leads && let Some(spin) = state.spin.take() {
+                lock(&self.lead).bell.spin = spin;
+            }
             if leads && !std::mem::replace(&mut has_looked, true) {
                 let mut lead = lock(&self.lead); // of no other thread: this one leads
                 let Lead { end, bell, .. } = &mut *lead;
@@ -250,6 +256,9 @@ impl Inbox {
             }
             if is_found || deadline.has_passed() {
                 state.waiters.remove(id);
+                if self.scanned.load(Relaxed) != state.consumer.head() {
+                    state.waiters.wake_reader(); // there are more
+                }
                 state.show_calls();
                 return polled.and_then(|found| found.ok_or(ChannelError::TimedOut));
             }
@@ -483,9 +492,11 @@ impl Inbox {
         }
     }
 
-    /// Sets how long the leader spins at most.
+    /// Sets how long the leader spins at most; the next one, if a thread leads now.
     pub(super) fn set_spin(&self, spin: Spin) {
-        lock(&self.lead).bell.spin = spin;
+        if let Some(state) = self.lock().as_mut() {
+            state.spin = Some(spin);
+        }
     }
 }
 
@@ -574,10 +585,19 @@ impl State {
     }
 
     /// Moves `scanned` on to the head, if that has passed it.
-    fn keep_up(&self, scanned: &AtomicU64) {
+    fn keep_up(&mut self, scanned: &AtomicU64) {
         let head = self.consumer.head();
-        if scanned.load(Relaxed).wrapping_sub(head) as i64 <= 0 {
-            scanned.store(head, Release);
+        let behind = head.wrapping_sub(scanned.load(Relaxed)) as i64;
+        if behind < 0 {
+            return;
+        }
+        scanned.store(head, Release);
+        // The leader may have armed since the record there was freed, and looked where nothing lies any more.
+        if behind > 0
+            && self.waiters.has_leader()
+            && poll(&self.end.ring, head) == Polled::Something
+        {
+            self.waiters.call_leader();
         }
     }
 
@@ -622,7 +642,7 @@ impl State {
         Ok(ChannelError::ShouldWait)
     }
 
-    /// One step of a wait.
+    /// One step of the wait of `me`.
     fn poll<T>(
         &mut self,
         scanned: &AtomicU64,
@@ -857,9 +877,11 @@ impl Locked<'_> {
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(state) = self.guard.as_mut()
-            && state.waiters.has_woken()
-        {
+        let Some(state) = self.guard.as_mut() else { return };
+        if state.waiters.take_call_of_leader() {
+            state.end.wake_own();
+        }
+        if state.waiters.has_woken() {
             self.woken = Some(Woken(state.waiters.take_woken()));
         }
     }
