@@ -403,7 +403,10 @@ impl Ownership {
         let (region_too, pulse, is_passed_on) = (region.clone(), None, AtomicBool::new(false));
         let description = match may_be_passed_on {
             true => Some(Descriptor::private(description, &no_forks).map_err(|e| io(e.into()))?),
-            false => None, // closed
+            false => {
+                drop(description); // before it is asked whether the mapping keeps the lock
+                None
+            }
         };
         let mut ownership =
             Self { region: region_too, owned, lock, description, pulse, owner, is_passed_on };

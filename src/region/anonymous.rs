@@ -150,7 +150,8 @@ mod tests {
     use crate::region::joined::set_state;
 
     #[test]
-    fn a_channels_region_is_this_processs_alone_until_its_file_is_handed_out_and_others_never_are() {
+    fn a_channels_region_is_this_processs_alone_until_its_file_is_handed_out_and_others_never_are()
+    {
         let options = OpenOptions::new().of_channel().unwrap();
         let region = EventsRegion::anonymous(options).unwrap();
         assert!(region.shared().is_alone());

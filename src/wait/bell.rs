@@ -17,6 +17,8 @@ use crate::ring::doorbell::{
 };
 use crate::wait::{Bridge, Ended, SLEEP_MAX, Sleep, Spin, Standing, sleep_for_record};
 
+/// Bytes of a cache line.
+const LINE_LEN: u64 = 64;
 /// Records taken without a sleep before producers may go on without fences.
 const RECORDS: u32 = 256;
 /// Records of one lane before it is another's turn.
@@ -193,6 +195,8 @@ impl Bell {
     ) -> bool {
         for _ in 0..self.spin.first_looks() {
             if incoming.is_there(end) || end.has_changed(known) {
+                // Of most messages the rest lies on the next line; it comes while locks are taken.
+                end.ring.memory.prefetch(incoming.head().wrapping_add(LINE_LEN));
                 self.spin.note_first_look();
                 return true;
             }
