@@ -251,7 +251,7 @@ mod tests {
     use tombolo_abi::wake;
 
     use super::*;
-    use crate::options::MpscOrder;
+    use crate::options::{CreatePolicy, MpscOrder};
     use crate::{EventsRegion, OpenOptions, TryRecvError};
 
     const DAMAGE: Damage = Damage::Marked { code: 1 };
@@ -274,6 +274,23 @@ mod tests {
         for lane in &lanes {
             assert_eq!(lane.memory.load(Word::TxWake, Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn who_finds_a_ring_damaged_when_it_attaches_owns_no_end_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let options = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096);
+        let open = || EventsRegion::open_path_with(&path, options.clone()).unwrap();
+        let ((mut tx, mut rx), (mut early, _)) =
+            (open().split_spsc().unwrap(), open().split_spsc().unwrap());
+        early.attach().unwrap();
+        let _ = early.attached_end().unwrap().damaged(DAMAGE);
+        drop(early);
+        assert!(matches!(tx.attach(), Err(Error::Poisoned { .. })));
+        assert!(matches!(rx.attach(), Err(Error::Poisoned { .. })));
+        let anew = options.clone().policy(CreatePolicy::CreateNew);
+        assert!(EventsRegion::open_path_with(&path, anew).unwrap().is_creator(), "an end is owned");
     }
 
     #[test]

@@ -457,6 +457,21 @@ mod tests {
         assert!(at.is_some_and(|at| at < 100), "{at:?}");
     }
 
+    /// As while its producer is stopped between publishing and setting its bit.
+    #[test]
+    fn a_lane_that_is_left_with_a_message_is_looked_at_again_though_the_summary_does_not_tell_of_it()
+     {
+        let (mut producers, mut rx) = group(2);
+        assert!(rx.try_recv().is_err()); // asks after the producers
+        look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
+        (0..100).for_each(|_| producers[0].send(b"one of many").unwrap());
+        parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
+        producers[1].send(b"in the other lane").unwrap();
+        let received: Vec<_> = (0..101).map(|_| rx.try_recv().unwrap().data).collect();
+        let at = received.iter().position(|data| data == b"in the other lane");
+        assert!(at.is_some_and(|at| at < 100), "{at:?}");
+    }
+
     #[test]
     fn each_lane_has_a_turn_of_its_own() {
         let (mut producers, mut rx) = group(2);
