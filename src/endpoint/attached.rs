@@ -251,6 +251,8 @@ mod tests {
     use tombolo_abi::wake;
 
     use super::*;
+    use crate::endpoint::{slot_offset, slot_u32};
+    use crate::ends::Sending;
     use crate::options::{CreatePolicy, MpscOrder};
     use crate::{EventsRegion, OpenOptions, TryRecvError};
 
@@ -301,6 +303,45 @@ mod tests {
         let damage = Damage::Position { word: "head", found: 7, against: "tail", other: 5 };
         let error = tx.attached_end().unwrap().damaged(damage);
         assert!(matches!(error, Error::Poisoned { position: 7, .. }), "{error:?}");
+    }
+
+    /// Both ends of a ring, attached.
+    fn pair() -> (crate::SpscSender, crate::SpscReceiver) {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let (mut tx, mut rx) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
+        tx.attach().unwrap();
+        rx.attach().unwrap();
+        (tx, rx)
+    }
+
+    #[test]
+    fn a_ring_counts_its_receivers_sleeps_and_not_its_senders() {
+        let (tx, rx) = pair();
+        let (tx, rx) = (tx.attached_end().unwrap(), &rx.receiving.as_ref().unwrap().end);
+        let sleeps = || rx.ring.memory.group_u64(offset_of!(RingControl, sleeps)).load(Relaxed);
+        tx.count_sleep();
+        assert_eq!(sleeps(), 0);
+        rx.count_sleep();
+        assert_eq!(sleeps(), 1);
+    }
+
+    #[test]
+    fn what_was_counted_is_not_added_to_what_a_successor_counts() {
+        let (mut tx, rx) = pair();
+        tx.send(b"a message").unwrap();
+        let Sending { end, wakes, .. } = tx.usable_sending().unwrap();
+        let (region, slot) = (end.slot.region(), end.slot.identity().slot);
+        let counted = || {
+            let words = [offset_of!(Slot, wakes_sent), offset_of!(Slot, wakes_elided)];
+            let at = words.map(|offset| slot_offset(region, slot, offset));
+            at.map(|at| region.mapping().word_u64(at).load(Relaxed))
+        };
+        slot_u32(region, slot, offset_of!(Slot, incarnation)).fetch_add(1, Relaxed);
+        assert!(matches!(end.slot.is_any_held(0..1), Err(Error::LockLost { .. })));
+        assert_eq!(counted(), [0, 0]);
+        end.settle(wakes);
+        assert_eq!(counted(), [0, 0]);
+        drop(rx);
     }
 
     /// A receiver that found nothing, in a file that was truncated since.

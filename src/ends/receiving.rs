@@ -284,6 +284,20 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_sender_has_come_again_is_not_named_for_being_disconnected() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        rx.attach().unwrap();
+        tx.attach().unwrap();
+        drop(tx);
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.attach().unwrap();
+        assert!(wait_any(&mut [&mut rx], Deadline::PAST).is_err());
+    }
+
+    #[test]
     fn the_departed_are_looked_after_though_a_message_came_at_the_last_moment() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("r");
