@@ -264,6 +264,7 @@ impl OwnedSlot {
         ] {
             self.word_u64(offset).store(value, Relaxed);
         }
+        test_point!("attach.filling");
         seqlock.store(odd.wrapping_add(1), Release);
     }
 
@@ -405,6 +406,7 @@ impl Drop for OwnedSlot {
             let _ = ofd::unlock(description.as_fd(), byte(self.slot..self.slot + 1));
         }
         self.lock = None;
+        test_point!("detach.freed");
         self.region.announce_membership(); // now the byte is free
     }
 }
@@ -452,10 +454,10 @@ fn unix_ns() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
     use std::fs::File;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, RawFd};
     use std::rc::Rc;
     use std::sync::mpsc;
     use std::thread;
@@ -463,20 +465,92 @@ mod tests {
     use super::*;
     use crate::crash::visits;
     use crate::os::signals::blocked;
-    use crate::os::staged::usurp;
+    use crate::os::staged::{self, Bystander, Call, usurp};
     use crate::{Deadline, EventsRegion, OpenOptions};
 
-    fn own(region: &EventsRegion, slot: u16) -> OwnedSlot {
+    pub(in crate::endpoint) fn own(region: &EventsRegion, slot: u16) -> OwnedSlot {
+        try_own(region, slot..slot + 1, &|_| Ok(true)).unwrap()
+    }
+
+    pub(in crate::endpoint) fn try_own(
+        region: &EventsRegion,
+        slots: Range<u16>,
+        is_fit: &dyn Fn(u16) -> Result<bool, Error>,
+    ) -> Result<OwnedSlot, Error> {
         let interrupts = Interrupts::default();
         let until = Until { deadline: Deadline::PAST, interrupts: &interrupts };
-        let (slots, role) = (slot..slot + 1, Role::Sender);
-        let wanted = Wanted { role, slots, ring_of: &|_| 0, is_fit: &|_| Ok(true) };
-        OwnedSlot::attach(region.shared(), &wanted, until).unwrap()
+        let wanted = Wanted { role: Role::Sender, slots, ring_of: &|_| 0, is_fit };
+        OwnedSlot::attach(region.shared(), &wanted, until)
+    }
+
+    pub(in crate::endpoint) fn region() -> EventsRegion {
+        EventsRegion::anonymous(OpenOptions::new()).unwrap()
+    }
+
+    /// A word of slot 0.
+    pub(in crate::endpoint) fn word(region: &EventsRegion, offset: usize) -> &AtomicU32 {
+        slot_u32(region.shared(), 0, offset)
+    }
+
+    #[test]
+    fn a_byte_that_is_held_is_not_taken_and_its_owner_stays_in_the_slot() {
+        let region = region();
+        let _theirs = own(&region, 0);
+        let incarnation = || word(&region, offset_of!(Slot, incarnation)).load(Relaxed);
+        let before = incarnation();
+        assert!(OwnedSlot::try_attach(region.shared(), 0).unwrap().is_none());
+        assert_eq!(incarnation(), before);
+    }
+
+    /// An endpoint that is kept by a descriptor, and the number of that.
+    fn own_by_descriptor(region: &EventsRegion) -> (OwnedSlot, RawFd) {
+        let mut ours = own(region, 0);
+        assert!(ours.keep_by_descriptor().unwrap());
+        let Some(Lock::Descriptor(description)) = &ours.lock else { panic!("{:?}", ours.lock) };
+        let number = description.as_fd().as_raw_fd();
+        (ours, number)
+    }
+
+    #[test]
+    fn a_byte_that_is_kept_by_a_descriptor_is_let_go_of_though_a_child_has_that_too() {
+        let region = region();
+        let (ours, _) = own_by_descriptor(&region);
+        let _child = Bystander::new();
+        drop(ours);
+        own(&region, 0);
+    }
+
+    #[test]
+    fn what_has_the_number_of_that_descriptor_by_now_keeps_its_locks() {
+        let region = region();
+        let (ours, number) = own_by_descriptor(&region);
+        let _child = Bystander::new(); // has the byte
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let other = open();
+        assert!(ofd::try_lock(other.as_fd(), byte(0..1), ofd::Mode::Exclusive).unwrap());
+        usurp(number, &other);
+        drop(ours);
+        assert!(ofd::is_locked(open().as_fd(), byte(0..1)).unwrap());
+    }
+
+    #[test]
+    fn a_slot_of_which_the_kernel_does_not_say_whose_it_is_is_left_alone() {
+        let region = region();
+        let state = word(&region, offset_of!(Slot, state));
+        state.store(SlotState::Attached as u32, Relaxed);
+        let look = Call::with(libc::SYS_fcntl, 1, libc::F_OFD_GETLK);
+        let attached = staged::refusing(look, Errno::NOLCK, || {
+            OwnedSlot::try_attach(region.shared(), 0).map(drop)
+        });
+        let Some(attached) = attached else { return eprintln!("skipped: no filters") };
+        assert!(matches!(attached, Err(Error::Io { .. })), "{attached:?}");
+        assert_eq!(state.load(Relaxed), SlotState::Attached as u32);
     }
 
     #[test]
     fn no_peer_is_called_gone_if_the_number_stood_for_another_file_during_the_look() {
-        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region();
         let (ours, _theirs) = (own(&region, 0), own(&region, 1));
         assert!(ours.is_any_held(1..2).unwrap());
         let (number, other) =
@@ -490,7 +564,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_taken_again_is_renewed_with_no_handler_and_no_fork_between() {
         let Some(before) = blocked() else { return eprintln!("skipped: no /proc") };
-        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region();
         let mut ours = own(&region, 0);
         let earlier = ours.identity();
         let (meanwhile, (done, held_off)) = (Rc::new(Cell::new(0)), mpsc::channel());
