@@ -258,7 +258,7 @@ mod tests {
     use crate::endpoint::{byte_is_held, slot_offset, slot_u32};
     use crate::ends::Sending;
     use crate::options::{CreatePolicy, MpscOrder};
-    use crate::os::ofd;
+    use crate::os::{ofd, staged};
     use crate::{EventsRegion, OpenOptions, TryRecvError};
 
     const DAMAGE: Damage = Damage::Marked { code: 1 };
@@ -336,21 +336,15 @@ mod tests {
 
     #[test]
     fn who_waits_for_an_end_sleeps_in_between() {
-        let sleeps = || -> Option<u64> {
-            let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
-            let mut lines = status.lines();
-            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-            count.trim().parse().ok()
-        };
         let options = OpenOptions::new().spsc_capacity(4096);
         let mut region = EventsRegion::anonymous(options).unwrap();
         let ((_, mut rx), (_, mut other)) =
             (region.split_spsc().unwrap(), region.split_spsc().unwrap());
         rx.attach().unwrap();
-        let before = sleeps();
+        let before = staged::sleeps();
         let attached = other.receiving_until(Duration::from_millis(200).into()).map(drop);
         assert!(matches!(attached, Err(Error::Busy { .. })), "{attached:?}");
-        assert!(before.is_none_or(|before| sleeps().unwrap() > before + 2));
+        assert!(before.is_none_or(|before| staged::sleeps().unwrap() > before + 2));
     }
 
     #[test]

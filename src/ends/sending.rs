@@ -461,16 +461,10 @@ mod tests {
 
     #[test]
     fn it_sleeps_meanwhile_and_is_told_who_has_the_end() {
-        let sleeps = || -> Option<u64> {
-            let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
-            let mut lines = status.lines();
-            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-            count.trim().parse().ok()
-        };
         beside_one_that_attaches(|mut clone, _owner| {
-            let before = sleeps();
+            let before = staged::sleeps();
             let sent = clone.send_timeout(b"second", Duration::from_millis(200));
-            assert!(before.is_none_or(|before| sleeps().unwrap() > before + 2));
+            assert!(before.is_none_or(|before| staged::sleeps().unwrap() > before + 2));
             let Err(SendTimeoutError::Failed { source, .. }) = sent else { panic!("{sent:?}") };
             assert!(matches!(source, Error::Busy { .. }), "{source}");
         });
