@@ -197,8 +197,8 @@ fn a_waker_may_call_the_channel_that_wakes_it() {
     let waker = Waker::from(calls.clone());
     let near = &calls.0;
     let mut call = pin!(near.call_async(b"\0\0\0\0"));
-    let mut readable = near.readable().unwrap();
-    let mut writable = near.writable().unwrap();
+    let readable = near.readable().unwrap();
+    let writable = near.writable().unwrap();
     while near.try_write(vec![0; 4096]).is_ok() {}
     let cx = &mut Context::from_waker(&waker);
     for _ in 0..20 {

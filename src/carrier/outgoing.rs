@@ -329,6 +329,16 @@ mod tests {
     }
 
     #[test]
+    fn a_hello_names_the_region_and_which_of_all_at_its_path_it_is() {
+        let region = region(MpscOrder::Total);
+        let (region, sender) = (region.shared(), LockWord { slot: 1, incarnation: 2 });
+        let hello =
+            hello(&HandOver { region, ring: 1, sender, tail: 0, position: 0, handles: &[] });
+        let header = region.header();
+        assert_eq!((hello.region_uuid, hello.generation), (header.region_uuid, 1));
+    }
+
+    #[test]
     fn nothing_is_handed_over_to_a_consumer_that_came_after_connecting() {
         let (scene, mut outgoing) = (Scene::new(), Outgoing::default());
         scene.connect(&mut outgoing);

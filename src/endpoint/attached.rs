@@ -358,12 +358,19 @@ fn is_empty(region: &Region, index: u32, first: u32) -> Result<bool, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
 
-    use tombolo_abi::wake;
+    use rustix::thread::futex::OWNER_DIED;
+    use tombolo_abi::{LOCK_INIT, LayoutError, SlotState, slot_flags, wake};
 
     use super::*;
-    use crate::options::MpscOrder;
+    use crate::crash::visits;
+    use crate::endpoint::{byte_is_held, slot_offset, slot_u32};
+    use crate::ends::Sending;
+    use crate::options::{CreatePolicy, MpscOrder};
+    use crate::os::{ofd, staged};
     use crate::{EventsRegion, OpenOptions, TryRecvError};
 
     const DAMAGE: Damage = Damage::Marked { code: 1 };
@@ -434,6 +441,23 @@ mod tests {
     }
 
     #[test]
+    fn who_finds_a_ring_damaged_when_it_attaches_owns_no_end_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let options = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096);
+        let open = || EventsRegion::open_path_with(&path, options.clone()).unwrap();
+        let ((mut tx, mut rx), (mut early, _)) =
+            (open().split_spsc().unwrap(), open().split_spsc().unwrap());
+        early.attach().unwrap();
+        let _ = early.attached_end().unwrap().damaged(DAMAGE);
+        drop(early);
+        assert!(matches!(tx.attach(), Err(Error::Poisoned { .. })));
+        assert!(matches!(rx.attach(), Err(Error::Poisoned { .. })));
+        let anew = options.clone().policy(CreatePolicy::CreateNew);
+        assert!(EventsRegion::open_path_with(&path, anew).unwrap().is_creator(), "an end is owned");
+    }
+
+    #[test]
     fn an_error_says_the_position_that_is_wrong() {
         let options = OpenOptions::new().spsc_capacity(4096);
         let (mut tx, _) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
@@ -441,6 +465,172 @@ mod tests {
         let damage = Damage::Position { word: "head", found: 7, against: "tail", other: 5 };
         let error = tx.attached_end().unwrap().damaged(damage);
         assert!(matches!(error, Error::Poisoned { position: 7, .. }), "{error:?}");
+    }
+
+    /// Both ends of a ring, attached.
+    fn pair() -> (crate::SpscSender, crate::SpscReceiver) {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let (mut tx, mut rx) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
+        tx.attach().unwrap();
+        rx.attach().unwrap();
+        (tx, rx)
+    }
+
+    #[test]
+    fn nothing_is_attached_while_the_region_may_be_replaced() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (_, mut rx) = region.split_spsc().unwrap();
+        let replacer = region.shared().reopen().unwrap();
+        let init = LOCK_INIT..LOCK_INIT + 1;
+        assert!(ofd::try_lock(replacer.as_fd(), init, ofd::Mode::Exclusive).unwrap());
+        let attached = rx.attach();
+        let Err(Error::Layout { reason, .. }) = attached else { panic!("{attached:?}") };
+        assert!(matches!(reason, LayoutError::NotReady { .. }));
+        drop(replacer);
+        rx.attach().unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_an_end_sleeps_in_between() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let ((_, mut rx), (_, mut other)) =
+            (region.split_spsc().unwrap(), region.split_spsc().unwrap());
+        rx.attach().unwrap();
+        let before = staged::sleeps();
+        let attached = other.receiving_until(Duration::from_millis(200).into()).map(drop);
+        assert!(matches!(attached, Err(Error::Busy { .. })), "{attached:?}");
+        assert!(before.is_none_or(|before| staged::sleeps().unwrap() > before + 2));
+    }
+
+    #[test]
+    fn one_of_many_senders_counts_what_it_has_sent() {
+        let options = OpenOptions::new().mpsc_capacity(4096);
+        let (mut tx, _) = EventsRegion::anonymous(options).unwrap().split_mpsc().unwrap();
+        tx.send(b"three").unwrap();
+        tx.send_batch(&[b"messages", b"in all"]).unwrap();
+        let end = tx.attached_end().unwrap();
+        let (region, slot) = (end.slot.region(), end.slot.identity().slot);
+        let count =
+            |offset| region.mapping().word_u64(slot_offset(region, slot, offset)).load(Relaxed);
+        assert_eq!([count(offset_of!(Slot, msgs)), count(offset_of!(Slot, bytes))], [3, 19]);
+    }
+
+    #[test]
+    fn a_slot_says_that_it_is_being_filled_in_and_keeps_nothing_of_its_owner_before() {
+        let options = OpenOptions::new().spsc_capacity(4096).mode(0o660);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (_, mut rx) = region.split_spsc().unwrap();
+        let (shared, slot) = (region.shared().clone(), region.shared().entries()[0].rx_slot);
+        let word = move |offset| slot_u32(&shared, slot, offset).load(Relaxed);
+        let liveness = slot_u32(region.shared(), slot, offset_of!(Slot, liveness));
+        liveness.store(OWNER_DIED, Relaxed);
+        let meanwhile = word.clone();
+        let visit = visits::at("attach.filling", move || {
+            assert_eq!(meanwhile(offset_of!(Slot, seqlock)) % 2, 1);
+            assert_eq!(meanwhile(offset_of!(Slot, state)), SlotState::Attaching as u32);
+        });
+        rx.attach().unwrap();
+        drop(visit);
+        assert_eq!(word(offset_of!(Slot, seqlock)) % 2, 0);
+        assert_eq!(word(offset_of!(Slot, state)), SlotState::Attached as u32);
+        assert_eq!(word(offset_of!(Slot, flags)) & slot_flags::LOCK_BY_FD, 0);
+        assert_eq!(liveness.load(Relaxed), 0);
+    }
+
+    /// The region and the slot of an attached sender.
+    fn place(tx: &crate::SpscSender) -> (Arc<Region>, u16) {
+        let slot = &tx.attached_end().unwrap().slot;
+        (slot.region().clone(), slot.identity().slot)
+    }
+
+    #[test]
+    fn an_end_is_announced_when_it_is_about_to_be_left_and_again_when_another_may_have_it() {
+        let (tx, _rx) = pair();
+        let (region, slot) = place(&tx);
+        let (there, before) = (region.clone(), region.membership().load(Relaxed));
+        let visit = visits::at("detach.freed", move || {
+            let word = |offset| slot_u32(&there, slot, offset).load(Relaxed);
+            assert_eq!(word(offset_of!(Slot, state)), SlotState::Free as u32);
+            assert_eq!(word(offset_of!(Slot, liveness)), 0, "on the list of this process still");
+            assert!(!byte_is_held(&there, slot..slot + 1).unwrap());
+            assert_eq!(there.membership().load(Relaxed), before + 1);
+        });
+        drop(tx);
+        drop(visit);
+        assert_eq!(region.membership().load(Relaxed), before + 2);
+    }
+
+    #[test]
+    fn a_slot_says_that_it_is_being_left() {
+        let (tx, _rx) = pair();
+        let (region, slot) = place(&tx);
+        let visit = visits::at("detach.detaching", move || {
+            let state = slot_u32(&region, slot, offset_of!(Slot, state)).load(Relaxed);
+            assert_eq!(state, SlotState::Detaching as u32);
+        });
+        drop(tx);
+        drop(visit);
+    }
+
+    #[test]
+    fn an_end_that_was_lost_once_stays_lost_and_is_left_as_it_is() {
+        let (tx, _rx) = pair();
+        let (region, slot) = place(&tx);
+        let end = tx.attached_end().unwrap();
+        let incarnation = slot_u32(&region, slot, offset_of!(Slot, incarnation));
+        incarnation.fetch_add(1, Relaxed);
+        assert!(matches!(end.slot.is_any_held(0..1), Err(Error::LockLost { .. })));
+        incarnation.fetch_sub(1, Relaxed);
+        assert!(matches!(end.slot.is_any_held(0..1), Err(Error::LockLost { .. })));
+        drop(tx);
+        let state = slot_u32(&region, slot, offset_of!(Slot, state)).load(Relaxed);
+        assert_eq!(state, SlotState::Attached as u32);
+    }
+
+    #[test]
+    fn an_end_in_a_file_that_was_cut_is_not_called_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let (mut tx, _) =
+            EventsRegion::open_path_with(&path, options).unwrap().split_spsc().unwrap();
+        tx.attach().unwrap();
+        let end = tx.attached_end().unwrap();
+        std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+        let found = end.slot.is_any_held(0..1);
+        assert!(matches!(found, Err(Error::RegionTooSmall { .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_ring_counts_its_receivers_sleeps_and_not_its_senders() {
+        let (tx, rx) = pair();
+        let (tx, rx) = (tx.attached_end().unwrap(), &rx.receiving.as_ref().unwrap().end);
+        let sleeps = || rx.ring.memory.group_u64(offset_of!(RingControl, sleeps)).load(Relaxed);
+        tx.count_sleep();
+        assert_eq!(sleeps(), 0);
+        rx.count_sleep();
+        assert_eq!(sleeps(), 1);
+    }
+
+    #[test]
+    fn what_was_counted_is_not_added_to_what_a_successor_counts() {
+        let (mut tx, rx) = pair();
+        tx.send(b"a message").unwrap();
+        let Sending { end, wakes, .. } = tx.usable_sending().unwrap();
+        let (region, slot) = (end.slot.region(), end.slot.identity().slot);
+        let counted = || {
+            let words = [offset_of!(Slot, wakes_sent), offset_of!(Slot, wakes_elided)];
+            let at = words.map(|offset| slot_offset(region, slot, offset));
+            at.map(|at| region.mapping().word_u64(at).load(Relaxed))
+        };
+        slot_u32(region, slot, offset_of!(Slot, incarnation)).fetch_add(1, Relaxed);
+        assert!(matches!(end.slot.is_any_held(0..1), Err(Error::LockLost { .. })));
+        assert_eq!(counted(), [0, 0]);
+        end.settle(wakes);
+        assert_eq!(counted(), [0, 0]);
+        drop(rx);
     }
 
     /// A receiver that found nothing, in a file that was truncated since.
@@ -472,6 +662,15 @@ mod tests {
             end.ring.memory.load(Word::Data(0), Relaxed); // finds out
             assert!(matches!(end.damaged(DAMAGE), Error::RegionTooSmall { .. }));
             assert!(end.ring.is_open());
+        });
+    }
+
+    #[test]
+    fn a_last_look_at_a_ring_that_was_found_cut_off_says_so() {
+        of_a_cut_file(|rx| {
+            let receiving = rx.receiving.as_mut().unwrap();
+            assert!(matches!(receiving.front(), Ok(None))); // zeros
+            assert!(matches!(receiving.last_poll(), Err(Error::RegionTooSmall { .. })));
         });
     }
 }

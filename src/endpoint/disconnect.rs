@@ -112,3 +112,46 @@ pub(crate) struct Seen {
     pub(crate) incarnations: u64,
     pub(crate) is_any_alive: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::endpoint::byte;
+    use crate::os::ofd;
+    use crate::{EventsRegion, OpenOptions, SpscReceiver};
+
+    /// A receiver that no sender has ever been there for.
+    fn alone() -> SpscReceiver {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let (_, mut rx) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
+        rx.attach().unwrap();
+        rx
+    }
+
+    /// As one that was killed before its slot counted it.
+    #[test]
+    fn a_peer_that_was_met_counts_by_both_rules_though_its_slot_tells_of_none() {
+        let rx = alone();
+        let end = &rx.receiving.as_ref().unwrap().end;
+        let counts = |rule| end.meeting.counts(&end.slot, rule);
+        assert!(!counts(Disconnect::Met) && !counts(Disconnect::Ever));
+        end.meeting.note();
+        assert!(counts(Disconnect::Met) && counts(Disconnect::Ever) && !counts(Disconnect::Never));
+    }
+
+    /// As one that is about to move the incarnation on.
+    #[test]
+    fn a_peer_that_has_its_byte_is_met_though_its_slot_tells_of_none() {
+        let rx = alone();
+        let end = &rx.receiving.as_ref().unwrap().end;
+        let other = end.slot.region().reopen().unwrap();
+        let taken = byte(end.meeting.slots.clone());
+        assert!(ofd::try_lock(other.as_fd(), taken, ofd::Mode::Exclusive).unwrap());
+        assert!(end.meeting.poll(&end.slot).unwrap().is_any_alive);
+        drop(other);
+        assert!(!end.meeting.poll(&end.slot).unwrap().is_any_alive);
+        assert!(end.meeting.counts(&end.slot, Disconnect::Met));
+    }
+}

@@ -544,6 +544,7 @@ impl Ownership {
         ] {
             self.word_u64(slot, offset).store(value, Relaxed);
         }
+        test_point!("attach.filling");
         seqlock.store(odd.wrapping_add(1), Release);
     }
 
@@ -640,6 +641,7 @@ impl Drop for Ownership {
             }
         }
         (self.lock, self.description) = (None, None);
+        test_point!("detach.freed");
         self.region.announce_membership(); // now the bytes are free
         if self.region.is_alone() {
             tell_of_exits(&self.region, &slots);
@@ -722,10 +724,10 @@ fn unix_ns() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
     use std::fs::File;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, RawFd};
     use std::rc::Rc;
     use std::sync::mpsc;
     use std::thread;
@@ -733,20 +735,36 @@ mod tests {
     use super::*;
     use crate::crash::visits;
     use crate::os::signals::blocked;
-    use crate::os::staged::usurp;
+    use crate::os::staged::{self, Bystander, Call, usurp};
     use crate::{Deadline, EventsRegion, OpenOptions};
 
-    fn own(region: &EventsRegion, slot: u16) -> OwnedSlot {
+    pub(in crate::endpoint) fn own(region: &EventsRegion, slot: u16) -> OwnedSlot {
+        try_own(region, slot..slot + 1, &|_| Ok(true)).unwrap()
+    }
+
+    pub(in crate::endpoint) fn try_own(
+        region: &EventsRegion,
+        slots: Range<u16>,
+        is_fit: &dyn Fn(u16) -> Result<bool, Error>,
+    ) -> Result<OwnedSlot, Error> {
         let interrupts = Interrupts::default();
         let until = Until { deadline: Deadline::PAST, interrupts: &interrupts };
-        let seats_of = |slot| vec![seat(slot)];
         let wanted = Wanted {
-            slots: slot..slot + 1,
-            seats_of: &seats_of,
-            is_fit: &|_, _| Ok(true),
+            slots,
+            seats_of: &|slot| vec![seat(slot)],
+            is_fit: &|slot, _| is_fit(slot),
             may_be_passed_on: false,
         };
-        OwnedSlot::attach(region.shared(), &wanted, until).unwrap().swap_remove(0)
+        Ok(OwnedSlot::attach(region.shared(), &wanted, until)?.swap_remove(0))
+    }
+
+    pub(in crate::endpoint) fn region() -> EventsRegion {
+        EventsRegion::anonymous(OpenOptions::new()).unwrap()
+    }
+
+    /// A word of slot 0.
+    pub(in crate::endpoint) fn word(region: &EventsRegion, offset: usize) -> &AtomicU32 {
+        slot_u32(region.shared(), 0, offset)
     }
 
     fn seat(slot: u16) -> Seat {
@@ -754,8 +772,65 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_that_is_held_is_not_taken_and_its_owner_stays_in_the_slot() {
+        let region = region();
+        let _theirs = own(&region, 0);
+        let incarnation = || word(&region, offset_of!(Slot, incarnation)).load(Relaxed);
+        let before = incarnation();
+        assert!(Ownership::try_new(region.shared(), &[seat(0)], false).unwrap().is_none());
+        assert_eq!(incarnation(), before);
+    }
+
+    /// An endpoint that is kept by a descriptor, and the number of that.
+    fn own_by_descriptor(region: &EventsRegion) -> (Ownership, RawFd) {
+        let ours = Ownership::try_new(region.shared(), &[seat(0)], false);
+        let mut ours = ours.unwrap().unwrap();
+        assert!(ours.keep_by_descriptor().unwrap());
+        let Some(Lock::Descriptor(description)) = &ours.lock else { panic!("{:?}", ours.lock) };
+        let number = description.as_fd().as_raw_fd();
+        (ours, number)
+    }
+
+    #[test]
+    fn a_byte_that_is_kept_by_a_descriptor_is_let_go_of_though_a_child_has_that_too() {
+        let region = region();
+        let (ours, _) = own_by_descriptor(&region);
+        let _child = Bystander::new();
+        drop(ours);
+        own(&region, 0);
+    }
+
+    #[test]
+    fn what_has_the_number_of_that_descriptor_by_now_keeps_its_locks() {
+        let region = region();
+        let (ours, number) = own_by_descriptor(&region);
+        let _child = Bystander::new(); // has the byte
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let other = open();
+        assert!(ofd::try_lock(other.as_fd(), byte(0..1), ofd::Mode::Exclusive).unwrap());
+        usurp(number, &other);
+        drop(ours);
+        assert!(ofd::is_locked(open().as_fd(), byte(0..1)).unwrap());
+    }
+
+    #[test]
+    fn a_slot_of_which_the_kernel_does_not_say_whose_it_is_is_left_alone() {
+        let region = region();
+        let state = word(&region, offset_of!(Slot, state));
+        state.store(SlotState::Attached as u32, Relaxed);
+        let look = Call::with(libc::SYS_fcntl, 1, libc::F_OFD_GETLK);
+        let attached = staged::refusing(look, Errno::NOLCK, || {
+            Ownership::try_new(region.shared(), &[seat(0)], false).map(drop)
+        });
+        let Some(attached) = attached else { return eprintln!("skipped: no filters") };
+        assert!(matches!(attached, Err(Error::Io { .. })), "{attached:?}");
+        assert_eq!(state.load(Relaxed), SlotState::Attached as u32);
+    }
+
+    #[test]
     fn no_peer_is_called_gone_if_the_number_stood_for_another_file_during_the_look() {
-        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region();
         let (ours, _theirs) = (own(&region, 0), own(&region, 1));
         assert!(ours.is_any_held(1..2).unwrap());
         let (number, other) =
@@ -769,7 +844,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_taken_again_is_renewed_with_no_handler_and_no_fork_between() {
         let Some(before) = blocked() else { return eprintln!("skipped: no /proc") };
-        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region();
         let seats = [seat(0), seat(3)];
         let mut ours = Ownership::try_new(region.shared(), &seats, false).unwrap().unwrap();
         let identities =
@@ -823,7 +898,7 @@ mod tests {
 
     #[test]
     fn slots_that_are_attached_together_are_given_up_together_with_the_last() {
-        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region();
         let mut both = own_both(&region, [1, 2]).unwrap();
         assert_eq!([0, 1, 2, 3].map(|slot| is_held(&region, slot)), [false, true, true, false]);
         drop(both.remove(0));
@@ -841,7 +916,7 @@ mod tests {
 
     #[test]
     fn if_one_of_two_slots_has_an_owner_the_other_stays_as_it_was() {
-        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region();
         let incarnation =
             || slot_u32(region.shared(), 1, offset_of!(Slot, incarnation)).load(Acquire);
         let theirs = own(&region, 2);
@@ -857,7 +932,7 @@ mod tests {
 
     #[test]
     fn a_slot_whose_lock_was_lost_is_left_alone_and_its_neighbour_is_given_up() {
-        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region();
         let both = own_both(&region, [1, 2]).unwrap();
         // Another owner's, as far as the slot says.
         slot_u32(region.shared(), 1, offset_of!(Slot, incarnation)).fetch_add(1, Relaxed);

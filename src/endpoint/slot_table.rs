@@ -109,7 +109,15 @@ pub(crate) fn slot_offset(region: &Region, slot: u16, offset: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use tombolo_abi::SlotState;
+
     use super::*;
+    use crate::endpoint::slot::tests::{own, region, try_own, word};
+    use crate::os::staged::usurp;
     use crate::{EventsRegion, OpenOptions};
 
     #[test]
@@ -146,5 +154,53 @@ mod tests {
 
     fn count(region: &Region, slots: Range<u16>) -> usize {
         count_held(region, slots).unwrap()
+    }
+
+    #[test]
+    fn a_slot_that_does_not_fit_is_left_as_it_is_and_one_that_stops_fitting_is_given_back() {
+        let region = region();
+        let incarnation = || word(&region, offset_of!(Slot, incarnation)).load(Relaxed);
+        let before = incarnation();
+        let attached = try_own(&region, 0..1, &|_| Ok(false));
+        assert!(matches!(attached, Err(Error::LaneNotEmpty { .. })), "{attached:?}");
+        assert_eq!(incarnation(), before);
+        let fits = Cell::new(true); // until it was looked at
+        let attached = try_own(&region, 0..1, &|_| Ok(fits.replace(false)));
+        assert!(matches!(attached, Err(Error::LaneNotEmpty { .. })), "{attached:?}");
+        assert_ne!(incarnation(), before);
+        own(&region, 0);
+    }
+
+    #[test]
+    fn a_slot_that_is_free_again_when_that_is_explained_is_no_lane_with_messages() {
+        let region = region();
+        let fits = Cell::new(true); // before it is taken, not behind that, and so on
+        let attached = try_own(&region, 0..1, &|_| Ok(fits.replace(!fits.get())));
+        assert!(matches!(attached, Err(Error::Busy { pid: 0, .. })), "{attached:?}");
+    }
+
+    #[test]
+    fn the_first_owner_of_all_the_slots_that_are_held_is_named() {
+        let region = region();
+        let _theirs = [own(&region, 0), own(&region, 1)];
+        word(&region, offset_of!(Slot, pid)).store(1, Relaxed);
+        let attached = try_own(&region, 0..2, &|_| Ok(true));
+        assert!(matches!(attached, Err(Error::Busy { pid: 1, .. })), "{attached:?}");
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_seen_announces_no_owner() {
+        let region = region();
+        let number = region.shared().plain().as_raw_fd();
+        let looks = Cell::new(0);
+        let attached = try_own(&region, 0..1, &|_| {
+            looks.set(looks.get() + 1);
+            if looks.get() == 2 {
+                usurp(number, File::open("/proc/self/exe").unwrap()); // it has been taken just before
+            }
+            Ok(true)
+        });
+        assert!(matches!(attached, Err(Error::LockLost { slot: 0 })), "{attached:?}");
+        assert_eq!(word(&region, offset_of!(Slot, state)).load(Relaxed), SlotState::Free as u32);
     }
 }

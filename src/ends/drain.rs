@@ -207,8 +207,9 @@ impl Drop for Borrowed<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let Self { end, consumer, wakes, run } = self;
-        // The mapping or the endpoint may be another process's by now.
-        if run.len() > 0 && end.ring.memory.is_ours() && end.slot.check_kept().is_ok() {
+        // The mapping may be another process's by now. The endpoint is ours still: only the kernel's word
+        // makes it lost, and nothing asks for that during a run.
+        if run.len() > 0 && end.ring.memory.is_ours() {
             consumer.free_run(&end.ring, run, wakes);
         }
     }

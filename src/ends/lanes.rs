@@ -282,11 +282,12 @@ mod tests {
 
     use super::*;
     use crate::deadline::Deadline;
+    use crate::ends::receiving::tests::leave_an_orphan;
     use crate::ends::{MpscConsumer, MpscProducer};
     use crate::options::MpscOrder;
     use crate::os::staged::{self, Call};
     use crate::ring::Word;
-    use crate::{EventsRegion, OpenOptions, TryRecvError};
+    use crate::{EventsRegion, Handle, OpenOptions, TryRecvError};
 
     /// The producers of so many lanes, each in its own, and their consumer.
     fn group(count: u16) -> (Vec<MpscProducer>, MpscConsumer) {
@@ -455,6 +456,52 @@ mod tests {
         let received: Vec<_> = (0..101).map(|_| rx.recv().unwrap().data).collect();
         let at = received.iter().position(|data| data == b"left");
         assert!(at.is_some_and(|at| at < 100), "{at:?}");
+    }
+
+    /// As while its producer is stopped between publishing and setting its bit.
+    #[test]
+    fn a_lane_that_is_left_with_a_message_is_looked_at_again_though_the_summary_does_not_tell_of_it()
+     {
+        let (mut producers, mut rx) = group(2);
+        assert!(rx.try_recv().is_err()); // asks after the producers
+        look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
+        (0..100).for_each(|_| producers[0].send(b"one of many").unwrap());
+        parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
+        producers[1].send(b"in the other lane").unwrap();
+        let received: Vec<_> = (0..101).map(|_| rx.try_recv().unwrap().data).collect();
+        let at = received.iter().position(|data| data == b"in the other lane");
+        assert!(at.is_some_and(|at| at < 100), "{at:?}");
+    }
+
+    #[test]
+    fn all_lanes_are_looked_at_if_connections_tell_of_one_that_has_exited() {
+        let options = OpenOptions::new().mpsc_capacity(4096).producers(2).max_handles(1);
+        let options = options.mpsc_order(MpscOrder::PerProducer);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (mut gone, mut rx) = region.split_mpsc().unwrap();
+        rx.attach().unwrap();
+        leave_an_orphan(&mut gone, Handle::new(std::io::pipe().unwrap().0));
+        let mut tx = gone.clone();
+        drop(gone);
+        tx.attach().unwrap();
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        receiving.peer.is_disconnected(&receiving.end).unwrap(); // the exit is known
+        look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
+        tx.send(b"a message").unwrap();
+        parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
+        let receiving = rx.receiving_until(Deadline::PAST).unwrap();
+        let (front, _) = receiving.last_poll().unwrap();
+        assert!(front.is_some());
+    }
+
+    #[test]
+    fn the_current_lane_becomes_idle_too_once_it_has_been_empty_for_long() {
+        let (_producers, mut rx) = group(2);
+        let start = Instant::now();
+        while is_anything_active(&mut rx) {
+            assert!(start.elapsed() < Duration::from_secs(10), "looked at for ever");
+            assert!(rx.try_recv().is_err());
+        }
     }
 
     #[test]

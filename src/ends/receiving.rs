@@ -296,7 +296,7 @@ impl Drop for Receiving {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Read;
     use std::mem::offset_of;
     use std::sync::atomic::Ordering::Relaxed;
@@ -307,7 +307,9 @@ mod tests {
 
     use super::*;
     use crate::carrier::HandOver;
-    use crate::endpoint::slot_offset;
+    use crate::endpoint::{slot_offset, slot_u32};
+    use crate::error::Damage;
+    use crate::options::{Disconnect, MpscOrder};
     use crate::os::staged;
     use crate::ring::{Memory, Word};
     use crate::{
@@ -321,7 +323,7 @@ mod tests {
     }
 
     /// Transfers a handle for a record that does not follow.
-    fn leave_an_orphan(tx: &mut MpscProducer, handle: Handle) {
+    pub(in crate::ends) fn leave_an_orphan(tx: &mut MpscProducer, handle: Handle) {
         tx.attach().unwrap();
         let end = tx.attached_end().unwrap();
         let (region, ring) = (&**end.slot.region(), end.index);
@@ -351,6 +353,20 @@ mod tests {
         assert_eq!(wait(&mut rx), Some(0), "for being disconnected");
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
         assert_eq!(wait(&mut rx), None, "once");
+    }
+
+    #[test]
+    fn one_whose_sender_has_come_again_is_not_named_for_being_disconnected() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        rx.attach().unwrap();
+        tx.attach().unwrap();
+        drop(tx);
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
+        let (mut tx, _) = region.split_spsc().unwrap();
+        tx.attach().unwrap();
+        assert!(wait_any(&mut [&mut rx], Deadline::PAST).is_err());
     }
 
     #[test]
@@ -482,5 +498,83 @@ mod tests {
             rx.try_recv().unwrap();
         }
         assert!(!rx.receiving_until(Deadline::PAST).unwrap().bell.all_fence());
+    }
+
+    #[test]
+    fn what_is_set_before_an_end_is_attached_holds_and_so_does_what_is_set_later() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (mut gone, mut rx) = region.split_spsc().unwrap();
+        gone.attach().unwrap();
+        drop(gone);
+        rx.set_disconnect(Disconnect::Ever);
+        let short = Duration::from_micros(1);
+        rx.set_spin_max(short);
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Disconnected)));
+        let is_of = |rx: &SpscReceiver, max| {
+            let spin = &rx.receiving.as_ref().unwrap().bell.spin;
+            format!("{spin:?}").contains(&format!("max: {max:?}"))
+        };
+        assert!(is_of(&rx, short));
+        rx.set_spin_max(2 * short);
+        assert!(is_of(&rx, 2 * short));
+        rx.set_disconnect(Disconnect::Never);
+        assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
+    }
+
+    #[test]
+    fn an_interrupt_comes_before_a_message_also_at_an_end_that_was_attached_before() {
+        let (mut tx, mut rx) = pair();
+        rx.attach().unwrap();
+        tx.send(b"later").unwrap();
+        rx.interrupter().interrupt();
+        assert!(matches!(rx.recv_into(&mut [0; 8]), Err(RecvError::Interrupted)));
+        assert_eq!(rx.recv().unwrap().data, b"later");
+    }
+
+    #[test]
+    fn who_waits_for_a_peer_attaches_and_whose_ring_is_damaged_is_told_no_peers() {
+        let (mut tx, mut rx) = pair();
+        tx.attach().unwrap();
+        rx.wait_for_peer(Deadline::PAST).unwrap();
+        assert_eq!(rx.peers().unwrap().alive, 1);
+        rx.receiving.as_ref().unwrap().end.ring.poison(Damage::Marked { code: 1 });
+        assert!(matches!(rx.peers(), Err(Error::Poisoned { .. })));
+    }
+
+    #[test]
+    fn a_child_attaches_to_no_ring_that_it_has_not_got() {
+        let (_tx, mut rx) = pair();
+        assert!(staged::in_child(|| matches!(rx.attach(), Err(Error::ForkedChild))));
+    }
+
+    #[test]
+    fn a_wake_up_of_a_sender_is_counted_in_lanes_too_before_the_turn_is_over() {
+        let options = OpenOptions::new().mpsc_capacity(1 << 16).producers(2);
+        let options = options.mpsc_order(MpscOrder::PerProducer);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (mut tx, mut rx) = region.split_mpsc().unwrap();
+        rx.attach().unwrap();
+        while tx.try_send(&[0; 400]).is_ok() {}
+        let end = &rx.receiving.as_ref().unwrap().end;
+        let (region, slot) = (end.slot.region().clone(), end.slot.identity().slot);
+        end.ring.memory.store(Word::TxWake, wake::ARMED_FUTEX.into(), Relaxed);
+        while rx.try_recv().is_ok() {}
+        assert_eq!(counter(&region, slot, offset_of!(Slot, wakes_sent)), 1);
+    }
+
+    #[test]
+    fn a_receiver_that_has_lost_its_end_leaves_the_socket_to_its_successor() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_tx, mut rx) = open(&directory.path().join("r"));
+        rx.attach().unwrap();
+        let names = || std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(names(), 2);
+        let end = &rx.receiving.as_ref().unwrap().end;
+        let (region, slot) = (end.slot.region().clone(), end.slot.identity().slot);
+        slot_u32(&region, slot, offset_of!(Slot, incarnation)).fetch_add(1, Relaxed);
+        assert!(matches!(end.slot.is_any_held(0..1), Err(Error::LockLost { .. })));
+        drop(rx);
+        assert_eq!(names(), 2);
     }
 }

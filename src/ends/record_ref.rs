@@ -406,3 +406,74 @@ impl Drop for RecordRef<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::endpoint::slot_u32;
+    use crate::ring::{Memory, Word};
+    use crate::{EventsRegion, OpenOptions, SpscReceiver, SpscSender};
+
+    /// A ring with messages in it.
+    fn filled(messages: &[&[u8]]) -> (SpscSender, SpscReceiver) {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let (mut tx, mut rx) = EventsRegion::anonymous(options).unwrap().split_spsc().unwrap();
+        rx.attach().unwrap();
+        messages.iter().for_each(|message| tx.send(message).unwrap());
+        (tx, rx)
+    }
+
+    #[test]
+    fn only_a_message_of_no_bytes_is_empty() {
+        let (_tx, mut rx) = filled(&[b"", b"1"]);
+        assert!(rx.recv_ref().unwrap().is_empty());
+        assert!(!rx.recv_ref().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_message_that_a_panic_drops_comes_again() {
+        let (_tx, mut rx) = filled(&[b"first", b"second"]);
+        let taken = catch_unwind(AssertUnwindSafe(|| {
+            let _record = rx.recv_ref().unwrap();
+            panic!("while it is borrowed");
+        }));
+        assert!(taken.is_err());
+        assert_eq!(rx.recv().unwrap().data, b"first");
+    }
+
+    struct TakesOne<'a>(&'a mut SpscReceiver);
+
+    impl Drop for TakesOne<'_> {
+        fn drop(&mut self) {
+            drop(self.0.recv_ref().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_dropped_while_an_earlier_panic_unwinds_is_taken() {
+        let (_tx, mut rx) = filled(&[b"first", b"second"]);
+        let taken = catch_unwind(AssertUnwindSafe(|| {
+            let _takes_one = TakesOne(&mut rx);
+            panic!("before it is borrowed");
+        }));
+        assert!(taken.is_err());
+        assert_eq!(rx.recv().unwrap().data, b"second");
+    }
+
+    #[test]
+    fn a_message_of_an_end_that_was_lost_meanwhile_is_its_successors() {
+        let (_tx, mut rx) = filled(&[b"first"]);
+        let record = rx.recv_ref().unwrap();
+        let (slot, head) = (&record.end.slot, || record.end.ring.memory.load(Word::Head, Relaxed));
+        let (identity, before) = (slot.identity(), head());
+        let incarnation = offset_of!(Slot, incarnation);
+        slot_u32(slot.region(), identity.slot, incarnation).fetch_add(1, Relaxed);
+        assert!(matches!(slot.is_any_held(1..2), Err(Error::LockLost { .. })));
+        let memory = record.end;
+        drop(record);
+        assert_eq!(memory.ring.memory.load(Word::Head, Relaxed), before);
+    }
+}

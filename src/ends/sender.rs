@@ -548,14 +548,12 @@ impl<K: Topology> Sender<K> {
             let Some(sending) = &mut self.sending else { return result };
             match &result {
                 Err(NotSent::Full(wanted)) if !deadline.has_passed() => {
-                    sending.end.check_usable()?;
                     if !replace(&mut has_waited, true) {
                         sending.end.slot.count(offset_of!(Slot, full_waits));
                     }
                     sending.wait_for_space(wanted, until);
                 }
                 Err(NotSent::NoReceiver { seen }) if !deadline.has_passed() => {
-                    sending.end.check_usable()?;
                     sleep_for_peer(&sending.end, *seen, until);
                 }
                 Err(NotSent::Contended { .. } | NotSent::Crowded)

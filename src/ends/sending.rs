@@ -364,11 +364,17 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::fd::AsRawFd;
+    use std::sync::atomic::Ordering::Release;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::endpoint::slot_offset;
+    use crate::options::Disconnect;
+    use crate::os::staged;
     use crate::{
-        EventsRegion, Handle, OpenOptions, SendError, SpscReceiver, SpscSender, TrySendError,
+        Deadline, EventsRegion, Handle, MpscProducer, OpenOptions, SendError, SendTimeoutError,
+        SpscReceiver, SpscSender, TrySendError,
     };
 
     fn pair() -> (SpscSender, SpscReceiver) {
@@ -454,5 +460,244 @@ mod tests {
             let at = slot_offset(&shared, slot, offset_of!(Slot, wakes_elided));
             assert!(shared.mapping().word_u64(at).load(Acquire) > stored);
         }
+    }
+
+    #[test]
+    fn what_is_set_before_an_end_is_attached_holds_and_so_does_what_is_set_later() {
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let (mut tx, mut gone) = region.split_spsc().unwrap();
+        gone.attach().unwrap();
+        drop(gone);
+        tx.set_disconnect(Disconnect::Ever);
+        let short = Duration::from_micros(1);
+        tx.set_spin_max(short);
+        let fill = |tx: &mut SpscSender| loop {
+            if let Err(error) = tx.try_send(&[0; 400]) {
+                return error;
+            }
+        };
+        assert!(matches!(fill(&mut tx), TrySendError::Disconnected(_)));
+        let is_of = |tx: &SpscSender, max| {
+            let spin = &tx.usable_sending().unwrap().spin;
+            format!("{spin:?}").contains(&format!("max: {max:?}"))
+        };
+        assert!(is_of(&tx, short));
+        tx.set_spin_max(2 * short);
+        assert!(is_of(&tx, 2 * short));
+        tx.set_disconnect(Disconnect::Never);
+        assert!(matches!(fill(&mut tx), TrySendError::Full(_)));
+    }
+
+    #[test]
+    fn an_interrupt_comes_before_a_message_also_at_an_end_that_was_attached_before() {
+        let (mut tx, _rx) = pair();
+        tx.attach().unwrap();
+        tx.interrupter().interrupt();
+        assert!(matches!(tx.send(b"not yet"), Err(SendError::Interrupted(_))));
+        tx.send(b"now").unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_a_peer_attaches() {
+        let (mut tx, _rx) = pair();
+        tx.wait_for_peer(Deadline::PAST).unwrap();
+        assert!(tx.attached_end().is_some());
+    }
+
+    #[test]
+    fn a_child_attaches_to_no_ring_that_it_has_not_got() {
+        let (mut tx, _rx) = pair();
+        assert!(staged::in_child(|| matches!(tx.attach(), Err(Error::ForkedChild))));
+    }
+
+    /// Another thread of the parent's may have had the connection's lock, and nobody frees it in the child.
+    #[test]
+    fn a_child_that_checks_handles_does_not_wait_for_a_lock_of_its_parents() {
+        let (mut tx, _rx) = pair();
+        tx.attach().unwrap();
+        let outgoing = tx.usable_sending().unwrap().outgoing.clone();
+        let _held = lock(&outgoing);
+        assert!(staged::in_child(|| {
+            let (done, is_done) = std::sync::mpsc::channel();
+            std::thread::spawn(move || done.send(tx.try_send_packet(packet(8))));
+            let sent = is_done.recv_timeout(Duration::from_secs(5));
+            let Ok(Err(TrySendError::Failed { source, .. })) = sent else { return false };
+            matches!(source, Error::ForkedChild)
+        }));
+    }
+
+    #[test]
+    fn what_a_sender_has_counted_is_stored_before_it_sleeps() {
+        let (mut tx, _rx) = pair();
+        (0..4).for_each(|_| tx.try_send(&[0; 900]).unwrap());
+        let elided = |tx: &SpscSender| {
+            let end = tx.attached_end().unwrap();
+            counter(end, end.slot.identity().slot, offset_of!(Slot, wakes_elided))
+        };
+        assert_eq!(elided(&tx), 0);
+        let sent = tx.send_timeout(&[0; 1000], Duration::from_millis(10));
+        assert!(matches!(sent, Err(SendTimeoutError::Timeout(_))), "{sent:?}");
+        assert!(elided(&tx) > 0);
+    }
+
+    /// What becomes of a call of which each attempt ends so.
+    fn always(
+        tx: &mut SpscSender,
+        deadline: Deadline,
+        mut ended: impl FnMut() -> NotSent,
+    ) -> (NotSent, u32) {
+        let mut attempts = 0;
+        let outcome = tx.until(deadline, |_| {
+            attempts += 1;
+            Err::<(), _>(ended())
+        });
+        (outcome.unwrap_err(), attempts)
+    }
+
+    #[test]
+    fn a_call_counts_once_that_it_waits_for_space() {
+        let (mut tx, _rx) = pair();
+        let wanted = SpaceWanted { tail: 0, needed: 8, comfortable: 8 }; // which there is
+        let mut left = 4;
+        tx.until(Duration::from_secs(10).into(), |_| {
+            left -= 1;
+            if left > 0 { Err(NotSent::Full(wanted)) } else { Ok(()) }
+        })
+        .unwrap();
+        let end = tx.attached_end().unwrap();
+        assert_eq!(counter(end, end.slot.identity().slot, offset_of!(Slot, full_waits)), 1);
+    }
+
+    #[test]
+    fn who_waits_for_a_receiver_of_handles_sleeps_until_an_end_changes_hands() {
+        let (mut tx, _rx) = pair();
+        tx.attach().unwrap();
+        let region = tx.attached_end().unwrap().slot.region().clone();
+        let seen = || NotSent::NoReceiver { seen: region.membership().load(Acquire) };
+        let (_, attempts) = always(&mut tx, Duration::from_millis(50).into(), seen);
+        assert!(attempts < 20, "{attempts}");
+    }
+
+    #[test]
+    fn an_interrupt_ends_a_wait_for_a_holder_also_if_it_is_over() {
+        let (mut tx, _rx) = pair();
+        let interrupter = tx.interrupter();
+        let interrupted = || {
+            interrupter.interrupt();
+            NotSent::Crowded
+        };
+        let (outcome, attempts) = always(&mut tx, Deadline::PAST, interrupted);
+        assert!(matches!(outcome, NotSent::Interrupted), "{outcome:?}");
+        assert_eq!(attempts, 1);
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Calls `test` with the clone of a producer that is attaching meanwhile, and what ends the wait of both.
+    fn beside_one_that_attaches(test: impl FnOnce(MpscProducer, MpscProducer)) {
+        let options = OpenOptions::new().mpsc_capacity(4096).producers(1);
+        let mut region = EventsRegion::anonymous(options).unwrap();
+        let ((mut owner, _), (mut first, _)) =
+            (region.split_mpsc().unwrap(), region.split_mpsc().unwrap());
+        owner.attach().unwrap();
+        let clone = first.clone();
+        let first = std::thread::spawn(move || first.send_timeout(b"first", LONG).map(|()| first));
+        std::thread::sleep(Duration::from_millis(50)); // until it has begun
+        test(clone, owner);
+        drop(first.join().unwrap().unwrap());
+    }
+
+    #[test]
+    fn a_clone_waits_for_one_that_is_attaching() {
+        beside_one_that_attaches(|mut clone, owner| {
+            let waiting = std::thread::spawn(move || clone.send_timeout(b"second", LONG));
+            std::thread::sleep(Duration::from_millis(50));
+            drop(owner);
+            waiting.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn it_sleeps_meanwhile_and_is_told_who_has_the_end() {
+        beside_one_that_attaches(|mut clone, _owner| {
+            let before = staged::sleeps();
+            let sent = clone.send_timeout(b"second", Duration::from_millis(200));
+            assert!(before.is_none_or(|before| staged::sleeps().unwrap() > before + 2));
+            let Err(SendTimeoutError::Failed { source, .. }) = sent else { panic!("{sent:?}") };
+            assert!(matches!(source, Error::Busy { .. }), "{source}");
+        });
+    }
+
+    #[test]
+    fn an_interrupt_ends_that_wait() {
+        beside_one_that_attaches(|mut clone, _owner| {
+            clone.interrupter().interrupt();
+            let start = Instant::now();
+            let sent = clone.send_timeout(b"second", LONG);
+            assert!(matches!(sent, Err(SendTimeoutError::Interrupted(_))), "{sent:?}");
+            assert!(start.elapsed() < LONG / 2);
+        });
+    }
+
+    #[test]
+    fn who_finds_no_receiver_any_more_tries_once_more_with_the_space_that_it_left() {
+        let (mut tx, rx) = pair();
+        tx.attach().unwrap();
+        drop(rx);
+        let full =
+            || Err::<u32, _>(NotSent::Full(SpaceWanted { tail: 0, needed: 8, comfortable: 8 }));
+        let sending = tx.usable().unwrap();
+        let mut attempts = 0;
+        let outcome = sending.attempt(|_| {
+            attempts += 1;
+            if attempts == 1 { full() } else { Ok(attempts) }
+        });
+        assert!(matches!(outcome, Ok(2)), "{outcome:?}");
+        assert!(matches!(sending.attempt(|_| full()), Err(NotSent::Disconnected)));
+    }
+
+    #[test]
+    fn a_ring_whose_words_were_cut_off_is_not_called_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("r");
+        let options = OpenOptions::new().spsc_capacity(4096);
+        let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        for len in [1000, 1000, 1000, 200] {
+            tx.try_send(&vec![0; len]).unwrap();
+            rx.try_recv().unwrap();
+        }
+        std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+        let sent = tx.try_send_batch(&[&[0; 1000]]); // the head seems to be where it was at first
+        let Err(TrySendError::Failed { source, .. }) = sent else { panic!("{sent:?}") };
+        assert!(matches!(source, Error::RegionTooSmall { .. }), "{source}");
+    }
+
+    #[test]
+    fn what_a_receiver_that_is_gone_could_not_open_is_not_asked_after() {
+        let options = OpenOptions::new().spsc_capacity(4096).max_handles(1);
+        let directory = tempfile::tempdir().unwrap();
+        let region = EventsRegion::open_path_with(directory.path().join("r"), options);
+        let (mut tx, _) = region.unwrap().split_spsc().unwrap();
+        tx.attach().unwrap();
+        let end = tx.attached_end().unwrap();
+        let (region, slot) = (end.slot.region(), end.group.rings.start as usize);
+        let slot = region.entries()[slot].rx_slot;
+        let said = slot_offset(region, slot, offset_of!(Slot, socket_number));
+        region.mapping().word_u64(said).store(libc::EACCES as u64, Release);
+        let sent = tx.try_send_packet(packet(8));
+        assert!(matches!(sent, Err(TrySendError::NoReceiver(_))), "{sent:?}");
+    }
+
+    #[test]
+    fn who_cannot_ask_after_a_receiver_does_not_say_that_there_is_none() {
+        let (mut tx, _rx) = pair();
+        tx.send_packet(packet(8)).unwrap();
+        let number = tx.attached_end().unwrap().slot.region().plain().as_raw_fd();
+        staged::usurp(number, File::open("/proc/self/exe").unwrap());
+        let sent = tx.try_send_packet(packet(8));
+        let Err(TrySendError::Failed { source, .. }) = sent else { panic!("{sent:?}") };
+        assert!(matches!(source, Error::LockLost { .. }), "{source}");
     }
 }

@@ -215,6 +215,13 @@ mod tests {
         assert!(std::ptr::eq(first.cookie, second.cookie) && first.number == second.number);
     }
 
+    #[test]
+    fn a_fork_is_held_off_no_more_often_for_having_been_held_off_before() {
+        (0..50).for_each(|_| drop(hold_off().unwrap()));
+        // How often the fork took it more than once: if threads came first at once.
+        assert!(staged::in_child(|| NESTED.load(Ordering::Relaxed) < 50));
+    }
+
     /// It may have a higher priority than the holder, and the processor.
     #[test]
     fn a_thread_that_waits_for_the_holder_sleeps() {

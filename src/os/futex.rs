@@ -200,4 +200,13 @@ mod tests {
             woken => assert_eq!(woken.unwrap(), Woken::TimedOut),
         }
     }
+
+    #[test]
+    fn a_wait_within_a_limit_is_over_at_the_sooner_of_that_and_its_deadline() {
+        let (soon, late) = (Duration::from_secs(10), Duration::from_secs(1000));
+        let between = Moment::after(Duration::from_secs(100));
+        assert!(Moment::within(late.into(), soon) < between);
+        assert!(Moment::within(soon.into(), late) < between);
+        assert!(Moment::within(Deadline::NEVER, late) > between);
+    }
 }

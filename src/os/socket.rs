@@ -296,6 +296,31 @@ mod tests {
     }
 
     #[test]
+    fn what_another_has_under_a_sockets_number_stays_as_it_is() {
+        let (theirs, other) = pair();
+        send(&other, b"a stranger's", &[]).unwrap();
+        let usurped = |by: &Descriptor| {
+            let (one, _) = pair();
+            usurp(one.as_fd().as_raw_fd(), by);
+            one
+        };
+        assert_eq!(send(&usurped(&theirs), b"four", &[]).unwrap_err(), Errno::NOTCONN);
+        assert_eq!(drop_first(&usurped(&theirs)).unwrap_err(), Errno::NOTCONN);
+        super::end(usurped(&theirs));
+        assert_eq!(peek_bytes(theirs.as_fd(), &mut [0; 16]).unwrap(), 12);
+        assert_eq!(peek_bytes(other.as_fd(), &mut [0; 16]).unwrap_err(), Errno::AGAIN);
+        send(&theirs, b"four", &[]).unwrap();
+
+        let directory = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(directory.path()).unwrap();
+        let listener = listen(dir.as_fd(), "name", Mode::RWXU).unwrap();
+        let _waiting = connect(dir.as_fd(), "name").unwrap();
+        stop_listening(usurped(&listener));
+        assert!(accept(&listener).unwrap().is_some());
+        connect(dir.as_fd(), "name").unwrap();
+    }
+
+    #[test]
     fn a_link_is_a_file_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let dir = std::fs::File::open(directory.path()).unwrap();

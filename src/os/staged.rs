@@ -132,6 +132,13 @@ pub(crate) fn is_closed_by_exec(path: &Path) -> bool {
     i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_CLOEXEC != 0
 }
 
+/// How often this thread has given its processor up; `None` without `/proc`.
+pub(crate) fn sleeps() -> Option<u64> {
+    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    count.trim().parse().ok()
+}
+
 /// Whether barriers of all processes reach this one; `None` from kernels that don't report it.
 pub(crate) fn is_reached_by_barriers() -> Option<bool> {
     const GET_REGISTRATIONS: libc::c_int = 1 << 9;

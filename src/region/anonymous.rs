@@ -147,6 +147,8 @@ mod tests {
     use super::*;
     use crate::EventsRegion;
     use crate::crash::visits;
+    use crate::options::OwnerPolicy;
+    use crate::os::staged;
     use crate::region::joined::set_state;
 
     #[test]
@@ -178,5 +180,28 @@ mod tests {
         let _visit = visits::at("passed.judged", retire);
         let joined = EventsRegion::from_fd(fd, OpenOptions::new());
         assert!(matches!(joined, Err(Error::Replaced { .. })), "{joined:?}");
+    }
+
+    #[test]
+    fn a_region_of_another_user_is_joined_only_if_that_is_allowed() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let file = region.to_fd().unwrap();
+        let mut stat = rustix::fs::fstat(&file).unwrap();
+        stat.st_uid = stat.st_uid.wrapping_add(1);
+        let check = |options| check_passed(Path::new("passed"), &file, &stat, &options);
+        assert!(matches!(check(OpenOptions::new()), Err(Error::Permission { .. })));
+        check(OpenOptions::new().owner(OwnerPolicy::Any)).unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_a_region_to_be_made_sleeps() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let file = region.to_fd().unwrap();
+        set_state(region.shared().mapping(), RegionState::Initializing);
+        let options = OpenOptions::new().join_timeout(Duration::from_millis(200));
+        let before = staged::sleeps();
+        let joined = EventsRegion::from_fd(file, options);
+        assert!(matches!(joined, Err(Error::Layout { .. })), "{joined:?}");
+        assert!(before.is_none_or(|before| staged::sleeps().unwrap() > before + 2));
     }
 }

@@ -157,12 +157,13 @@ fn fill(
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::crash::visits;
     use crate::options::OwnerPolicy;
     use crate::os::staged::{self, Call};
+    use crate::region::description::state_in;
     use crate::{EventsRegion, OpenOptions};
 
     const TMPFILE: OFlags = OFlags::TMPFILE;
@@ -296,5 +297,26 @@ mod tests {
             let Some(made) = made else { return eprintln!("skipped: no filters") };
             assert!(matches!(made, Err(Error::NoSpace { .. })) && !path.exists(), "{made:?}");
         }
+    }
+
+    #[test]
+    fn an_empty_file_is_a_region_in_the_making_from_its_first_byte_on() {
+        let (_dir, _, path) = place();
+        fs::File::create(&path).unwrap();
+        let at = path.clone();
+        let claimed = visits::at("in-place.after-first-page", move || {
+            let file = fs::File::open(at).unwrap();
+            let state = state_in(file.as_fd(), Path::new("name")).unwrap();
+            assert_eq!(state, RegionState::Initializing);
+        });
+        // Made longer first, it would have bytes, but no magic number.
+        let truncating = Call::any(libc::SYS_ftruncate);
+        assert!(EventsRegion::open_path(&path).unwrap().is_creator());
+        drop(claimed);
+        fs::write(&path, b"").unwrap();
+        let opened = staged::refusing(truncating, Errno::IO, || {
+            EventsRegion::open_path(&path).map(|region| region.is_creator())
+        });
+        assert!(matches!(opened, None | Some(Ok(true))), "{opened:?}");
     }
 }

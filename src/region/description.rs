@@ -314,7 +314,7 @@ fn read_start<'a>(
 mod tests {
     use std::cell::Cell;
     use std::fs::File;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
@@ -368,5 +368,31 @@ mod tests {
             assert!(!matches!(judged, Ok(true)));
             assert_eq!((judged.map(drop).map_err(drop), asked), expected, "{kind:?}, {owned_from}");
         }
+    }
+
+    /// A file in memory with these bytes.
+    fn file_of(bytes: &[u8]) -> OwnedFd {
+        let file = rustix::fs::memfd_create(c"m", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        file::write_at(file.as_fd(), bytes, 0).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_that_ends_within_its_description_is_too_short() {
+        let path = Path::new("name");
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let directory = region.shared().header().directory_offset as usize;
+        let mut bytes = vec![0; directory + 8];
+        file::read_at(region.shared().plain(), &mut bytes, 0).unwrap();
+        let short = file_of(&bytes);
+        assert_eq!(state_in(short.as_fd(), path).unwrap(), RegionState::Ready);
+        let read = Description::read(short.as_fd(), path);
+        assert!(matches!(read, Err(Error::RegionTooSmall { .. })), "{read:?}");
+        for len in [8, HEADER_LEN - 1] {
+            assert!(state_in(file_of(&bytes[..len]).as_fd(), path).is_err(), "{len}");
+        }
+        let reason = LayoutError::TooSmall { found_len: 1, claimed_len: 2 };
+        let error = layout(path, reason);
+        assert!(matches!(error, Error::RegionTooSmall { found_len: 1, claimed_len: 2, .. }));
     }
 }

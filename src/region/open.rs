@@ -396,4 +396,32 @@ mod tests {
             assert_eq!(region.unwrap().max_handles(), count);
         }
     }
+
+    #[test]
+    fn who_finds_that_the_name_went_with_another_replacer_makes_the_next_generation() {
+        let (_dir, path) = named();
+        drop(made(&path));
+        let name = path.clone();
+        let visit = visits::at("init-lock.before-lock", move || fs::remove_file(name).unwrap());
+        let options = OpenOptions::new().policy(CreatePolicy::CreateNew);
+        let region = EventsRegion::open_path_with(&path, options).unwrap();
+        drop(visit);
+        assert_eq!(region.shared().header().generation, 2);
+    }
+
+    #[test]
+    fn a_file_that_became_a_region_before_it_was_locked_is_not_filled_again() {
+        let (dir, path) = named();
+        let other = dir.path().join("other");
+        drop(made(&other));
+        drop(empty_file(&path));
+        let name = path.clone();
+        // In the same file, as its creator does it.
+        let visit = visits::at("in-place.locked", move || {
+            fs::copy(other, name).unwrap();
+        });
+        let opened = EventsRegion::open_path_with(&path, soon());
+        drop(visit);
+        assert!(!opened.is_ok_and(|region| region.is_creator()), "it was made anew");
+    }
 }

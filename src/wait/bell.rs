@@ -363,6 +363,7 @@ mod tests {
     use crate::ends::{Receiving, Spsc, Topology};
     use crate::options::MpscOrder;
     use crate::ring::{Memory, Word};
+    use crate::wait::Waited;
     use crate::{Deadline, EventsRegion, MpscConsumer, MpscProducer, OpenOptions};
 
     fn region(order: MpscOrder) -> EventsRegion {
@@ -503,6 +504,16 @@ mod tests {
         bell.note_time_out();
         assert_eq!(armed(&mut bell, end, 0), Some(SLEEP_MAX));
         assert_eq!(bell.armed_for_short, None);
+    }
+
+    #[test]
+    fn so_does_one_among_several_receivers() {
+        let mut rx = receiver();
+        let receiving = receiving(&mut rx);
+        receiving.bell = refused(&receiving.end);
+        receiving.bell.armed_for_short = Some(long_ago());
+        receiving.note_timeout();
+        assert_eq!(armed(&mut receiving.bell, &receiving.end, 0), Some(SLEEP_MAX));
     }
 
     fn until(deadline: Deadline) -> Until<'static> {
