@@ -120,6 +120,13 @@ fn a_producer_is_told_of_space_though_another_one_arms_the_same_word() {
     assert!(seen.refused > 0);
 }
 
+#[test]
+fn producers_under_a_lock_are_told_of_space() {
+    let seen = assert_sound(&for_space_under_lock(How::Edge));
+    assert_crossed(&seen);
+    assert!(seen.refused > 0);
+}
+
 const LOST: &str = "nobody to wake its consumer";
 const NO_SPACE: &str = "nobody to wake its producer";
 
@@ -190,13 +197,4 @@ fn no_message_is_left_behind_by_two_producers_of_whom_one_is_killed() {
     let seen = assert_sound(&crew(&[ONE, ONE], How::Edge).kill(1, &[0]));
     assert_crossed(&seen);
     assert!(seen.kills > 0 && seen.transfers > 0 && seen.death_wakes > 0);
-}
-
-/// Prints what was gone through.
-#[test]
-#[ignore = "takes minutes: .ci/search runs it"]
-fn producers_under_a_lock_are_told_of_space() {
-    let seen = assert_sound(&for_space_under_lock(How::Edge));
-    assert_crossed(&seen);
-    assert!(seen.refused > 0);
 }
