@@ -204,7 +204,7 @@ pub(crate) enum Arming {
 
 impl Arming {
     /// Whether it was notified, going by what is there: a thread that was not asleep is woken by nothing.
-    /// `word` is the wake word, loaded before it was known that this arming stands.
+    /// `word` is the wake word, loaded since this arming stands.
     pub(crate) fn is_over<M: Memory>(&self, ring: &Ring<M>, word: u32) -> bool {
         match self {
             Self::Record(armed) => word != *armed, // alone on its word

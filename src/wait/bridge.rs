@@ -6,26 +6,27 @@
 //! ends it. So *receive until empty, then wait* misses nothing, whether the wait is for a level or an edge.
 //!
 //! The thread goes by the word and by what stands, never by having been woken: between two of its sleeps
-//! nothing wakes it. It loads the word first and sleeps on what it loaded.
+//! nothing wakes it. It sleeps on the word that it loaded under the lock.
 //!
 //! ```text
 //!  the end                            the thread, again and again
 //!
-//!  arms: stores a word, fence         loads the word
-//!  polls: still nothing               under the lock, if an arming stands that the word is not:
-//!  under the lock:                        nothing stands any more, writes the descriptor
-//!    unless one stood before,         runs the waker
-//!      clears the descriptor          sleeps while the word is what it loaded
-//!    lets the arming stand
-//!    if the word is another:
+//!  arms: stores a word, fence         under the lock:
+//!  polls: still nothing                 loads the word
+//!  under the lock:                      if an arming stands, and the word is another:
+//!    unless one stood before,             nothing stands any more,
+//!      clears the descriptor              writes the descriptor
+//!    lets the arming stand            runs the waker
+//!    loads the word                   sleeps while the word is what it loaded
+//!    if that is another:
 //!      nothing stands any more,
 //!      writes the descriptor
 //! ```
 //!
-//! If the notification comes before the end loads the word, the end finds it. If it comes later, the thread
-//! finds it: either it loads the word after that, when the arming stands already, or it loaded the word
-//! before that, and the kernel refuses the sleep or wakes it. A descriptor that is written is not cleared by
-//! an arming that stands, as it was cleared before that one stood, under the same lock.
+//! If the word was changed by a notification when the end loads it, the end finds that. If not, the thread
+//! does: it either loads the word after that, and the arming stands already; or it has loaded it before, and
+//! the kernel refuses the sleep or ends it. No notification is lost with the clearing of the descriptor:
+//! the one that it tells of has ended the arming before.
 
 use std::mem::{forget, replace};
 use std::ops::Range;
@@ -188,10 +189,10 @@ impl Bridge {
     pub(super) fn look(&self, now: Instant, is_tick: bool) -> Look {
         let Some(region) = self.region.upgrade() else { return Look::default() };
         let word = region.mapping().word_u32(self.doorbell);
-        let found = word.load(Acquire); // before it is known what stands
+        let state = self.lock();
+        let found = word.load(Acquire);
         let is_cut = region.mapping().is_cut();
         let word = (!is_cut).then(|| Sleeping::on(word, found));
-        let state = self.lock();
         let Some(standing) = state.standing else { return Look { word, ..Look::default() } };
         let is_due = standing.due.is_some_and(|due| due <= now);
         let is_over = is_cut

@@ -3,6 +3,7 @@
 use tombolo_abi::LockWord;
 
 use super::super::replay::Replay;
+use super::bridge::{self, How, Reactor};
 use super::lane::Lane;
 use super::lanes::Lanes;
 use super::locked::Locked;
@@ -28,6 +29,8 @@ pub(super) enum WhenFull {
     Sleeps,
     /// Sleeps, but may give up.
     MayGiveUp,
+    /// Waits so while a thread of its process sleeps.
+    Stands(How),
 }
 
 /// A process between two operations.
@@ -43,6 +46,10 @@ pub(super) enum Actor {
     Lane(Lane),
     /// The consumer of lanes.
     Lanes(Box<Lanes>),
+    /// What sleeps in the place of one of them.
+    Reactor(Reactor),
+    /// A blocked producer that arms and gives up.
+    Armer,
     /// It does nothing more.
     Done,
 }
@@ -76,6 +83,8 @@ impl Actor {
             Self::Receiver(receiver) => receiver.run(replay, setup),
             Self::Lane(lane) => lane.run(replay, setup),
             Self::Lanes(lanes) => lanes.run(replay, setup),
+            Self::Reactor(reactor) => Ok(reactor.run(replay, setup)),
+            Self::Armer => Ok(bridge::arm_and_give_up(&setup.ring(replay))),
             Self::Done => unreachable!("it does nothing more"),
         }
     }
@@ -83,6 +92,11 @@ impl Actor {
     /// Whether it receives.
     pub(super) fn is_receiver(&self) -> bool {
         matches!(self, Self::Receiver(_) | Self::Lanes(_))
+    }
+
+    /// Whether it sends.
+    pub(super) fn is_producer(&self) -> bool {
+        matches!(self, Self::Locked(_) | Self::Single(_) | Self::Lane(_))
     }
 
     /// The slot whose lock byte it holds from the start.

@@ -1,6 +1,7 @@
 //! What processes ask for beside the words of a ring.
 
 use super::super::super::Word;
+use super::bridge::Crossing;
 use super::memory::LANES;
 
 /// Asked of the kernel or of the slot table, or of the search itself.
@@ -33,6 +34,8 @@ pub(in super::super) enum Call {
     UntilLanes { heads: [u64; LANES], active: u8, epoch: u64 },
     /// Polls until so much may be free behind a tail.
     UntilRoom(u64, u64),
+    /// Of what an end and the thread that sleeps in its place share.
+    Bridge(Crossing),
 }
 
 /// How a sleep ends but by being woken.

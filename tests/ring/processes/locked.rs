@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering::Acquire;
 
 use tombolo_abi::{LockWord, next_incarnation};
 
-use super::super::super::doorbell::{arm_for_space, has_come};
+use super::super::super::doorbell::{Arming, arm_for_space, has_come};
 use super::super::super::{self as ring, Held, Memory, Refusal, Ring, SpaceWanted, Wakes, Word};
 use super::super::{super::transfer, super::try_lock, replay::Replay, send_step};
 use super::actor::{Actor, Event, Job, Ran, WhenFull, fill};
+use super::bridge::{self, How};
 use super::call::{Call, Ends, TIMED_OUT};
 use super::setup::{Mutant, Setup};
 use super::words::{Fault, Words};
@@ -47,6 +48,8 @@ pub(super) enum Stage {
     Until(u64),
     Full(SpaceWanted),
     Sleep(SpaceWanted, u32),
+    Stand(SpaceWanted, How),
+    Await(How),
 }
 
 type Sent = Result<usize, Refusal>;
@@ -85,6 +88,15 @@ impl Locked {
             }
             Stage::Full(wanted) => Ok(self.wait_for_space(ring, wanted)),
             Stage::Sleep(wanted, word) => Ok(self.sleep(ring, wanted, word)),
+            Stage::Stand(wanted, how) => {
+                let stands = bridge::stand(ring, Word::TxWake, Arming::Space(wanted), 0, setup);
+                let stage = if stands { Stage::Await(how) } else { Stage::Send };
+                Ok(self.to(stage, Event::Nothing))
+            }
+            Stage::Await(how) => {
+                bridge::wait(replay, how);
+                Ok(self.to(Stage::Send, Event::Nothing))
+            }
         }
     }
 
@@ -203,6 +215,13 @@ impl Locked {
                 None if self.gives_up(ring) => return (Actor::Done, Event::Nothing),
                 None => Stage::Send,
             },
+            WhenFull::Stands(how) if arm_for_space(ring, &wanted).is_some() => {
+                Stage::Stand(wanted, how)
+            }
+            WhenFull::Stands(_) => {
+                bridge::end(ring);
+                Stage::Send
+            }
         };
         self.to(stage, Event::Nothing)
     }

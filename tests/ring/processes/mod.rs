@@ -16,6 +16,7 @@
 //! | `sleep`, `sleep_locked` | no message is left in a ring whose consumer sleeps |
 //! | `summary` | no message is left in a lane that its consumer does not look at |
 //! | `space` | no producer is left asleep before an empty ring |
+//! | `standing` | both, of an end that waits at a descriptor or as a task |
 //!
 //! Each search prints what it went through. Larger ones take a minute each:
 //!
@@ -25,6 +26,7 @@
 
 mod actor;
 mod barrier;
+mod bridge;
 mod call;
 mod lane;
 mod lanes;
@@ -40,6 +42,7 @@ mod single;
 mod sleep;
 mod sleep_locked;
 mod space;
+mod standing;
 mod state;
 mod step;
 mod summary;

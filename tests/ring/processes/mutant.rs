@@ -48,7 +48,7 @@ pub(super) fn alter(setup: &Setup, state: &mut State, index: usize, access: Acce
             (Mutant::NoProducerFence, Access::Fence(_)) => Altered::Answer(0),
             _ => Altered::Access(access),
         },
-        Actor::Lanes(_) | Actor::Done => Altered::Access(access),
+        Actor::Lanes(_) | Actor::Reactor(_) | Actor::Armer | Actor::Done => Altered::Access(access),
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering::Acquire;
 use tombolo_abi::LockWord;
 
 use super::super::super::doorbell::{
-    Armed, Fences, Polled, RxDoorbell, Trust, poll, poll_locked, poll_past_holder,
+    Armed, Arming, Fences, Polled, RxDoorbell, Trust, poll, poll_locked, poll_past_holder,
 };
 use super::super::super::{Consumer, Memory, Ring, Wakes, Word};
 use super::super::replay::Replay;
 use super::actor::{Actor, Event, Ran, id};
+use super::bridge::{self, How};
 use super::call::{Call, Ends, TIMED_OUT};
 use super::setup::{Mutant, Setup};
 use super::words::Words;
@@ -34,10 +35,30 @@ pub(super) struct Receiver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Idles {
     Polls,
+    /// Polls, as the consumer of an MPSC ring.
+    PollsLocked,
     /// Sleeps, as the consumer of an SPSC ring.
     Sleeps,
     /// Sleeps, as the consumer of an MPSC ring.
     SleepsLocked,
+    /// Waits so while a thread of its process sleeps, as the consumer of an SPSC ring.
+    Stands(How),
+    /// The same, as the consumer of an MPSC ring.
+    StandsLocked(How),
+}
+
+impl Idles {
+    fn is_locked(self) -> bool {
+        matches!(self, Self::PollsLocked | Self::SleepsLocked | Self::StandsLocked(_))
+    }
+
+    /// How it waits while another thread sleeps.
+    fn stands(self) -> Option<How> {
+        match self {
+            Self::Stands(how) | Self::StandsLocked(how) => Some(how),
+            _ => None,
+        }
+    }
 }
 
 /// Where it is.
@@ -51,6 +72,8 @@ pub(super) enum Stage {
     Judge(Armed, LockWord),
     Past(Armed),
     Sleep(Armed, Ends),
+    Stand(Armed),
+    Await,
 }
 
 /// The slot of the ring's consumers.
@@ -79,6 +102,15 @@ impl Receiver {
                 Some(found) => self.found(ring, found, armed),
             }),
             Stage::Sleep(armed, ends) => Ok(self.sleep(ring, armed, ends)),
+            Stage::Stand(armed) => {
+                let arming = Arming::Record(armed.word);
+                let stands = bridge::stand(ring, Word::RxWake, arming, self.epoch, setup);
+                Ok(self.to(if stands { Stage::Await } else { Stage::Take }))
+            }
+            Stage::Await => {
+                self.idles.stands().into_iter().for_each(|how| bridge::wait(replay, how));
+                Ok(self.to(Stage::Take))
+            }
         }
     }
 
@@ -89,7 +121,7 @@ impl Receiver {
     fn attach(&self, ring: &Ring<Words<'_>>, setup: &Setup) -> Ran {
         ring.memory.replay.call(Call::TakeByte(self.slot));
         let fences = match self.idles {
-            Idles::SleepsLocked => Fences::Always,
+            idles if idles.is_locked() => Fences::Always,
             _ if setup.mutant == Mutant::BelievesRequest
                 && ring.memory.load(Word::RxWake, Acquire) & 2 != 0 =>
             {
@@ -153,9 +185,22 @@ impl Receiver {
         mut doorbell: RxDoorbell,
         setup: &Setup,
     ) -> (Actor, Event) {
-        if self.idles == Idles::Polls {
+        if matches!(self.idles, Idles::Polls | Idles::PollsLocked) {
             ring.memory.replay.call(Call::UntilRecord(consumer.head()));
             return self.to(Stage::Take);
+        }
+        if self.idles.stands().is_some() {
+            if bridge::stands_in_word(ring) {
+                return self.to(Stage::Await);
+            }
+            let epoch = ring.memory.replay.call(Call::Epoch);
+            let is_empty = setup.mutant == Mutant::LooksBeforeArmingOnly
+                && poll(ring, consumer.head()) == Polled::Nothing;
+            let armed = doorbell.arm(ring);
+            let stage = if is_empty { Stage::Stand(armed) } else { Stage::Look(armed) };
+            let kept = Some((consumer.clone(), doorbell));
+            let next = Self { kept, epoch, stage, ..self.clone() };
+            return (Actor::Receiver(next), Event::Nothing);
         }
         let armed = doorbell.arm(ring);
         if setup.mutant == Mutant::TrustsAtOnce {
@@ -180,7 +225,7 @@ impl Receiver {
                     (found, _) => found,
                 }
             }
-            Idles::SleepsLocked => poll_locked(ring, head),
+            idles if idles.is_locked() => poll_locked(ring, head),
             _ => poll(ring, head),
         };
         self.found(ring, found, armed)
@@ -189,6 +234,7 @@ impl Receiver {
     /// What follows a look.
     fn found(&self, ring: &Ring<Words<'_>>, found: Polled, armed: Armed) -> (Actor, Event) {
         match found {
+            Polled::Nothing if self.idles.stands().is_some() => self.to(Stage::Stand(armed)),
             Polled::Nothing if armed.trust == Trust::Short => {
                 self.to(Stage::Sleep(armed, Ends::Soon))
             }
@@ -196,6 +242,9 @@ impl Receiver {
             Polled::LockedBy(holder) => self.to(Stage::Judge(armed, holder)),
             Polled::Something => {
                 self.kept.as_ref().expect("attached").1.disarm(ring);
+                if self.idles.stands().is_some() {
+                    bridge::end(ring);
+                }
                 self.to(Stage::Take)
             }
         }
@@ -216,7 +265,8 @@ impl Receiver {
         if !is_alive {
             return self.found(ring, poll(ring, head), armed);
         }
-        if self.tries == TRIES {
+        // One that waits elsewhere would be told to look again soon.
+        if self.tries == TRIES || self.idles.stands().is_some() {
             return self.to(Stage::Past(armed));
         }
         let stage = Stage::Sleep(armed, Ends::Whenever);

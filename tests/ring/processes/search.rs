@@ -169,7 +169,7 @@ impl Search<'_> {
             }
         }
         let setup = self.stepper.setup;
-        let is_producer = !setup.actors[index].is_receiver();
+        let is_producer = setup.actors[index].is_producer();
         next.to_count += u8::from(setup.is_watched && is_producer);
         self.add(id, Did::BecameFree(index), next);
     }
@@ -205,13 +205,14 @@ impl Search<'_> {
             let next = state.threads[*index].next;
             !matches!(next, None | Some(Access::Call(Call::TakeByte(_))))
         };
-        let producers = self.alive(state, |actor| !actor.is_receiver());
+        let producers = self.alive(state, Actor::is_producer);
         if let Some(index) = producers.into_iter().find(waits)
             && !receivers.is_empty()
         {
-            return Err(match state.threads[index].asleep {
-                Some(_) => "an empty ring, and nobody to wake its producer".to_owned(),
-                None => format!("producer {index} is stuck"),
+            return Err(if state.threads[index].is_asleep() {
+                "an empty ring, and nobody to wake its producer".to_owned()
+            } else {
+                format!("producer {index} is stuck")
             });
         }
         self.stepper.seen.ends += 1;
@@ -232,7 +233,7 @@ impl Search<'_> {
             state.threads[**index].asleep.is_some_and(|(_, ends)| ends != Ends::Never)
         };
         let Some(index) = receivers.iter().find(is_short) else {
-            let sleeps = receivers.iter().any(|index| state.threads[*index].asleep.is_some());
+            let sleeps = receivers.iter().any(|index| state.threads[*index].is_asleep());
             return Err(if sleeps {
                 "a record in the ring, and nobody to wake its consumer".to_owned()
             } else {

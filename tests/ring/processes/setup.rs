@@ -53,6 +53,18 @@ pub(super) enum Mutant {
     BelievesSummary,
     /// A blocked producer's poll for space overtakes its arming.
     LookBeforeArming,
+    /// Who sleeps in an end's place goes by having been woken, not by the word.
+    BridgesWhenWoken,
+    /// Who sleeps in a producer's place goes by the armed bit alone, not by the space.
+    BridgesByBit,
+    /// Who sleeps in an end's place loads the word that it sleeps on without the lock.
+    LoadsWordLast,
+    /// A descriptor is cleared when the arming stands already.
+    ClearsLast,
+    /// An arming stands, whatever has become of its word meanwhile.
+    TrustsItsArming,
+    /// A consumer that waits elsewhere looks before its arming, and not again.
+    LooksBeforeArmingOnly,
 }
 
 /// What becomes of a barrier.
@@ -89,7 +101,8 @@ pub(super) struct Setup {
     pub(super) is_watched: bool,
     /// How many short sleeps end by themselves although somebody else could go on.
     pub(super) naps: u8,
-    /// How often producers may arm, all in all; where they would more often, a run is cut off.
+    /// How often producers may arm, and armings stand, all in all; where they would more often, a run is cut
+    /// off.
     pub(super) armings: u8,
     pub(super) mutant: Mutant,
     pub(super) order: Order,

@@ -1,10 +1,11 @@
 //! The producer of an SPSC ring.
 
-use super::super::super::doorbell::arm_for_space;
-use super::super::super::{Refusal, Ring, SpaceWanted, SpscProducer, Wakes};
+use super::super::super::doorbell::{Arming, arm_for_space};
+use super::super::super::{Refusal, Ring, SpaceWanted, SpscProducer, Wakes, Word};
 use super::super::replay::Replay;
 use super::super::send_step;
 use super::actor::{Actor, Event, Job, Ran, WhenFull, fill};
+use super::bridge::{self, How};
 use super::call::Call;
 use super::locked::{Slept, sleep_for_space};
 use super::setup::Setup;
@@ -28,6 +29,8 @@ pub(super) enum Stage {
     Send,
     Full(SpaceWanted),
     Sleep(SpaceWanted, u32),
+    Stand(SpaceWanted, How),
+    Await(How),
 }
 
 impl Single {
@@ -49,10 +52,25 @@ impl Single {
                     replay.call(Call::UntilRoom(wanted.tail, wanted.needed));
                     Stage::Send
                 } else {
-                    arm_for_space(ring, &wanted)
-                        .map_or(Stage::Send, |word| Stage::Sleep(wanted, word))
+                    match (arm_for_space(ring, &wanted), self.when_full) {
+                        (Some(_), WhenFull::Stands(how)) => Stage::Stand(wanted, how),
+                        (None, WhenFull::Stands(_)) => {
+                            bridge::end(ring);
+                            Stage::Send
+                        }
+                        (Some(word), _) => Stage::Sleep(wanted, word),
+                        (None, _) => Stage::Send,
+                    }
                 };
                 Ok(self.to(stage))
+            }
+            Stage::Stand(wanted, how) => {
+                let stands = bridge::stand(ring, Word::TxWake, Arming::Space(wanted), 0, setup);
+                Ok(self.to(if stands { Stage::Await(how) } else { Stage::Send }))
+            }
+            Stage::Await(how) => {
+                bridge::wait(replay, how);
+                Ok(self.to(Stage::Send))
             }
             Stage::Sleep(wanted, word) => {
                 Ok(match sleep_for_space(ring, self.when_full, &wanted, word) {

@@ -5,7 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::super::recording::Access;
 use super::super::replay::{Reached, replay};
 use super::actor::{Actor, Event};
-use super::call::Ends;
+use super::bridge::{Bridge, Crossing};
+use super::call::{Call, Ends};
 use super::memory::{CELLS, Cell, SLOTS, Shared, Store, incarnation, split_position};
 use super::setup::Setup;
 
@@ -56,6 +57,7 @@ pub(super) struct State {
     /// Deaths that the watcher has to count, and to wake for.
     pub(super) to_count: u8,
     pub(super) to_wake: u8,
+    pub(super) bridge: Bridge,
 }
 
 /// What a search went through without finding anything.
@@ -83,6 +85,10 @@ pub(super) struct Seen {
     pub(super) told: u64,
     pub(super) cleared: u64,
     pub(super) forgotten: u64,
+    /// Armings that stood, those that were ended, and waits for that.
+    pub(super) stood: u64,
+    pub(super) ended: u64,
+    pub(super) awaited: u64,
 }
 
 impl Thread {
@@ -98,6 +104,12 @@ impl Thread {
             published: 0,
             early: None,
         }
+    }
+
+    /// Whether it sleeps, itself or by another thread.
+    pub(super) fn is_asleep(&self) -> bool {
+        let waits = matches!(self.next, Some(Access::Call(Call::Bridge(Crossing::Await(_)))));
+        waits || self.asleep.is_some()
     }
 }
 
@@ -116,6 +128,7 @@ impl State {
             armings: 0,
             to_count: 0,
             to_wake: 0,
+            bridge: Bridge::default(),
         };
         for (index, actor) in setup.actors.iter().enumerate() {
             if let Some(slot) = actor.held_from_start() {

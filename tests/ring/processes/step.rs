@@ -5,6 +5,7 @@ use tombolo_abi::{LockWord, RecordKind, wake};
 use super::super::super::Word;
 use super::super::recording::{Access, Order};
 use super::actor::Actor;
+use super::bridge::Crossing;
 use super::call::{Call, Ends, WOKEN};
 use super::memory::{Cell, EPOCH, LANES, Store, cell, incarnation, lane_position, split_position};
 use super::mutant::{Altered, alter};
@@ -272,6 +273,22 @@ impl Stepper<'_> {
             | Call::UntilRecord(_)
             | Call::UntilRoom(..)
             | Call::UntilLanes { .. } => self.answer(state, index, 0),
+            Call::Bridge(crossing) => {
+                match crossing {
+                    Crossing::Stand(..) => {
+                        self.seen.stood += 1;
+                        state.armings += 1;
+                    }
+                    Crossing::Unlock => state.drain(index), // who has the lock next sees all
+                    Crossing::End | Crossing::EndNow => {
+                        self.seen.ended += u64::from(state.bridge.standing.is_some());
+                    }
+                    Crossing::Await(_) => self.seen.awaited += 1,
+                    _ => {}
+                }
+                let value = state.bridge.cross(crossing);
+                self.answer(state, index, value)
+            }
         }
     }
 
@@ -337,6 +354,7 @@ impl Stepper<'_> {
                     || values(Word::Summary(0)).any(|bits| bits & !u64::from(active) != 0)
                     || state.possible(EPOCH).any(|it| it != epoch)
             }
+            Call::Bridge(crossing) => state.bridge.can(crossing),
             Call::UntilRoom(tail, needed) => values(Word::Head).any(|head| {
                 tail.wrapping_sub(head) as i64 <= self.setup.capacity.wrapping_sub(needed) as i64
             }),
@@ -352,6 +370,9 @@ impl Stepper<'_> {
             Access::Store(..) | Access::AskReached => true,
             Access::Fence(_) => thread.buffer.is_empty(),
             Access::Call(Call::SetIncarnation(..)) => true,
+            // Who has the lock: others can but wait for it.
+            Access::Call(Call::Bridge(Crossing::Standing | Crossing::Known)) => true,
+            Access::Call(Call::Bridge(Crossing::Unlock)) => thread.buffer.is_empty(),
             _ => false,
         }
     }
@@ -384,6 +405,6 @@ fn is_private(actor: &Actor, word: Word) -> bool {
         Actor::Receiver(_) => matches!(word, Word::Head),
         Actor::Lane(_) => matches!(word, Word::Tail | Word::Skipped | Word::Data(_)),
         Actor::Lanes(_) => matches!(word, Word::Head | Word::HeadCache),
-        Actor::Done => false,
+        Actor::Reactor(_) | Actor::Armer | Actor::Done => false,
     }
 }

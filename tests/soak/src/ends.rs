@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use tombolo::options::{Disconnect, MpscOrder};
 use tombolo::{
-    EventsRegion, MpscConsumer, MpscProducer, OpenOptions, RecvError, SendError, SpscReceiver,
-    SpscSender, TryRecvError, TrySendError,
+    EventsRegion, MpscConsumer, MpscProducer, OpenOptions, Readiness, RecvError, SendError,
+    SpscReceiver, SpscSender, TryRecvError, TrySendError,
 };
 use tombolo_abi::RingKind;
 
@@ -129,6 +129,13 @@ impl AnySender {
         }
     }
 
+    pub(crate) fn readiness(&mut self) -> Result<Readiness, Failure> {
+        Ok(match self {
+            Self::Spsc(sender) => Readiness::of(sender)?,
+            Self::Mpsc(sender) => Readiness::of(sender)?,
+        })
+    }
+
     #[inline]
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         match self {
@@ -184,6 +191,13 @@ impl AnyReceiver {
             Self::Spsc(receiver) => receiver.set_disconnect(disconnect),
             Self::Mpsc(receiver) => receiver.set_disconnect(disconnect),
         }
+    }
+
+    pub(crate) fn readiness(&mut self) -> Result<Readiness, Failure> {
+        Ok(match self {
+            Self::Spsc(receiver) => Readiness::of(receiver)?,
+            Self::Mpsc(receiver) => Readiness::of(receiver)?,
+        })
     }
 
     #[inline]

@@ -32,6 +32,7 @@ mod peer_death;
 mod process;
 mod producer_kills;
 mod random_use;
+mod readiness;
 mod registry;
 mod report;
 mod rng;

@@ -4,8 +4,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
     Failure, Run, boots, calls, collector, creation, fuzz, handles, kills, lanes_isolation,
-    lanes_many, openers, order, peer_death, producer_kills, random_use, space, stream, stream_mpsc,
-    wakes,
+    lanes_many, openers, order, peer_death, producer_kills, random_use, readiness, space, stream,
+    stream_mpsc, wakes,
 };
 
 /// All runs, in the order in which they are listed.
@@ -21,6 +21,7 @@ pub const RUNS: &[Run] = &[
     lanes_isolation::RUN,
     lanes_many::RUN,
     wakes::RUN,
+    readiness::RUN,
     peer_death::RUN,
     calls::RUN,
     random_use::RUN,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::waiting::How;
 use crate::ends::End;
 use crate::no_membarrier::refuse_membarrier;
 use crate::{Failure, Rng, required};
@@ -40,6 +41,7 @@ pub(super) struct Combination {
     pub(super) end: End,
     pub(super) barriers: Barriers,
     pub(super) place: Place,
+    pub(super) how: How,
 }
 
 impl Combination {
@@ -48,20 +50,21 @@ impl Combination {
     const PLACES: [Place; 2] = [Place::Apart, Place::Together];
 
     /// As arguments of a child, which [`Self::parse`] reads.
-    pub(super) fn arguments(self) -> [String; 3] {
-        let end = self.end.name().to_owned();
-        [end, format!("{:?}", self.barriers), format!("{:?}", self.place)]
+    pub(super) fn arguments(self) -> [String; 4] {
+        let (end, how) = (self.end.name().to_owned(), self.how.name().to_owned());
+        [end, format!("{:?}", self.barriers), format!("{:?}", self.place), how]
     }
 
-    /// From the arguments of a child, `first` and the two behind it.
+    /// From the arguments of a child, `first` and the three behind it.
     pub(super) fn parse(arguments: &[String], first: usize) -> Result<Self, Failure> {
         let (barriers, place): (String, String) =
             (required(arguments, first + 1)?, required(arguments, first + 2)?);
         let barriers = Self::BARRIERS.into_iter().find(|found| format!("{found:?}") == barriers);
         let place = Self::PLACES.into_iter().find(|found| format!("{found:?}") == place);
         let end = required(arguments, first)?;
-        let (barriers, place) = barriers.zip(place).ok_or("no such combination")?;
-        Ok(Self { end, barriers, place })
+        let how = How::parse(&required::<String>(arguments, first + 3)?);
+        let ((barriers, place), how) = barriers.zip(place).zip(how).ok_or("no such combination")?;
+        Ok(Self { end, barriers, place, how })
     }
 
     /// Makes the surroundings of this process so. Call it before anything else.
@@ -81,8 +84,8 @@ impl Combination {
 
 impl fmt::Display for Combination {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { end, barriers, place } = self;
-        write!(out, "{}, {}, {place:?}", end.name(), barriers.name())
+        let Self { end, barriers, place, how } = self;
+        write!(out, "{}, {}, {place:?}, {}", end.name(), barriers.name(), how.name())
     }
 }
 

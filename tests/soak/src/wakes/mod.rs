@@ -15,11 +15,13 @@ mod notes;
 mod pair;
 mod plan;
 mod waiter;
+mod waiting;
 
 use crate::ends::End;
 use crate::{Failure, Report, Rng, Role, Run, Setting};
 use combination::{Barriers, Combination, Place};
 use pair::Tally;
+pub(crate) use waiting::{How, Waiting};
 
 /// The run.
 pub(crate) const RUN: Run = Run {
@@ -43,31 +45,48 @@ fn body(setting: &Setting) -> Result<Report, Failure> {
     let each = setting.count(1_000_000, 10_000).div_ceil(2 * End::ALL.len() as u64);
     for end in End::ALL {
         for barriers in [Barriers::Usable, Barriers::Refused] {
-            let tally = until_slept(setting, end, barriers, each)?;
+            let mut tally = Tally::default();
+            until_slept(setting, (end, barriers, How::Blocks), each, &mut tally)?;
             tally.describe(&mut report, end, barriers);
         }
     }
     Ok(report)
 }
 
-/// Does rounds at `end` until it has slept `sleeps` times.
+/// The same of ends that are waited for elsewhere, for the run `readiness`.
+pub(crate) fn wait_elsewhere(setting: &Setting, report: &mut Report) -> Result<(), Failure> {
+    let ways = 2 * How::ELSEWHERE.len() * End::ALL.len();
+    let each = setting.count(1_000_000, 9600).div_ceil(ways as u64);
+    for end in End::ALL {
+        for barriers in [Barriers::Usable, Barriers::Refused] {
+            let mut tally = Tally::default();
+            for how in How::ELSEWHERE {
+                until_slept(setting, (end, barriers, how), each, &mut tally)?;
+            }
+            tally.describe(report, end, barriers);
+        }
+    }
+    Ok(())
+}
+
+/// Does rounds at `end` until it has slept `sleeps` times more.
 fn until_slept(
     setting: &Setting,
-    end: End,
-    barriers: Barriers,
+    (end, barriers, how): (End, Barriers, How),
     sleeps: u64,
-) -> Result<Tally, Failure> {
-    let mut tally = Tally::default();
+    tally: &mut Tally,
+) -> Result<(), Failure> {
+    let enough = tally.sleeps() + sleeps;
     let together = sleeps * TOGETHER_PERCENT / 100;
     for part in 0..PARTS_MAX {
         let seed = Rng::of_part(setting.seed, part).number();
         for (place, rounds) in [(Place::Apart, sleeps - together), (Place::Together, together)] {
-            let combination = Combination { end, barriers, place };
-            let done = pair::run(setting, combination, rounds, seed, &mut tally);
+            let combination = Combination { end, barriers, place, how };
+            let done = pair::run(setting, combination, rounds, seed, tally);
             done.map_err(|error| format!("{combination}: {error}"))?;
         }
-        if tally.sleeps() >= sleeps {
-            return Ok(tally);
+        if tally.sleeps() >= enough {
+            return Ok(());
         }
     }
     Err(format!("{}, {}: it hardly ever slept: {tally:?}", end.name(), barriers.name()).into())

@@ -19,7 +19,8 @@ pub(super) struct Tally {
     notified: u64,
     spurious: u64,
     stalled: u64,
-    unfenced: u64,
+    /// `None` if senders never go on without fences.
+    unfenced: Option<u64>,
     longest: Duration,
 }
 
@@ -58,7 +59,11 @@ pub(super) fn run(
     tally.rounds += rounds;
     tally.stalled += waited[waiter::STALLED];
     tally.longest = tally.longest.max(Duration::from_nanos(waited[waiter::LONGEST]));
-    tally.unfenced += acted[actor::UNFENCED];
+    if plan::may_be_unfenced(combination.end, combination.how)
+        && combination.barriers == Barriers::Usable
+    {
+        *tally.unfenced.get_or_insert(0) += acted[actor::UNFENCED];
+    }
     Ok(())
 }
 
@@ -98,8 +103,8 @@ impl Tally {
         if *stalled > 0 {
             report.note(&name(waiter::STALLED), stalled);
         }
-        if plan::may_be_unfenced(end) && barriers == Barriers::Usable {
-            report.count(&name(actor::UNFENCED), self.unfenced);
+        if let Some(unfenced) = self.unfenced {
+            report.count(&name(actor::UNFENCED), unfenced);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{hint, thread};
 
 use tombolo_abi::RingKind;
 
+use super::waiting::How;
 use crate::Rng;
 use crate::ends::{End, Side};
 
@@ -68,7 +69,8 @@ impl Round {
     }
 }
 
-/// Whether senders to `end` may ever go on without fences.
-pub(super) fn may_be_unfenced(end: End) -> bool {
-    end.side == Side::Receiving && end.kind != RingKind::Mpsc
+/// Whether senders to `end` may ever go on without fences. One that is waited for elsewhere arms each time
+/// that it finds nothing, also in a burst.
+pub(super) fn may_be_unfenced(end: End, how: How) -> bool {
+    end.side == Side::Receiving && end.kind != RingKind::Mpsc && how == How::Blocks
 }

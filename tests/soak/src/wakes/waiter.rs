@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tombolo::TryRecvError;
+use tombolo::{Readiness, TryRecvError, TrySendError};
 
 use super::combination::Combination;
 use super::notes::Notes;
 use super::plan::Round;
+use super::waiting::{How, Waiting};
 use crate::ends::{AnyReceiver, AnySender, EIGHTH_LEN, Side};
 use crate::figures;
 use crate::stream::join;
@@ -33,15 +34,18 @@ pub(super) fn wait(arguments: &[String]) -> Result<(), Failure> {
     let (path, found): (String, PathBuf) = (required(arguments, 0)?, required(arguments, 4)?);
     let notes = Notes::at(&required::<PathBuf>(arguments, 1)?)?;
     let mut region = join(&path)?;
-    let mut waits = Waits { notes, seed, combination, stalled: 0, longest: Duration::ZERO };
+    let (stalled, longest) = (0, Duration::ZERO);
+    let mut waits = Waits { notes, seed, combination, waiting: None, stalled, longest };
     match combination.end.side {
         Side::Receiving => {
             let mut receiver = AnyReceiver::claim(&mut region, combination.end.kind)?;
+            waits.wait_by(|| receiver.readiness())?;
             (1..=rounds).try_for_each(|number| waits.receive(&mut receiver, number))?;
         }
         Side::Sending => {
             let mut sender = AnySender::claim(&mut region, combination.end.kind)?;
             sender.fill(&[0; EIGHTH_LEN])?;
+            waits.wait_by(|| sender.readiness())?;
             (1..=rounds).try_for_each(|number| waits.send(&mut sender, number))?;
         }
     }
@@ -53,11 +57,53 @@ struct Waits {
     notes: Notes,
     seed: u64,
     combination: Combination,
+    /// `None` if calls block.
+    waiting: Option<Waiting>,
     stalled: u64,
     longest: Duration,
 }
 
+/// So long that it counts as lost.
+const FOR_EVER: Duration = Duration::from_secs(20);
+
 impl Waits {
+    /// Waits by what `ready` gives, unless calls are to block.
+    fn wait_by(
+        &mut self,
+        ready: impl FnOnce() -> Result<Readiness, Failure>,
+    ) -> Result<(), Failure> {
+        if self.combination.how != How::Blocks {
+            self.waiting = Some(Waiting::new(ready()?, self.combination.how)?);
+        }
+        Ok(())
+    }
+
+    /// Receives into `message`, waiting as this is to wait.
+    fn receive_into(
+        &self,
+        receiver: &mut AnyReceiver,
+        message: &mut [u8],
+    ) -> Result<usize, Failure> {
+        let Some(waiting) = &self.waiting else { return Ok(receiver.recv_into(message)?) };
+        loop {
+            match receiver.try_recv_into(message) {
+                Err(TryRecvError::Empty) => until_ready(waiting)?,
+                received => return Ok(received?),
+            }
+        }
+    }
+
+    /// Sends `message`, waiting as this is to wait.
+    fn send_message(&self, sender: &mut AnySender, message: &[u8]) -> Result<(), Failure> {
+        let Some(waiting) = &self.waiting else { return Ok(sender.send(message)?) };
+        loop {
+            match sender.try_send(message) {
+                Err(TrySendError::Full(())) => until_ready(waiting)?,
+                sent => return Ok(sent?),
+            }
+        }
+    }
+
     /// Waits for the message of round `number`.
     fn receive(&mut self, receiver: &mut AnyReceiver, number: u64) -> Result<(), Failure> {
         let round = Round::draw(self.seed, number, self.combination.end);
@@ -66,7 +112,7 @@ impl Waits {
         round.waiter.take();
         let mut message = [0; 8];
         let started = Instant::now();
-        let len = receiver.recv_into(&mut message)?;
+        let len = self.receive_into(receiver, &mut message)?;
         self.judge(number, started)?;
         if (len, message) != (message.len(), number.to_le_bytes()) {
             return Err(format!("message {number}: {len} bytes, {message:?}").into());
@@ -80,7 +126,7 @@ impl Waits {
         self.notes.announce(number);
         round.waiter.take();
         let started = Instant::now();
-        sender.send(&[0; EIGHTH_LEN])?;
+        self.send_message(sender, &[0; EIGHTH_LEN])?;
         self.judge(number, started)
     }
 
@@ -101,6 +147,10 @@ impl Waits {
         self.stalled += 1;
         Ok(())
     }
+}
+
+fn until_ready(waiting: &Waiting) -> Result<(), Failure> {
+    if waiting.wait(FOR_EVER)? { Ok(()) } else { Err("a wake-up was lost for good".into()) }
 }
 
 /// Takes a message without ever sleeping.
