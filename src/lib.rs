@@ -23,6 +23,8 @@
 //! * [`EventsRegion::split_mpsc`]: [`MpscProducer`]s in many processes and one [`MpscConsumer`], in one
 //!   order for all producers or in each producer's own: see [`MpscOrder`](options::MpscOrder).
 //!
+//! Two processes that answer each other share a [`Channel`]: see [Channels](#channels).
+//!
 //! [`OpenOptions::ring`] lists other rings, each with limits of its own, and
 //! [`EventsRegion::spsc_sender`] and its neighbours give the ends of each: two directions, say, or a pair of
 //! rings for each worker of a host.
@@ -45,7 +47,7 @@
 //! | read a message in place, free it afterwards | [`recv_ref`](Receiver::recv_ref) | [`recv_ref_timeout`](Receiver::recv_ref_timeout) | [`try_recv_ref`](Receiver::try_recv_ref) |
 //! | receive bytes and handles into your buffers | [`recv_ref`](Receiver::recv_ref), then [`take_parts`](RecordRef::take_parts) | | |
 //! | take many messages | | | [`drain`](Receiver::drain) |
-//! | wait for several receivers | | [`wait_any`] | |
+//! | wait for several receivers, or channels | | [`wait_any`] | |
 //! | wait for the other side | | [`wait_for_peer`](Receiver::wait_for_peer) | [`peers`](Receiver::peers) |
 //! | own an endpoint before first use | | | [`attach`](Receiver::attach) |
 //!
@@ -92,6 +94,67 @@
 //! ```
 //!
 //! `examples/collector.rs` is a whole program, which also waits for its senders to end.
+//!
+//! # Channels
+//!
+//! A [`Channel`] is one of two ends, which both read and write, and call each other. A region with two rings lies
+//! between them. Both may be in one process, by [`Channel::create`], or each in its own, by [`Channel::open`]: the
+//! first to open a name has one end, the next the other, a third is told [`Error::Busy`].
+//!
+//! ```
+//! use std::{thread, time::Duration};
+//! use tombolo::{Channel, object::ChannelError};
+//!
+//! let (client, server) = Channel::create()?;
+//! let serving = thread::spawn(move || -> Result<(), ChannelError> {
+//!     for _ in 0..2 {
+//!         let mut message = server.read_timeout(Duration::from_secs(10))?;
+//!         let answer = message.data[4..].to_ascii_uppercase();
+//!         message.data.splice(4.., answer); // the first four bytes say which call it answers
+//!         server.write(message)?;
+//!     }
+//!     server.close_with_reason(0, "two are enough");
+//!     Ok(())
+//! });
+//! for name in ["ada", "grace"] {
+//!     let request = [b"\0\0\0\0", name.as_bytes()].concat(); // four bytes for the transaction id
+//!     let reply = client.call(request, Duration::from_secs(10))?;
+//!     assert_eq!(&reply.data[4..], name.to_uppercase().as_bytes());
+//! }
+//! serving.join().unwrap()?;
+//! assert!(matches!(client.read(), Err(ChannelError::PeerClosed)));
+//! assert_eq!(client.close_reason()?.unwrap().text, "two are enough");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to | waiting | up to a time | not waiting | as a future, or in a poller |
+//! |---|---|---|---|---|
+//! | write; the handles are gone in any case | [`write`](Channel::write) | | | |
+//! | write; a failure gives the message back | | [`write_timeout`](Channel::write_timeout) | [`try_write`](Channel::try_write) | [`writable`](Channel::writable) |
+//! | write parts, or handles by dispositions | [`write_vectored`](Channel::write_vectored), [`write_etc`](Channel::write_etc) | | | |
+//! | read | | [`read_timeout`](Channel::read_timeout) | [`read`](Channel::read), [`read_etc`](Channel::read_etc) | [`readable`](Channel::readable) |
+//! | read into your buffers | | | [`read_into`](Channel::read_into), [`read_parts`](Channel::read_parts), [`read_or_discard`](Channel::read_or_discard) | |
+//! | read only what you want | | | [`check_and_read`](Channel::check_and_read) | |
+//! | send a request and get the reply | | [`call`](Channel::call), [`call_etc`](Channel::call_etc) | | [`call_async`](Channel::call_async) |
+//! | wait for several channels and receivers | | [`wait_any`] | | |
+//! | close | | | [`close`](Channel::close), [`close_with_reason`](Channel::close_with_reason) | |
+//! | send an end away, and take it in | | | [`release`](Channel::release), [`from_handle`](Channel::from_handle) | |
+//!
+//! Messages have up to 65,536 bytes and 64 handles, or what [`Channel::create_with`] sets. Errors are
+//! [`ChannelError`](object::ChannelError), those of calls [`CallError`](object::CallError).
+//!
+//! * **Threads.** Any number may use an end at once, by reference: an end is not cloned. The reply to a call goes to the
+//!   thread that called, past messages that lie before it, which stay for [`read`](Channel::read).
+//! * **Ending.** When an end is closed, dropped, or its process dies, the other reads what was written before, and
+//!   then gets [`PeerClosed`](object::ChannelError::PeerClosed), for good: the next to open the name makes another
+//!   channel. [`close_reason`](Channel::close_reason) tells why, if that was said.
+//! * **Moving an end.** [`release`](Channel::release) makes a [`Handle`] of an end whose other end is open, to
+//!   be sent in a message, with all that was not read. Where it arrives, [`from_handle`](Channel::from_handle)
+//!   makes it an end again. The other end notices nothing, unless the handle is dropped: then it is closed.
+//!   `examples/hand_over_endpoint.rs` is a whole program.
+//! * **Tasks and pollers.** [`call_async`](Channel::call_async) is a future for any runtime; the [`Readiness`] of
+//!   [`readable`](Channel::readable) and [`writable`](Channel::writable) is a descriptor for a poller, and wakes tasks.
+//!   Each is for *call until there is nothing to do, then wait*.
 //!
 //! # Handles
 //!

@@ -164,3 +164,50 @@ fn channels_are_waited_for_beside_receivers_and_a_closed_one_is_named_once() {
     let named: Vec<_> = (0..4).map(|_| next(&mut a, &mut b, short)).collect();
     assert_eq!(named.iter().filter(|named| matches!(named, Ok(0))).count(), 1, "{named:?}");
 }
+
+#[test]
+fn what_is_set_while_a_thread_sleeps_does_not_wait_for_it() {
+    let (near, far) = Channel::create().unwrap();
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| near.read_timeout(LONG));
+        thread::sleep(Duration::from_millis(100)); // it sleeps by now
+        let begin = Instant::now();
+        near.set_spin_max(Duration::ZERO);
+        assert!(begin.elapsed() < LONG / 2);
+        far.write(b"wake up").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap().data, b"wake up");
+    });
+}
+
+/// Calls the channel that wakes it, as a task's executor may.
+struct Calls(Channel);
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.try_write(b"from the waker");
+        let _ = self.0.read();
+        let _ = self.0.writable();
+    }
+}
+
+#[test]
+fn a_waker_may_call_the_channel_that_wakes_it() {
+    let (near, far) = Channel::create().unwrap();
+    let calls = Arc::new(Calls(near));
+    let waker = Waker::from(calls.clone());
+    let near = &calls.0;
+    let mut call = pin!(near.call_async(b"\0\0\0\0"));
+    let mut readable = near.readable().unwrap();
+    let mut writable = near.writable().unwrap();
+    while near.try_write(vec![0; 4096]).is_ok() {}
+    let cx = &mut Context::from_waker(&waker);
+    for _ in 0..20 {
+        let _ = call.as_mut().poll(cx);
+        let _ = pin!(readable.ready()).as_mut().poll(cx);
+        let _ = pin!(writable.ready()).as_mut().poll(cx);
+        while far.read().is_ok() {}
+        far.write(b"\0\0\0\0some message").unwrap();
+        thread::sleep(Duration::from_millis(2));
+    }
+    near.close();
+}

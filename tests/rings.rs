@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
+use tombolo::inspect::Image;
 use tombolo::options::{
     CreatePolicy, FileSystemPolicy, MpscOrder, RingDescription, RingKind, RingOptions,
 };
@@ -383,6 +384,26 @@ fn rings_that_share_bytes_or_slots_or_leave_the_file_are_refused() {
     for (ring, change) in changes {
         refused(ring, change);
     }
+}
+
+#[test]
+fn inspecting_tells_the_index_of_each_ring_and_of_lanes_without_a_first_one_that_they_have_none() {
+    let dir = Dir::new();
+    let bytes = bytes_of(&dir, listed([lanes(), spsc(), lanes(), mpsc()]));
+    let path = dir.file("a");
+    let of_all = |bytes: &[u8]| -> Vec<_> {
+        write_private(&path, bytes);
+        Image::open(&path).unwrap().rings().iter().map(|ring| ring.listed).collect()
+    };
+    let first = [Some(0); 3];
+    assert_eq!(of_all(&bytes), [&first[..], &[Some(1)], &[Some(2); 3], &[Some(3)]].concat());
+    let mut forged = bytes;
+    forge_entry(&mut forged, 4, |entry| entry.kind = RingKind::Memory as u32);
+    let second = [Some(2), None, None];
+    assert_eq!(of_all(&forged), [&first[..], &[Some(1)], &second, &[Some(3)]].concat());
+    let region = EventsRegion::open_path(&path).unwrap();
+    assert_eq!(kinds(&region), [RingKind::Lane, RingKind::Spsc, RingKind::Memory, RingKind::Mpsc]);
+    passes(&region, &region, 3, MessagePacket::from(b"behind it"));
 }
 
 /// Uses all that a region offers, whatever it is; gives how many of its ends attach.

@@ -336,7 +336,8 @@ fn what_has_a_source_has_its_status() {
         Status::BAD_HANDLE,
     ];
     let failed = [Status::BAD_HANDLE; 6];
-    let wanted: Vec<_> = wanted.into_iter().chain(failed).collect();
+    let of_channels = [Status::OUT_OF_RANGE, Status::BAD_HANDLE];
+    let wanted: Vec<_> = wanted.into_iter().chain(failed).chain(of_channels).collect();
     assert_eq!(PASSED_ON.map(of).to_vec(), wanted);
 }
 

@@ -105,6 +105,48 @@ impl LockWord {
     }
 }
 
+/// Why an end of a channel was closed, as stored in `RingControl::close`.
+///
+/// # Examples
+/// ```
+/// use tombolo_abi::CloseWord;
+/// let word = CloseWord { code: 7, text_len: 12 };
+/// assert_eq!(CloseWord::from_word(word.to_word()), Some(word));
+/// assert_eq!(CloseWord::from_word(0), None);
+/// // Whatever stands there, the text ends where its bytes do.
+/// assert_eq!(CloseWord::from_word(u64::MAX).unwrap().text_len, 112);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CloseWord {
+    /// Its user's code.
+    pub code: u32,
+    /// Bytes of `RingControl::close_text` that are the text.
+    pub text_len: u8,
+}
+
+impl CloseWord {
+    /// The most bytes of a text.
+    pub const TEXT_MAX: u8 = 112;
+    const IS_THERE: u64 = 1 << 63;
+
+    /// The word that the end which closes stores.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        Self::IS_THERE | (self.text_len as u64) << 32 | self.code as u64
+    }
+
+    /// The reason in `word`, or `None` if none was given.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        if word & Self::IS_THERE == 0 {
+            return None;
+        }
+        let text_len = (word >> 32) as u8;
+        let text_len = if text_len > Self::TEXT_MAX { Self::TEXT_MAX } else { text_len };
+        Some(Self { code: word as u32, text_len })
+    }
+}
+
 /// Bits of the wake words.
 pub mod wake {
     /// A process sleeps on the word's futex.

@@ -80,6 +80,12 @@ impl RingEntry {
         self.ring_kind() == Some(RingKind::Lane) && self.lane_index > 0
     }
 
+    /// Whether this is one ring of the two of a channel, of which the other one is ring `other`.
+    #[must_use]
+    pub fn is_half_of_channel(&self, other: u32) -> bool {
+        self.ring_kind() == Some(RingKind::Spsc) && self.peer_ring == other
+    }
+
     /// The producer slots.
     #[must_use]
     pub fn tx_slots(&self) -> core::ops::Range<u16> {

@@ -49,7 +49,7 @@ mod slot;
 mod table;
 mod validate;
 
-pub use control::{LockWord, RingControl, RingState, wake};
+pub use control::{CloseWord, LockWord, RingControl, RingState, wake};
 pub use crc::crc32c;
 pub use directory::{NO_GROUP, NO_RING, RingEntry, RingKind};
 pub use error::{LayoutError, Section};

@@ -318,7 +318,7 @@ pub(crate) fn check_handles(
 ) -> Result<(), Error> {
     let limit = region.entry(ring)?.max_handles;
     if limit == 0 {
-        let reason = "the region was made without them; see OpenOptions::max_handles";
+        let reason = "it was made without them; see max_handles of OpenOptions or RingOptions";
         return Err(Error::HandlesNotCarried { ring, reason });
     }
     let checked = match outgoing.and_then(Outgoing::through) {

@@ -47,12 +47,17 @@ pub(super) struct RegionFile {
 }
 
 impl RegionFile {
-    /// Opens `path`, which must be a regular file and no symbolic link. Never blocks.
+    /// Opens `path`, which must be a regular file and no symbolic link, but for the kernel's own links to
+    /// descriptors: a region without a name has no other path. Never blocks.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let found = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| refused("look at", path, error))?;
+        let (look, follow) = if is_descriptor(path) {
+            (AtFlags::empty(), OFlags::empty())
+        } else {
+            (AtFlags::SYMLINK_NOFOLLOW, OFlags::NOFOLLOW)
+        };
+        let found = statat(CWD, path, look).map_err(|error| refused("look at", path, error))?;
         check_type(path, &found)?;
-        let fd = open_quietly(path).map_err(|error| refused("open", path, error))?;
+        let fd = open_quietly(path, follow).map_err(|error| refused("open", path, error))?;
         let found = fstat(&fd).map_err(|error| refused("look at", path, error))?;
         check_type(path, &found)?;
         Ok(Self {
@@ -122,10 +127,16 @@ impl RegionFile {
     }
 }
 
+/// Whether `path` is `/proc/PID/fd/N`.
+fn is_descriptor(path: &Path) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = path.to_str().and_then(|text| text.strip_prefix("/proc/")?.split_once("/fd/"));
+    parts.is_some_and(|(pid, fd)| (pid == "self" || is_number(pid)) && is_number(fd))
+}
+
 /// Opens for reading, without changing the access time if this user may.
-fn open_quietly(path: &Path) -> Result<rustix::fd::OwnedFd, Errno> {
-    let flags =
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+fn open_quietly(path: &Path, follow: OFlags) -> Result<rustix::fd::OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | follow;
     match open(path, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => open(path, flags, Mode::empty()),
         other => other,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tombolo_abi::{LOCK_INIT, LayoutError, RegionState, SharedLayout};
 
+use super::channel::ChannelView;
 use super::endpoint::{EndpointView, Liveness, SlotTable};
 use super::file::{Boot, RegionFile};
 use super::group;
@@ -48,6 +49,7 @@ pub struct Image {
     page: Option<SharedLayout>,
     rings: Vec<RingView>,
     endpoints: Vec<EndpointView>,
+    channel: Option<ChannelView>,
     problems: Vec<Problem>,
     stuck: Vec<Stuck>,
     /// Whether the words of an endpoint changed during the reading.
@@ -74,6 +76,7 @@ impl Image {
             page,
             rings: Vec::new(),
             endpoints: Vec::new(),
+            channel: None,
             problems: Vec::new(),
             stuck: Vec::new(),
             endpoints_moved: false,
@@ -123,6 +126,7 @@ impl Image {
         self.endpoints = slots.endpoints(&self.file);
         let problems = self.endpoints.iter().filter_map(|endpoint| slots.problem(endpoint));
         self.problems.extend(problems);
+        self.channel = ChannelView::find(&page.header, &self.rings, &self.endpoints);
     }
 
     /// Reads all that changes once more. If two readings found the same, all of it was so at one moment,
@@ -146,6 +150,10 @@ impl Image {
         // A damaged region's rings may share slots, so that this would take long. In one of an earlier boot
         // all owners are dead, and the next process to open it makes it anew.
         if !self.problems.is_empty() || self.boot() == Boot::Earlier {
+            return;
+        }
+        // Nothing gets through a channel that is over, and nothing is to be started in the place of its dead.
+        if self.channel.as_ref().is_some_and(ChannelView::is_over) {
             return;
         }
         let (file, header) = (&self.file, &page.header);
@@ -234,6 +242,12 @@ impl Image {
     #[must_use]
     pub fn endpoints(&self) -> &[EndpointView] {
         &self.endpoints
+    }
+
+    /// The ends of the channel that the region is; `None` if it is none.
+    #[must_use]
+    pub fn channel(&self) -> Option<&ChannelView> {
+        self.channel.as_ref()
     }
 
     /// Whether all that is shown is of one moment: nothing moved during the reading, no slot was being

@@ -13,6 +13,7 @@
 //! * Nothing is repaired. A damaged file is decoded as far as possible.
 //! * A healthy region may be stuck: [`Image::stuck`] names the endpoints that keep messages from getting
 //!   through, because their processes are stopped, dead or missing.
+//! * A region that is a channel has two ends: [`Image::channel`] tells who has them, and why one was closed.
 //!
 //! # Examples
 //! ```no_run
@@ -24,6 +25,7 @@
 //! # Ok::<(), tombolo::Error>(())
 //! ```
 
+mod channel;
 mod endpoint;
 mod file;
 mod group;
@@ -37,6 +39,7 @@ mod ring;
 mod stuck;
 mod walk;
 
+pub use channel::{ChannelEnd, ChannelView, EndState, StoredReason};
 pub use endpoint::{EndpointView, Liveness};
 pub use file::Boot;
 pub use image::{Health, Image};

@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 
-use tombolo_abi::{Header, LockWord, RECORD_HEADER_LEN, Record, RingControl, RingKind, wake};
+use tombolo_abi::{
+    Header, LockWord, RECORD_HEADER_LEN, Record, RingControl, RingKind, SlotState, wake,
+};
 
 use super::endpoint::{EndpointView, Liveness, SlotTable, is_held};
 use super::file::RegionFile;
@@ -258,7 +260,9 @@ fn is_armed(word: u32) -> bool {
     word & (wake::ARMED_FUTEX | wake::ARMED_FD) != 0
 }
 
-/// Whether its owner is alive and stopped.
+/// Whether its owner is alive and stopped. The end of a channel that is on its way has none.
 fn is_stopped(endpoint: &EndpointView) -> bool {
-    endpoint.liveness == Liveness::Alive && endpoint.process.is_stopped()
+    endpoint.liveness == Liveness::Alive
+        && endpoint.state() != Some(SlotState::InTransit)
+        && endpoint.process.is_stopped()
 }

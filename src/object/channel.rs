@@ -709,10 +709,13 @@ impl Channel {
     ) -> Result<Result<Registered<'_>, ChannelError>, NotSent> {
         self.outbox.send(deadline, |sending| {
             prepare(sending, &self.inbox, message)?;
-            self.inbox.register_and_send(&mut choose, |txid| {
+            let mut woken = Vec::new();
+            let sent = self.inbox.register_and_send(&mut woken, &mut choose, |txid| {
                 message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
                 attempt(sending, message, As::Call { txid })
-            })
+            });
+            self.outbox.wake_later(woken);
+            sent
         })
     }
 
@@ -896,5 +899,31 @@ impl fmt::Debug for Channel {
             .field("id", &format_args!("{:#x}", self.id()))
             .field("region", &self.region.path())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_of(message: &MessagePacket) -> u32 {
+        u32::from_ne_bytes(*message.data.first_chunk().unwrap())
+    }
+
+    #[test]
+    fn behind_the_last_id_comes_the_first_that_no_call_waits_with() {
+        let (near, far) = Channel::create().unwrap();
+        near.next_txid.store(u32::MAX, Relaxed);
+        let first = FIRST_TXID.to_ne_bytes();
+        std::thread::scope(|scope| {
+            let own = scope.spawn(|| near.call_with_txid(&first, Duration::from_secs(30)));
+            assert_eq!(id_of(&far.read_timeout(Duration::from_secs(30)).unwrap()), FIRST_TXID);
+            for wanted in [u32::MAX, FIRST_TXID + 1, FIRST_TXID + 2] {
+                near.call(b"\0\0\0\0", Deadline::PAST).unwrap_err();
+                assert_eq!(id_of(&far.read().unwrap()), wanted);
+            }
+            far.write(&first).unwrap();
+            assert_eq!(id_of(&own.join().unwrap().unwrap()), FIRST_TXID);
+        });
     }
 }

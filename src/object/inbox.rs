@@ -78,6 +78,8 @@ struct State {
     wakes: Wakes,
     peer: Peer,
     waiters: Waiters,
+    /// How long the next leader spins at most, if that was changed.
+    spin: Option<Spin>,
     /// If tasks or pollers wait.
     pollers: Option<Pollers>,
     /// Messages taken, of which the bell was not told.
@@ -103,6 +105,13 @@ struct Lead {
     wakes: Wakes,
 }
 
+/// What is left of an inbox that was given up.
+pub(super) struct GivenUp {
+    pub(super) sockets: Vec<OwnedFd>,
+    pub(super) woken: Vec<Waker>,
+    pub(super) end: Arc<Attached>,
+}
+
 /// What is at the front of the queue.
 pub(super) type Message<'a> = RecordRef<'a>;
 
@@ -120,7 +129,9 @@ impl Inbox {
         peer.set_rule(Disconnect::Ever);
         let scanned = AtomicU64::new(consumer.head());
         let (end, wakes, waiters) = (Arc::new(end), Wakes::default(), Waiters::default());
-        let state = State { end, consumer, intake, wakes, peer, waiters, pollers: None, untold: 0 };
+        let (spin, pollers, untold) = (None, None, 0);
+        let state = State { end, consumer, intake, wakes, peer, waiters, spin, pollers, untold };
+        state.show_calls(); // an earlier owner may have left some
         let lead = Lead { end: Some(state.end.clone()), bell, wakes: Wakes::default() };
         Ok(Self { state: Mutex::new(Some(state)), lead: Mutex::new(lead), scanned })
     }
@@ -176,12 +187,14 @@ impl Inbox {
 
     /// Registers a call for its reply and lets `send` send its request, with the id that `choose` gives; it is told
     /// whether another call has an id. No record is looked at in between: what came before the request was sent is
-    /// no reply to it, and a call whose request was not sent never takes a message.
+    /// no reply to it, and a call whose request was not sent never takes a message. Tasks that are to be woken come
+    /// to `woken`: the caller holds a lock.
     ///
     /// # Errors
     /// That of `send`; inside, that of `choose`, and [`ChannelError::Closed`].
     pub(super) fn register_and_send<E>(
         &self,
+        woken: &mut Vec<Waker>,
         choose: impl FnOnce(&dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
         send: impl FnOnce(u32) -> Result<(), E>,
     ) -> Result<Result<Registered<'_>, ChannelError>, E> {
@@ -189,17 +202,20 @@ impl Inbox {
         let Some(state) = guard.as_mut() else { return Ok(Err(ChannelError::Closed)) };
         let passed = state.pass_all(&self.scanned).map_err(ChannelError::from);
         let chosen = passed.and_then(|()| choose(&|txid| state.waiters.has_call(txid)));
-        let txid = match chosen {
-            Ok(txid) => txid,
-            Err(error) => return Ok(Err(error)),
-        };
-        let (id, interrupts) = state.waiters.add_call(txid);
-        if let Err(error) = send(txid) {
-            state.waiters.remove(id);
-            return Err(error);
+        let registered = chosen.map(|txid| {
+            let (id, interrupts) = state.waiters.add_call(txid);
+            let sent = send(txid);
+            if sent.is_err() {
+                state.waiters.remove(id);
+            }
+            state.show_calls();
+            sent.map(|()| (id, interrupts))
+        });
+        woken.extend(guard.unlock());
+        match registered {
+            Ok(sent) => sent.map(|(id, interrupts)| Ok(Registered { inbox: self, id, interrupts })),
+            Err(error) => Ok(Err(error)),
         }
-        state.show_calls();
-        Ok(Ok(Registered { inbox: self, id, interrupts }))
     }
 
     /// Waits until `poll` gives something, the peer is gone, or `deadline` has passed. Takes the waiter `id`
@@ -223,6 +239,9 @@ impl Inbox {
             let is_found = !matches!(polled, Ok(None));
             self.tell_bell(state);
             let leads = !is_found && state.pollers.is_none() && state.waiters.lead(id);
+            if leads && let Some(spin) = state.spin.take() {
+                lock(&self.lead).bell.spin = spin;
+            }
             if leads && !std::mem::replace(&mut has_looked, true) {
                 let mut lead = lock(&self.lead); // of no other thread: this one leads
                 let Lead { end, bell, .. } = &mut *lead;
@@ -238,6 +257,9 @@ impl Inbox {
             }
             if is_found || deadline.has_passed() {
                 state.waiters.remove(id);
+                if self.scanned.load(Relaxed) != state.consumer.head() {
+                    state.waiters.wake_reader(); // there are more
+                }
                 state.show_calls();
                 return polled.and_then(|found| found.ok_or(ChannelError::TimedOut));
             }
@@ -287,12 +309,12 @@ impl Inbox {
         }
     }
 
-    /// Gives the end up without closing it, with what its next owner needs for handles. Threads and tasks that wait
-    /// have been told to leave it.
+    /// Gives the end up without closing it, with what its next owner needs for handles. Threads that wait have been
+    /// told to leave it; the tasks are for the caller to wake, who holds a lock.
     ///
     /// # Errors
     /// [`ChannelError::Closed`]; if that cannot be had, and then nothing happened.
-    pub(super) fn give_up(&self) -> Result<(Vec<OwnedFd>, Arc<Attached>), ChannelError> {
+    pub(super) fn give_up(&self) -> Result<GivenUp, ChannelError> {
         let mut guard = self.lock();
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         state.end.check_usable()?;
@@ -320,10 +342,7 @@ impl Inbox {
         if let Some(intake) = state.intake.take() {
             intake.close_door(); // and nothing else: it goes on elsewhere
         }
-        let (woken, end) = (Woken(state.waiters.take_woken()), state.end.clone());
-        drop(state);
-        drop(woken);
-        Ok((sockets, end))
+        Ok(GivenUp { sockets, woken: state.waiters.take_woken(), end: state.end.clone() })
     }
 
     /// Tells the bell of messages that were taken, now and then: senders may go on without fences after many.
@@ -474,9 +493,11 @@ impl Inbox {
         }
     }
 
-    /// Sets how long the leader spins at most.
+    /// Sets how long the leader spins at most; the next one, if a thread leads now.
     pub(super) fn set_spin(&self, spin: Spin) {
-        lock(&self.lead).bell.spin = spin;
+        if let Some(state) = self.lock().as_mut() {
+            state.spin = Some(spin);
+        }
     }
 }
 
@@ -565,10 +586,19 @@ impl State {
     }
 
     /// Moves `scanned` on to the head, if that has passed it.
-    fn keep_up(&self, scanned: &AtomicU64) {
+    fn keep_up(&mut self, scanned: &AtomicU64) {
         let head = self.consumer.head();
-        if scanned.load(Relaxed).wrapping_sub(head) as i64 <= 0 {
-            scanned.store(head, Release);
+        let behind = head.wrapping_sub(scanned.load(Relaxed)) as i64;
+        if behind < 0 {
+            return;
+        }
+        scanned.store(head, Release);
+        // The leader may have armed since the record there was freed, and looked where nothing lies any more.
+        if behind > 0
+            && self.waiters.has_leader()
+            && poll(&self.end.ring, head) == Polled::Something
+        {
+            self.waiters.call_leader();
         }
     }
 
@@ -613,7 +643,7 @@ impl State {
         Ok(ChannelError::ShouldWait)
     }
 
-    /// One step of a wait.
+    /// One step of the wait of `me`.
     fn poll<T>(
         &mut self,
         scanned: &AtomicU64,
@@ -838,12 +868,21 @@ impl DerefMut for Locked<'_> {
     }
 }
 
+impl Locked<'_> {
+    /// Unlocks it, and gives the tasks that were to be woken: for a caller that holds another lock.
+    fn unlock(mut self) -> Vec<Waker> {
+        self.guard.as_mut().map(|state| state.waiters.take_woken()).unwrap_or_default()
+    }
+}
+
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(state) = self.guard.as_mut()
-            && state.waiters.has_woken()
-        {
+        let Some(state) = self.guard.as_mut() else { return };
+        if state.waiters.take_call_of_leader() {
+            state.end.wake_own();
+        }
+        if state.waiters.has_woken() {
             self.woken = Some(Woken(state.waiters.take_woken()));
         }
     }

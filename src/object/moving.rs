@@ -18,6 +18,7 @@ use tombolo_abi::{LayoutError, Role};
 
 use super::channel::{Channel, Sockets};
 use super::channel_error::{ChannelError, NotAdopted};
+use super::inbox::GivenUp;
 use crate::backoff::Backoff;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, OwnedSlot, Seat};
@@ -61,8 +62,9 @@ impl Channel {
         self.require(Rights::TRANSFER)?;
         let (given_up, sending) = self.outbox.give_up(|end| {
             let lock = end.slot.copy_lock()?;
-            let (sockets, receiving) = self.inbox.give_up()?;
-            Ok((lock, sockets, receiving))
+            let GivenUp { sockets, woken, end } = self.inbox.give_up()?;
+            self.outbox.wake_later(woken);
+            Ok((lock, sockets, end))
         })?;
         let (lock, sockets, receiving) = given_up;
         OwnedSlot::pass_on([sending, receiving].into_iter().filter_map(alone));

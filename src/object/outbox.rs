@@ -1,9 +1,11 @@
 //! The sending half of a channel's end, which all threads of the process share.
 
 use std::mem::offset_of;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::Ordering::Acquire;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Wake, Waker};
 
 use tombolo_abi::{HANDLE_COUNT_MAX, RingEntry, Slot};
@@ -33,6 +35,8 @@ pub(super) struct Outbox {
     closed: Interrupts,
     /// Tasks that wait for space.
     tasks: Mutex<Vec<Waker>>,
+    /// Whether they are to be woken once `sending` is not locked: what they do then is not ours.
+    is_to_wake: AtomicBool,
     limits: Limits,
 }
 
@@ -71,7 +75,8 @@ impl Outbox {
         let RingEntry { max_message, max_handles, .. } = sending.end.entry;
         let limits = Limits { ring: sending.end.index, max_message, max_handles };
         let (sending, tasks) = (Mutex::new(Some(sending)), Mutex::default());
-        Ok(Self { sending, closing, closed, tasks, limits })
+        let is_to_wake = AtomicBool::new(false);
+        Ok(Self { sending, closing, closed, tasks, is_to_wake, limits })
     }
 
     /// Runs `attempt`, such as [`attempt`], again and again until it does not have to wait, or until `deadline`.
@@ -85,7 +90,7 @@ impl Outbox {
     ) -> Result<T, NotSent> {
         let (mut backoff, mut has_waited) = (Backoff::new(), false);
         loop {
-            let mut guard = lock(&self.sending);
+            let mut guard = self.lock();
             let sending = guard.as_mut().ok_or(NotSent::Interrupted)?;
             let error = match attempt(sending) {
                 Ok(sent) => return Ok(sent),
@@ -125,7 +130,7 @@ impl Outbox {
     /// `deadline` for that to be opened. What is wrong is told when handles are to be sent.
     pub(super) fn meet(&self, inbox: &Inbox, deadline: Deadline) {
         loop {
-            let mut guard = lock(&self.sending);
+            let mut guard = self.lock();
             let Some(sending) = guard.as_mut().filter(|it| it.end.index != FIRST_SIDE) else {
                 return;
             };
@@ -146,7 +151,7 @@ impl Outbox {
     /// # Errors
     /// [`ChannelError::Closed`]; if the process can have no more descriptors or threads.
     pub(super) fn stand_by(&self) -> Result<Arc<Bridge>, ChannelError> {
-        let mut guard = lock(&self.sending);
+        let mut guard = self.lock();
         let sending = guard.as_mut().ok_or(ChannelError::Closed)?;
         sending.end.check_usable()?;
         Ok(sending.bridge()?)
@@ -201,7 +206,7 @@ impl Outbox {
         if handles.is_empty() {
             return Ok(());
         }
-        let guard = lock(&self.sending);
+        let guard = self.lock();
         let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
         let Attached { slot, index, .. } = &*sending.end;
         let outgoing = sending.outgoing();
@@ -212,7 +217,7 @@ impl Outbox {
     pub(super) fn close(&self, reason: Option<(u32, &str)>) {
         self.closing.interrupt();
         self.wake_tasks();
-        let Some(sending) = lock(&self.sending).take() else { return };
+        let Some(sending) = self.lock().take() else { return };
         let ring = &sending.end.ring.memory;
         if let Some((code, text)) = reason
             && sending.end.check_usable().is_ok()
@@ -229,7 +234,7 @@ impl Outbox {
         &self,
         prepare: impl FnOnce(&Attached) -> Result<T, ChannelError>,
     ) -> Result<(T, Arc<Attached>), ChannelError> {
-        let mut guard = lock(&self.sending);
+        let mut guard = self.lock();
         let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
         sending.end.check_usable()?;
         let prepared = prepare(&sending.end)?;
@@ -244,23 +249,72 @@ impl Outbox {
 
     /// Sets how long a wait spins at most.
     pub(super) fn set_spin(&self, spin: Spin) {
-        if let Some(sending) = lock(&self.sending).as_mut() {
+        if let Some(sending) = self.lock().as_mut() {
             sending.spin = spin;
         }
     }
 }
 
 impl Outbox {
+    fn lock(&self) -> Locked<'_> {
+        Locked { guard: lock(&self.sending), _unlocked: Unlocked(self) }
+    }
+
+    /// Has these tasks woken once no lock of this end is held, and with them those that wait for space.
+    pub(super) fn wake_later(&self, tasks: Vec<Waker>) {
+        if !tasks.is_empty() {
+            lock(&self.tasks).extend(tasks);
+            self.is_to_wake.store(true, SeqCst);
+        }
+    }
+
     fn wake_tasks(&self) {
         let tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.into_iter().for_each(|task| wake(Some(task)));
     }
 }
 
-/// For the thread that sleeps in the place of senders.
+/// For the thread that sleeps in the place of senders, and for a send that finds by itself what they wait for.
 impl Wake for Outbox {
     fn wake(self: Arc<Self>) {
-        self.wake_tasks();
+        self.is_to_wake.store(true, SeqCst);
+        if let Err(TryLockError::WouldBlock) = self.sending.try_lock() {
+            return; // whoever has the lock looks once more after giving it back
+        }
+        drop(Unlocked(&self));
+    }
+}
+
+/// The sender, locked.
+struct Locked<'a> {
+    guard: MutexGuard<'a, Option<Sending<Spsc>>>,
+    /// Dropped behind the guard.
+    _unlocked: Unlocked<'a>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Option<Sending<Spsc>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.guard
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.guard
+    }
+}
+
+/// Wakes tasks that were to be woken, when it is dropped: without the lock.
+struct Unlocked<'a>(&'a Outbox);
+
+impl Drop for Unlocked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.is_to_wake.load(SeqCst) && self.0.is_to_wake.swap(false, SeqCst) {
+            self.0.wake_tasks();
+        }
     }
 }
 
@@ -298,17 +352,32 @@ pub(super) fn attempt(
             let sent = sending.carry(packet, txid);
             unless_gone(sending, sent)
         }
-        As::Call { txid } => sending.call(&packet.data, txid),
+        As::Call { txid } => {
+            sending.call(&packet.data, txid)?;
+            fetch_next_lines(sending);
+            Ok(())
+        }
         As::Message => {
             let Sending { end, producer, wakes, .. } = sending;
             let is_short = packet.data.len() <= end.entry.max_message as usize;
             if is_short && producer.send_fast(&end.ring, wakes, &packet.data, |_| ()) {
                 end.settle_now_and_then(wakes);
-                return Ok(end.check_whole()?);
+                fetch_next_lines(sending);
+                return Ok(sending.end.check_whole()?);
             }
             let data = &*packet.data;
             sending.produce(&[data], |window, ring| window.send(ring, data)).map(drop)
         }
+    }
+}
+
+/// Has the lines come that the next message is written to, while the other end is busy with this one: it had them a
+/// lap before, and a message is not there before all of its lines are here. The first of them is here.
+fn fetch_next_lines(sending: &Sending<Spsc>) {
+    const LINE_LEN: u64 = 64;
+    let tail = sending.producer.window.tail;
+    for line in 1..=2 {
+        sending.end.ring.memory.prefetch_to_write(tail.wrapping_add(line * LINE_LEN));
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Waiters {
     calls: Vec<(u32, WaiterId)>,
     /// The one that sleeps on the ring's doorbell, for all.
     leader: Option<WaiterId>,
+    /// Whether another thread has found something for the leader, and is to wake it.
+    leader_is_to_look: Called,
     /// The task that waits until there is something to read.
     reader: Option<Waker>,
     /// Tasks to be woken once there is no lock.
@@ -36,6 +38,16 @@ struct Waiter {
     /// Of a task that was polled.
     waker: Option<Waker>,
     reply: Option<Result<MessagePacket, Error>>,
+}
+
+/// Whether the leader was woken for what another thread has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Called {
+    #[default]
+    No,
+    /// It is to be.
+    Due,
+    Once,
 }
 
 /// What a thread waits for.
@@ -156,7 +168,7 @@ impl Waiters {
             place.reply = Some(reply);
             match place.waker.take() {
                 Some(waker) => self.woken.push(waker),
-                None if is_leader => {}
+                None if is_leader => self.call_leader(),
                 None => place.tell(),
             }
         }
@@ -167,8 +179,14 @@ impl Waiters {
         self.places[id].reply.take()
     }
 
-    /// Wakes a thread that waits for any message and was not woken yet.
-    pub(super) fn wake_reader(&self) {
+    /// Whether `id` waits for any message.
+    fn is_reader(&self, id: WaiterId) -> bool {
+        self.places[id].waits_for == WaitsFor::Message
+    }
+
+    /// Wakes a thread that waits for any message and was not woken yet, if there is one. When it leaves, it wakes the
+    /// next if there are more messages.
+    pub(super) fn wake_reader(&mut self) {
         let leader = self.leader;
         let is_untold = |(id, place): &(WaiterId, &Waiter)| {
             place.waits_for == WaitsFor::Message
@@ -177,7 +195,26 @@ impl Waiters {
         };
         if let Some((_, reader)) = self.places.iter().enumerate().find(is_untold) {
             reader.tell();
+        } else if leader.is_some_and(|id| self.is_reader(id)) {
+            self.call_leader();
         }
+    }
+
+    /// Has the leader look once more, if there is one: what it polls for may have been found by another thread, before
+    /// it armed.
+    pub(super) fn call_leader(&mut self) {
+        if self.leader.is_some() && self.leader_is_to_look == Called::No {
+            self.leader_is_to_look = Called::Due;
+        }
+    }
+
+    /// Whether the leader is to be woken now.
+    pub(super) fn take_call_of_leader(&mut self) -> bool {
+        let is_due = self.leader_is_to_look == Called::Due;
+        if is_due {
+            self.leader_is_to_look = Called::Once;
+        }
+        is_due
     }
 
     /// Wakes the task that waits until there is something to read.
@@ -248,7 +285,7 @@ impl Waiters {
     pub(super) fn lead(&mut self, id: WaiterId) -> bool {
         let is_vacant = self.leader.is_none();
         if is_vacant {
-            self.leader = Some(id);
+            (self.leader, self.leader_is_to_look) = (Some(id), Called::No);
         }
         is_vacant
     }

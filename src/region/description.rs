@@ -153,10 +153,8 @@ impl Description {
 
     /// Whether this is a channel: two SPSC rings, of which each carries the replies to the other.
     pub(crate) fn is_channel(&self) -> bool {
-        let is_half = |ring: &RingEntry, peer| {
-            ring.ring_kind() == Some(RingKind::Spsc) && ring.peer_ring == peer
-        };
-        matches!(&self.entries[..], [one, other] if is_half(one, 1) && is_half(other, 0))
+        matches!(&self.entries[..], [one, other]
+            if one.is_half_of_channel(1) && other.is_half_of_channel(0))
     }
 
     /// What each ring of the list is like.

@@ -538,6 +538,16 @@ mod tests {
     }
 
     #[test]
+    fn rings_are_legal_up_to_the_length_of_a_region() {
+        let huge = || RingOptions::spsc().capacity(CAPACITY_MAX);
+        let listed = |count| (0..count).fold(new(), |options, _| options.ring(huge()));
+        let rest = (TOTAL_LEN_MAX - 63 * CAPACITY_MAX) / 2; // for what is kept beside the rings, too
+        let full = listed(63).ring(RingOptions::spsc().capacity(rest));
+        assert!(full.plan().total_len() <= TOTAL_LEN_MAX);
+        assert_eq!([full, listed(64)].map(refused), [None, Some("ring")]);
+    }
+
+    #[test]
     fn numbers_are_legal_up_to_their_bounds() {
         let long = || new().spsc_capacity(1 << 31).mpsc_capacity(1 << 31);
         let small = || new().spsc_capacity(4096).mpsc_capacity(1 << 20);

@@ -91,7 +91,7 @@ sentences! { "calling":
 
     /// *Decision*: the message comes back, as in Magenta; dropping the error consumes it, as Zircon does.
     fn a_call_to_a_closed_peer_fails_in_the_write_phase_with_the_request_as_it_was(near, far) {
-        far.die();
+        assert_eq!(far.ask("close"), "OK");
         let (handle, mut witness) = witness();
         let refused = near.call(with_handles(with_id(7, "ping"), vec![handle]), LONG).unwrap_err();
         assert_eq!(refused.outcome(), "PEER_CLOSED in the write phase");

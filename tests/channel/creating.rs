@@ -102,7 +102,7 @@ sentences! { "creating":
         other.write("newer").unwrap();
         assert_eq!(shown(&newer.read().unwrap()), "newer");
         assert_eq!(shown(&first.read().unwrap()), "left");
-        assert_eq!(status(first.read()), "PEER_CLOSED");
+        assert_eq!(status(first.read_timeout(LONG)), "PEER_CLOSED");
     }
 
     fn an_end_is_used_from_many_threads_and_has_no_copies(near, far) {

@@ -139,7 +139,7 @@ sentences! { "dispositions":
             [(&long[..], "OUT_OF_RANGE"), (b"late", "PEER_CLOSED"), (b"later", "BAD_HANDLE")]
         {
             if wanted == "PEER_CLOSED" {
-                far.die();
+                assert_eq!(far.ask("close"), "OK");
             }
             if wanted == "BAD_HANDLE" {
                 near.close();

@@ -127,7 +127,8 @@ impl Far {
         }
     }
 
-    /// Closes the other end: by SIGKILL if it is a process.
+    /// Closes the other end: by SIGKILL if it is a process. What waits learns of that soon, a call that
+    /// comes right behind it perhaps not yet.
     pub(crate) fn die(&mut self) {
         if let End::Here { .. } = self.end {
             self.ask("drop");
@@ -303,7 +304,8 @@ fn act(end: &Channel, dir: &Path, wish: &str) -> String {
     }
 }
 
-fn file(dir: &Path, name: &str) -> Handle {
+/// A handle on a file of `dir` that says its name.
+pub(crate) fn file(dir: &Path, name: &str) -> Handle {
     let path = dir.join("files").join(name);
     if !path.exists() {
         std::fs::write(&path, name).unwrap();
@@ -311,7 +313,8 @@ fn file(dir: &Path, name: &str) -> Handle {
     Handle::new(File::options().read(true).write(true).open(path).unwrap())
 }
 
-fn open_files(dir: &Path) -> usize {
+/// How many descriptors of this process lead to such files.
+pub(crate) fn open_files(dir: &Path) -> usize {
     let dir = dir.join("files");
     let fds = std::fs::read_dir("/proc/self/fd").unwrap();
     let targets = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());

@@ -76,7 +76,7 @@ sentences! { "Magenta":
         assert_eq!(far.ask(&format!("drain {count}")), "OK");
         near.try_write(given).unwrap();
         assert_eq!(far.ask("read"), "again with a b");
-        far.die();
+        assert_eq!(far.ask("close"), "OK");
         let mut given = message("late", far.files(["a", "b"]));
         for wanted in ["PEER_CLOSED", "BAD_HANDLE"] {
             for write in FORMS {

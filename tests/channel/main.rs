@@ -53,6 +53,7 @@ mod dispositions;
 mod ends;
 mod hostile;
 mod magenta;
+mod model;
 mod reading;
 mod replies;
 mod threads;

@@ -59,6 +59,7 @@ sentences! { "reading":
         far.die();
         assert_eq!(shown(&near.read().unwrap()), "one with a b");
         assert_eq!(shown(&near.read_timeout(LONG).unwrap()), "two");
+        assert_eq!(status(near.read_timeout(LONG)), "PEER_CLOSED");
         assert_eq!(each_way(&near), ["PEER_CLOSED"; 6]);
     }
 

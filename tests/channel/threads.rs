@@ -1,6 +1,6 @@
 //! Many at once: threads that call, both ends at a time, and a peer that is killed meanwhile.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -67,6 +67,30 @@ fn both_ends_call_at_once_with_the_same_ids_and_answer_beside() {
         scope.spawn(|| side(&other));
         side(&one);
     });
+}
+
+/// Whoever reads also looks for the replies to calls, and wakes those that wait for them.
+#[test]
+fn calls_and_readers_that_wait_are_woken_by_whoever_finds_what_they_wait_for() {
+    let (near, far) = Channel::create().unwrap();
+    let (calls, is_over, start) = (3000, AtomicBool::new(false), Instant::now());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                (0..calls).for_each(|_| drop(near.call(request("ping"), LONG).unwrap()));
+                is_over.store(true, Relaxed);
+            });
+        }
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                assert_eq!(status(near.read()), "SHOULD_WAIT");
+            }
+        });
+        (0..2 * calls).for_each(|_| far.write(far.read_timeout(LONG).unwrap()).unwrap());
+    });
+    // A sleep that is not ended lasts a second.
+    println!("{} calls beside a reader took {:?}", 2 * calls, start.elapsed());
+    assert!(start.elapsed() < SOON * 10);
 }
 
 #[test]

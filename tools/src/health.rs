@@ -1,7 +1,8 @@
 //! The one line that says how a region is, and the words for its parts.
 
-use tombolo::inspect::{Boot, Health, Image, Liveness, Process};
+use tombolo::inspect::{Boot, ChannelView, Health, Image, Liveness, Process};
 
+use crate::channel;
 use crate::stuck;
 use crate::units::{counted, printable};
 
@@ -46,6 +47,9 @@ pub(crate) fn word(image: &Image) -> &'static str {
 }
 
 fn summary(image: &Image) -> String {
+    if let Some(view) = image.channel() {
+        return channel_summary(image, view);
+    }
     let rings = counted(image.rings().len() as u64, "ring");
     if image.is_copy() && image.boot() != Boot::Earlier {
         return format!("{rings}, a copy: who is alive is unknown");
@@ -55,6 +59,16 @@ fn summary(image: &Image) -> String {
         0 => format!("{rings}, {alive} alive"),
         dead => format!("{rings}, {alive} alive, {dead} DEAD"),
     }
+}
+
+fn channel_summary(image: &Image, view: &ChannelView) -> String {
+    if image.boot() == Boot::Earlier {
+        return "a channel of an earlier boot: no process has its ends".to_owned();
+    }
+    if image.is_copy() {
+        return "a channel, a copy: who is alive is unknown".to_owned();
+    }
+    channel::line(view)
 }
 
 fn unfinished(image: &Image) -> String {
@@ -106,6 +120,17 @@ pub(crate) fn liveness(liveness: Liveness) -> &'static str {
         Liveness::Dead => "dead",
         Liveness::Left => "left",
         _ => "unknown",
+    }
+}
+
+/// The owner of something, by the `pid` that it stored. A pid stands there only if it means that process here.
+pub(crate) fn owner(pid: u32, process: &Process) -> String {
+    match process {
+        Process::Running { command, .. } => format!("pid {pid} ({})", printable(command)),
+        Process::Gone => format!("formerly pid {pid}"),
+        Process::Reused => format!("formerly pid {pid}, which is another process now"),
+        Process::OtherNamespace => "a process of another PID namespace".to_owned(),
+        _ => "an unknown process".to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use tombolo_abi::{RingControl, RingEntry, SharedLayout, Slot};
 
 use crate::exit::{Exit, Failure};
 use crate::units::printable;
-use crate::{fields, health, locate, report, stuck};
+use crate::{channel, fields, health, locate, report, stuck};
 
 /// What to look at.
 #[derive(clap::Args)]
@@ -54,6 +54,7 @@ fn to_json(image: &Image) -> Value {
         "problems": image.problems().iter().map(problem_json).collect::<Value>(),
         "file": { "len": image.file_len().to_string(), "inode": image.inode().to_string() },
         "header": header,
+        "channel": image.channel().map(channel::to_json),
         "rings": image.rings().iter().map(ring_json).collect::<Value>(),
         "endpoints": image.endpoints().iter().map(endpoint_json).collect::<Value>(),
     })

@@ -1,5 +1,6 @@
 //! The `tombolo` command: looks into regions without disturbing them.
 
+mod channel;
 mod columns;
 mod dump;
 mod endpoints;
@@ -27,6 +28,9 @@ const REGION_HELP: &str = "\
 REGION is a path, or a name. Whatever holds a '/' is a path. Anything else is a path if a file of \
 that name lies in the current directory, and else the region NAME: $TOMBOLO_DIR/NAME.tombolo, or \
 /dev/shm/tombolo-UID/NAME.tombolo where that variable is not set.
+
+A region without a name, such as a channel by Channel::create, is /proc/PID/fd/N, by a process PID that \
+has it open: `ls -l /proc/PID/fd` shows its descriptors, with /memfd:tombolo as their file.
 
 Nothing is locked, mapped or written: any region may be looked at, at any time, by whoever may read \
 the file.

@@ -9,7 +9,7 @@ use tombolo_abi::{Header, RegionState, Role, SlotState, caps, slot_flags, wake};
 use crate::columns::Columns;
 use crate::lanes::Unused;
 use crate::units::{count, counted, hex, moment, percent, printable, printable_bytes, size};
-use crate::{endpoints, health, lanes, stuck};
+use crate::{channel, endpoints, health, lanes, stuck};
 
 /// Problems that are listed in full.
 const PROBLEMS_SHOWN: usize = 20;
@@ -23,6 +23,9 @@ pub(crate) fn write(image: &Image, out: &mut impl Write) -> io::Result<()> {
     write_identity(image, out)?;
     if image.rings().is_empty() {
         return Ok(());
+    }
+    if let Some(view) = image.channel() {
+        channel::write(view, out)?;
     }
     let unused = lanes::unused(image);
     write_geometry(image, &unused, out)?;
@@ -308,9 +311,13 @@ fn carrying(image: &Image, ring: &RingView) -> Option<String> {
         if connected(Role::Receiver, rx_slot) > 0 { "listens" } else { "does not listen" };
     let senders = counted(connected(Role::Sender, entry.tx_slots()) as u64, "sender");
     // Counted by two sides, one after the other: what is below zero is on its way too.
-    let under_way = control.handles_sent.wrapping_sub(control.handles_taken) as i64;
-    let under_way = counted(under_way.max(0) as u64, "handle");
+    let on_the_way = control.handles_sent.wrapping_sub(control.handles_taken) as i64;
+    let under_way = counted(on_the_way.max(0) as u64, "handle");
     let number = ring.ring;
+    if image.channel().is_some() {
+        // They cross over sockets that came with the end, mostly.
+        return (on_the_way > 0).then(|| format!("ring {number}: {under_way} on the way"));
+    }
     Some(format!(
         "ring {number}: its receiver {listens} for handles, {senders} connected, {under_way} on the way"
     ))

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tombolo::inspect::{EndpointView, Image, Process, RingView, Stuck, StuckReason};
 use tombolo_abi::RingKind;
 
+use crate::health;
 use crate::units::{count, counted, printable};
 
 /// Rings that a line names.
@@ -62,9 +63,11 @@ fn sentence(parts: impl IntoIterator<Item = Option<String>>) -> String {
 
 /// What to do about it.
 pub(crate) fn advice(image: &Image, stuck: &Stuck) -> String {
+    let is_channel = image.channel().is_some();
     match (stuck.reason, endpoint(image, stuck)) {
         (StuckReason::ReceiverDead | StuckReason::ReceiverMissing, _) | (_, None) => {
-            "start a receiver: it gets what is unread".to_owned()
+            let what = if is_channel { "open the other end" } else { "start a receiver" };
+            format!("{what}: it gets what is unread")
         }
         (_, Some(endpoint)) => {
             let pid = endpoint.fields.pid;
@@ -72,9 +75,12 @@ pub(crate) fn advice(image: &Image, stuck: &Stuck) -> String {
                 Process::Running { state: 't', .. } => "let its debugger continue it".to_owned(),
                 _ => format!("let it go on by `kill -CONT {pid}`"),
             };
-            format!(
-                "{go_on}, or end it: what was sent is kept, and another process may take its place"
-            )
+            let what_follows = if is_channel {
+                "the channel is over then, and what it has sent can be read"
+            } else {
+                "what was sent is kept, and another process may take its place"
+            };
+            format!("{go_on}, or end it: {what_follows}")
         }
     }
 }
@@ -132,17 +138,9 @@ fn endpoint<'a>(image: &'a Image, stuck: &Stuck) -> Option<&'a EndpointView> {
     image.endpoints().iter().find(|endpoint| endpoint.slot == stuck.slot)
 }
 
-/// A pid stands there only if it means that process here.
 fn process_words(endpoint: Option<&EndpointView>) -> String {
     let Some(endpoint) = endpoint else { return "an unknown process".to_owned() };
-    let pid = endpoint.fields.pid;
-    match &endpoint.process {
-        Process::Running { command, .. } => format!("pid {pid} ({})", printable(command)),
-        Process::Gone => format!("formerly pid {pid}"),
-        Process::Reused => format!("formerly pid {pid}, which is another process now"),
-        Process::OtherNamespace => "a process of another PID namespace".to_owned(),
-        _ => "an unknown process".to_owned(),
-    }
+    health::owner(endpoint.fields.pid, &endpoint.process)
 }
 
 fn stopped_words(endpoint: Option<&EndpointView>) -> &'static str {
