@@ -530,6 +530,21 @@ fn a_slot_tells_who_owns_it_and_is_free_after_a_clean_leave() {
     assert_eq!(slot_state(), (SlotState::Attached as u32, std::process::id(), 2));
 }
 
+/// The description of a channel's end stays open to be passed on, so that nothing shows what else keeps its locks.
+fn a_channels_locks_are_kept_so(path: &Path) -> bool {
+    let options = OpenOptions::new().file_system(tombolo::options::FileSystemPolicy::Any);
+    let channel = tombolo::Channel::open_path_with(path, options.spsc_capacity(4096)).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    let is_so = |slot| {
+        let (_, slot) = offsets(path, 0, slot);
+        let slot: Slot = bytemuck::pod_read_unaligned(&bytes[slot as usize..][..size_of::<Slot>()]);
+        slot.flags & slot_flags::LOCK_BY_FD != 0
+    };
+    let are_so = is_so(1) && is_so(2); // the sender's and the receiver's
+    drop(channel);
+    are_so
+}
+
 /// There a mapping keeps the file below and not the description that holds the lock, so that
 /// closing the descriptor would free the byte of a living owner.
 #[test]
@@ -556,6 +571,7 @@ fn on_a_stacked_file_system_the_lock_is_kept_by_a_descriptor() {
     let slot: Slot = bytemuck::pod_read_unaligned(&bytes[slot as usize..][..size_of::<Slot>()]);
     println!("slot flags {:#x}", slot.flags);
     assert_eq!(slot.flags & slot_flags::LOCK_BY_FD, slot_flags::LOCK_BY_FD);
+    assert!(a_channels_locks_are_kept_so(&overlay.file("c")));
     let (mut second, _) = open();
     assert!(matches!(second.attach(), Err(Error::Busy { .. })));
     assert_eq!(rx.recv_timeout(SOON).unwrap().data, b"kept");

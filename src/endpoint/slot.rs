@@ -45,7 +45,7 @@ use crate::error::Error;
 use crate::mem::LockMapping;
 use crate::os::descriptor::Descriptor;
 use crate::os::process::ProcessId;
-use crate::os::{fork, ofd};
+use crate::os::{file_system, fork, ofd};
 use crate::region::{InitLock, Region};
 use crate::ring::Sent;
 
@@ -399,18 +399,18 @@ impl Ownership {
             return Ok(None);
         };
         crash_point!("attach.locked");
-        let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
-        let (region_too, pulse, is_passed_on) = (region.clone(), None, AtomicBool::new(false));
-        let description = match may_be_passed_on {
-            true => Some(Descriptor::private(description, &no_forks).map_err(|e| io(e.into()))?),
-            false => {
-                drop(description); // before it is asked whether the mapping keeps the lock
-                None
-            }
+        let owner = fork::Owner::current().map_err(io)?;
+        let (lock, description) = if may_be_passed_on {
+            keep_open(description, mapping, &no_forks).map_err(|error| io(error.into()))?
+        } else {
+            drop(description); // before it is asked whether the mapping keeps the locks
+            (Lock::Mapping(mapping), None)
         };
+        drop(no_forks);
+        let (region_too, lock) = (region.clone(), Some(lock));
+        let (pulse, is_passed_on) = (None, AtomicBool::new(false));
         let mut ownership =
             Self { region: region_too, owned, lock, description, pulse, owner, is_passed_on };
-        drop(no_forks);
         let is_held = |seat: &Seat| byte_is_held(region, seat.slot..seat.slot + 1);
         let is_kept = match all(seats, is_held) {
             Ok(are_held) => are_held || ownership.keep_by_descriptor()?,
@@ -453,15 +453,15 @@ impl Ownership {
         let description = rustix::io::fcntl_dupfd_cloexec(description, 0);
         let description = description.map_err(|error| io(error.into()))?;
         let mapping = LockMapping::new(&description).map_err(io)?;
-        let description = Descriptor::private(description, &no_forks);
-        let description = description.map_err(|error| io(error.into()))?;
         // Its own locks are no obstacle.
         let Some(owned) = lock_and_renew(region, seats, &description)? else {
             let slot = seats.first().map_or(0, |seat| seat.slot);
             return Err(Error::LockLost { slot });
         };
-        let (owner, lock) = (fork::Owner::current().map_err(io)?, Some(Lock::Mapping(mapping)));
-        let (region, description) = (region.clone(), Some(description));
+        let owner = fork::Owner::current().map_err(io)?;
+        let kept = keep_open(description, mapping, &no_forks);
+        let (lock, description) = kept.map_err(|error| io(error.into()))?;
+        let (region, lock) = (region.clone(), Some(lock));
         let (pulse, is_passed_on) = (None, AtomicBool::new(false));
         let mut ownership = Self { region, owned, lock, description, pulse, owner, is_passed_on };
         ownership.announce()?;
@@ -647,6 +647,22 @@ impl Drop for Ownership {
             tell_of_exits(&self.region, &slots);
         }
     }
+}
+
+/// Keeps `description` open, and what keeps its locks: on a file system of which it isn't known that the mapping
+/// does, that is the descriptor. It shows only once that is closed.
+fn keep_open(
+    description: OwnedFd,
+    mapping: LockMapping,
+    no_forks: &fork::NoForks,
+) -> Result<(Lock, Option<Descriptor>), Errno> {
+    let is_known = file_system::is_known(file_system::magic(description.as_fd())?);
+    let description = Descriptor::private(description, no_forks)?;
+    Ok(if is_known {
+        (Lock::Mapping(mapping), Some(description))
+    } else {
+        (Lock::Descriptor(description), None)
+    })
 }
 
 /// Whether `is_so` of all, or its first error.

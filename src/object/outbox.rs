@@ -352,17 +352,32 @@ pub(super) fn attempt(
             let sent = sending.carry(packet, txid);
             unless_gone(sending, sent)
         }
-        As::Call { txid } => sending.call(&packet.data, txid),
+        As::Call { txid } => {
+            sending.call(&packet.data, txid)?;
+            fetch_next_lines(sending);
+            Ok(())
+        }
         As::Message => {
             let Sending { end, producer, wakes, .. } = sending;
             let is_short = packet.data.len() <= end.entry.max_message as usize;
             if is_short && producer.send_fast(&end.ring, wakes, &packet.data, |_| ()) {
                 end.settle_now_and_then(wakes);
-                return Ok(end.check_whole()?);
+                fetch_next_lines(sending);
+                return Ok(sending.end.check_whole()?);
             }
             let data = &*packet.data;
             sending.produce(&[data], |window, ring| window.send(ring, data)).map(drop)
         }
+    }
+}
+
+/// Has the lines come that the next message is written to, while the other end is busy with this one: it had them a
+/// lap before, and a message is not there before all of its lines are here. The first of them is here.
+fn fetch_next_lines(sending: &Sending<Spsc>) {
+    const LINE_LEN: u64 = 64;
+    let tail = sending.producer.window.tail;
+    for line in 1..=2 {
+        sending.end.ring.memory.prefetch_to_write(tail.wrapping_add(line * LINE_LEN));
     }
 }
 
