@@ -163,7 +163,8 @@ counted! {
         let (near, far) = pair(&dir.file("channel"));
         near.write(with_handles(vec![], 1)).unwrap(); // the connections are made
         far.write(with_handles(vec![], 1)).unwrap();
-        (near.read().unwrap(), far.read().unwrap());
+        near.read().unwrap();
+        far.read().unwrap();
         thread::scope(|scope| {
             let call = scope.spawn(|| near.call_with_txid(with_id(7, "ping"), LONG));
             far.read_timeout(LONG).unwrap();

@@ -12,8 +12,10 @@ use super::ends::{
     witness,
 };
 
+type Write = fn(&Channel, MessagePacket) -> Result<(), NotWritten>;
+
 /// Both forms that keep the message, which differ in how they call a lack of space.
-const FORMS: [fn(&Channel, MessagePacket) -> Result<(), NotWritten>; 2] =
+const FORMS: [Write; 2] =
     [|end, message| end.try_write(message), |end, message| end.write_timeout(message, SHORT)];
 
 sentences! { "Magenta":
