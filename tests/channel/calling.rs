@@ -199,6 +199,24 @@ sentences! { "calling":
         });
     }
 
+    fn handles_of_a_request_that_was_sent_are_gone_however_the_call_ends(near, far) {
+        let call = |handle| status(near.call(with_handles(request("ping"), vec![handle]), LONG));
+        thread::scope(|scope| {
+            let ((unread, mut one), (read, mut other)) = (witness(), witness());
+            let first = scope.spawn(|| call(read));
+            far.ask("await-call");
+            let second = scope.spawn(|| call(unread));
+            thread::sleep(SHORT);
+            assert!(is_closed(&mut other, SOON), "read, and dropped by its reader");
+            assert!(!is_closed(&mut one, SHORT), "in the channel");
+            far.die();
+            for call in [first, second] {
+                assert_eq!(call.join().unwrap(), "PEER_CLOSED in the read phase");
+            }
+            assert!(is_closed(&mut one, SOON));
+        });
+    }
+
     fn a_call_that_waits_for_space_ends_when_an_end_is_closed(near, far) {
         let _ = fill(&near);
         thread::scope(|scope| {

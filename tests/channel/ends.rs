@@ -127,8 +127,8 @@ impl Far {
         }
     }
 
-    /// Closes the other end: by SIGKILL if it is a process. What waits learns of that soon, a call that
-    /// comes right behind it perhaps not yet.
+    /// Closes the other end: by SIGKILL if it is a process. What waits learns of that soon; a call that follows at
+    /// once perhaps does not know yet.
     pub(crate) fn die(&mut self) {
         if let End::Here { .. } = self.end {
             self.ask("drop");

@@ -12,10 +12,10 @@ use super::ends::{
     witness,
 };
 
-/// Both forms that keep the message, which differ in how they call a lack of space.
-type Form = fn(&Channel, MessagePacket) -> Result<(), NotWritten>;
+type Write = fn(&Channel, MessagePacket) -> Result<(), NotWritten>;
 
-const FORMS: [Form; 2] =
+/// Both forms that keep the message, which differ in how they call a lack of space.
+const FORMS: [Write; 2] =
     [|end, message| end.try_write(message), |end, message| end.write_timeout(message, SHORT)];
 
 sentences! { "Magenta":

@@ -105,7 +105,8 @@ sentences! { "writing":
         far.nothing_came(&near);
     }
 
-    /// Also those beside the one that was refused, and also 66 of them.
+    /// Also those beside the one that was refused, and also 66 of them. *Decision*: whatever the failure, as in
+    /// Zircon; zCore keeps those of a message that is too long.
     fn a_write_that_fails_consumes_every_handle(near, far) {
         let mut failures = vec![
             (of_bytes(65537, many(1)), "OUT_OF_RANGE"),
