@@ -65,27 +65,35 @@ impl Incoming {
         Self { region, rings, door, connections, connections_max, found: None }
     }
 
-    /// What another process needs to go on in the place of this one: copies of the sockets that came with the end,
-    /// and one with what was kept of earlier packets, if anything was, before them.
-    pub(crate) fn to_pass_on(&self) -> Result<Vec<OwnedFd>, Errno> {
+    /// What another process needs to go on in the place of this one, if the sockets came with the end and the other
+    /// end's is still there: a copy of the newest, and before it one with all packets that are in none but the others
+    /// or were kept, if there are any. So there are two at the most, however often the end goes on.
+    ///
+    /// # Errors
+    /// If this process can have no more descriptors, or the kernel has no space for the packets: what was kept stays.
+    pub(crate) fn to_pass_on(&mut self) -> Result<Vec<OwnedFd>, Errno> {
         let ring = self.rings.start;
-        let mut sockets = Vec::new();
-        for connection in &self.connections {
-            if !connection.kept.is_empty() {
-                let (entrance, exit) = socket::pair()?;
-                let entrance = Descriptor::shared(entrance)?;
-                connection
-                    .kept
-                    .iter()
-                    .try_for_each(|kept| pass_on(&entrance, ring, connection, kept))?;
-                sockets.push(exit);
-            }
-            if let Some(socket) = &connection.socket {
-                socket.stat()?; // else it is another's by now
-                sockets.push(rustix::io::fcntl_dupfd_cloexec(socket, 0)?);
-            }
+        self.found = None;
+        let Some((newest, earlier)) = self.connections.split_last_mut() else {
+            return Ok(Vec::new());
+        };
+        let (true, Some(socket)) = (newest.is_given(), &newest.socket) else {
+            return Ok(Vec::new());
+        };
+        socket.stat()?; // else it is another's by now
+        let socket = rustix::io::fcntl_dupfd_cloexec(socket, 0)?;
+        for connection in earlier {
+            connection.keep_all(ring).map_err(|_| Errno::MFILE)?;
         }
-        Ok(sockets)
+        let kept =
+            || self.connections.iter().flat_map(|one| one.kept.iter().map(move |it| (one, it)));
+        if kept().next().is_none() {
+            return Ok(vec![socket]);
+        }
+        let (entrance, exit) = socket::pair()?;
+        let entrance = Descriptor::shared(entrance)?;
+        kept().try_for_each(|(connection, kept)| pass_on(&entrance, ring, connection, kept))?;
+        Ok(vec![exit, socket])
     }
 
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
@@ -93,6 +101,7 @@ impl Incoming {
     /// # Errors
     /// [`NotFetched`].
     pub(crate) fn fetch(&mut self, wanted: &Wanted) -> Result<Vec<Handle>, NotFetched> {
+        self.drop_kept_before(wanted.position);
         if let Some(handles) = self.search(wanted)? {
             return Ok(handles);
         }
@@ -118,6 +127,7 @@ impl Incoming {
         wanted: &Wanted,
         head: u64,
     ) -> Result<Vec<Handle>, NotFetched> {
+        self.drop_kept_before(head);
         for _ in 0..ACCEPTED_MAX {
             for connection in self.connections.iter_mut().filter(|one| one.is_of(wanted)) {
                 connection.keep_between(head, wanted)?;
@@ -130,6 +140,10 @@ impl Incoming {
             }
         }
         Err(self.verdict(wanted))
+    }
+
+    fn drop_kept_before(&mut self, head: u64) {
+        self.connections.iter_mut().for_each(|one| one.drop_kept_before(head));
     }
 
     /// Takes the packet of a record that was freed, and with it the handles that were not fetched.
