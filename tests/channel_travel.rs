@@ -256,6 +256,61 @@ fn an_end_closes_if_the_process_is_killed_to_which_it_was_on_its_way() {
     wait_for_closing(&carrier);
 }
 
+/// However often it goes on, and whatever a call has passed each time.
+#[test]
+fn an_end_goes_on_any_number_of_times_with_handles_that_calls_have_passed() {
+    const TIMES: u8 = 8;
+    let (mut a, b) = Channel::create().unwrap();
+    for time in 0..TIMES {
+        thread::scope(|scope| {
+            let caller = scope.spawn(|| a.call(b"\0\0\0\0", LONG).map(drop).map_err(|it| it.error));
+            let request = b.read_timeout(LONG).unwrap();
+            b.write(MessagePacket::from(vec![time]).handle(handle())).unwrap();
+            b.write(MessagePacket::from(request.data).handle(handle())).unwrap();
+            caller.join().unwrap().unwrap();
+        });
+        a = pass_on(&a);
+        if time >= 2 {
+            // Not all are read before the end goes on.
+            let message = a.read().unwrap();
+            assert_eq!((message.data[0], message.handles.len()), (time - 2, 1));
+        }
+    }
+    for time in TIMES - 2..TIMES {
+        let message = a.read().unwrap();
+        assert_eq!((message.data[0], message.handles.len()), (time, 1));
+    }
+    b.write(MessagePacket::from(b"new").handle(handle())).unwrap();
+    a.write(MessagePacket::from(b"new").handle(handle())).unwrap();
+    assert_eq!(a.read().unwrap().handles.len() + b.read().unwrap().handles.len(), 2);
+}
+
+/// As many as may be under way, each in a message of its own.
+#[test]
+fn all_handles_that_a_call_has_passed_go_with_the_end_if_there_are_many() {
+    let (a, b) = Channel::create().unwrap();
+    let passed = thread::scope(|scope| {
+        let caller = scope.spawn(|| a.call(b"\0\0\0\0", LONG).map(drop).map_err(|it| it.error));
+        let request = b.read_timeout(LONG).unwrap();
+        let passed = (0..250u8)
+            .take_while(|index| {
+                let message = MessagePacket::from(vec![*index]).handle(handle());
+                b.write_timeout(message, Duration::from_millis(200)).is_ok()
+            })
+            .count();
+        b.write_timeout(MessagePacket::from(request.data).handle(handle()), LONG).unwrap();
+        caller.join().unwrap().unwrap();
+        passed
+    });
+    println!("messages with a handle that were passed: {passed}");
+    assert!(passed > 100);
+    let a = pass_on(&a);
+    for index in 0..passed {
+        let message = a.read().unwrap();
+        assert_eq!((usize::from(message.data[0]), message.handles.len()), (index, 1));
+    }
+}
+
 #[test]
 fn ends_that_were_opened_by_name_go_on_elsewhere_once_both_have_come() {
     for with_handles_before in [false, true] {

@@ -3,11 +3,13 @@
 mod support;
 
 use std::process::Command;
+use std::time::Duration;
 
 use support::process::{Peer, behind, command, report, role, wait_for_parent};
 use support::*;
+use tombolo::object::ChannelError;
 use tombolo::options::CreatePolicy;
-use tombolo::{Error, EventsRegion};
+use tombolo::{Channel, Error, EventsRegion, MessagePacket};
 
 const ENTRY: &str = "a_pid_of_another_namespace_is_not_told";
 
@@ -68,4 +70,63 @@ fn a_pid_of_another_namespace_is_not_told() {
     }
     println!("errors: {count}");
     assert!(count >= 4);
+}
+
+const CHANNEL: &str = "ends_of_a_channel_in_two_pid_namespaces_tell_the_living_from_the_dead";
+
+/// An end of a channel, with handles sent and awaited.
+fn be_an_end(path: &std::path::Path) {
+    const LONG: Duration = Duration::from_secs(20);
+    let end = Channel::open_path(path).unwrap();
+    report(&format!("pid {}", std::process::id()));
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    end.write_timeout(MessagePacket::from(b"over").handle(file), LONG).unwrap();
+    let carried = end.read_timeout(LONG).unwrap();
+    report(&format!("{} with {}", String::from_utf8(carried.data).unwrap(), carried.handles.len()));
+    loop {
+        match end.read_timeout(Duration::from_millis(1500)) {
+            Err(ChannelError::TimedOut) => report("open"),
+            Err(ChannelError::PeerClosed) => break report("closed"),
+            other => panic!("{other:?}"),
+        }
+    }
+    wait_for_parent();
+}
+
+/// Both are process 1 where they are, with the same thread ids.
+#[test]
+fn ends_of_a_channel_in_two_pid_namespaces_tell_the_living_from_the_dead() {
+    if let Some((_, path)) = role() {
+        return be_an_end(&path);
+    }
+    if !unshare().arg("true").status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: no PID namespace to be had");
+    }
+    let dir = Dir::new();
+    let path = dir.file("channel");
+    let mut ends = [0, 1].map(|_| {
+        let mut end = Peer::spawn(behind(unshare(), &command(CHANNEL, "end", &path)));
+        assert_eq!(end.next_report(), "pid 1");
+        end
+    });
+    for end in &mut ends {
+        assert_eq!(end.next_report(), "over with 1");
+        assert_eq!(end.next_report(), "open"); // a look at the other that found it alive
+    }
+    let busy = Channel::open_path(&path).unwrap_err();
+    assert!(matches!(busy, Error::Busy { pid: 0, .. }), "{busy:?}");
+    assert!(busy.to_string().contains("in another PID namespace"), "{busy}");
+    let [one, mut other] = ends;
+    assert_eq!(other.next_report(), "open"); // who was refused has taken nothing
+    one.kill();
+    let mut reports = std::iter::from_fn(|| Some(other.next_report()));
+    assert!(reports.find(|report| report != "open").is_some_and(|report| report == "closed"));
+    // The channel is over: who comes next makes another, and takes nothing of the end that is left.
+    let ours = Channel::open_path(&path).unwrap();
+    assert!(matches!(ours.read(), Err(ChannelError::ShouldWait)));
+    let theirs = Channel::open_path(&path).unwrap();
+    theirs.write(b"new").unwrap();
+    assert_eq!(ours.read().unwrap().data, b"new");
+    other.finish();
+    println!("ends in namespaces of their own: 2");
 }

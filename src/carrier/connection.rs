@@ -19,6 +19,10 @@ use crate::rights::Rights;
 /// Packets without a record that one search skips. Each death of a sender leaves one at the most.
 const ORPHANS_MAX: u32 = 1024;
 
+/// Handles that are kept of one sender at most: those that may be under way in a ring, 256, and what a few owners of
+/// the other end have left who died before they published a record.
+const KEPT_MAX: usize = 512;
+
 /// A connection of one sender.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -175,8 +179,32 @@ impl Connection {
     /// # Errors
     /// [`NotFetched`]; what was kept stays so.
     pub(super) fn keep_between(&mut self, head: u64, wanted: &Wanted) -> Result<(), NotFetched> {
-        let Some(socket) = &self.socket else { return Ok(()) };
         let distance = wanted.position.wrapping_sub(head);
+        self.keep_if(wanted.ring, |position| position.wrapping_sub(head) < distance)
+    }
+
+    /// Keeps the handles of all packets. Those that break the rules end the connection.
+    ///
+    /// # Errors
+    /// [`NotFetched::TooManyFiles`]; what was kept stays so.
+    pub(super) fn keep_all(&mut self, ring: u32) -> Result<(), NotFetched> {
+        loop {
+            match self.keep_if(ring, |_| true) {
+                Ok(()) if self.has_something() => {}
+                Err(NotFetched::TooManyFiles(error)) => {
+                    return Err(NotFetched::TooManyFiles(error));
+                }
+                Ok(()) | Err(_) => {
+                    self.socket = None;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Keeps the handles of the first packets that belong to records for which `is_before` says so.
+    fn keep_if(&mut self, ring: u32, is_before: impl Fn(u64) -> bool) -> Result<(), NotFetched> {
+        let Some(socket) = &self.socket else { return Ok(()) };
         let mut bytes = [0; PACKET_LEN_MAX];
         for _ in 0..ORPHANS_MAX {
             let Ok(found) = socket::peek(socket.as_fd(), &mut bytes) else { return Ok(()) };
@@ -185,13 +213,16 @@ impl Connection {
                 return Ok(());
             }
             if packet.kind == packet_kind::HANDLES {
-                if packet.position.wrapping_sub(head) >= distance {
+                if !is_before(packet.position) {
                     return Ok(()); // the wanted one or a later one, or an orphan, which goes when it is sought
                 }
-                self.check(wanted.ring, &packet, found.len)?;
+                self.check(ring, &packet, found.len)?;
                 let count = packet.handle_count as u8; // 64 at the most, by the check
-                let of_packet = Wanted { position: packet.position, count, ..*wanted };
-                let handles = open(&packet, &bytes, found, &of_packet)?;
+                let kept: usize = self.kept.iter().map(|kept| kept.handles.len()).sum();
+                if kept + usize::from(count) > KEPT_MAX {
+                    return Err(NotFetched::Violation("more handles than may be under way"));
+                }
+                let handles = open(&packet, &bytes, found, count)?;
                 let HandlePacket { position, incarnation, .. } = packet;
                 self.kept.push(Kept { position, incarnation, handles });
             }
@@ -219,6 +250,11 @@ impl Connection {
         self.kept.extract_if(.., |kept| kept.is_of(wanted)).count() > 0
     }
 
+    /// Closes what is kept of records before `head`: those are freed, or never came to be.
+    pub(super) fn drop_kept_before(&mut self, head: u64) {
+        self.kept.retain(|kept| kept.position.wrapping_sub(head) as i64 >= 0);
+    }
+
     /// Peeks at the first packet that is not an orphan.
     pub(super) fn seek(&self, wanted: &Wanted) -> Result<Sought, NotFetched> {
         if let Some(kept) = self.kept(wanted) {
@@ -238,7 +274,7 @@ impl Connection {
                 match packet.position.wrapping_sub(wanted.position) as i64 {
                     // An earlier owner of the other end never came to publishing a record there.
                     0 if packet.incarnation as u16 != wanted.ext.incarnation_low => {}
-                    0 => return open(&packet, &bytes, found, wanted).map(Sought::Found),
+                    0 => return open(&packet, &bytes, found, wanted.count).map(Sought::Found),
                     1.. => return Ok(Sought::NotThere),
                     _ => {} // an orphan
                 }
@@ -299,15 +335,15 @@ impl Connection {
     }
 }
 
-/// The handles in a packet that is the wanted one's.
+/// The handles in a packet, which is of a record with `wanted_count` of them.
 fn open(
     packet: &HandlePacket,
     bytes: &[u8],
     found: socket::Packet,
-    wanted: &Wanted,
+    wanted_count: u8,
 ) -> Result<Vec<Handle>, NotFetched> {
     let count = usize::from(packet.handle_count);
-    if count != usize::from(wanted.count) {
+    if count != usize::from(wanted_count) {
         return Err(NotFetched::Violation("another number of handles than the record states"));
     }
     let table = bytes[size_of::<HandlePacket>()..].chunks(CARRIED_LEN).take(count);
@@ -542,12 +578,11 @@ pub(super) mod tests {
     #[test]
     fn more_descriptors_than_the_record_states_are_never_waited_for() {
         let (sender, _) = greeted(&region(MpscOrder::Total), 1, 0);
-        let wanted = Wanted { count: 3, ..sender.wanted(64) };
         let bytes = sender.packet(64, 3);
         let opened = |descriptor_count| {
             let descriptors = files(descriptor_count).into_iter().map(Into::into).collect();
             let found = socket::Packet { len: bytes.len(), descriptors, is_cut: true };
-            open(&first_of(&bytes), &bytes, found, &wanted)
+            open(&first_of(&bytes), &bytes, found, 3)
         };
         assert!(matches!(opened(2), Err(NotFetched::TooManyFiles(_))));
         assert_eq!(opened(3).unwrap().len(), 3);

@@ -99,27 +99,31 @@ impl Incoming {
         self.door.close(&self.region, self.rings.start);
     }
 
-    /// What another process needs to go on in the place of this one: copies of the sockets that lead to the other
-    /// end, and one with what was kept of earlier packets, if anything was, before them. Nothing if there is none.
-    pub(crate) fn to_pass_on(&self) -> Result<Vec<OwnedFd>, Errno> {
+    /// What another process needs to go on in the place of this one, if the other end's socket is still there: a copy
+    /// of the newest, and before it one with all packets that are in none but the others or were kept, if there are
+    /// any. So there are two at the most, however often the end goes on.
+    ///
+    /// # Errors
+    /// If this process can have no more descriptors, or the kernel has no space for the packets: what was kept stays.
+    pub(crate) fn sockets_to_pass_on(&mut self) -> Result<Vec<OwnedFd>, Errno> {
         let ring = self.rings.start;
-        let mut sockets = Vec::new();
-        for connection in self.connections.iter().filter(|one| one.is_given()) {
-            if !connection.kept.is_empty() {
-                let (entrance, exit) = socket::pair()?;
-                let entrance = Descriptor::shared(entrance)?;
-                connection
-                    .kept
-                    .iter()
-                    .try_for_each(|kept| pass_on(&entrance, ring, connection, kept))?;
-                sockets.push(exit);
-            }
-            if let Some(socket) = &connection.socket {
-                socket.stat()?; // else it is another's by now
-                sockets.push(rustix::io::fcntl_dupfd_cloexec(socket, 0)?);
-            }
+        self.found = None;
+        let mut given: Vec<_> = self.connections.iter_mut().filter(|one| one.is_given()).collect();
+        let Some((newest, earlier)) = given.split_last_mut() else { return Ok(Vec::new()) };
+        let Some(socket) = &newest.socket else { return Ok(Vec::new()) };
+        socket.stat()?; // else it is another's by now
+        let socket = rustix::io::fcntl_dupfd_cloexec(socket, 0)?;
+        for connection in earlier {
+            connection.keep_all(ring).map_err(|_| Errno::MFILE)?;
         }
-        Ok(sockets)
+        let kept = || given.iter().flat_map(|one| one.kept.iter().map(move |it| (&**one, it)));
+        if kept().next().is_none() {
+            return Ok(vec![socket]);
+        }
+        let (entrance, exit) = socket::pair()?;
+        let entrance = Descriptor::shared(entrance)?;
+        kept().try_for_each(|(connection, kept)| pass_on(&entrance, ring, connection, kept))?;
+        Ok(vec![exit, socket])
     }
 
     /// Descriptors of our own on the handles of a record. The packet stays until [`Self::take`].
@@ -127,6 +131,7 @@ impl Incoming {
     /// # Errors
     /// [`NotFetched`].
     pub(crate) fn fetch(&mut self, wanted: &Wanted) -> Result<Vec<Handle>, NotFetched> {
+        self.drop_kept_before(wanted.position);
         if let Some(handles) = self.search(wanted)? {
             return Ok(handles);
         }
@@ -152,6 +157,7 @@ impl Incoming {
         wanted: &Wanted,
         head: u64,
     ) -> Result<Vec<Handle>, NotFetched> {
+        self.drop_kept_before(head);
         for _ in 0..ACCEPTED_MAX {
             for connection in self.connections.iter_mut().filter(|one| one.is_of(wanted)) {
                 connection.keep_between(head, wanted)?;
@@ -164,6 +170,10 @@ impl Incoming {
             }
         }
         Err(self.verdict(wanted))
+    }
+
+    fn drop_kept_before(&mut self, head: u64) {
+        self.connections.iter_mut().for_each(|one| one.drop_kept_before(head));
     }
 
     /// Takes the packet of a record that was freed, and with it the handles that were not fetched.

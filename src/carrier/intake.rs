@@ -84,8 +84,8 @@ impl Intake {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn to_pass_on(&self) -> Result<Vec<OwnedFd>, Errno> {
-        lock(&self.incoming).to_pass_on()
+    pub(crate) fn sockets_to_pass_on(&self) -> Result<Vec<OwnedFd>, Errno> {
+        lock(&self.incoming).sockets_to_pass_on()
     }
 
     /// Descriptors of our own on the handles of a record, which keeps them.

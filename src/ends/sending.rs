@@ -520,10 +520,15 @@ mod tests {
         let _held = lock(&outgoing);
         assert!(staged::in_child(|| {
             let (done, is_done) = std::sync::mpsc::channel();
-            std::thread::spawn(move || done.send(tx.try_send_packet(packet(8))));
-            let sent = is_done.recv_timeout(Duration::from_secs(5));
-            let Ok(Err(TrySendError::Failed { source, .. })) = sent else { return false };
-            matches!(source, Error::ForkedChild)
+            std::thread::spawn(move || {
+                let sent = tx.try_send_packet(packet(8));
+                let source = sent.map_err(|error| match error {
+                    TrySendError::Failed { source, .. } => Some(source),
+                    _ => None,
+                });
+                done.send(matches!(source, Err(Some(Error::ForkedChild))))
+            });
+            is_done.recv_timeout(Duration::from_secs(5)) == Ok(true)
         }));
     }
 

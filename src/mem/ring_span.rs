@@ -195,7 +195,7 @@ impl RingSpan {
             std::arch::asm!(
                 "prefetchw [{}]",
                 in(reg) self.data_ptr(position),
-                options(nomem, nostack, preserves_flags)
+                options(readonly, nostack, preserves_flags)
             );
         }
         #[cfg(not(target_arch = "x86_64"))]

@@ -322,7 +322,7 @@ impl Inbox {
         if let Some(intake) = &state.intake {
             intake.peers_socket(&state.end)?; // if it has come and was not needed yet
         }
-        let sockets = state.intake.as_ref().map(Intake::to_pass_on).transpose();
+        let sockets = state.intake.as_ref().map(Intake::sockets_to_pass_on).transpose();
         let sockets = sockets.map_err(|error| {
             ChannelError::from(region.io_error("copy the sockets of", error.into()))
         })?;
