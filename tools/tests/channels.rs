@@ -46,7 +46,7 @@ fn child() {
                     thread::sleep(Duration::from_millis(1));
                 }
                 ready();
-                calls.into_iter().for_each(|call| drop(call.join().unwrap()));
+                calls.into_iter().for_each(|call| call.join().unwrap());
             });
             stay();
         }
