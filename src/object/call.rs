@@ -19,7 +19,7 @@ impl Channel {
     ///
     /// # Cost
     /// From the first one on an end has a descriptor, and its threads that wait are woken by another thread, as with
-    /// [`Readiness`].
+    /// [`Readiness`](crate::Readiness).
     ///
     /// # Examples
     /// ```

@@ -15,8 +15,6 @@
 //! | `hostile` | a peer that writes what it likes into the region |
 //! | `model` | whatever is done in whatever order, against two plain queues |
 
-#![expect(clippy::result_large_err, reason = "errors give the message back")]
-
 /// Holds each sentence against both places of the other end, and counts.
 macro_rules! sentences {
     ($group:literal: $($(#[$note:meta])* fn $name:ident($near:ident, $far:ident) $body:block)*) => {
