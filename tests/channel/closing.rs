@@ -55,7 +55,7 @@ sentences! { "closing":
         thread::scope(|scope| {
             let readers = [(); 3].map(|()| scope.spawn(|| status(near.read_timeout(LONG))));
             (0..3).for_each(|_| assert_eq!(far.ask("later await"), "begun"));
-            thread::sleep(SHORT);
+            thread::sleep(SHORT * 10);
             let start = Instant::now();
             near.close();
             for reader in readers {

@@ -99,7 +99,7 @@ sentences! { "Magenta":
                     near.write_timeout(message("waits", vec![copy(&kept)]), LONG).unwrap_err()
                 })
             });
-            thread::sleep(SHORT);
+            thread::sleep(SHORT * 10);
             near.close();
             for writer in writers {
                 let ended = writer.join().unwrap();
