@@ -161,8 +161,8 @@ mod tests {
     use super::*;
 
     fn slot(state: SlotState, liveness: Liveness) -> EndpointView {
-        let fields: Slot = bytemuck::Zeroable::zeroed();
-        let fields = Slot { state: state as u32, incarnation: 1, ..fields };
+        let mut fields: Slot = bytemuck::Zeroable::zeroed();
+        (fields.state, fields.incarnation) = (state as u32, 1);
         EndpointView { slot: 0, fields, torn: false, liveness, process: Process::Unknown }
     }
 

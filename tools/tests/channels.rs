@@ -46,7 +46,7 @@ fn child() {
                     thread::sleep(Duration::from_millis(1));
                 }
                 ready();
-                calls.map(|call| call.join().unwrap());
+                calls.into_iter().for_each(|call| call.join().unwrap());
             });
             stay();
         }
@@ -286,6 +286,23 @@ fn an_end_that_is_a_handle_is_on_its_way_and_one_whose_handle_was_dropped_is_ove
         channel.ends.each_ref().map(|end| end.state),
         [EndState::Open, EndState::DroppedOnItsWay]
     );
+}
+
+#[test]
+fn calls_that_an_earlier_owner_made_are_not_counted_at_an_end_that_moved() {
+    let (ours, theirs) = Channel::create().unwrap();
+    let path = path_of_memory(&theirs);
+    let calls = || Image::open(&path).unwrap().channel().unwrap().ends[0].calls;
+    let moved = thread::scope(|scope| {
+        let caller = scope.spawn(|| ours.call(TXID, LONG).unwrap_err().error.status());
+        theirs.read_timeout(LONG).unwrap();
+        assert_eq!(calls(), 1);
+        let handle = ours.release().unwrap();
+        assert_eq!(caller.join().unwrap(), tombolo::object::Status::CANCELED);
+        Channel::from_handle(handle).unwrap()
+    });
+    assert_eq!(calls(), 0);
+    drop(moved);
 }
 
 /// Two SPSC rings that are a channel, of which end 0 was closed.
