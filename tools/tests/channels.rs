@@ -288,6 +288,23 @@ fn an_end_that_is_a_handle_is_on_its_way_and_one_whose_handle_was_dropped_is_ove
     );
 }
 
+#[test]
+fn calls_that_an_earlier_owner_made_are_not_counted_at_an_end_that_moved() {
+    let (ours, theirs) = Channel::create().unwrap();
+    let path = path_of_memory(&theirs);
+    let calls = || Image::open(&path).unwrap().channel().unwrap().ends[0].calls;
+    let moved = thread::scope(|scope| {
+        let caller = scope.spawn(|| ours.call(TXID, LONG).unwrap_err().error.status());
+        theirs.read_timeout(LONG).unwrap();
+        assert_eq!(calls(), 1);
+        let handle = ours.release().unwrap();
+        assert_eq!(caller.join().unwrap(), tombolo::object::Status::CANCELED);
+        Channel::from_handle(handle).unwrap()
+    });
+    assert_eq!(calls(), 0);
+    drop(moved);
+}
+
 /// Two SPSC rings that are a channel, of which end 0 was closed.
 fn closed(minor: u16) -> RegionImage {
     let mut image = RegionImage::new();
