@@ -84,6 +84,14 @@ pub(super) enum Sought {
     Over,
 }
 
+/// What becomes of a packet at which [`Connection::sort_out`] looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Dropped,
+    Left,
+}
+
 impl Kept {
     fn is_of(&self, wanted: &Wanted) -> bool {
         let incarnation_low = self.incarnation as u16;
@@ -180,7 +188,11 @@ impl Connection {
     /// [`NotFetched`]; what was kept stays so.
     pub(super) fn keep_between(&mut self, head: u64, wanted: &Wanted) -> Result<(), NotFetched> {
         let distance = wanted.position.wrapping_sub(head);
-        self.keep_if(wanted.ring, |position| position.wrapping_sub(head) < distance)
+        self.sort_out(wanted.ring, |position| match position.wrapping_sub(head) {
+            behind if (behind as i64) < 0 => Fate::Dropped, // of a record that never came to be
+            behind if behind < distance => Fate::Kept,
+            _ => Fate::Left,
+        })
     }
 
     /// Keeps the handles of all packets. Those that break the rules end the connection.
@@ -189,7 +201,7 @@ impl Connection {
     /// [`NotFetched::TooManyFiles`]; what was kept stays so.
     pub(super) fn keep_all(&mut self, ring: u32) -> Result<(), NotFetched> {
         loop {
-            match self.keep_if(ring, |_| true) {
+            match self.sort_out(ring, |_| Fate::Kept) {
                 Ok(()) if self.has_something() => {}
                 Err(NotFetched::TooManyFiles(error)) => {
                     return Err(NotFetched::TooManyFiles(error));
@@ -202,8 +214,8 @@ impl Connection {
         }
     }
 
-    /// Keeps the handles of the first packets that belong to records for which `is_before` says so.
-    fn keep_if(&mut self, ring: u32, is_before: impl Fn(u64) -> bool) -> Result<(), NotFetched> {
+    /// Takes the first packets out, as `fate` says by the positions of their records, up to one that is left.
+    fn sort_out(&mut self, ring: u32, fate: impl Fn(u64) -> Fate) -> Result<(), NotFetched> {
         let Some(socket) = &self.socket else { return Ok(()) };
         let mut bytes = [0; PACKET_LEN_MAX];
         for _ in 0..ORPHANS_MAX {
@@ -213,18 +225,22 @@ impl Connection {
                 return Ok(());
             }
             if packet.kind == packet_kind::HANDLES {
-                if !is_before(packet.position) {
-                    return Ok(()); // the wanted one or a later one, or an orphan, which goes when it is sought
+                let fate = fate(packet.position);
+                if fate == Fate::Left {
+                    return Ok(());
                 }
                 self.check(ring, &packet, found.len)?;
-                let count = packet.handle_count as u8; // 64 at the most, by the check
-                let kept: usize = self.kept.iter().map(|kept| kept.handles.len()).sum();
-                if kept + usize::from(count) > KEPT_MAX {
-                    return Err(NotFetched::Violation("more handles than may be under way"));
+                if fate == Fate::Kept {
+                    let count = packet.handle_count as u8; // 64 at the most, by the check
+                    let kept: usize = self.kept.iter().map(|kept| kept.handles.len()).sum();
+                    if kept + usize::from(count) > KEPT_MAX {
+                        let reason = "more handles than may be under way";
+                        return Err(NotFetched::Violation(reason));
+                    }
+                    let handles = open(&packet, &bytes, found, count)?;
+                    let HandlePacket { position, incarnation, .. } = packet;
+                    self.kept.push(Kept { position, incarnation, handles });
                 }
-                let handles = open(&packet, &bytes, found, count)?;
-                let HandlePacket { position, incarnation, .. } = packet;
-                self.kept.push(Kept { position, incarnation, handles });
             }
             if socket::drop_first(socket).is_err() {
                 return Ok(());

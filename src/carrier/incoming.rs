@@ -384,6 +384,22 @@ mod tests {
         assert_eq!(positions(&incoming.connections[1]), []);
     }
 
+    /// Its sender died before it published a record there; the next owner of the end sends over the same socket.
+    #[test]
+    fn a_packet_without_a_record_keeps_none_behind_it_from_being_kept() {
+        let region = region(MpscOrder::Total);
+        let (sender, connection) = greeted(&region, 1, 0);
+        [64, 128, 192].map(|position| sender.hand_over(position));
+        let mut incoming = incoming(&region, [connection]);
+        let (unread, reply) = (sender.wanted(128), sender.wanted(192));
+        assert_eq!(incoming.fetch_out_of_turn(&reply, 128).unwrap().len(), 1);
+        incoming.take(&reply);
+        assert!(fetches_one(&mut incoming, &unread));
+        incoming.take(&unread);
+        assert_eq!(positions(&incoming.connections[0]), []);
+        assert!(incoming.connections[0].kept.is_empty());
+    }
+
     #[test]
     fn of_two_packets_of_a_record_the_one_that_was_looked_at_is_taken() {
         let region = region(MpscOrder::Total);
