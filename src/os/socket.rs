@@ -190,7 +190,7 @@ pub(crate) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Packet, 
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
     let mut buffers = [IoSliceMut::new(buffer)];
-    let found = retry_on_intr(|| rustix::net::recvmsg(socket, &mut buffers, &mut control, flags))?;
+    let found = receive(|| rustix::net::recvmsg(socket, &mut buffers, &mut control, flags))?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -204,14 +204,23 @@ pub(crate) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Packet, 
 /// As [`peek`], for the bytes alone; gives how many there are.
 pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-    retry_on_intr(|| rustix::net::recv(socket, &mut *buffer, flags)).map(|(_, len)| len)
+    receive(|| rustix::net::recv(socket, &mut *buffer, flags)).map(|(_, len)| len)
 }
 
 /// Takes the next packet and drops it, with the references to descriptors in it.
 pub(crate) fn drop_first(socket: &Descriptor) -> Result<(), Errno> {
     check_ours(socket)?;
     let mut buffer = [0; 8];
-    retry_on_intr(|| rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT)).map(drop)
+    receive(|| rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT)).map(drop)
+}
+
+/// Runs `receive` once more if it fails because the peer has closed without having read all: the kernel says that
+/// once, before what the peer has sent.
+fn receive<T>(mut receive: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    match retry_on_intr(&mut receive) {
+        Err(Errno::CONNRESET) => retry_on_intr(receive),
+        received => received,
+    }
 }
 
 #[cfg(test)]
@@ -293,6 +302,22 @@ mod tests {
         usurp(listener.as_fd().as_raw_fd(), &another);
         assert_eq!(accept(&listener).unwrap_err(), Errno::NOTCONN);
         assert!(accept(&another).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_a_peer_sent_is_there_though_it_has_closed_before_it_read_all() {
+        let receives: [fn(&Descriptor) -> Option<usize>; 3] = [
+            |rx| peek(rx.as_fd(), &mut [0; 8]).ok().map(|packet| packet.len),
+            |rx| peek_bytes(rx.as_fd(), &mut [0; 8]).ok(),
+            |rx| drop_first(rx).ok().map(|()| 4),
+        ];
+        for receive in receives {
+            let (tx, rx) = pair();
+            send(&tx, b"four", &[]).unwrap();
+            send(&rx, b"unread", &[]).unwrap();
+            drop(tx);
+            assert_eq!(receive(&rx), Some(4));
+        }
     }
 
     #[test]

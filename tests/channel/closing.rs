@@ -33,6 +33,18 @@ sentences! { "closing":
         assert_eq!(far.ask("write late"), "PEER_CLOSED");
     }
 
+    fn so_they_do_if_the_closed_end_has_not_read_what_was_written_to_it(near, far) {
+        for name in ["a", "b"] {
+            assert_eq!(far.ask(&format!("write left {name}")), "OK");
+        }
+        near.write(message("unread", far.files(["c"]))).unwrap();
+        far.die();
+        for name in ["a", "b"] {
+            assert_eq!(shown(&near.read_timeout(LONG).unwrap()), format!("left with {name}"));
+        }
+        assert_eq!(status(near.read_timeout(LONG)), "PEER_CLOSED");
+    }
+
     fn a_closed_end_is_closed_once_more_without_harm(near, far) {
         near.close();
         near.close();
