@@ -389,7 +389,7 @@ mod tests {
     fn a_packet_without_a_record_keeps_none_behind_it_from_being_kept() {
         let region = region(MpscOrder::Total);
         let (sender, connection) = greeted(&region, 1, 0);
-        [64, 128, 192].map(|position| sender.hand_over(position));
+        [64, 128, 192].into_iter().for_each(|position| sender.hand_over(position));
         let mut incoming = incoming(&region, [connection]);
         let (unread, reply) = (sender.wanted(128), sender.wanted(192));
         assert_eq!(incoming.fetch_out_of_turn(&reply, 128).unwrap().len(), 1);
