@@ -191,6 +191,7 @@ pub mod handle;
 mod handle_type;
 pub mod inspect;
 mod mem;
+mod mutex;
 pub mod object;
 pub mod options;
 mod os;

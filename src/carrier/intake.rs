@@ -1,7 +1,7 @@
 //! The handles of a receiver's messages.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 use tombolo_abi::LockWord;
@@ -10,6 +10,7 @@ use super::{Incoming, NotFetched, Wanted};
 use crate::endpoint::{Attached, Group, Upkeep};
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::mutex::{lock, try_lock};
 use crate::os::descriptor::Descriptor;
 
 /// The handle receiver of a ring.
@@ -158,19 +159,4 @@ fn not_fetched(error: NotFetched, wanted: &Wanted) -> Error {
             Error::ProtocolViolation { ring, slot: ext.slot, position, reason }
         }
     }
-}
-
-/// As [`lock`], if no other thread has it.
-fn try_lock(incoming: &Mutex<Incoming>) -> Option<MutexGuard<'_, Incoming>> {
-    match incoming.try_lock() {
-        Ok(incoming) => Some(incoming),
-        Err(TryLockError::Poisoned(incoming)) => Some(incoming.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
-}
-
-/// A borrowed record may be shared between threads, and the watcher maintains the acceptor: no thread waits
-/// here for long.
-fn lock(incoming: &Mutex<Incoming>) -> MutexGuard<'_, Incoming> {
-    incoming.lock().unwrap_or_else(PoisonError::into_inner)
 }

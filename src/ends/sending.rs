@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, RecordExt, Slot, slot_flags};
@@ -13,6 +13,7 @@ use crate::ends::{MessagePacket, NotSent, Topology};
 use crate::error::Error;
 use crate::handle::{Handle, Through, check_moved};
 use crate::mem::RingSpan;
+use crate::mutex::lock;
 use crate::region::Region;
 use crate::ring::carry::{Carried, NotCarried, Recount, Spot};
 use crate::ring::doorbell::{Arming, arm_for_space, has_come, is_comfortable};
@@ -354,11 +355,6 @@ fn check_receiver(end: &Attached) -> Result<(), Unsent> {
         Ok(false) => Err(Unsent::NoReceiver),
         Err(error) => Err(Unsent::Failed(error)),
     }
-}
-
-/// Ignores poisoning: a thread that panicked with the lock left nothing half done.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

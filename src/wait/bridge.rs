@@ -34,7 +34,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -42,6 +42,7 @@ use rustix::io::Errno;
 use tombolo_abi::Role;
 
 use crate::endpoint::{Attached, Until, map_ring};
+use crate::mutex::lock;
 use crate::os::eventfd::EventFd;
 use crate::os::fork;
 use crate::os::futex::{self, Moment, Sleeping};
@@ -280,7 +281,7 @@ impl Bridge {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use std::{io, mem};
 use super::bridge::{Bridge, Look, wake};
 use crate::endpoint::Attached;
 use crate::error::Error;
+use crate::mutex::lock;
 use crate::os::fork;
 use crate::os::futex::{self, InVain, Moment, Sleeping, WORDS_MAX, Woken};
 use crate::os::per_process::PerProcess;
@@ -146,9 +147,4 @@ impl Shard {
             futex::wait(&self.kick, kick, Moment::after(slice))
         })
     }
-}
-
-/// Ignores poisoning: nothing that can panic is done with such a lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

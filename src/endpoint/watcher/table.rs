@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::{AcqRel, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, Slot};
@@ -12,6 +12,7 @@ use tombolo_abi::{LockWord, Slot};
 use super::peers::Peers;
 use crate::endpoint::slot_u32;
 use crate::mem::RobustList;
+use crate::mutex::lock;
 use crate::os::{fork, futex};
 use crate::region::Region;
 
@@ -115,7 +116,7 @@ impl Life {
 
 impl Watcher {
     pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     pub(super) fn kick(&self) {
