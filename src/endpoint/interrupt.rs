@@ -70,6 +70,12 @@ impl Interrupts {
         Self(None)
     }
 
+    /// As [`Self::none`], for calls that borrow them.
+    pub(crate) fn never() -> &'static Self {
+        static NONE: Interrupts = Interrupts::none();
+        &NONE
+    }
+
     /// An interrupter of this handle.
     pub(crate) fn interrupter(&mut self) -> Interrupter {
         Interrupter { word: self.0.get_or_insert_default().clone() }

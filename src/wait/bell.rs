@@ -517,8 +517,7 @@ mod tests {
     }
 
     fn until(deadline: Deadline) -> Until<'static> {
-        static NONE: Interrupts = Interrupts::none();
-        Until { deadline, interrupts: &NONE }
+        Until { deadline, interrupts: Interrupts::never() }
     }
 
     /// Waits at the front of an empty ring.

@@ -168,8 +168,7 @@ mod tests {
     }
 
     fn uninterrupted(deadline: Deadline) -> Until<'static> {
-        static NONE: Interrupts = Interrupts::none();
-        Until { deadline, interrupts: &NONE }
+        Until { deadline, interrupts: Interrupts::never() }
     }
 
     /// How a receiver that has armed an empty ring sleeps.
