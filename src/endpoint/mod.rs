@@ -4,6 +4,7 @@ mod attached;
 mod disconnect;
 mod group;
 mod interrupt;
+mod ownership;
 mod peer;
 mod slot;
 mod slot_table;
@@ -15,8 +16,9 @@ pub(crate) use disconnect::{Meeting, Seen};
 pub(crate) use group::Group;
 pub use interrupt::Interrupter;
 pub(crate) use interrupt::{Interrupts, Until};
+pub(crate) use ownership::Seat;
 pub(crate) use peer::Peer;
-pub(crate) use slot::{Byte, OwnedSlot, Seat, Wanted, attach_until};
+pub(crate) use slot::{Byte, OwnedSlot, Wanted, attach_until};
 pub(crate) use slot_table::{
     attaches, byte, byte_is_held, count_held, first_unseen, incarnations, is_seen_as, pid_of,
     pid_of_owner, slot_offset, slot_u32,

@@ -1,0 +1,499 @@
+//! Slots that are attached together: the description that holds their lock bytes, and what their owner stores in them.
+
+use std::mem::offset_of;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+use rustix::io::Errno;
+use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
+
+use crate::crash::{crash_point, test_point};
+use crate::endpoint::{
+    Pulse, byte, byte_is_held, first_unseen, is_seen_as, slot_offset, slot_u32, tell_of_exits,
+};
+use crate::error::Error;
+use crate::mem::LockMapping;
+use crate::os::descriptor::Descriptor;
+use crate::os::process::ProcessId;
+use crate::os::{file_system, fork, ofd};
+use crate::region::Region;
+
+/// A slot, and as what it is attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    pub(crate) slot: u16,
+    pub(crate) role: Role,
+    /// The ring that it belongs to.
+    pub(crate) ring: u32,
+}
+
+/// Slots that were attached together. One file description holds their locks, and they are given up together: the
+/// kernel frees the bytes of all when the last mapping of it goes.
+#[derive(Debug)]
+pub(super) struct Ownership {
+    region: Arc<Region>,
+    owned: Vec<Owned>,
+    lock: Option<Lock>,
+    /// The description, open, if it may be passed on.
+    description: Option<Descriptor>,
+    /// Notifies peers when this process exits.
+    pulse: Option<Pulse>,
+    owner: fork::Owner,
+    /// Whether a copy of the description was passed on, and the locks with it.
+    is_passed_on: AtomicBool,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Owned {
+    seat: Seat,
+    incarnation: u32,
+    /// Whether the kernel was seen not to show its lock.
+    is_lost: AtomicBool,
+}
+
+/// What keeps the locked description.
+#[derive(Debug)]
+enum Lock {
+    /// A mapping: the rule.
+    Mapping(#[expect(dead_code, reason = "held for its drop")] LockMapping),
+    /// A descriptor, on file systems with mappings that keep another description.
+    Descriptor(Descriptor),
+}
+
+impl Ownership {
+    /// Takes the bytes of `seats`, all or none, and makes everything that earlier owners left behind stale. `None`
+    /// if another process has one of them.
+    pub(super) fn try_new(
+        region: &Arc<Region>,
+        seats: &[Seat],
+        may_be_passed_on: bool,
+    ) -> Result<Option<Self>, Error> {
+        let io = |source| region.io_error("attach to an endpoint of", source);
+        let no_forks = fork::hold_off().map_err(|error| io(error.into()))?;
+        let description = region.reopen()?;
+        let mapping = LockMapping::new(&description).map_err(io)?;
+        let Some(owned) = lock_and_renew(region, seats, &description)? else {
+            return Ok(None);
+        };
+        crash_point!("attach.locked");
+        let owner = fork::Owner::current().map_err(io)?;
+        let (lock, description) = if may_be_passed_on {
+            keep_open(description, mapping, &no_forks).map_err(|error| io(error.into()))?
+        } else {
+            drop(description); // before it is asked whether the mapping keeps the locks
+            (Lock::Mapping(mapping), None)
+        };
+        drop(no_forks);
+        let (region_too, lock) = (region.clone(), Some(lock));
+        let (pulse, is_passed_on) = (None, AtomicBool::new(false));
+        let mut ownership =
+            Self { region: region_too, owned, lock, description, pulse, owner, is_passed_on };
+        let is_held = |seat: &Seat| byte_is_held(region, seat.slot..seat.slot + 1);
+        let is_kept = match all(seats, is_held) {
+            Ok(are_held) => are_held || ownership.keep_by_descriptor()?,
+            Err(error) => {
+                ownership.lock = None; // whose the slots are is not known now: leave them alone
+                return Err(error);
+            }
+        };
+        Ok(is_kept.then_some(ownership))
+    }
+
+    /// Takes the bytes again and keeps them by an open descriptor, for a file system on which closing
+    /// the first one dropped the locks although a mapping remained. `false` if another process was
+    /// faster.
+    pub(super) fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
+        self.lock = None;
+        let io = |error: Errno| self.region.io_error("attach to an endpoint of", error.into());
+        let no_forks = fork::hold_off().map_err(io)?;
+        let description = self.region.reopen()?;
+        let description = Descriptor::private(description, &no_forks).map_err(io)?;
+        let seats: Vec<_> = self.owned.iter().map(|owned| owned.seat).collect();
+        let Some(owned) = lock_and_renew(&self.region, &seats, &description)? else {
+            return Ok(false);
+        };
+        test_point!("attach.locked-again");
+        self.owned = owned;
+        self.description = None; // it is the lock
+        self.lock = Some(Lock::Descriptor(description));
+        Ok(true)
+    }
+
+    /// Takes over from an owner that has passed `description` on, which holds the bytes of `seats`.
+    pub(super) fn adopt(
+        region: &Arc<Region>,
+        seats: &[Seat],
+        description: BorrowedFd<'_>,
+    ) -> Result<Self, Error> {
+        let io = |source| region.io_error("take over an endpoint of", source);
+        let no_forks = fork::hold_off().map_err(|error| io(error.into()))?;
+        let description = rustix::io::fcntl_dupfd_cloexec(description, 0);
+        let description = description.map_err(|error| io(error.into()))?;
+        let mapping = LockMapping::new(&description).map_err(io)?;
+        // Its own locks are no obstacle.
+        let Some(owned) = lock_and_renew(region, seats, &description)? else {
+            let slot = seats.first().map_or(0, |seat| seat.slot);
+            return Err(Error::LockLost { slot });
+        };
+        let owner = fork::Owner::current().map_err(io)?;
+        let kept = keep_open(description, mapping, &no_forks);
+        let (lock, description) = kept.map_err(|error| io(error.into()))?;
+        let (region, lock) = (region.clone(), Some(lock));
+        let (pulse, is_passed_on) = (None, AtomicBool::new(false));
+        let mut ownership = Self { region, owned, lock, description, pulse, owner, is_passed_on };
+        ownership.announce()?;
+        Ok(ownership)
+    }
+
+    /// The description that holds the locks, if it is open.
+    pub(super) fn description(&self) -> Option<&Descriptor> {
+        match &self.lock {
+            Some(Lock::Descriptor(description)) => Some(description),
+            _ => self.description.as_ref(),
+        }
+    }
+
+    pub(super) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// What it owns, each with its incarnation.
+    pub(super) fn seats(&self) -> impl Iterator<Item = (Seat, u32)> {
+        self.owned.iter().map(|owned| (owned.seat, owned.incarnation))
+    }
+
+    /// Whether only a descriptor keeps the locks, which anything in the process may close.
+    pub(super) fn is_kept_by_descriptor(&self) -> bool {
+        matches!(self.lock, Some(Lock::Descriptor(_)))
+    }
+
+    /// Has dropping it leave the bytes to the one who has a copy of the description.
+    pub(super) fn note_passed_on(&self) {
+        self.is_passed_on.store(true, Relaxed);
+    }
+
+    /// Fills the slots in and notifies the other side.
+    pub(super) fn announce(&mut self) -> Result<(), Error> {
+        self.check_seen()?;
+        let state = RegionState::from_word(self.region.state());
+        if self.region.mapping().is_cut() {
+            return Err(self.region.cut_error());
+        }
+        match state {
+            Some(RegionState::Ready) => {}
+            Some(RegionState::Retired) => {
+                return Err(Error::Replaced { path: self.region.path().to_owned() });
+            }
+            _ => return Err(Error::RegionPoisoned { path: self.region.path().to_owned() }),
+        }
+        let slots: Vec<_> = self.owned.iter().map(|owned| owned.seat.slot).collect();
+        for owned in &self.owned {
+            // First what a dead predecessor's watchers would take for ours.
+            self.word_u32(owned.seat.slot, offset_of!(Slot, liveness)).store(0, Release);
+            self.set_state(owned.seat.slot, SlotState::Attaching);
+            self.fill(owned.seat);
+        }
+        self.pulse = Some(Pulse::start(&self.region, &slots)?);
+        crash_point!("attach.filled");
+        for slot in slots {
+            let attaches = self.word_u64(slot, offset_of!(Slot, attaches)); // the owner's
+            attaches.store(attaches.load(Relaxed).wrapping_add(1), Release);
+            self.set_state(slot, SlotState::Attached);
+        }
+        self.region.announce_membership();
+        Ok(())
+    }
+
+    fn fill(&self, Seat { slot, role, ring }: Seat) {
+        let identity = ProcessId::current();
+        let seqlock = self.word_u32(slot, offset_of!(Slot, seqlock));
+        let odd = seqlock.load(Relaxed) | 1; // ours; odd already if a predecessor died here
+        seqlock.store(odd, Relaxed);
+        std::sync::atomic::fence(Release); // readers that see a new field see the odd count
+        let flags = if self.is_kept_by_descriptor() { slot_flags::LOCK_BY_FD } else { 0 };
+        for (offset, value) in [
+            (offset_of!(Slot, pid), identity.pid),
+            (offset_of!(Slot, role), role as u32),
+            (offset_of!(Slot, ring), ring),
+            (offset_of!(Slot, flags), flags),
+        ] {
+            self.word_u32(slot, offset).store(value, Relaxed);
+        }
+        for (offset, value) in [
+            (offset_of!(Slot, start_ticks), identity.start_ticks),
+            (offset_of!(Slot, pid_namespace), identity.pid_namespace),
+            (offset_of!(Slot, attach_ns), unix_ns()),
+            (offset_of!(Slot, msgs), 0),
+            (offset_of!(Slot, bytes), 0),
+            (offset_of!(Slot, full_waits), 0),
+            (offset_of!(Slot, wakes_sent), 0),
+            (offset_of!(Slot, wakes_elided), 0),
+            (offset_of!(Slot, sleeps), 0),
+            (offset_of!(Slot, woken_by_death), 0),
+            (offset_of!(Slot, lock_breaks), 0),
+            (offset_of!(Slot, aborts), 0),
+        ] {
+            self.word_u64(slot, offset).store(value, Relaxed);
+        }
+        test_point!("attach.filling");
+        seqlock.store(odd.wrapping_add(1), Release);
+    }
+
+    /// An error unless the kernel shows all bytes as held, and no slot names a later owner.
+    fn check_seen(&self) -> Result<(), Error> {
+        let owners = self.owned.iter().map(Owned::identity);
+        let Some(LockWord { slot, .. }) = first_unseen(&self.region, owners)? else {
+            return Ok(());
+        };
+        if self.region.mapping().is_cut() {
+            return Err(self.region.cut_error()); // what the slot says is not the slot's
+        }
+        self.note_lost(slot);
+        Err(Error::LockLost { slot })
+    }
+
+    pub(super) fn note_lost(&self, slot: u16) {
+        let of_slot = self.owned.iter().filter(|owned| owned.seat.slot == slot);
+        of_slot.for_each(|owned| owned.is_lost.store(true, Relaxed));
+    }
+
+    /// Whether the slot is still this owner's, whatever it says. A lock that is kept by a descriptor is looked at
+    /// once more.
+    fn is_ours(&self, owned: &Owned) -> bool {
+        let is_kept = match &self.lock {
+            Some(Lock::Mapping(_)) => true,
+            Some(Lock::Descriptor(_)) => {
+                is_seen_as(&self.region, owned.identity()).is_ok_and(|is_seen| is_seen)
+            }
+            None => false,
+        };
+        is_kept && !owned.is_lost.load(Relaxed)
+    }
+
+    fn set_state(&self, slot: u16, state: SlotState) {
+        self.word_u32(slot, offset_of!(Slot, state)).store(state as u32, Release);
+    }
+
+    fn word_u32(&self, slot: u16, offset: usize) -> &AtomicU32 {
+        slot_u32(&self.region, slot, offset)
+    }
+
+    fn word_u64(&self, slot: u16, offset: usize) -> &AtomicU64 {
+        self.region.mapping().word_u64(slot_offset(&self.region, slot, offset))
+    }
+}
+
+impl Owned {
+    fn identity(&self) -> LockWord {
+        LockWord { slot: self.seat.slot, incarnation: self.incarnation }
+    }
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        if !self.owner.is_here() || self.lock.is_none() {
+            return; // in a forked child, or never attached: nothing here is ours
+        }
+        let ours = self.owned.iter().filter(|owned| self.is_ours(owned));
+        let slots: Vec<_> = ours.map(|owned| owned.seat.slot).collect();
+        if slots.is_empty() {
+            return; // the slots may be others'
+        }
+        if *self.is_passed_on.get_mut() {
+            return; // the locks go with the description, to whoever has that
+        }
+        slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Detaching));
+        crash_point!("detach.detaching");
+        self.region.announce_membership();
+        self.pulse = None;
+        slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Free));
+        if let Some(description) = self.description()
+            && description.is_ours()
+        {
+            // Closing it, which follows, would do but for children just being forked.
+            for slot in &slots {
+                let _ = ofd::unlock(description.as_fd(), byte(*slot..*slot + 1));
+            }
+        }
+        (self.lock, self.description) = (None, None);
+        test_point!("detach.freed");
+        self.region.announce_membership(); // now the bytes are free
+        if self.region.is_alone() {
+            tell_of_exits(&self.region, &slots);
+        }
+    }
+}
+
+/// Keeps `description` open, and what keeps its locks: on a file system of which it isn't known that the mapping
+/// does, that is the descriptor. It shows only once that is closed.
+fn keep_open(
+    description: OwnedFd,
+    mapping: LockMapping,
+    no_forks: &fork::NoForks,
+) -> Result<(Lock, Option<Descriptor>), Errno> {
+    let is_known = file_system::is_known(file_system::magic(description.as_fd())?);
+    let description = Descriptor::private(description, no_forks)?;
+    Ok(if is_known {
+        (Lock::Mapping(mapping), Some(description))
+    } else {
+        (Lock::Descriptor(description), None)
+    })
+}
+
+/// Takes the bytes of `seats` on `description` and at once moves their incarnations on, which makes earlier
+/// owners dead by definition. `None` if another process holds one of the bytes; then none is taken once the
+/// description is closed, and no slot has changed. The caller holds off forks and signals.
+fn lock_and_renew(
+    region: &Region,
+    seats: &[Seat],
+    description: impl AsFd,
+) -> Result<Option<Vec<Owned>>, Error> {
+    let words: Vec<_> = seats
+        .iter()
+        .map(|seat| slot_u32(region, seat.slot, offset_of!(Slot, incarnation)))
+        .collect();
+    let mut owned = Vec::with_capacity(seats.len());
+    for seat in seats {
+        let byte = byte(seat.slot..seat.slot + 1);
+        let locked = ofd::try_lock(description.as_fd(), byte, ofd::Mode::Exclusive);
+        if !locked.map_err(|source| region.io_error("lock an endpoint of", source))? {
+            return Ok(None);
+        }
+        owned.push(Owned { seat: *seat, incarnation: 0, is_lost: AtomicBool::new(false) });
+    }
+    for (owned, word) in owned.iter_mut().zip(words) {
+        owned.incarnation = next_incarnation(word.load(Relaxed)); // ours from here on
+        word.store(owned.incarnation, Release);
+    }
+    Ok(Some(owned))
+}
+
+/// Whether `is_so` of all, or its first error.
+pub(super) fn all<T>(
+    items: &[T],
+    mut is_so: impl FnMut(&T) -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    for item in items {
+        if !is_so(item)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn unix_ns() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::os::fd::{AsRawFd, RawFd};
+    use std::rc::Rc;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::EventsRegion;
+    use crate::crash::visits;
+    use crate::endpoint::OwnedSlot;
+    use crate::endpoint::slot::tests::{own, region, seat, word};
+    use crate::os::signals::blocked;
+    use crate::os::staged::{self, Bystander, Call, usurp};
+
+    #[test]
+    fn a_byte_that_is_held_is_not_taken_and_its_owner_stays_in_the_slot() {
+        let region = region();
+        let _theirs = own(&region, 0);
+        let incarnation = || word(&region, offset_of!(Slot, incarnation)).load(Relaxed);
+        let before = incarnation();
+        assert!(Ownership::try_new(region.shared(), &[seat(0)], false).unwrap().is_none());
+        assert_eq!(incarnation(), before);
+    }
+
+    /// An endpoint that is kept by a descriptor, and the number of that.
+    fn own_by_descriptor(region: &EventsRegion) -> (Ownership, RawFd) {
+        let ours = Ownership::try_new(region.shared(), &[seat(0)], false);
+        let mut ours = ours.unwrap().unwrap();
+        assert!(ours.keep_by_descriptor().unwrap());
+        let Some(Lock::Descriptor(description)) = &ours.lock else { panic!("{:?}", ours.lock) };
+        let number = description.as_fd().as_raw_fd();
+        (ours, number)
+    }
+
+    #[test]
+    fn a_byte_that_is_kept_by_a_descriptor_is_let_go_of_though_a_child_has_that_too() {
+        let region = region();
+        let (ours, _) = own_by_descriptor(&region);
+        let _child = Bystander::new();
+        drop(ours);
+        own(&region, 0);
+    }
+
+    #[test]
+    fn what_has_the_number_of_that_descriptor_by_now_keeps_its_locks() {
+        let region = region();
+        let (ours, number) = own_by_descriptor(&region);
+        let _child = Bystander::new(); // has the byte
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let other = open();
+        assert!(ofd::try_lock(other.as_fd(), byte(0..1), ofd::Mode::Exclusive).unwrap());
+        usurp(number, &other);
+        drop(ours);
+        assert!(ofd::is_locked(open().as_fd(), byte(0..1)).unwrap());
+    }
+
+    #[test]
+    fn a_slot_of_which_the_kernel_does_not_say_whose_it_is_is_left_alone() {
+        let region = region();
+        let state = word(&region, offset_of!(Slot, state));
+        state.store(SlotState::Attached as u32, Relaxed);
+        let look = Call::with(libc::SYS_fcntl, 1, libc::F_OFD_GETLK);
+        let attached = staged::refusing(look, Errno::NOLCK, || {
+            Ownership::try_new(region.shared(), &[seat(0)], false).map(drop)
+        });
+        let Some(attached) = attached else { return eprintln!("skipped: no filters") };
+        assert!(matches!(attached, Err(Error::Io { .. })), "{attached:?}");
+        assert_eq!(state.load(Relaxed), SlotState::Attached as u32);
+    }
+
+    #[test]
+    fn a_lock_that_is_taken_again_is_renewed_with_no_handler_and_no_fork_between() {
+        let Some(before) = blocked() else { return eprintln!("skipped: no /proc") };
+        let region = region();
+        let seats = [seat(0), seat(3)];
+        let mut ours = Ownership::try_new(region.shared(), &seats, false).unwrap().unwrap();
+        let identities =
+            |ours: &Ownership| ours.owned.iter().map(Owned::identity).collect::<Vec<_>>();
+        let earlier = identities(&ours);
+        let (meanwhile, (done, held_off)) = (Rc::new(Cell::new(0)), mpsc::channel());
+        let (found, (early, begun)) = (meanwhile.clone(), mpsc::channel());
+        let visit = visits::at("attach.locked-again", move || {
+            found.set(blocked().unwrap());
+            // What a fork does first.
+            thread::spawn(move || done.send(fork::hold_off().map(drop).is_ok()));
+            early.send(held_off.recv_timeout(Duration::from_millis(200)).is_ok()).unwrap();
+        });
+        assert!(ours.keep_by_descriptor().unwrap());
+        drop(visit);
+        assert!(!begun.recv().unwrap(), "a fork would have come between");
+        for signal in [libc::SIGTERM, libc::SIGALRM, libc::SIGCHLD] {
+            assert_eq!(meanwhile.get() >> (signal - 1) & 1, 1, "signal {signal}");
+        }
+        assert_eq!(blocked(), Some(before));
+        let both = identities(&ours).into_iter().zip(earlier);
+        both.for_each(|(now, earlier)| assert_ne!(now, earlier));
+        for slot in OwnedSlot::all_of(ours) {
+            assert!(slot.check_kept().is_ok() && !slot.is_surely_kept());
+        }
+        own(&region, 0);
+        own(&region, 3);
+    }
+}
