@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo::handle::{DispositionError, HandleError};
 use tombolo::object::ChannelError;
 use tombolo::{Channel, Error, Handle, HandleType, MessagePacket, Rights};
+
+mod support;
+use support::process::{Peer, report, role, wait_for_parent};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -223,22 +225,13 @@ fn two_hundred_ends_in_one_another_close_with_the_outermost() {
     println!("{} ends closed", peers.len());
 }
 
-const CHILD: &str = "TOMBOLO_TEST_CHANNEL";
-
-/// Not a test of its own: the other process of the next one.
+/// What a process of its own does, which keeps what it is sent and reads nothing; nothing in the test program itself.
 #[test]
-#[ignore = "started by another test"]
-fn keeps_what_it_is_sent_and_reads_nothing() {
-    let Some(path) = std::env::var_os(CHILD) else { return };
+fn peer_process() {
+    let Some((_, path)) = role() else { return };
     let _channel = Channel::open_path(path).unwrap();
-    println!("open");
-    thread::sleep(LONG);
-}
-
-fn start(path: &std::path::Path) -> Child {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--ignored", "--exact", "keeps_what_it_is_sent_and_reads_nothing", "--nocapture"]);
-    child.env(CHILD, path).stdout(Stdio::piped()).spawn().unwrap()
+    report("ready");
+    wait_for_parent();
 }
 
 #[test]
@@ -246,12 +239,11 @@ fn an_end_closes_if_the_process_is_killed_to_which_it_was_on_its_way() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c");
     let carrier = Channel::open_path(&path).unwrap();
-    let mut child = start(&path);
+    let child = Peer::start("peer_process", "keeper", &path);
     let (a, b) = Channel::create().unwrap();
     carrier.write_timeout(carrying(&b), LONG).unwrap();
     assert!(matches!(a.read_timeout(Duration::from_millis(300)), Err(ChannelError::TimedOut)));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.kill();
     wait_for_closing(&a);
     wait_for_closing(&carrier);
 }

@@ -13,6 +13,7 @@ use tombolo::{
 use tombolo_abi::{LockWord, RingControl, Slot, SlotState, slot_flags};
 
 mod support;
+use support::ends::Ends;
 use support::overlay::Overlay;
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, header_of, small};
@@ -30,20 +31,17 @@ fn open(path: &Path) -> EventsRegion {
 fn peer_process() {
     let Some((role, path)) = role() else { return };
     let mut region = open(&path);
-    let (mut tx, mut rx) = region.split_spsc().unwrap();
-    let (mut producer, mut consumer) = region.split_mpsc().unwrap();
+    let mut ends = Ends::of(&mut region);
     match role.as_str() {
-        "sender" => (1..=3u8).for_each(|number| tx.send(&[number]).unwrap()),
-        "receiver" => rx.attach().unwrap(),
-        "producer" => producer.send(b"from a producer").unwrap(),
-        "consumer" => consumer.attach().unwrap(),
+        "sender" => (1..=3u8).for_each(|number| ends.tx.send(&[number]).unwrap()),
+        "producer" => ends.producer.send(b"from a producer").unwrap(),
         "reader" => {
-            let record = rx.recv_ref().unwrap();
+            let record = ends.rx.recv_ref().unwrap();
             report("ready");
             report(&record.position().to_string());
             return wait_for_parent();
         }
-        other => panic!("no such role: {other}"),
+        end => ends.attach(end),
     }
     report("ready");
     wait_for_parent();

@@ -22,6 +22,7 @@ use tombolo::{
 };
 
 mod support;
+use support::ends::Ends;
 use support::process::{Peer, hear, report, role};
 use support::{Dir, small};
 
@@ -275,20 +276,13 @@ fn a_reservation_that_is_refused_lets_space_be_waited_for() {
 fn peer_process() {
     let Some((role, path)) = role() else { return };
     let mut region = open(&path);
-    let (mut tx, mut rx) = region.split_spsc().unwrap();
-    let (mut producer, mut consumer) = region.split_mpsc().unwrap();
-    match role.as_str() {
-        "sender" => tx.attach().unwrap(),
-        "receiver" => rx.attach().unwrap(),
-        "producer" => producer.attach().unwrap(),
-        "consumer" => consumer.attach().unwrap(),
-        other => panic!("no such role: {other}"),
-    }
+    let mut ends = Ends::of(&mut region);
+    ends.attach(&role);
     report("ready");
     while let Some(line) = hear() {
         match line.as_str() {
-            "take" => while rx.try_recv().is_ok() {},
-            message => tx.send(message.as_bytes()).unwrap(),
+            "take" => while ends.rx.try_recv().is_ok() {},
+            message => ends.tx.send(message.as_bytes()).unwrap(),
         }
         report("done");
     }

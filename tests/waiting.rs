@@ -18,6 +18,7 @@ use tombolo::{
 use tombolo_abi::{LockWord, RingControl, Slot};
 
 mod support;
+use support::ends::Ends;
 use support::process::{Peer, report, role, wait_for_parent};
 use support::{Dir, small};
 
@@ -38,26 +39,21 @@ fn open_in_order(path: &Path, order: MpscOrder) -> EventsRegion {
 fn peer_process() {
     let Some((role, path)) = role() else { return };
     let mut region = open(&path);
-    let (mut tx, mut rx) = region.split_spsc().unwrap();
-    let (mut producer, mut consumer) = region.split_mpsc().unwrap();
+    let mut ends = Ends::of(&mut region);
     match role.as_str() {
-        "sender" => tx.attach().unwrap(),
-        "receiver" => rx.attach().unwrap(),
-        "producer" => producer.attach().unwrap(),
-        "consumer" => consumer.attach().unwrap(),
         "late sender" => {
             report("ready");
             wait_for_parent();
-            return tx.send(b"late").unwrap();
+            return ends.tx.send(b"late").unwrap();
         }
         "another program" => {
-            tx.attach().unwrap();
+            ends.tx.attach().unwrap();
             report("ready");
             wait_for_parent();
             panic!("{}", Command::new("sleep").arg("60").exec());
         }
         "parent" => {
-            tx.attach().unwrap();
+            ends.tx.attach().unwrap();
             report("ready");
             let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
             report(&child.id().to_string());
@@ -65,7 +61,7 @@ fn peer_process() {
             child.wait().unwrap();
             return;
         }
-        other => panic!("no such role: {other}"),
+        end => ends.attach(end),
     }
     report("ready");
     wait_for_parent();

@@ -8,9 +8,9 @@ use tombolo::object::CallPhase;
 use tombolo::{Channel, Handle, HandleType, MessagePacket, Rights};
 
 use super::ends::{
-    Failure, LONG, SHORT, SOON, fill, id_of, is_closed, message, request, shown, shown_call,
-    status, with_id, witness,
+    Failure, LONG, SHORT, SOON, fill, id_of, message, request, shown, shown_call, status, with_id,
 };
+use super::support::witness::{is_closed, witness};
 
 fn with_handles(request: impl Into<MessagePacket>, handles: Vec<Handle>) -> MessagePacket {
     let mut request = request.into();

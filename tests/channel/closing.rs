@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::Instant;
 
-use super::ends::{Failure, LONG, SHORT, SOON, fill, is_closed, message, shown, status, witness};
+use super::ends::{Failure, LONG, SHORT, SOON, fill, message, shown, status};
+use super::support::witness::{is_closed, witness};
 
 sentences! { "closing":
     fn messages_in_the_closed_end_are_destroyed_and_their_handles_closed(near, far) {

@@ -3,7 +3,8 @@
 use tombolo::handle::HandleDisposition;
 use tombolo::{Handle, HandleType, Rights};
 
-use super::ends::{Failure, Far, SOON, is_closed, shown, status, witness};
+use super::ends::{Failure, Far, SOON, shown, status};
+use super::support::witness::{is_closed, witness};
 
 const ALL: Rights = Rights::BASIC.union(Rights::IO).union(Rights::MAP);
 

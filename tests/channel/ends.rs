@@ -4,15 +4,13 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::fs::File;
-use std::io::{PipeReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tombolo::handle::HandleError;
 use tombolo::object::{CallError, CallPhase, ChannelError, NotWritten};
 use tombolo::{Channel, Error, Handle, MessagePacket};
@@ -382,28 +380,6 @@ pub(crate) fn message(data: &str, handles: Vec<Handle>) -> MessagePacket {
     let mut message = MessagePacket::from(data);
     message.handles = handles;
     message
-}
-
-/// The writing end of a pipe, and what tells when nobody has it any more.
-pub(crate) fn witness() -> (Handle, PipeReader) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    (Handle::new(writer), reader)
-}
-
-/// Whether nobody has the other end any more, or comes to that within so long.
-pub(crate) fn is_closed(witness: &mut PipeReader, within: Duration) -> bool {
-    let (start, now) = (Instant::now(), Timespec { tv_sec: 0, tv_nsec: 0 });
-    loop {
-        let mut events = [PollFd::new(&*witness, PollFlags::IN)];
-        poll(&mut events, Some(&now)).unwrap();
-        if events[0].revents().contains(PollFlags::HUP) {
-            return witness.read(&mut [0]).unwrap() == 0;
-        }
-        if start.elapsed() >= within {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Zircon's name for what came of an operation.

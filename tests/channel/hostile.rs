@@ -13,9 +13,10 @@ use tombolo::{Channel, Error, MessagePacket, OpenOptions};
 use tombolo_abi::{Record, RecordKind};
 
 use super::alone::alone;
-use super::ends::{Failure, LONG, SHORT, SOON, id_of, request, status, with_id, witness};
+use super::ends::{Failure, LONG, SHORT, SOON, id_of, request, status, with_id};
 use super::support::Dir;
 use super::support::carrying::{Forger, closes_soon, numbered, open_count};
+use super::support::witness::witness;
 
 /// Tests, each in a process of its own.
 macro_rules! counted {

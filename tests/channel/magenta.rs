@@ -7,10 +7,8 @@ use std::thread;
 use tombolo::object::{CallPhase, NotWritten};
 use tombolo::{Channel, Handle, MessagePacket, Rights};
 
-use super::ends::{
-    Failure, LONG, SHORT, SOON, fill, is_closed, message, shown, shown_call, status, with_id,
-    witness,
-};
+use super::ends::{Failure, LONG, SHORT, SOON, fill, message, shown, shown_call, status, with_id};
+use super::support::witness::{is_closed, witness};
 
 type Write = fn(&Channel, MessagePacket) -> Result<(), NotWritten>;
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use tombolo::object::{ChannelError, MessageBuf};
 use tombolo::{Channel, Handle, HandleType, Rights};
 
-use super::ends::{LONG, SHORT, SOON, is_closed, message, names, shown, status, witness};
+use super::ends::{LONG, SHORT, SOON, message, names, shown, status};
+use super::support::witness::{is_closed, witness};
 
 /// Needed bytes and handles, and whether the message was discarded.
 fn too_small(refused: Result<(usize, usize), ChannelError>) -> (usize, usize, bool) {

@@ -6,7 +6,8 @@ use std::thread;
 
 use tombolo::{Channel, Handle, MessagePacket, Rights};
 
-use super::ends::{Failure, LONG, SHORT, SOON, fill, is_closed, message, shown, status, witness};
+use super::ends::{Failure, LONG, SHORT, SOON, fill, message, shown, status};
+use super::support::witness::{is_closed, witness};
 
 /// A handle that no message takes.
 fn weak(handle: Handle) -> Handle {

@@ -1,11 +1,9 @@
 //! Whole messages: each sentence is held against a receiver in this process and against one in a
 //! process of its own, on both rings.
 
-use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tombolo::handle::{DispositionError, HandleDisposition, HandleError};
 use tombolo::object::HandleTable;
 use tombolo::{
@@ -15,6 +13,7 @@ use tombolo::{
 
 use super::case::{duplicating, moving};
 use super::ends::{Ends, Kind, message, message_of, one};
+use super::support::witness::{is_closed, witness};
 
 const SOON: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_millis(20);
@@ -53,28 +52,6 @@ macro_rules! sentences {
             }
         })*
     };
-}
-
-/// The writing end of a pipe, and what tells when nobody has it any more.
-fn witness() -> (Handle, PipeReader) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    (Handle::new(writer), reader)
-}
-
-/// Whether nobody has the other end any more, or comes to that within so long.
-fn is_closed(witness: &mut PipeReader, within: Duration) -> bool {
-    let (start, now) = (Instant::now(), Timespec { tv_sec: 0, tv_nsec: 0 });
-    loop {
-        let mut events = [PollFd::new(&*witness, PollFlags::IN)];
-        poll(&mut events, Some(&now)).unwrap();
-        if events[0].revents().contains(PollFlags::HUP) {
-            return witness.read(&mut [0]).unwrap() == 0;
-        }
-        if start.elapsed() >= within {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Sends a list in which the second handle is refused as `wanted`: no message is sent, what was to be

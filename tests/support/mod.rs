@@ -3,10 +3,12 @@
 #![allow(dead_code)] // each test program uses its part
 
 pub(crate) mod carrying;
+pub(crate) mod ends;
 pub(crate) mod mount;
 pub(crate) mod overlay;
 pub(crate) mod parts;
 pub(crate) mod process;
+pub(crate) mod witness;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
