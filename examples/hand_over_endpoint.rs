@@ -51,7 +51,7 @@ fn converse(to_worker: &Channel) -> Result<(), Box<dyn Error>> {
         ask(&client, "Who is there?")?;
         Ok(here.join().expect("the answering thread does not panic")?)
     })?;
-    // A question that waits in the end that moves: it is answered where the end is then.
+    // A question that waits in the end that moves: it is answered by the end's next owner.
     client.write(b"\0\0\0\0Left in the queue")?;
     to_worker.write(MessagePacket::from(b"go on").handle(server.release()?))?;
     ask(&client, "And now?")?;

@@ -61,7 +61,7 @@ struct Worker {
 }
 
 fn host(limit: u64) -> Result<(), Box<dyn Error>> {
-    // Both kinds of messages are short, so the smallest rings will do. There is no ring that nobody uses.
+    // Both kinds of messages are short, so the smallest rings will do. There is no ring without a use.
     let parts = || RingOptions::spsc().capacity(4096).max_message(16);
     let counts = || RingOptions::spsc().capacity(4096).max_message(8);
     let new = OpenOptions::new().policy(CreatePolicy::CreateNew);

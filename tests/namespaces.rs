@@ -93,7 +93,7 @@ fn be_an_end(path: &std::path::Path) {
     wait_for_parent();
 }
 
-/// Both are process 1 where they are, with the same thread ids.
+/// Both are process 1 of their namespaces, with the same thread ids.
 #[test]
 fn ends_of_a_channel_in_two_pid_namespaces_tell_the_living_from_the_dead() {
     if let Some((_, path)) = role() {

@@ -113,7 +113,7 @@ impl LockWord {
 /// let word = CloseWord { code: 7, text_len: 12 };
 /// assert_eq!(CloseWord::from_word(word.to_word()), Some(word));
 /// assert_eq!(CloseWord::from_word(0), None);
-/// // Whatever stands there, the text ends where its bytes do.
+/// // Whatever stands there, the text ends with its bytes.
 /// assert_eq!(CloseWord::from_word(u64::MAX).unwrap().text_len, 112);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -30,7 +30,7 @@ pub(super) struct Connection {
     pub(super) socket: Option<Descriptor>,
     /// `None` if the hello has not come yet.
     pub(super) hello: Option<Hello>,
-    /// Of a channel: it came with the end, and is that of whoever owns the other. Such an owner says no hello.
+    /// Of a channel: it came with the end, and leads to the owner of the other, who says no hello.
     given: Option<Given>,
     /// Handles of records before one that was taken out of turn. Their packets have left the queue.
     pub(super) kept: Vec<Kept>,

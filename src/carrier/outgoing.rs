@@ -59,7 +59,7 @@ pub(crate) struct HandOver<'a> {
 }
 
 impl Outgoing {
-    /// What sends over `socket`, which leads to whoever owns the other end of the channel in `region`.
+    /// What sends over `socket`, which leads to the owner of the other end of the channel in `region`.
     pub(crate) fn given(region: &Region, socket: Descriptor) -> Result<Self, Error> {
         let through = through(region, &socket)?;
         let connection = Connection { socket, consumer: None, through, is_greeted: true };

@@ -303,7 +303,7 @@ impl Drop for Ownership {
             return; // the slots may be others'
         }
         if *self.is_passed_on.get_mut() {
-            return; // the locks go with the description, to whoever has that
+            return; // the locks go with the description
         }
         slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Detaching));
         crash_point!("detach.detaching");

@@ -211,8 +211,8 @@ impl OwnedSlot {
         Ok(Self::all_of(Ownership::adopt(region, seats, description)?))
     }
 
-    /// A copy of the description that holds the locks of this slot and of those that were attached with it. Whoever
-    /// has it owns them, too.
+    /// A copy of the description that holds the locks of this slot and of those that were attached with it: its
+    /// owner owns them, too.
     pub(crate) fn copy_lock(&self) -> Result<OwnedFd, Error> {
         self.check_held()?;
         let io = |error: Errno| self.region.io_error("pass on an endpoint of", error.into());
@@ -351,7 +351,7 @@ impl OwnedSlot {
     }
 }
 
-/// Whether nobody holds the bytes of `seats`, and they can be taken.
+/// Whether the bytes of `seats` are free, and can be taken.
 fn are_fit(region: &Region, seats: &[Seat], wanted: &Wanted<'_>) -> Result<bool, Error> {
     all(seats, |Seat { slot, .. }| {
         Ok(!byte_is_held(region, *slot..slot + 1)? && (wanted.is_fit)(*slot, Byte::Free)?)
@@ -382,7 +382,7 @@ fn busy(region: &Region, wanted: &Wanted<'_>) -> Result<Error, Error> {
     let (role, ring) = match first {
         Some(Seat { role: Role::Receiver, ring, .. }) => ("receiver", ring),
         Some(Seat { role: Role::Sender, ring, .. }) => ("sender", ring),
-        None => ("sender", 0), // never: somebody asked for one
+        None => ("sender", 0), // never: one was asked for
     };
     Ok(Error::Busy { ring, role, pid, places: wanted.slots.len() })
 }

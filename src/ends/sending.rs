@@ -507,7 +507,7 @@ mod tests {
         assert!(staged::in_child(|| matches!(tx.attach(), Err(Error::ForkedChild))));
     }
 
-    /// Another thread of the parent's may have had the connection's lock, and nobody frees it in the child.
+    /// Another thread of the parent's may have had the connection's lock, which no thread of the child frees.
     #[test]
     fn a_child_that_checks_handles_does_not_wait_for_a_lock_of_its_parents() {
         let (mut tx, _rx) = pair();

@@ -11,7 +11,7 @@ use super::fork;
 
 /// An eventfd of which no forked child keeps a copy.
 ///
-/// Neither call waits: the descriptor is non-blocking, and a read says so once more, as whoever has the
+/// Neither call waits: the descriptor is non-blocking, and a read says so once more, as the owner of the
 /// description could have changed that. Both leave a number alone that is another file's by now.
 #[derive(Debug)]
 pub(crate) struct EventFd(Descriptor);

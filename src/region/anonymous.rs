@@ -50,7 +50,7 @@ pub(crate) fn create(options: &OpenOptions) -> Result<Region, Error> {
     let origin = Origin { place: None, path: path.to_owned(), creator: true };
     let mut region = Region::map_described(file, contents.into_description(), origin, options)?;
     if region.description().is_channel() {
-        region.is_alone = true.into(); // its file is handed to nobody but by `to_fd`, in this process
+        region.is_alone = true.into(); // only `to_fd`, in this process, hands its file on
     } else {
         region.rendezvous = Rendezvous::of_all(region.entries())
             .map_err(|error| refusal::io("make sockets for the handles of", path, error))?;

@@ -27,8 +27,8 @@ pub(crate) struct NewContents {
 }
 
 impl NewContents {
-    /// A region as the options say, different from all others. `file_name` gives its name for
-    /// people, `boot_id` the boot that it belongs to, `path` stands in errors. The process's limit on file size is checked here, before
+    /// A region as the options say, different from all others. `file_name` gives its name for people, `boot_id` the
+    /// boot that it belongs to, `path` stands in errors. The process's limit on file size is checked here, before
     /// anything is written, because exceeding it kills by SIGXFSZ.
     pub(crate) fn new(
         options: &OpenOptions,

@@ -69,7 +69,7 @@ fn both_ends_call_at_once_with_the_same_ids_and_answer_beside() {
     });
 }
 
-/// Whoever reads also looks for the replies to calls, and wakes those that wait for them.
+/// A thread that reads also looks for the replies to calls, and wakes those that wait for them.
 #[test]
 fn calls_and_readers_that_wait_are_woken_by_whoever_finds_what_they_wait_for() {
     let (near, far) = Channel::create().unwrap();

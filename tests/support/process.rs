@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 const ROLE: &str = "TOMBOLO_TEST_ROLE";
 const PATH: &str = "TOMBOLO_TEST_PATH";
 
-/// A child that ends with the test, by SIGKILL where it has not ended before.
+/// A child that ends with the test, by SIGKILL if it has not ended before.
 pub(crate) struct Peer {
     child: Child,
 }

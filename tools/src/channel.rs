@@ -47,7 +47,7 @@ fn end_words(number: u32, end: &ChannelEnd) -> String {
     words
 }
 
-/// What nobody will read any more is lost.
+/// What no end will read any more is lost.
 fn unread_words(end: &ChannelEnd) -> String {
     match end.unread {
         Some(0) if end.state.is_over() => dash(),

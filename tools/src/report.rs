@@ -214,7 +214,7 @@ fn write_rings(image: &Image, unused: &Unused, out: &mut impl Write) -> io::Resu
     }
     writeln!(
         out,
-        "\nRINGS (LISTED: the index in EventsRegion::rings, where all lanes of a consumer are one ring)"
+        "\nRINGS (LISTED: the index in EventsRegion::rings; all lanes of a consumer are one ring)"
     )?;
     table.write(out)?;
     unused.words().map_or(Ok(()), |words| writeln!(out, "  {words}"))

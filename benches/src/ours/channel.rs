@@ -11,7 +11,7 @@ use crate::system::{CALL_HEAD, CallingSystem, Failure, Look, Meeting, SoloSystem
 #[derive(Debug)]
 pub struct ChannelCalls;
 
-/// How long to spin where nobody is to sleep.
+/// How long to spin if neither side is to sleep.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// The end that answers.

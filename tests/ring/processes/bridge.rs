@@ -1,5 +1,5 @@
 //! An end whose arming stands while it waits at a descriptor, or as a task; and the thread of its process
-//! that sleeps in its place. One process has them, and nobody kills it.
+//! that sleeps in its place. One process has them, and is not killed.
 //!
 //! The descriptor, the lock and what stands are the process's own: calls, as the slot table's are.
 

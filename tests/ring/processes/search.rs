@@ -210,7 +210,7 @@ impl Search<'_> {
             && !receivers.is_empty()
         {
             return Err(if state.threads[index].is_asleep() {
-                "an empty ring, and nobody to wake its producer".to_owned()
+                "an empty ring, and none to wake its producer".to_owned()
             } else {
                 format!("producer {index} is stuck")
             });
@@ -235,7 +235,7 @@ impl Search<'_> {
         let Some(index) = receivers.iter().find(is_short) else {
             let sleeps = receivers.iter().any(|index| state.threads[*index].is_asleep());
             return Err(if sleeps {
-                "a record in the ring, and nobody to wake its consumer".to_owned()
+                "a record in the ring, and none to wake its consumer".to_owned()
             } else {
                 "a message was published and is not there".to_owned()
             });

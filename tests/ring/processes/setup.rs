@@ -101,7 +101,7 @@ pub(super) struct Setup {
     pub(super) is_watched: bool,
     /// How many short sleeps end by themselves although somebody else could go on.
     pub(super) naps: u8,
-    /// How often producers may arm, and armings stand, all in all; where they would more often, a run is cut
+    /// How often producers may arm, and armings stand, all in all; if they would more often, a run is cut
     /// off.
     pub(super) armings: u8,
     pub(super) mutant: Mutant,

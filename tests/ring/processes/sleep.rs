@@ -60,7 +60,7 @@ fn no_message_is_left_behind_where_a_successor_is_refused_barriers() {
     assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.kills > 0 && seen.timed_out > 0);
 }
 
-const LOST: &str = "nobody to wake its consumer";
+const LOST: &str = "none to wake its consumer";
 
 #[test]
 fn a_producer_that_does_not_fence_when_asked_leaves_a_message_behind() {

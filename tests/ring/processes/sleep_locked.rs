@@ -59,7 +59,7 @@ fn no_message_is_left_behind_by_any_two_kills() {
     assert!(seen.kills > 0 && seen.transfers > 0 && seen.death_wakes > 0 && seen.wakes > 0);
 }
 
-const LOST: &str = "nobody to wake its consumer";
+const LOST: &str = "none to wake its consumer";
 
 #[test]
 fn a_look_at_the_header_before_the_lock_leaves_a_message_behind() {

@@ -85,7 +85,7 @@ fn producers_are_woken_for_room_though_anybody_is_killed() {
     assert!(seen.sleeps > 0 && seen.wakes > 0 && seen.kills > 0 && seen.transfers > 0);
 }
 
-const LOST: &str = "nobody to wake its producer";
+const LOST: &str = "none to wake its producer";
 
 #[test]
 fn armings_that_are_not_counted_leave_a_producer_asleep() {

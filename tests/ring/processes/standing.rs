@@ -127,8 +127,8 @@ fn producers_under_a_lock_are_told_of_space() {
     assert!(seen.refused > 0);
 }
 
-const LOST: &str = "nobody to wake its consumer";
-const NO_SPACE: &str = "nobody to wake its producer";
+const LOST: &str = "none to wake its consumer";
+const NO_SPACE: &str = "none to wake its producer";
 
 #[test]
 fn a_thread_that_goes_by_having_been_woken_leaves_a_message_behind() {

@@ -112,7 +112,7 @@ fn nobody_leaves_a_message_behind_though_anybody_is_killed() {
 }
 
 const MISSED: &str = "published and is not there";
-const ASLEEP: &str = "nobody to wake its consumer";
+const ASLEEP: &str = "none to wake its consumer";
 
 #[test]
 fn a_lane_forgotten_at_the_look_after_its_bit_was_cleared_leaves_a_message_behind() {

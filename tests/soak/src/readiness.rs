@@ -2,7 +2,7 @@
 //! the run `wakes`, and not when the sender is killed, at any moment or just between publishing a message and
 //! notifying of it.
 //!
-//! Whoever waits has no tick: if nothing tells of a death or of what the dead had sent, it waits until
+//! An end that waits has no tick: if nothing tells of a death or of what the dead had sent, it waits until
 //! this run gives up.
 
 use std::path::{Path, PathBuf};
