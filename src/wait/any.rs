@@ -181,3 +181,287 @@ fn sleep_on<W: Waitable + ?Sized>(
         _ => Ok(()), // the next poll finds a region that was cut short
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::atomic::AtomicU32;
+    use std::thread;
+
+    use super::*;
+    use crate::endpoint::Interrupter;
+    use crate::os::staged::{self, Call};
+
+    const LONG: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    /// A thing that is ready from one of its looks on, and counts what is asked of it.
+    struct Thing {
+        word: AtomicU32,
+        /// What its sleeps expect of the word.
+        expected: u32,
+        limit: Duration,
+        may_attach: bool,
+        may_sleep: bool,
+        looks_until_ready: u32,
+        interrupts: Interrupts,
+        named: u64,
+        spin: Spin,
+        looks: u32,
+        arms: u32,
+        disarms: u32,
+        timeouts: u32,
+        sleeps: Cell<u32>,
+        exits: Cell<u32>,
+    }
+
+    impl Thing {
+        fn new() -> Self {
+            Self {
+                word: AtomicU32::new(0),
+                expected: 0,
+                limit: SLEEP_MAX,
+                may_attach: true,
+                may_sleep: true,
+                looks_until_ready: u32::MAX,
+                interrupts: Interrupts::default(),
+                named: 0,
+                spin: Spin::new(Duration::ZERO),
+                looks: 0,
+                arms: 0,
+                disarms: 0,
+                timeouts: 0,
+                sleeps: Cell::new(0),
+                exits: Cell::new(0),
+            }
+        }
+
+        fn ready() -> Self {
+            Self { looks_until_ready: 0, ..Self::new() }
+        }
+
+        /// Whose sleeps end at once, as if by a wake.
+        fn woken() -> Self {
+            Self { expected: 1, ..Self::new() }
+        }
+
+        fn interrupted(mut self) -> (Self, Interrupter) {
+            let interrupter = self.interrupts.interrupter();
+            (self, interrupter)
+        }
+
+        /// Arms, disarms, sleeps, exits asked after, and time-outs.
+        fn seen(&self) -> [u32; 5] {
+            [self.arms, self.disarms, self.sleeps.get(), self.exits.get(), self.timeouts]
+        }
+    }
+
+    impl Waitable for Thing {
+        fn attached(&mut self, _: Deadline) -> Result<&mut dyn Waited, Error> {
+            if self.may_attach { Ok(self) } else { Err(Error::ForkedChild) }
+        }
+
+        fn interrupts(&self) -> &Interrupts {
+            &self.interrupts
+        }
+    }
+
+    impl Waited for Thing {
+        fn is_ready(&mut self) -> bool {
+            self.looks += 1;
+            self.looks > self.looks_until_ready
+        }
+
+        fn arm(&mut self) -> Option<(Sleeping, Duration)> {
+            self.arms += 1;
+            self.may_sleep.then(|| (Sleeping::on(&self.word, self.expected), self.limit))
+        }
+
+        fn disarm(&mut self) {
+            self.disarms += 1;
+        }
+
+        fn count_sleep(&self) {
+            self.sleeps.set(self.sleeps.get() + 1);
+        }
+
+        fn count_peer_exit(&self) {
+            self.exits.set(self.exits.get() + 1);
+        }
+
+        fn note_timeout(&mut self) {
+            self.timeouts += 1;
+        }
+
+        fn note_named(&mut self, count: u64) {
+            self.named = count;
+        }
+
+        fn turn(&mut self) -> Turn<'_> {
+            Turn { named: self.named, spin: &mut self.spin }
+        }
+    }
+
+    fn wait_for(things: &mut [Thing], deadline: impl Into<Deadline>) -> Result<usize, GaveUp> {
+        let mut all: Vec<_> = things.iter_mut().collect();
+        wait_any(&mut all, deadline.into())
+    }
+
+    fn timed_out(waited: &Result<usize, GaveUp>) -> bool {
+        matches!(waited, Err(GaveUp::Timeout))
+    }
+
+    #[test]
+    fn of_those_that_are_ready_the_one_named_least_recently_is_named_and_of_new_ones_the_first() {
+        let mut things = [Thing::new(), Thing::ready(), Thing::ready(), Thing::ready()];
+        let named: Vec<_> = (0..7).map(|_| wait_for(&mut things, LONG).unwrap()).collect();
+        assert_eq!(named, [1, 2, 3, 1, 2, 3, 1]);
+        assert!(things[1].named > things[3].named && things[3].named > things[2].named);
+        assert_eq!(things[0].named, 0);
+        things.iter().for_each(|thing| assert_eq!(thing.arms, 0));
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_looks_at_each_once_and_arms_none() {
+        let mut things = [Thing::new(), Thing::new()];
+        assert!(timed_out(&wait_for(&mut things, Deadline::PAST)));
+        assert!(things.iter().all(|thing| thing.looks == 1 && thing.arms == 0));
+    }
+
+    #[test]
+    fn a_sleep_that_time_ends_is_counted_and_told_to_each() {
+        let mut things = [Thing::new(), Thing::new(), Thing::new()];
+        assert!(timed_out(&wait_for(&mut things, SHORT)));
+        things.iter().for_each(|thing| assert_eq!(thing.seen(), [1; 5]));
+    }
+
+    #[test]
+    fn one_that_wakes_ends_the_sleep_of_all_and_that_is_no_time_out() {
+        let mut things = [Thing::new(), Thing::woken()];
+        things[0].looks_until_ready = 8;
+        assert_eq!(wait_for(&mut things, LONG).unwrap(), 0);
+        let [arms, ..] = things[0].seen();
+        assert!(arms > 1);
+        things.iter().for_each(|thing| assert_eq!(thing.seen(), [arms, arms, arms, arms, 0]));
+    }
+
+    #[test]
+    fn if_one_may_not_sleep_none_does_and_only_those_are_disarmed_that_were_armed() {
+        let mut things = [Thing::new(), Thing::new(), Thing::new()];
+        things[1].may_sleep = false;
+        things[0].looks_until_ready = 2;
+        assert_eq!(wait_for(&mut things, LONG).unwrap(), 0);
+        assert_eq!([0, 1, 2].map(|at| things[at].seen()[..2].to_vec()), [[1, 1], [1, 1], [0, 0]]);
+        things.iter().for_each(|thing| assert_eq!(thing.seen()[2..], [0; 3]));
+    }
+
+    #[test]
+    fn the_shortest_limit_of_all_is_that_of_the_sleep() {
+        for shortest in 0..3 {
+            let mut things = [Thing::new(), Thing::new(), Thing::new()];
+            things[shortest].limit = Duration::from_millis(1);
+            things[0].looks_until_ready = 10;
+            assert_eq!(wait_for(&mut things, Duration::from_secs(4)).unwrap(), 0);
+            assert!(things[0].timeouts > 2);
+        }
+    }
+
+    #[test]
+    fn a_spin_finds_what_comes_and_an_interrupt_without_a_sleep() {
+        let mut things = [Thing::new(), Thing::new()];
+        things[0].spin = Spin::new(LONG);
+        things[1].looks_until_ready = 500;
+        assert_eq!(wait_for(&mut things, LONG).unwrap(), 1);
+        let ((thing, interrupter), ready) = (Thing::new().interrupted(), Thing::new());
+        let mut things = [ready, thing];
+        things[0].spin = Spin::new(LONG);
+        let waited = thread::scope(|scope| {
+            scope.spawn(move || {
+                thread::sleep(SHORT);
+                interrupter.interrupt();
+            });
+            wait_for(&mut things, 2 * LONG)
+        });
+        assert!(matches!(waited, Err(GaveUp::Interrupted)));
+        if thread::available_parallelism().unwrap().get() > 1 {
+            assert_eq!(things[0].arms, 0);
+        }
+    }
+
+    #[test]
+    fn the_first_learns_what_its_spins_were_worth() {
+        let mut things = [Thing::new(), Thing::new()];
+        things[0].spin = Spin::new(Duration::from_micros(50));
+        let before = format!("{:?}", things[0].spin);
+        assert!(timed_out(&wait_for(&mut things, SHORT)));
+        assert_ne!(format!("{:?}", things[0].spin), before);
+    }
+
+    #[test]
+    fn an_interrupt_ends_a_sleep_and_all_that_are_pending_end_one_call() {
+        let ((one, first), (other, second)) =
+            (Thing::new().interrupted(), Thing::new().interrupted());
+        let mut things = [Thing::new(), one, other];
+        let waited = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(SHORT);
+                second.interrupt();
+            });
+            wait_for(&mut things, LONG)
+        });
+        assert!(matches!(waited, Err(GaveUp::Interrupted)));
+        assert_eq!(things[0].arms, things[0].disarms);
+        first.interrupt();
+        second.interrupt();
+        assert!(matches!(wait_for(&mut things, Deadline::PAST), Err(GaveUp::Interrupted)));
+        assert!(timed_out(&wait_for(&mut things, Deadline::PAST)));
+    }
+
+    #[test]
+    fn an_interrupt_comes_before_what_is_ready_and_before_what_is_wrong() {
+        let (thing, interrupter) = Thing::ready().interrupted();
+        let mut things = [thing];
+        interrupter.interrupt();
+        assert!(matches!(wait_for(&mut things, LONG), Err(GaveUp::Interrupted)));
+        things[0].may_attach = false;
+        interrupter.interrupt();
+        assert!(matches!(wait_for(&mut things, LONG), Err(GaveUp::Interrupted)));
+        assert!(matches!(wait_for(&mut things, LONG), Err(GaveUp::Failed(Error::ForkedChild))));
+    }
+
+    #[test]
+    fn what_can_be_interrupted_takes_two_words_of_those_that_there_are() {
+        let things = |plain: usize, interruptible: usize| {
+            let plain = (0..plain).map(|_| Thing::ready());
+            let others = (0..interruptible).map(|_| Thing::ready().interrupted().0);
+            plain.chain(others).collect::<Vec<_>>()
+        };
+        for (plain, interruptible) in [(WORDS_MAX, 0), (WORDS_MAX - 2, 1), (0, WORDS_MAX / 2)] {
+            assert!(wait_for(&mut things(plain, interruptible), Deadline::PAST).is_ok());
+            let waited = wait_for(&mut things(plain + 1, interruptible), Deadline::PAST);
+            let found = WORDS_MAX + 1;
+            let Err(GaveUp::Failed(error)) = waited else { panic!("{waited:?}") };
+            assert!(matches!(error, Error::WaitCount { found: it, .. } if it == found), "{error}");
+        }
+        let none = wait_for(&mut [], Deadline::PAST);
+        assert!(matches!(none, Err(GaveUp::Failed(Error::WaitCount { found: 0, .. }))));
+    }
+
+    #[test]
+    fn a_kernel_without_the_call_is_named_and_another_refusal_is_for_the_next_look() {
+        for (errno, is_told) in [(Errno::NOSYS, true), (Errno::PERM, true), (Errno::NOMEM, false)] {
+            let call = Call::any(libc::SYS_futex_waitv);
+            let waited = staged::refusing(call, errno, || {
+                let mut things = [Thing::new()];
+                things[0].looks_until_ready = 2;
+                let waited = wait_for(&mut things, LONG);
+                assert_eq!(things[0].seen(), [1, 1, 1, 1, 0]);
+                waited
+            });
+            let Some(waited) = waited else { return eprintln!("skipped: no filters") };
+            let is_unsupported = matches!(waited, Err(GaveUp::Failed(Error::Unsupported { .. })));
+            assert_eq!(is_unsupported, is_told, "{waited:?}");
+            assert_eq!(matches!(waited, Ok(0)), !is_told, "{waited:?}");
+        }
+    }
+}
