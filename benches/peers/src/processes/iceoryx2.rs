@@ -3,14 +3,8 @@
 //!
 //! It has no waiting of its own for messages. Busy waiting asks the subscriber again and again;
 //! sleeping adds an event service beside it, which is notified of each message.
-//!
-//! Its bookkeeping lies in the directory that the harness removes. Its shared memory is in /dev/shm,
-//! under a prefix that is the run's own: what the processes of a run left there is removed by name at
-//! its end, or before the next run if it was killed.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::MaybeUninit;
-use std::{fs, path};
 
 use ::iceoryx2::node::Node;
 use ::iceoryx2::port::listener::Listener;
@@ -22,6 +16,7 @@ use ::iceoryx2::service::port_factory::{event, publish_subscribe};
 use tombolo_benches::Registry;
 use tombolo_benches::system::{Failure, Look, Meeting, ProcessSystem, Receive, Transmit, Waiting};
 
+use super::iceoryx2_node::{self, node, service_name};
 use crate::{item, wait};
 
 type Bytes = publish_subscribe::PortFactory<ipc::Service, [u8], ()>;
@@ -78,52 +73,13 @@ impl ProcessSystem for Iceoryx2 {
     }
 
     fn prepare(_meeting: &Meeting) -> Result<(), Failure> {
-        remove_memory(|name| {
-            let run = name.strip_prefix(PREFIX)?.split('-').next()?;
-            let process: u32 = run.strip_prefix('b')?.parse().ok()?;
-            (!path::Path::new(&format!("/proc/{process}")).exists()).then_some(())
-        });
+        iceoryx2_node::remove_memory_of_the_dead();
         Ok(())
     }
 
     fn clean_up(meeting: &Meeting) {
-        let prefix = prefix(meeting);
-        remove_memory(|name| name.starts_with(&prefix).then_some(()));
+        iceoryx2_node::remove_memory_of(meeting);
     }
-}
-
-/// What the names in /dev/shm begin with. It is short, since its sockets have such names too, below
-/// the directory, and a socket's path has but 107 bytes.
-const PREFIX: &str = "tp-";
-
-/// What the run's names begin with. The first part of `unique` tells the harness's process.
-fn prefix(meeting: &Meeting) -> String {
-    let run = meeting.unique.split('-').next().unwrap_or_default();
-    let mut hasher = DefaultHasher::new();
-    meeting.unique.hash(&mut hasher);
-    format!("{PREFIX}{run}-{:08x}-", hasher.finish() as u32)
-}
-
-/// Removes the shared memory whose name is picked.
-fn remove_memory(pick: impl Fn(&str) -> Option<()>) {
-    for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-        if entry.file_name().to_str().and_then(&pick).is_some() {
-            let _ = fs::remove_file(entry.path()); // another run may be faster
-        }
-    }
-}
-
-fn node(meeting: &Meeting) -> Result<Node<ipc::Service>, Failure> {
-    set_log_level(LogLevel::Error);
-    let mut config = Config::default();
-    config.global.prefix = FileName::new(prefix(meeting).as_bytes())?;
-    config.global.set_root_path(&Path::new(meeting.directory.as_os_str().as_encoded_bytes())?);
-    let builder = NodeBuilder::new().signal_handling_mode(SignalHandlingMode::Disabled);
-    Ok(builder.config(&config).create()?)
-}
-
-fn service_name(meeting: &Meeting) -> Result<ServiceName, Failure> {
-    Ok(meeting.unique.try_into()?)
 }
 
 fn create(node: &Node<ipc::Service>, meeting: &Meeting) -> Result<Bytes, Failure> {

@@ -3,6 +3,7 @@
 #[cfg(feature = "aeron")]
 mod aeron;
 mod iceoryx2;
+mod iceoryx2_node;
 mod ipc_channel;
 mod shaq;
 mod shaq_lanes;
