@@ -210,9 +210,13 @@ impl Registry {
     /// Pipes and sockets.
     #[must_use]
     pub fn kernel(self) -> Self {
-        self.processes::<kernel::Pipe>()
-            .processes::<kernel::Seqpacket>()
-            .processes_for::<kernel::Seqpacket>(CALLS)
+        self.processes::<kernel::Pipe>().processes::<kernel::Seqpacket>().kernel_calls()
+    }
+
+    /// Sockets by which one process asks another.
+    #[must_use]
+    pub fn kernel_calls(self) -> Self {
+        self.processes_for::<kernel::Seqpacket>(CALLS)
     }
 
     /// Also looks at allocations and resident bytes. The program's allocator must be

@@ -6,12 +6,15 @@ pub mod driver;
 mod item;
 mod meet;
 mod processes;
+mod runtime;
 mod threads;
 mod wait;
 
 use tombolo_benches::Registry;
 
-/// All of them, beside what the machine asks for and the rings of this crate.
+/// All of them, beside what the machine asks for, the rings and channels of this crate, and the
+/// kernel's sockets in calls.
 pub fn registry() -> Registry {
-    threads::register(processes::register(Registry::new().floors().ours_copying()))
+    let registry = Registry::new().floors().ours_copying().kernel_calls();
+    threads::register(processes::register(registry))
 }
