@@ -202,6 +202,7 @@ impl Ownership {
             let attaches = self.word_u64(slot, offset_of!(Slot, attaches)); // the owner's
             attaches.store(attaches.load(Relaxed).wrapping_add(1), Release);
             self.set_state(slot, SlotState::Attached);
+            crash_point!("attach.slot-attached");
         }
         self.region.announce_membership();
         Ok(())
@@ -309,6 +310,7 @@ impl Drop for Ownership {
         crash_point!("detach.detaching");
         self.region.announce_membership();
         self.pulse = None;
+        crash_point!("detach.without-pulse");
         slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Free));
         if let Some(description) = self.description()
             && description.is_ours()
@@ -319,7 +321,7 @@ impl Drop for Ownership {
             }
         }
         (self.lock, self.description) = (None, None);
-        test_point!("detach.freed");
+        crash_point!("detach.freed");
         self.region.announce_membership(); // now the bytes are free
         if self.region.is_alone() {
             tell_of_exits(&self.region, &slots);
@@ -367,6 +369,7 @@ fn lock_and_renew(
     for (owned, word) in owned.iter_mut().zip(words) {
         owned.incarnation = next_incarnation(word.load(Relaxed)); // ours from here on
         word.store(owned.incarnation, Release);
+        crash_point!("attach.slot-renewed");
     }
     Ok(Some(owned))
 }

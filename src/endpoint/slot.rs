@@ -36,7 +36,7 @@ use rustix::io::Errno;
 use tombolo_abi::{LockWord, Role, Slot, SlotState};
 
 use crate::backoff::Backoff;
-use crate::crash::test_point;
+use crate::crash::{crash_point, test_point};
 use crate::endpoint::ownership::{Ownership, Seat, all};
 use crate::endpoint::{
     Interrupts, Until, byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32,
@@ -228,6 +228,7 @@ impl OwnedSlot {
         for slot in slots {
             slot.ownership.note_passed_on();
             slot.word_u32(offset_of!(Slot, state)).store(SlotState::InTransit as u32, Release);
+            crash_point!("release.slot-passed-on");
         }
     }
 

@@ -16,6 +16,7 @@ use super::close_reason::CloseReason;
 use super::inbox::{Inbox, Message, Reading, Registered, TXID_LEN};
 use super::message_buf::MessageBuf;
 use super::outbox::{As, Outbox, Writing, attempt, prepare};
+use crate::crash::crash_point;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Readiness, Waitable};
@@ -781,6 +782,7 @@ impl Channel {
 
     fn end(&self, reason: Option<(u32, &str)>) {
         self.outbox.close(reason);
+        crash_point!("close.between-halves");
         self.inbox.close();
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use tombolo_abi::{CloseWord, RingControl};
 
+use crate::crash::crash_point;
 use crate::mem::RingSpan;
 
 /// Bytes of a word.
@@ -24,6 +25,7 @@ impl CloseReason {
     /// Stores a reason in the control block of the ring on which the end that closes has sent. The end is still
     /// owned.
     pub(super) fn store(ring: &RingSpan, code: u32, text: &str) {
+        crash_point!("close.before-reason");
         let ends = text.char_indices().map(|(start, char)| start + char.len_utf8());
         let text =
             &text[..ends.take_while(|end| *end <= CloseWord::TEXT_MAX.into()).last().unwrap_or(0)];
@@ -33,8 +35,10 @@ impl CloseReason {
             let offset = offset_of!(RingControl, close_text) + index * WORD_LEN;
             ring.control_u64(offset).store(u64::from_le_bytes(word), Release);
         }
+        crash_point!("close.after-text");
         let word = CloseWord { code, text_len: text.len() as u8 }.to_word();
         ring.control_u64(offset_of!(RingControl, close)).store(word, Release);
+        crash_point!("close.after-reason");
     }
 
     /// The reason stored there, if there is one. Whatever a peer has written is a reason, or none.

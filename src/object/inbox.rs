@@ -33,7 +33,7 @@ use tombolo_abi::{Record, RecordKind, RingControl, Slot};
 use super::channel_error::ChannelError;
 use super::waiters::{WaiterId, Waiters};
 use crate::carrier::{Intake, Wanted};
-use crate::crash::test_point;
+use crate::crash::{crash_point, test_point};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupts, Peer, Until};
 use crate::ends::{BorrowedWhile, MessagePacket, RecordRef, buffer};
@@ -204,7 +204,9 @@ impl Inbox {
         let chosen = passed.and_then(|()| choose(&|txid| state.waiters.has_call(txid)));
         let registered = chosen.map(|txid| {
             let (id, interrupts) = state.waiters.add_call(txid);
+            crash_point!("call.registered");
             let sent = send(txid);
+            crash_point!("call.sent");
             if sent.is_err() {
                 state.waiters.remove(id);
             }
@@ -331,6 +333,7 @@ impl Inbox {
                 "the other end has not come yet, or is closed; release this one when it has";
             ChannelError::from(Error::HandlesNotCarried { ring, reason })
         })?;
+        crash_point!("release.after-sockets");
         state.consumer.notify_pending(&state.end.ring, &state.wakes);
         let Some(mut state) = guard.take() else { return Err(ChannelError::Closed) };
         drop(guard);
@@ -342,6 +345,7 @@ impl Inbox {
         if let Some(intake) = state.intake.take() {
             intake.close_door(); // and nothing else: it goes on elsewhere
         }
+        crash_point!("release.gave-inbox-up");
         Ok(GivenUp { sockets, woken: state.waiters.take_woken(), end: state.end.clone() })
     }
 
@@ -752,6 +756,7 @@ impl State {
     /// Takes the record at `position` for the call with `txid`.
     fn deliver(&mut self, position: u64, (front, record): (Front, Record), txid: u32) {
         let reply = self.withdraw(position, (front, record));
+        crash_point!("reply.before-delivery");
         self.waiters.deliver(txid, reply);
     }
 
@@ -782,8 +787,11 @@ impl State {
         if matches!(fetched, Err(Error::TooManyFiles { .. })) {
             return Err(fetched.err().unwrap_or(Error::ForkedChild)); // it stays, as a message like any other
         }
+        crash_point!("reply.before-take");
         consumer.withdraw(&end.ring, position, (front, record));
+        crash_point!("reply.withdrawn");
         intake.take(&wanted);
+        crash_point!("reply.after-take");
         end.slot.add(offset_of!(Slot, handles), count.into());
         let handles = fetched.map_err(|error| match error {
             Error::HandlesLost { ring, position, count, .. } => {

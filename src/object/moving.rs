@@ -20,6 +20,7 @@ use super::channel::{Channel, Sockets};
 use super::channel_error::{ChannelError, NotAdopted};
 use super::inbox::GivenUp;
 use crate::backoff::Backoff;
+use crate::crash::crash_point;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, OwnedSlot, Seat};
 use crate::error::{Error, HandleError};
@@ -62,12 +63,15 @@ impl Channel {
         self.require(Rights::TRANSFER)?;
         let (given_up, sending) = self.outbox.give_up(|end| {
             let lock = end.slot.copy_lock()?;
+            crash_point!("release.after-lock");
             let GivenUp { sockets, woken, end } = self.inbox.give_up()?;
             self.outbox.wake_later(woken);
             Ok((lock, sockets, end))
         })?;
         let (lock, sockets, receiving) = given_up;
+        crash_point!("release.before-pass-on");
         OwnedSlot::pass_on([sending, receiving].into_iter().filter_map(alone));
+        crash_point!("release.after-pass-on");
         Ok(Handle::endpoint(lock, sockets, self.id()).with(self.rights()))
     }
 
@@ -114,7 +118,9 @@ impl Channel {
         let out = sockets.last().map(|one| keep(copy(*one)?)).transpose().map_err(failed)?;
         let (into, out) = (into.map_err(failed)?, out.ok_or_else(wrong)?);
         drop(no_forks);
+        crash_point!("adopt.before-slots");
         let slots = OwnedSlot::adopt(&region, &seats, lock.as_fd())?;
+        crash_point!("adopt.after-slots");
         let mut ends = slots.into_iter().map(|slot| Attached::of_channel_at(&region, slot));
         let (Some(sending), Some(receiving)) = (ends.next(), ends.next()) else {
             return Err(wrong().into());

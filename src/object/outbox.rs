@@ -15,6 +15,7 @@ use super::close_reason::CloseReason;
 use super::inbox::Inbox;
 use crate::backoff::Backoff;
 use crate::carrier::Outgoing;
+use crate::crash::crash_point;
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles, not_sent};
@@ -424,6 +425,7 @@ fn meet(sending: &mut Sending<Spsc>, inbox: &Inbox) -> Result<(), NotSent> {
         *outgoing = Outgoing::given(region, socket)?;
     } else {
         let socket = outgoing.meet(region, end.index, end.slot.identity());
+        crash_point!("meet.connected");
         inbox.add_socket(socket.map_err(|unsent| not_sent(unsent, seen))?);
         region.announce_membership(); // the other may wait for this
     }

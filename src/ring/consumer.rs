@@ -275,7 +275,9 @@ impl Consumer {
         (front, record): (Front, Record),
     ) {
         let header = ring.rules.encode(&record.withdrawn(), position);
+        crash_point!("withdraw.before-mark");
         ring.memory.store(Word::Data(position), header, Relaxed); // ours until it is freed
+        crash_point!("withdraw.before-count");
         self.received_msgs = self.received_msgs.wrapping_add(1);
         self.received_bytes = self.received_bytes.wrapping_add(front.payload_len() as u64);
         ring.memory.store(Word::ReceivedMsgs, self.received_msgs, Relaxed); // ours
