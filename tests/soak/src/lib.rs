@@ -8,6 +8,7 @@
 
 mod boots;
 mod calls;
+mod channel_kills;
 mod clock;
 mod collector;
 mod content;
@@ -29,6 +30,7 @@ mod order;
 #[path = "../../support/parts.rs"]
 mod parts;
 mod peer_death;
+mod possessions;
 mod process;
 mod producer_kills;
 mod random_use;

@@ -111,6 +111,14 @@ impl Process {
         self.judge(status).map(|()| false)
     }
 
+    /// Sends it SIGKILL, and doesn't wait for its end. It has not been waited for.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub(crate) fn kill_now(&mut self) -> Result<(), Failure> {
+        Ok(self.child.kill()?)
+    }
+
     /// Waits until it has ended by itself.
     ///
     /// # Errors
