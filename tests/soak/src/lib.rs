@@ -8,6 +8,7 @@
 
 mod boots;
 mod calls;
+mod channel_calls;
 mod channel_kills;
 mod clock;
 mod collector;

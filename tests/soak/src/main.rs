@@ -22,6 +22,9 @@ struct Arguments {
     /// Do a hundredth only, as the tests do.
     #[arg(long, conflicts_with = "tenth")]
     hundredth: bool,
+    /// Fail also if something takes longer than on a machine that has nothing else to do.
+    #[arg(long)]
+    hold_times: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -67,7 +70,8 @@ fn run(name: &str, arguments: &Arguments) -> Result<(), Failure> {
         (_, true) => Size::Hundredth,
         _ => Size::Full,
     };
-    let setting = Setting { size, seed: arguments.seed, program: env::current_exe()? };
+    let (seed, holds_times) = (arguments.seed, arguments.hold_times);
+    let setting = Setting { size, seed, program: env::current_exe()?, holds_times };
     println!("{name}: {}", run.about);
     print!("{}", run.start(&setting)?);
     println!("{name}: passed");

@@ -3,9 +3,9 @@
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
-    Failure, Run, boots, calls, channel_kills, collector, creation, fuzz, handles, kills,
-    lanes_isolation, lanes_many, openers, order, peer_death, producer_kills, random_use, readiness,
-    space, stream, stream_mpsc, wakes,
+    Failure, Run, boots, calls, channel_calls, channel_kills, collector, creation, fuzz, handles,
+    kills, lanes_isolation, lanes_many, openers, order, peer_death, producer_kills, random_use,
+    readiness, space, stream, stream_mpsc, wakes,
 };
 
 /// All runs, in the order in which they are listed.
@@ -25,6 +25,7 @@ pub const RUNS: &[Run] = &[
     peer_death::RUN,
     calls::RUN,
     channel_kills::RUN,
+    channel_calls::RUN,
     random_use::RUN,
     fuzz::RUN,
     creation::SYSCALLS,

@@ -28,13 +28,15 @@ pub struct Setting {
     pub seed: u64,
     /// The program `tombolo-soak`, which the run starts as its children.
     pub program: PathBuf,
+    /// Whether to fail if something takes longer than on a machine that has nothing else to do.
+    pub holds_times: bool,
 }
 
 impl Setting {
     /// A hundredth of a run, for tests: `program` is `env!("CARGO_BIN_EXE_tombolo-soak")`.
     #[must_use]
     pub fn hundredth(program: &str) -> Self {
-        Self { size: Size::Hundredth, seed: 1, program: program.into() }
+        Self { size: Size::Hundredth, seed: 1, program: program.into(), holds_times: false }
     }
 
     /// `full`, or that part of it but at least `least`.
