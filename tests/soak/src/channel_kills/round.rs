@@ -112,31 +112,21 @@ impl Scene {
             true => begin(&opened, plan, fifo)?,
             false => None,
         };
-        let mut talked = None;
-        if let Some(carried) = &channel {
-            let channel = carried.as_ref().unwrap_or(&opened);
-            let mut kill_at = match plan.death {
-                Death::Later(age) => Some(Instant::now() + age),
-                _ => None,
-            };
-            talked = Some(talk(channel, fifo, rng, || {
-                if kill_at.take_if(|at| *at <= Instant::now()).is_some() {
-                    kill(&mut victim)?;
-                }
-                Ok(kill_at)
-            })?);
-            if channel.close_reason()?.is_some() {
-                return Err("a reason of a process that was killed".into());
+        let talked = match &channel {
+            Some(carried) => {
+                tally.carried += u64::from(carried.is_some());
+                let channel = carried.as_ref().unwrap_or(&opened);
+                Some(talk_until_death(channel, plan.death, &mut victim, fifo, rng)?)
             }
-            tally.carried += u64::from(carried.is_some());
-        }
+            None => None,
+        };
         drop(channel);
         let status = victim.wait(PATIENCE)?;
         if status.signal() != Some(9) {
             return Err(format!("the other process ended with {status}").into());
         }
         expect_closed(&opened, is_met)?;
-        drop(opened);
+        drop(opened); // with what was handed over for a message that was not published any more
         match talked {
             Some(talked) => self.judge(talked, tally)?,
             None => tally.killed_early += 1,
@@ -236,6 +226,30 @@ fn begin(opened: &Channel, plan: Plan, fifo: &File) -> Result<Option<Option<Chan
         }
         Err(refused) if matches!(refused.error, ChannelError::PeerClosed) => Ok(None),
         Err(refused) => Err(format!("the first message: {}", refused.error).into()),
+    }
+}
+
+/// Talks over `channel` until the other process is dead, and kills it if it doesn't do that itself.
+fn talk_until_death(
+    channel: &Channel,
+    death: Death,
+    victim: &mut Process,
+    fifo: &File,
+    rng: &mut Rng,
+) -> Result<Talked, Failure> {
+    let mut kill_at = match death {
+        Death::Later(age) => Some(Instant::now() + age),
+        Death::At { .. } | Death::Young(_) => None,
+    };
+    let talked = talk(channel, fifo, rng, || {
+        if kill_at.take_if(|at| *at <= Instant::now()).is_some() {
+            kill(victim)?;
+        }
+        Ok(kill_at)
+    })?;
+    match channel.close_reason()? {
+        None => Ok(talked),
+        Some(reason) => Err(format!("{reason:?} of a process that was killed").into()),
     }
 }
 
