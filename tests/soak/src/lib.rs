@@ -25,6 +25,7 @@ mod kills;
 mod lanes_isolation;
 mod lanes_many;
 mod lock_look;
+mod mutex;
 mod no_membarrier;
 mod openers;
 mod order;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, Scope};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::server::{self, Note, note};
 use super::tasks::run_all;
 use super::{ANSWERED, Callers, GIVEN_UP, OUTSTANDING, STACK_LEN, control, longest};
 use crate::clock::{now_ns, until};
+use crate::mutex::lock;
 use crate::sending::PATIENCE;
 use crate::shared_words::SharedWords;
 use crate::{Failure, Process, Report, Rng, Setting, scratch};
@@ -107,7 +108,7 @@ impl Client {
             played.and(killed)
         });
         played?;
-        let ends = wait.ends.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ends = std::mem::take(&mut *lock(&wait.ends));
         let ends = ends.into_iter().collect::<Result<Vec<_>, _>>()?;
         if ends.len() != OUTSTANDING {
             return Err(format!("{} calls ended", ends.len()).into());
@@ -140,7 +141,7 @@ impl Client {
             let reply = reply.and_then(|reply| Message::from_bytes(&reply.data));
             match reply {
                 Ok(reply) if Message { txid: 0, ..reply } == expected => {}
-                other => failures.lock().unwrap().push(format!("{other:?} for {expected:?}")),
+                other => lock(&failures).push(format!("{other:?} for {expected:?}")),
             }
         };
         let request = |number: usize| Message::of(Wish::Reply, number as u64).to_bytes();
@@ -156,7 +157,8 @@ impl Client {
             }))
         })?;
         tally.answered += ANSWERED as u64;
-        match failures.into_inner()?.pop() {
+        let failure = lock(&failures).pop();
+        match failure {
             None => Ok(()),
             Some(failure) => Err(failure.into()),
         }
@@ -246,6 +248,6 @@ impl<'a> Wait<'a> {
     }
 
     fn note(&self, end: Result<Duration, Failure>) {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).push(end);
+        lock(&self.ends).push(end);
     }
 }

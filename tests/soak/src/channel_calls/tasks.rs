@@ -1,12 +1,13 @@
 //! Tasks that one thread runs.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
 use crate::Failure;
+use crate::mutex::lock;
 use crate::sending::PATIENCE;
 
 /// Runs all of `tasks` to their ends.
@@ -60,8 +61,4 @@ impl Wake for Woken {
         lock(&self.queue.woken).push(self.index);
         self.queue.thread.unpark();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use super::RING_LEN;
 use super::ends::Ends;
 use super::letter::{Carried, Kind, Letter, stream};
 use super::notes::{ENDS_MAX, VICTIMS_FIRST};
+use crate::mutex::lock;
 use crate::sending::PATIENCE;
 use crate::{Failure, Rng};
 
@@ -293,8 +294,4 @@ fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
         thread::park_timeout(PATIENCE);
     }
     Err(format!("a task was not woken for {PATIENCE:?}").into())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
