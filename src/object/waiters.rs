@@ -137,12 +137,26 @@ impl Waiters {
         self.woken.extend(place.waker.take()); // dropped there: it is not ours
         self.free.push(id);
         self.resign(id);
+        self.call_successor();
+        reply
+    }
+
+    /// Wakes one that is to lead, if no thread does: one that sleeps and was told of nothing, as it leads unless it
+    /// leaves, and calls the next then. Those that are about to look lead without that, or call one when they leave; but
+    /// what they do before may take long.
+    fn call_successor(&self) {
+        let sleeps = |place: &&Waiter| {
+            place.waits_for != WaitsFor::Nothing
+                && place.is_asleep
+                && place.reply.is_none()
+                && place.waker.is_none()
+                && !place.interrupts.is_pending()
+        };
         if self.leader.is_none()
-            && let Some(next) = self.waiting().next()
+            && let Some(next) = self.places.iter().find(sleeps)
         {
             next.tell();
         }
-        reply
     }
 
     /// Whether any call waits.
@@ -294,8 +308,50 @@ impl Waiters {
     pub(super) fn resign(&mut self, id: WaiterId) {
         self.leader.take_if(|leader| *leader == id);
     }
+}
 
-    fn waiting(&self) -> impl Iterator<Item = &Waiter> {
-        self.places.iter().filter(|place| place.waits_for != WaitsFor::Nothing)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that leads and five that wait, of which only the last sleeps and was told nothing.
+    #[test]
+    fn a_leader_that_leaves_is_followed_by_one_that_sleeps_and_was_told_nothing() {
+        let mut waiters = Waiters::default();
+        let (leader, _) = waiters.add_reader();
+        assert!(waiters.lead(leader));
+        let (_looks, looks) = waiters.add_call(1); // its request was sent, and it has not come to waiting
+        let (task, _) = waiters.add_call(2);
+        waiters.set_task(task, Waker::noop());
+        let (answered, _) = waiters.add_call(3);
+        let (told, _) = waiters.add_reader();
+        let (asleep, interrupts) = waiters.add_reader();
+        for id in [leader, answered, told, asleep] {
+            waiters.begin_sleep(id);
+        }
+        waiters.deliver(3, Ok(MessagePacket::from(b"a reply")));
+        waiters.wake_reader();
+        assert!(!interrupts.is_pending() && !looks.is_pending());
+        waiters.remove(leader);
+        assert!(interrupts.is_pending());
+        assert!(!looks.is_pending());
+        assert!(waiters.lead(asleep));
+    }
+
+    #[test]
+    fn nothing_is_called_while_another_leads_or_if_all_that_wait_are_about_to_look() {
+        let mut waiters = Waiters::default();
+        let (leader, of_leader) = waiters.add_reader();
+        let (other, _) = waiters.add_reader();
+        let (asleep, interrupts) = waiters.add_reader();
+        assert!(waiters.lead(leader));
+        waiters.begin_sleep(asleep);
+        waiters.remove(other);
+        assert!(!interrupts.is_pending() && !of_leader.is_pending());
+        waiters.remove(asleep);
+        let (late, interrupts) = waiters.add_reader();
+        waiters.remove(leader);
+        assert!(!interrupts.is_pending());
+        assert!(waiters.lead(late), "it leads by itself");
     }
 }
