@@ -146,11 +146,6 @@ impl Attached {
         Self::at(region, slot, seat.role, (seat.ring, group, meeting))
     }
 
-    /// Gives all up but the slot.
-    pub(crate) fn into_slot(self) -> OwnedSlot {
-        self.slot
-    }
-
     /// Whether this is an end of a lane.
     pub(crate) fn is_lane(&self) -> bool {
         self.entry.ring_kind() == Some(RingKind::Lane)

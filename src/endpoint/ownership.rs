@@ -2,9 +2,9 @@
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
@@ -35,14 +35,21 @@ pub(crate) struct Seat {
 pub(super) struct Ownership {
     region: Arc<Region>,
     owned: Vec<Owned>,
+    /// Emptied when a copy of the description is passed on, whatever still has the slots.
+    held: Mutex<Held>,
+    owner: fork::Owner,
+    /// Whether a copy of the description was passed on, and the locks with it.
+    is_passed_on: AtomicBool,
+}
+
+/// What makes a process the owner, and tells others of its exit.
+#[derive(Debug, Default)]
+struct Held {
     lock: Option<Lock>,
     /// The description, open, if it may be passed on.
     description: Option<Descriptor>,
     /// Notifies peers when this process exits.
     pulse: Option<Pulse>,
-    owner: fork::Owner,
-    /// Whether a copy of the description was passed on, and the locks with it.
-    is_passed_on: AtomicBool,
 }
 
 /// One of them.
@@ -87,15 +94,14 @@ impl Ownership {
             (Lock::Mapping(mapping), None)
         };
         drop(no_forks);
-        let (region_too, lock) = (region.clone(), Some(lock));
-        let (pulse, is_passed_on) = (None, AtomicBool::new(false));
-        let mut ownership =
-            Self { region: region_too, owned, lock, description, pulse, owner, is_passed_on };
+        let held = Mutex::new(Held { lock: Some(lock), description, pulse: None });
+        let (region_too, is_passed_on) = (region.clone(), AtomicBool::new(false));
+        let mut ownership = Self { region: region_too, owned, held, owner, is_passed_on };
         let is_held = |seat: &Seat| byte_is_held(region, seat.slot..seat.slot + 1);
         let is_kept = match all(seats, is_held) {
             Ok(are_held) => are_held || ownership.keep_by_descriptor()?,
             Err(error) => {
-                ownership.lock = None; // whose the slots are is not known now: leave them alone
+                ownership.held_mut().lock = None; // whose the slots are is not known now: leave them alone
                 return Err(error);
             }
         };
@@ -106,7 +112,7 @@ impl Ownership {
     /// the first one dropped the locks although a mapping remained. `false` if another process was
     /// faster.
     pub(super) fn keep_by_descriptor(&mut self) -> Result<bool, Error> {
-        self.lock = None;
+        self.held_mut().lock = None;
         let io = |error: Errno| self.region.io_error("attach to an endpoint of", error.into());
         let no_forks = fork::hold_off().map_err(io)?;
         let description = self.region.reopen()?;
@@ -117,8 +123,9 @@ impl Ownership {
         };
         test_point!("attach.locked-again");
         self.owned = owned;
-        self.description = None; // it is the lock
-        self.lock = Some(Lock::Descriptor(description));
+        let held = self.held_mut();
+        held.description = None; // it is the lock
+        held.lock = Some(Lock::Descriptor(description));
         Ok(true)
     }
 
@@ -141,19 +148,30 @@ impl Ownership {
         let owner = fork::Owner::current().map_err(io)?;
         let kept = keep_open(description, mapping, &no_forks);
         let (lock, description) = kept.map_err(|error| io(error.into()))?;
-        let (region, lock) = (region.clone(), Some(lock));
-        let (pulse, is_passed_on) = (None, AtomicBool::new(false));
-        let mut ownership = Self { region, owned, lock, description, pulse, owner, is_passed_on };
+        let held = Mutex::new(Held { lock: Some(lock), description, pulse: None });
+        let (region, is_passed_on) = (region.clone(), AtomicBool::new(false));
+        let mut ownership = Self { region, owned, held, owner, is_passed_on };
         ownership.announce()?;
         Ok(ownership)
     }
 
-    /// The description that holds the locks, if it is open.
-    pub(super) fn description(&self) -> Option<&Descriptor> {
-        match &self.lock {
-            Some(Lock::Descriptor(description)) => Some(description),
-            _ => self.description.as_ref(),
-        }
+    /// A copy of the description that holds the locks, if it is open.
+    ///
+    /// # Errors
+    /// What the kernel says; [`Errno::BADF`] if it is not open, or its number is another's by now.
+    pub(super) fn copy_description(&self) -> Result<OwnedFd, Errno> {
+        let held = self.held();
+        let description = held.description().ok_or(Errno::BADF)?;
+        description.stat()?;
+        rustix::io::fcntl_dupfd_cloexec(description, 0)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held_mut(&mut self) -> &mut Held {
+        self.held.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn region(&self) -> &Arc<Region> {
@@ -167,12 +185,21 @@ impl Ownership {
 
     /// Whether only a descriptor keeps the locks, which anything in the process may close.
     pub(super) fn is_kept_by_descriptor(&self) -> bool {
-        matches!(self.lock, Some(Lock::Descriptor(_)))
+        matches!(self.held().lock, Some(Lock::Descriptor(_)))
     }
 
-    /// Has dropping it leave the bytes to the one who has a copy of the description.
-    pub(super) fn note_passed_on(&self) {
-        self.is_passed_on.store(true, Relaxed);
+    /// Gives the slots up, and leaves their bytes to the one who has a copy of the description.
+    pub(super) fn pass_on(&self) {
+        if self.is_passed_on.swap(true, Relaxed) {
+            return;
+        }
+        let mut held = self.held();
+        held.pulse = None; // before the next owner links its own
+        for owned in self.owned.iter().filter(|owned| self.is_ours(&held, owned)) {
+            self.set_state(owned.seat.slot, SlotState::InTransit);
+            crash_point!("release.slot-passed-on");
+        }
+        (held.lock, held.description) = (None, None);
     }
 
     /// Fills the slots in and notifies the other side.
@@ -196,7 +223,7 @@ impl Ownership {
             self.set_state(owned.seat.slot, SlotState::Attaching);
             self.fill(owned.seat);
         }
-        self.pulse = Some(Pulse::start(&self.region, &slots)?);
+        self.held_mut().pulse = Some(Pulse::start(&self.region, &slots)?);
         crash_point!("attach.filled");
         for slot in slots {
             let attaches = self.word_u64(slot, offset_of!(Slot, attaches)); // the owner's
@@ -263,8 +290,8 @@ impl Ownership {
 
     /// Whether the slot is still this owner's, whatever it says. A lock that is kept by a descriptor is looked at
     /// once more.
-    fn is_ours(&self, owned: &Owned) -> bool {
-        let is_kept = match &self.lock {
+    fn is_ours(&self, held: &Held, owned: &Owned) -> bool {
+        let is_kept = match &held.lock {
             Some(Lock::Mapping(_)) => true,
             Some(Lock::Descriptor(_)) => {
                 is_seen_as(&self.region, owned.identity()).is_ok_and(|is_seen| is_seen)
@@ -287,6 +314,16 @@ impl Ownership {
     }
 }
 
+impl Held {
+    /// The description that holds the locks, if it is open.
+    fn description(&self) -> Option<&Descriptor> {
+        match &self.lock {
+            Some(Lock::Descriptor(description)) => Some(description),
+            _ => self.description.as_ref(),
+        }
+    }
+}
+
 impl Owned {
     fn identity(&self) -> LockWord {
         LockWord { slot: self.seat.slot, incarnation: self.incarnation }
@@ -295,24 +332,22 @@ impl Owned {
 
 impl Drop for Ownership {
     fn drop(&mut self) {
-        if !self.owner.is_here() || self.lock.is_none() {
-            return; // in a forked child, or never attached: nothing here is ours
+        if !self.owner.is_here() || *self.is_passed_on.get_mut() {
+            return; // in a forked child, or the locks went with the description: nothing here is ours
         }
-        let ours = self.owned.iter().filter(|owned| self.is_ours(owned));
+        let mut held = std::mem::take(self.held_mut());
+        let ours = self.owned.iter().filter(|owned| self.is_ours(&held, owned));
         let slots: Vec<_> = ours.map(|owned| owned.seat.slot).collect();
         if slots.is_empty() {
-            return; // the slots may be others'
-        }
-        if *self.is_passed_on.get_mut() {
-            return; // the locks go with the description
+            return; // never attached, or the slots may be others'
         }
         slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Detaching));
         crash_point!("detach.detaching");
         self.region.announce_membership();
-        self.pulse = None;
+        held.pulse = None;
         crash_point!("detach.without-pulse");
         slots.iter().for_each(|slot| self.set_state(*slot, SlotState::Free));
-        if let Some(description) = self.description()
+        if let Some(description) = held.description()
             && description.is_ours()
         {
             // Closing it, which follows, would do but for children just being forked.
@@ -320,7 +355,7 @@ impl Drop for Ownership {
                 let _ = ofd::unlock(description.as_fd(), byte(*slot..*slot + 1));
             }
         }
-        (self.lock, self.description) = (None, None);
+        drop(held);
         crash_point!("detach.freed");
         self.region.announce_membership(); // now the bytes are free
         if self.region.is_alone() {
@@ -425,7 +460,7 @@ mod tests {
         let ours = Ownership::try_new(region.shared(), &[seat(0)], false);
         let mut ours = ours.unwrap().unwrap();
         assert!(ours.keep_by_descriptor().unwrap());
-        let Some(Lock::Descriptor(description)) = &ours.lock else { panic!("{:?}", ours.lock) };
+        let Some(Lock::Descriptor(description)) = &ours.held_mut().lock else { panic!() };
         let number = description.as_fd().as_raw_fd();
         (ours, number)
     }

@@ -28,15 +28,15 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tombolo_abi::{LockWord, Role, Slot, SlotState};
+use tombolo_abi::{LockWord, Role, Slot};
 
 use crate::backoff::Backoff;
-use crate::crash::{crash_point, test_point};
+use crate::crash::test_point;
 use crate::endpoint::ownership::{Ownership, Seat, all};
 use crate::endpoint::{
     Interrupts, Until, byte, byte_is_held, is_seen_as, pid_of, slot_offset, slot_u32,
@@ -216,20 +216,14 @@ impl OwnedSlot {
     pub(crate) fn copy_lock(&self) -> Result<OwnedFd, Error> {
         self.check_held()?;
         let io = |error: Errno| self.region.io_error("pass on an endpoint of", error.into());
-        let description = self.ownership.description().ok_or_else(|| io(Errno::BADF))?;
-        description.stat().map_err(io)?; // else it is another's by now
         self.region.note_shared();
-        rustix::io::fcntl_dupfd_cloexec(description, 0).map_err(io)
+        self.ownership.copy_description().map_err(io)
     }
 
-    /// Gives up `slots`, which were attached together, without freeing their bytes: those are held by a
-    /// [copy](Self::copy_lock) of their description, wherever it goes.
-    pub(crate) fn pass_on(slots: impl Iterator<Item = Self>) {
-        for slot in slots {
-            slot.ownership.note_passed_on();
-            slot.word_u32(offset_of!(Slot, state)).store(SlotState::InTransit as u32, Release);
-            crash_point!("release.slot-passed-on");
-        }
+    /// Gives up this slot and those that were attached with it without freeing their bytes: those are held by a
+    /// [copy](Self::copy_lock) of their description, wherever it goes. Threads that still have one of them do no harm.
+    pub(crate) fn pass_on(&self) {
+        self.ownership.pass_on();
     }
 
     /// The region that the slot belongs to.
@@ -393,6 +387,8 @@ pub(super) mod tests {
 
     use std::fs::File;
     use std::os::fd::AsRawFd;
+
+    use tombolo_abi::SlotState;
 
     use super::*;
     use crate::crash::visits;

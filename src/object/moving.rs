@@ -11,26 +11,19 @@
 //! it. Messages that were not read stay in the region, and the packets of their handles in the sockets.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::time::Duration;
 
 use tombolo_abi::{LayoutError, Role};
 
 use super::channel::{Channel, Sockets};
 use super::channel_error::{ChannelError, NotAdopted};
 use super::inbox::GivenUp;
-use crate::backoff::Backoff;
 use crate::crash::crash_point;
-use crate::deadline::Deadline;
 use crate::endpoint::{Attached, OwnedSlot, Seat};
 use crate::error::{Error, HandleError};
 use crate::handle::{Handle, HandleType, Rights};
 use crate::os::descriptor::Descriptor;
 use crate::os::{fork, socket};
 use crate::region::{EventsRegion, OpenOptions, Region};
-
-/// How long other threads may take to leave an end that is given up.
-const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 impl Channel {
     /// Takes the end out of this value, as a handle to be sent or kept. Messages that were not read go with it.
@@ -70,7 +63,7 @@ impl Channel {
         })?;
         let (lock, sockets, receiving) = given_up;
         crash_point!("release.before-pass-on");
-        OwnedSlot::pass_on([sending, receiving].into_iter().filter_map(alone));
+        [sending, receiving].iter().for_each(|end| end.slot.pass_on()); // together, but for damage
         crash_point!("release.after-pass-on");
         Ok(Handle::endpoint(lock, sockets, self.id()).with(self.rights()))
     }
@@ -130,22 +123,6 @@ impl Channel {
     }
 }
 
-/// The slot of an end that no other thread uses any more.
-fn alone(mut end: Arc<Attached>) -> Option<OwnedSlot> {
-    let deadline = Deadline::from(LEAVE_MAX);
-    let mut backoff = Backoff::new();
-    loop {
-        end = match Arc::try_unwrap(end) {
-            Ok(end) => return Some(end.into_slot()),
-            Err(end) => end,
-        };
-        // Those that waited were told, and are about to leave.
-        if !backoff.wait(deadline) {
-            return None;
-        }
-    }
-}
-
 /// The two seats of the end of a channel of which `lock` holds the bytes: the sending one first.
 fn seats_of(region: &Region, lock: &OwnedFd) -> Result<Option<[Seat; 2]>, Error> {
     if !region.description().is_channel() {
@@ -167,4 +144,38 @@ fn seats_of(region: &Region, lock: &OwnedFd) -> Result<Option<[Seat; 2]>, Error>
 
 fn copy_of(fd: &OwnedFd) -> Result<OwnedFd, rustix::io::Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_a_thread_has_not_left_yet_is_released_at_once_and_stays_open() {
+        let (near, far) = Channel::create().unwrap();
+        far.write(b"before").unwrap();
+        let sending = near.outbox.end();
+        let handle = near.inbox.with_end(|_| near.release().unwrap()).unwrap();
+        let moved = Channel::from_handle(handle).unwrap();
+        assert_eq!(moved.read().unwrap().data, b"before");
+        drop(sending);
+        moved.write(b"after").unwrap();
+        assert_eq!(far.read().unwrap().data, b"after");
+        drop(near);
+        assert!(matches!(far.read(), Err(ChannelError::ShouldWait)));
+        drop(moved);
+        assert!(matches!(far.read(), Err(ChannelError::PeerClosed)));
+    }
+
+    /// A copy of the description would keep the end open though its next owner was killed.
+    #[test]
+    fn what_a_thread_that_has_not_left_an_end_still_has_does_not_keep_it_open() {
+        let (near, far) = Channel::create().unwrap();
+        let _sending = near.outbox.end();
+        near.inbox.with_end(|_| {
+            drop(near.release().unwrap()); // as the kernel closes it: it detaches nothing
+            let read = far.read_timeout(std::time::Duration::from_secs(20));
+            assert!(matches!(read, Err(ChannelError::PeerClosed)), "{read:?}");
+        });
+    }
 }

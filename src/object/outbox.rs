@@ -248,6 +248,12 @@ impl Outbox {
         Ok((prepared, end))
     }
 
+    /// What a thread keeps that is about to leave the end.
+    #[cfg(test)]
+    pub(super) fn end(&self) -> Arc<Attached> {
+        self.lock().as_ref().unwrap().end.clone()
+    }
+
     /// Sets how long a wait spins at most.
     pub(super) fn set_spin(&self, spin: Spin) {
         if let Some(sending) = self.lock().as_mut() {
