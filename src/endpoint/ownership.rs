@@ -129,7 +129,8 @@ impl Ownership {
         Ok(true)
     }
 
-    /// Takes over from an owner that has passed `description` on, which holds the bytes of `seats`.
+    /// Takes over from an owner that has passed `description` on, which holds the bytes of `seats`. Until the caller
+    /// [keeps](Self::keep) them the slots count as passed on: dropping this leaves them so.
     pub(super) fn adopt(
         region: &Arc<Region>,
         seats: &[Seat],
@@ -149,10 +150,24 @@ impl Ownership {
         let kept = keep_open(description, mapping, &no_forks);
         let (lock, description) = kept.map_err(|error| io(error.into()))?;
         let held = Mutex::new(Held { lock: Some(lock), description, pulse: None });
-        let (region, is_passed_on) = (region.clone(), AtomicBool::new(false));
+        let (region, is_passed_on) = (region.clone(), AtomicBool::new(true));
         let mut ownership = Self { region, owned, held, owner, is_passed_on };
-        ownership.announce()?;
-        Ok(ownership)
+        match ownership.announce() {
+            Ok(()) => Ok(ownership),
+            Err(error) => {
+                ownership.give_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Has dropping it give up the slots that were taken over.
+    pub(super) fn keep(&self) {
+        self.is_passed_on.store(false, Relaxed);
+    }
+
+    pub(super) fn is_passed_on(&self) -> bool {
+        self.is_passed_on.load(Relaxed)
     }
 
     /// A copy of the description that holds the locks, if it is open.
@@ -190,9 +205,13 @@ impl Ownership {
 
     /// Gives the slots up, and leaves their bytes to the one who has a copy of the description.
     pub(super) fn pass_on(&self) {
-        if self.is_passed_on.swap(true, Relaxed) {
-            return;
+        if !self.is_passed_on.swap(true, Relaxed) {
+            self.give_back();
         }
+    }
+
+    /// As [`Self::pass_on`], of slots that count as passed on already.
+    pub(super) fn give_back(&self) {
         let mut held = self.held();
         held.pulse = None; // before the next owner links its own
         for owned in self.owned.iter().filter(|owned| self.is_ours(&held, owned)) {
@@ -528,7 +547,7 @@ mod tests {
         assert_eq!(blocked(), Some(before));
         let both = identities(&ours).into_iter().zip(earlier);
         both.for_each(|(now, earlier)| assert_ne!(now, earlier));
-        for slot in OwnedSlot::all_of(ours) {
+        for slot in OwnedSlot::all_of(&Arc::new(ours)) {
             assert!(slot.check_kept().is_ok() && !slot.is_surely_kept());
         }
         own(&region, 0);

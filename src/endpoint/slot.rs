@@ -162,16 +162,15 @@ impl OwnedSlot {
             let Some(mut ownership) = ownership else { continue };
             if are_still_fit(&ownership, wanted)? {
                 ownership.announce()?;
-                return Ok(Some(Self::all_of(ownership)));
+                return Ok(Some(Self::all_of(&Arc::new(ownership))));
             } // else another attached and detached meanwhile
         }
         Ok(None)
     }
 
     /// The slots that `ownership` is of, in its order.
-    pub(super) fn all_of(ownership: Ownership) -> Vec<Self> {
+    pub(super) fn all_of(ownership: &Arc<Ownership>) -> Vec<Self> {
         let kept = if ownership.is_kept_by_descriptor() { Kept::Perhaps } else { Kept::Surely };
-        let ownership = Arc::new(ownership);
         let slot = |(seat, incarnation)| Self {
             region: ownership.region().clone(),
             seat,
@@ -194,21 +193,30 @@ impl OwnedSlot {
         Ok(byte_is_held(region, slots)? && !by_another)
     }
 
-    /// Attaches to slots that an owner has [passed on](Self::pass_on) with `description`, in the order of `seats`.
-    /// It stays the caller's, too.
+    /// Attaches to slots that an owner has [passed on](Self::pass_on) with `description`, and lets `make` make
+    /// something of them, in the order of `seats`. If it fails, they are passed on again: `description` stays the
+    /// caller's in any case, and their owner.
     ///
     /// # Errors
-    /// [`Error::LockLost`] if `description` does not hold their bytes; as [`Self::attach`].
-    pub(crate) fn adopt(
+    /// [`Error::LockLost`] if `description` does not hold their bytes; as [`Self::attach`]; those of `make`.
+    pub(crate) fn adopt<T>(
         region: &Arc<Region>,
         seats: &[Seat],
         description: BorrowedFd<'_>,
-    ) -> Result<Vec<Self>, Error> {
+        make: impl FnOnce(Vec<Self>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let attaching = InitLock::try_shared(region)?; // against a process that replaces it
         if attaching.is_none() {
             return Err(region.replacing());
         }
-        Ok(Self::all_of(Ownership::adopt(region, seats, description)?))
+        let ownership = Arc::new(Ownership::adopt(region, seats, description)?);
+        drop(attaching);
+        let made = make(Self::all_of(&ownership));
+        match &made {
+            Ok(_) => ownership.keep(),
+            Err(_) => ownership.give_back(),
+        }
+        made
     }
 
     /// A copy of the description that holds the locks of this slot and of those that were attached with it: its
@@ -224,6 +232,11 @@ impl OwnedSlot {
     /// [copy](Self::copy_lock) of their description, wherever it goes. Threads that still have one of them do no harm.
     pub(crate) fn pass_on(&self) {
         self.ownership.pass_on();
+    }
+
+    /// Whether they were passed on, or are not taken over for good yet: then nothing of theirs is to be ended here.
+    pub(crate) fn is_passed_on(&self) -> bool {
+        self.ownership.is_passed_on()
     }
 
     /// The region that the slot belongs to.

@@ -16,7 +16,7 @@ use super::close_reason::CloseReason;
 use super::inbox::{Inbox, Message, Reading, Registered, TXID_LEN};
 use super::message_buf::MessageBuf;
 use super::outbox::{As, Outbox, Writing, attempt, prepare};
-use crate::crash::crash_point;
+use crate::crash::{crash_point, test_point};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Readiness, Waitable};
@@ -243,6 +243,7 @@ impl Channel {
         // The end that was opened first is come to, the later one comes.
         let incoming = incoming.or((side != 0).then(Vec::new));
         let inbox = Inbox::attach(receiving, incoming)?;
+        test_point!("channel.half-attached");
         let outbox = Outbox::attach(sending, outgoing)?;
         let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
         let next_txid = AtomicU32::new(FIRST_TXID);

@@ -817,8 +817,10 @@ impl Drop for State {
     fn drop(&mut self) {
         self.pollers = None; // before the endpoint is another's
         self.end.settle(&self.wakes);
-        // In a forked child, or after the endpoint was lost, the sockets are another process's.
-        let is_ours = self.end.ring.memory.is_ours() && self.end.slot.check_kept().is_ok();
+        // In a forked child, or after the endpoint was lost or passed on, the sockets are another process's.
+        let slot = &self.end.slot;
+        let is_ours =
+            self.end.ring.memory.is_ours() && !slot.is_passed_on() && slot.check_kept().is_ok();
         if let (Some(intake), true) = (&mut self.intake, is_ours) {
             intake.close();
         }

@@ -112,14 +112,17 @@ impl Channel {
         let (into, out) = (into.map_err(failed)?, out.ok_or_else(wrong)?);
         drop(no_forks);
         crash_point!("adopt.before-slots");
-        let slots = OwnedSlot::adopt(&region, &seats, lock.as_fd())?;
-        crash_point!("adopt.after-slots");
-        let mut ends = slots.into_iter().map(|slot| Attached::of_channel_at(&region, slot));
-        let (Some(sending), Some(receiving)) = (ends.next(), ends.next()) else {
-            return Err(wrong().into());
-        };
-        let (ends, sockets) = ((sending?, receiving?), Some(Sockets { out, into }));
-        Ok(Self::at(&region, ends, sockets, handle.rights())?)
+        let adopted = OwnedSlot::adopt(&region, &seats, lock.as_fd(), |slots| {
+            crash_point!("adopt.after-slots");
+            let ends = slots.into_iter().map(|slot| Attached::of_channel_at(&region, slot));
+            let mut ends = ends.collect::<Result<Vec<_>, _>>()?.into_iter();
+            let (Some(sending), Some(receiving)) = (ends.next(), ends.next()) else {
+                return Ok(None); // never: there are two seats
+            };
+            let sockets = Some(Sockets { out, into });
+            Self::at(&region, (sending, receiving), sockets, handle.rights()).map(Some)
+        });
+        Ok(adopted?.ok_or_else(wrong)?)
     }
 }
 
@@ -148,7 +151,68 @@ fn copy_of(fd: &OwnedFd) -> Result<OwnedFd, rustix::io::Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::sync::atomic::Ordering::{Relaxed, Release};
+
+    use rustix::io::Errno;
+    use tombolo_abi::RingState;
+
     use super::*;
+    use crate::MessagePacket;
+    use crate::crash::visits;
+    use crate::os::staged::{self, Call};
+    use crate::ring::{Memory, Word};
+
+    fn write_to_peer_of(end: &Channel) {
+        end.write(MessagePacket::from(b"with a handle").handle(File::open("/").unwrap())).unwrap();
+    }
+
+    /// Both ways, with handles; `near` is what was given back.
+    fn assert_living(near: Handle, far: &Channel) {
+        assert!(matches!(far.read(), Err(ChannelError::ShouldWait)));
+        let near = Channel::from_handle(near).unwrap();
+        assert_eq!(near.read().unwrap().handles.len(), 1, "that was there before");
+        for (from, to) in [(&near, far), (far, &near)] {
+            write_to_peer_of(from);
+            assert_eq!(to.read().unwrap().handles.len(), 1);
+        }
+        drop(near);
+        assert!(matches!(far.read(), Err(ChannelError::PeerClosed)));
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_taken_in_is_given_back_open_however_late_that_is_found() {
+        let (near, far) = Channel::create().unwrap();
+        write_to_peer_of(&far);
+        let handle = near.release().unwrap();
+        // The bell's random number: both slots were adopted.
+        let draw = Call::any(libc::SYS_getrandom);
+        let refused = staged::refusing(draw, Errno::NOSYS, || Channel::from_handle(handle));
+        let Some(refused) = refused else { return eprintln!("skipped: no filters") };
+        assert_living(refused.unwrap_err().handle, &far);
+    }
+
+    /// The receiving half has its sockets then.
+    #[test]
+    fn so_is_one_of_which_one_half_was_taken_in() {
+        let (near, far) = Channel::create().unwrap();
+        write_to_peer_of(&far);
+        let tail = far.inbox.with_end(|end| end.ring.memory.load(Word::Tail, Relaxed)).unwrap();
+        let handle = near.release().unwrap();
+        let far = std::rc::Rc::new(far);
+        let other = far.clone();
+        let visit = visits::at("channel.half-attached", move || {
+            other.inbox.with_end(|end| end.ring.memory.store(Word::Tail, tail + 1, Release));
+        });
+        let refused = Channel::from_handle(handle).unwrap_err();
+        drop(visit);
+        println!("{}", refused.error);
+        far.inbox.with_end(|end| {
+            end.ring.memory.store(Word::Tail, tail, Release);
+            end.ring.memory.store(Word::State, RingState::Open as u64, Release);
+        });
+        assert_living(refused.handle, &far);
+    }
 
     #[test]
     fn an_end_that_a_thread_has_not_left_yet_is_released_at_once_and_stays_open() {
