@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use tombolo_abi::{Record, RecordKind, RingControl, Slot};
 
 use super::channel_error::ChannelError;
-use super::waiters::{WaiterId, Waiters};
+use super::waiters::{Reply, WaiterId, Waiters};
 use crate::carrier::{Intake, Wanted};
 use crate::crash::{crash_point, test_point};
 use crate::deadline::Deadline;
@@ -62,12 +62,19 @@ pub(super) const TXID_LEN: usize = 4;
 /// The receiving half of an end.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    /// `None` once the end was closed.
-    state: Mutex<Option<State>>,
+    state: Mutex<Inside>,
     /// Held by the leader while it sleeps.
     lead: Mutex<Lead>,
     /// Position up to which records were looked at. Stored under `state`; the leader polls there.
     scanned: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Inside {
+    /// `None` once the end was closed.
+    open: Option<State>,
+    /// Replies that had come for calls before that, and were not taken yet.
+    left: Vec<(WaiterId, Reply)>,
 }
 
 #[derive(Debug)]
@@ -133,7 +140,8 @@ impl Inbox {
         let state = State { end, consumer, intake, wakes, peer, waiters, spin, pollers, untold };
         state.show_calls(); // an earlier owner may have left some
         let lead = Lead { end: Some(state.end.clone()), bell, wakes: Wakes::default() };
-        Ok(Self { state: Mutex::new(Some(state)), lead: Mutex::new(lead), scanned })
+        let state = Mutex::new(Inside { open: Some(state), left: Vec::new() });
+        Ok(Self { state, lead: Mutex::new(lead), scanned })
     }
 
     /// Lets `take` have the first message.
@@ -237,7 +245,7 @@ impl Inbox {
             interrupts.take(); // before the looks: what comes after them interrupts again
             let Some(state) = guard.as_mut() else { return Err(ChannelError::Canceled) };
             state.waiters.begin_look(id);
-            let polled = state.poll(&self.scanned, &mut poll);
+            let polled = state.poll(id, &self.scanned, &mut poll);
             let is_found = !matches!(polled, Ok(None));
             self.tell_bell(state);
             let leads = !is_found && state.pollers.is_none() && state.waiters.lead(id);
@@ -285,7 +293,7 @@ impl Inbox {
 
     /// Ends all waits and gives up the end.
     pub(super) fn close(&self) {
-        let Some(mut state) = lock(&self.state).take() else { return };
+        let Some(mut state) = self.lock().take() else { return };
         state.wake_all();
         lock(&self.lead).end = None; // the leader has left the ring
         if let Some(pollers) = &state.pollers {
@@ -522,40 +530,50 @@ impl Registered<'_> {
         let mut this = std::mem::ManuallyDrop::new(self); // `wait` takes it away
         let interrupts = std::mem::take(&mut this.interrupts);
         let guard = this.inbox.lock();
-        this.inbox.wait(guard, (this.id, &interrupts), deadline, |state| {
+        let waited = this.inbox.wait(guard, (this.id, &interrupts), deadline, |state| {
             let reply = state.waiters.take_reply(this.id);
             reply.transpose().map_err(ChannelError::from)
-        })
+        });
+        match waited {
+            Err(ChannelError::Canceled) => this.take_left(&mut this.inbox.lock()),
+            waited => waited,
+        }
     }
-}
 
-impl Registered<'_> {
+    /// What to say if the end was closed: the reply, if it had come.
+    fn take_left(&self, guard: &mut Locked<'_>) -> Result<MessagePacket, ChannelError> {
+        guard.take_left(self.id).map_or(Err(ChannelError::Canceled), |reply| Ok(reply?))
+    }
     /// The reply, if it has come; if not, has `waker` woken when it does.
     ///
     /// # Errors
     /// [`ChannelError::PeerClosed`], [`ChannelError::Canceled`].
     pub(super) fn poll(&self, waker: &Waker) -> Poll<Result<MessagePacket, ChannelError>> {
         let mut guard = self.inbox.lock();
-        let Some(state) = guard.as_mut() else { return Poll::Ready(Err(ChannelError::Canceled)) };
+        let Some(state) = guard.as_mut() else { return Poll::Ready(self.take_left(&mut guard)) };
         state.waiters.set_task(self.id, waker);
         let mut take = |state: &mut State| {
             let reply = state.waiters.take_reply(self.id);
             reply.transpose().map_err(ChannelError::from)
         };
-        match state.poll(&self.inbox.scanned, &mut take) {
-            Ok(None) => Poll::Pending,
-            Ok(Some(reply)) => Poll::Ready(Ok(reply)),
-            Err(error) => Poll::Ready(Err(error)),
-        }
+        let polled = state.poll(self.id, &self.inbox.scanned, &mut take);
+        polled.transpose().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        if let Some(state) = self.inbox.lock().as_mut() {
-            state.waiters.remove(self.id);
-            state.show_calls();
-        }
+        let mut guard = self.inbox.lock();
+        let reply = match guard.as_mut() {
+            Some(state) => {
+                let reply = state.waiters.remove(self.id);
+                state.show_calls();
+                reply
+            }
+            None => guard.take_left(self.id),
+        };
+        drop(guard);
+        drop(reply); // closes handles: without the lock
     }
 }
 
@@ -647,8 +665,24 @@ impl State {
         Ok(ChannelError::ShouldWait)
     }
 
-    /// One step of the wait of `me`.
+    /// What `poll` finds for the waiter `id`, after a look at what has come. A reply that it has is given whatever is
+    /// wrong with the end.
     fn poll<T>(
+        &mut self,
+        id: WaiterId,
+        scanned: &AtomicU64,
+        poll: &mut impl FnMut(&mut Self) -> Result<Option<T>, ChannelError>,
+    ) -> Result<Option<T>, ChannelError> {
+        if self.waiters.has_reply(id) {
+            return poll(self);
+        }
+        match self.look_and_poll(scanned, poll) {
+            Err(_) if self.waiters.has_reply(id) => poll(self),
+            polled => polled,
+        }
+    }
+
+    fn look_and_poll<T>(
         &mut self,
         scanned: &AtomicU64,
         poll: &mut impl FnMut(&mut Self) -> Result<Option<T>, ChannelError>,
@@ -859,7 +893,7 @@ impl Ready for Reading {
 
 /// The state, locked. Tasks that were to be woken are, once it is not any more.
 struct Locked<'a> {
-    guard: MutexGuard<'a, Option<State>>,
+    guard: MutexGuard<'a, Inside>,
     /// Dropped behind the guard; mostly there are none.
     woken: Option<Woken>,
 }
@@ -868,27 +902,40 @@ impl Deref for Locked<'_> {
     type Target = Option<State>;
 
     fn deref(&self) -> &Option<State> {
-        &self.guard
+        &self.guard.open
     }
 }
 
 impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Option<State> {
-        &mut self.guard
+        &mut self.guard.open
     }
 }
 
 impl Locked<'_> {
+    /// Takes the state for good. Replies that have come stay for their calls.
+    fn take(&mut self) -> Option<State> {
+        let mut state = self.guard.open.take()?;
+        self.guard.left = state.waiters.take_replies();
+        Some(state)
+    }
+
+    /// The reply to the call `id` that had come before the end was closed.
+    fn take_left(&mut self, id: WaiterId) -> Option<Reply> {
+        let index = self.guard.left.iter().position(|(of, _)| *of == id)?;
+        Some(self.guard.left.swap_remove(index).1)
+    }
+
     /// Unlocks it, and gives the tasks that were to be woken: for a caller that holds another lock.
     fn unlock(mut self) -> Vec<Waker> {
-        self.guard.as_mut().map(|state| state.waiters.take_woken()).unwrap_or_default()
+        self.as_mut().map(|state| state.waiters.take_woken()).unwrap_or_default()
     }
 }
 
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        let Some(state) = self.guard.as_mut() else { return };
+        let Some(state) = self.guard.open.as_mut() else { return };
         if state.waiters.take_call_of_leader() {
             state.end.wake_own();
         }
@@ -938,10 +985,67 @@ mod tests {
     use super::*;
     use crate::Channel;
     use crate::crash::visits;
+    use crate::error::Damage;
+    use crate::ring::{Memory, Word};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A call whose request was answered, before `then`, or then.
+    fn call(is_looked_for: bool, then: impl FnOnce(&Channel)) -> Result<Vec<u8>, ChannelError> {
+        let (client, server) = Channel::create().unwrap();
+        let mut request = MessagePacket::from(b"\0\0\0\0");
+        let sent = client.send_request(&mut request, Deadline::PAST, |_| Ok(7));
+        let registered = sent.unwrap().unwrap();
+        server.write(server.read().unwrap()).unwrap();
+        if is_looked_for {
+            assert!(matches!(client.read(), Err(ChannelError::ShouldWait))); // this delivers the reply
+        }
+        then(&client);
+        Ok(registered.wait(LONG.into())?.data)
+    }
+
+    fn poison(client: &Channel) {
+        client.inbox.with_end(|end| end.ring.poison(Damage::Marked { code: 1 }));
+    }
+
+    #[test]
+    fn a_call_gets_a_reply_that_had_come_before_its_end_was_closed_released_or_damaged() {
+        let ends: [fn(&Channel); 3] =
+            [Channel::close, |client| drop(client.release().unwrap()), poison];
+        for end in ends {
+            assert_eq!(call(true, end).unwrap(), 7u32.to_ne_bytes());
+            assert!(call(false, end).is_err(), "nothing had looked");
+        }
+    }
+
+    #[test]
+    fn it_does_if_the_same_look_finds_damage_behind_it() {
+        let found = call(false, |client| {
+            client.inbox.with_end(|end| {
+                let tail = end.ring.memory.load(Word::Tail, Relaxed);
+                end.ring.memory.store(Word::Data(tail), u64::MAX, Release);
+            });
+        });
+        assert_eq!(found.unwrap(), 7u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn handles_of_a_reply_that_nothing_takes_are_closed_with_its_call() {
+        let (client, server) = Channel::create().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut request = MessagePacket::from(b"\0\0\0\0");
+        let sent = client.send_request(&mut request, Deadline::PAST, |_| Ok(7));
+        let registered = sent.unwrap().unwrap();
+        let reply = server.read().unwrap();
+        server.write(reply.handle(writer)).unwrap();
+        assert!(matches!(client.read(), Err(ChannelError::ShouldWait)));
+        client.close();
+        drop(registered);
+        assert_eq!(std::io::Read::read(&mut reader, &mut [0]).unwrap(), 0);
+    }
 
     #[test]
     fn a_reply_that_comes_behind_the_look_of_a_reader_is_no_message() {
-        const LONG: Duration = Duration::from_secs(20);
         let (client, server) = Channel::create().unwrap();
         std::thread::scope(|scope| {
             let caller = scope.spawn(|| client.call(b"\0\0\0\0", LONG));

@@ -9,6 +9,9 @@ use crate::error::Error;
 /// The number of one of them.
 pub(super) type WaiterId = usize;
 
+/// What comes for a call: its reply, or why that cannot be had.
+pub(super) type Reply = Result<MessagePacket, Error>;
+
 /// Threads and tasks that wait, each for the reply to its call or for any message.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
@@ -37,7 +40,7 @@ struct Waiter {
     interrupter: Interrupter,
     /// Of a task that was polled.
     waker: Option<Waker>,
-    reply: Option<Result<MessagePacket, Error>>,
+    reply: Option<Reply>,
 }
 
 /// Whether the leader was woken for what another thread has found.
@@ -122,7 +125,7 @@ impl Waiters {
     }
 
     /// Takes a thread away that waits no longer, and wakes one that is to lead in its place.
-    pub(super) fn remove(&mut self, id: WaiterId) -> Option<Result<MessagePacket, Error>> {
+    pub(super) fn remove(&mut self, id: WaiterId) -> Option<Reply> {
         let waited_for = std::mem::replace(&mut self.places[id].waits_for, WaitsFor::Nothing);
         if let WaitsFor::Reply { txid } = waited_for {
             // Once it has its reply, another may call with its id.
@@ -175,7 +178,7 @@ impl Waiters {
     }
 
     /// Gives the call with `txid` its reply.
-    pub(super) fn deliver(&mut self, txid: u32, reply: Result<MessagePacket, Error>) {
+    pub(super) fn deliver(&mut self, txid: u32, reply: Reply) {
         if let Some(id) = self.take_call(txid) {
             let is_leader = self.leader == Some(id);
             let place = &mut self.places[id];
@@ -189,8 +192,19 @@ impl Waiters {
     }
 
     /// The reply to a call, once it has come.
-    pub(super) fn take_reply(&mut self, id: WaiterId) -> Option<Result<MessagePacket, Error>> {
+    pub(super) fn take_reply(&mut self, id: WaiterId) -> Option<Reply> {
         self.places[id].reply.take()
+    }
+
+    /// Whether it has come.
+    pub(super) fn has_reply(&self, id: WaiterId) -> bool {
+        self.places[id].reply.is_some()
+    }
+
+    /// All replies that have come and were not taken.
+    pub(super) fn take_replies(&mut self) -> Vec<(WaiterId, Reply)> {
+        let places = self.places.iter_mut().enumerate();
+        places.filter_map(|(id, place)| Some((id, place.reply.take()?))).collect()
     }
 
     /// Whether `id` waits for any message.
