@@ -172,6 +172,12 @@ impl Incoming {
         Err(self.verdict(wanted))
     }
 
+    /// Closes what is kept of records before `head`; gives whether anything else is.
+    pub(super) fn close_kept_before(&mut self, head: u64) -> bool {
+        self.drop_kept_before(head);
+        self.connections.iter().any(|one| !one.kept.is_empty())
+    }
+
     fn drop_kept_before(&mut self, head: u64) {
         self.connections.iter_mut().for_each(|one| one.drop_kept_before(head));
     }

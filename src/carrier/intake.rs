@@ -110,6 +110,12 @@ impl Intake {
         fetched.map_err(|error| not_fetched(error, wanted))
     }
 
+    /// Closes the handles that were kept of records before `head`, which the ring has passed; gives whether any are kept
+    /// still.
+    pub(crate) fn close_kept_before(&self, head: u64) -> bool {
+        lock(&self.incoming).close_kept_before(head)
+    }
+
     /// Closes what belongs to a record that was freed.
     pub(crate) fn take(&self, wanted: &Wanted) {
         lock(&self.incoming).take(wanted);

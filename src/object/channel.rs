@@ -782,6 +782,9 @@ impl Channel {
     }
 
     fn end(&self, reason: Option<(u32, &str)>) {
+        if self.region.check_ours().is_err() {
+            return; // the end is the parent's, and threads that a forked child has not got may hold its locks
+        }
         self.outbox.close(reason);
         crash_point!("close.between-halves");
         self.inbox.close();
@@ -893,6 +896,10 @@ fn with_info(packet: MessagePacket) -> (Vec<u8>, Vec<HandleInfo>) {
 impl Drop for Channel {
     fn drop(&mut self) {
         self.close();
+        if self.region.check_ours().is_err() {
+            self.inbox.forget_if_locked();
+            self.outbox.forget_if_locked();
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,7 @@ use crate::ends::{BorrowedWhile, MessagePacket, RecordRef, buffer};
 use crate::error::Error;
 use crate::os::descriptor::Descriptor;
 use crate::os::eventfd::EventFd;
+use crate::os::fork;
 use crate::os::futex::{Moment, Sleeping};
 use crate::ring::doorbell::{Arming, Polled, poll};
 use crate::ring::{Consumer, Front, Wakes};
@@ -67,6 +68,8 @@ pub(super) struct Inbox {
     lead: Mutex<Lead>,
     /// Position up to which records were looked at. Stored under `state`; the leader polls there.
     scanned: AtomicU64,
+    /// A forked child of this process takes no lock: its threads may have held it.
+    owner: fork::Owner,
 }
 
 #[derive(Debug)]
@@ -91,6 +94,8 @@ struct State {
     pollers: Option<Pollers>,
     /// Messages taken, of which the bell was not told.
     untold: u32,
+    /// Whether handles may be kept of messages that a reply was taken before.
+    keeps_handles: bool,
 }
 
 /// What tasks and pollers wait for.
@@ -119,6 +124,13 @@ pub(super) struct GivenUp {
     pub(super) end: Arc<Attached>,
 }
 
+/// What became of a record that was taken out of its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Withdrawn {
+    Gone,
+    Stays,
+}
+
 /// What is at the front of the queue.
 pub(super) type Message<'a> = RecordRef<'a>;
 
@@ -126,6 +138,8 @@ impl Inbox {
     /// Receives at `end`. Handles come over `sockets`, if they came with the end.
     pub(super) fn attach(end: Attached, sockets: Option<Vec<Descriptor>>) -> Result<Self, Error> {
         let spin = Spin::new(SPIN_MAX);
+        let owner = fork::Owner::current();
+        let owner = owner.map_err(|error| end.slot.region().io_error("mark", error))?;
         let consumer = Consumer::attach(&end.ring).map_err(|damage| end.damaged(damage))?;
         let bell = Bell::attach(&end, spin)?;
         let intake = match sockets {
@@ -136,12 +150,23 @@ impl Inbox {
         peer.set_rule(Disconnect::Ever);
         let scanned = AtomicU64::new(consumer.head());
         let (end, wakes, waiters) = (Arc::new(end), Wakes::default(), Waiters::default());
-        let (spin, pollers, untold) = (None, None, 0);
-        let state = State { end, consumer, intake, wakes, peer, waiters, spin, pollers, untold };
+        let (spin, pollers, untold, keeps_handles) = (None, None, 0, false);
+        let state = State {
+            end,
+            consumer,
+            intake,
+            wakes,
+            peer,
+            waiters,
+            spin,
+            pollers,
+            untold,
+            keeps_handles,
+        };
         state.show_calls(); // an earlier owner may have left some
         let lead = Lead { end: Some(state.end.clone()), bell, wakes: Wakes::default() };
         let state = Mutex::new(Inside { open: Some(state), left: Vec::new() });
-        Ok(Self { state, lead: Mutex::new(lead), scanned })
+        Ok(Self { state, lead: Mutex::new(lead), scanned, owner })
     }
 
     /// Lets `take` have the first message.
@@ -152,7 +177,7 @@ impl Inbox {
         &self,
         take: impl FnOnce(Message<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut guard = self.lock();
+        let mut guard = self.lock().map_err(ChannelError::from)?;
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         match state.first(&self.scanned).map_err(ChannelError::from)? {
             Some(front) => {
@@ -179,18 +204,19 @@ impl Inbox {
         deadline: Deadline,
         take: impl FnOnce(Message<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut guard = self.lock();
+        let mut guard = self.lock().map_err(ChannelError::from)?;
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         if let Some(front) = state.first(&self.scanned).map_err(ChannelError::from)? {
             return state.take(front, &self.scanned, take);
         }
         let (id, interrupts) = state.waiters.add_reader();
         let mut take = Some(take);
-        self.wait(guard, (id, &interrupts), deadline, |state| {
+        let poll = |state: &mut State| {
             let Some(front) = state.first(&self.scanned)? else { return Ok(None) };
             let Some(take) = take.take() else { return Ok(None) }; // never: this ends the wait
             Ok(Some(state.take(front, &self.scanned, take)))
-        })?
+        };
+        self.wait(guard, (id, &interrupts), deadline, poll, |_| Err(ChannelError::Canceled))?
     }
 
     /// Registers a call for its reply and lets `send` send its request, with the id that `choose` gives; it is told
@@ -206,7 +232,10 @@ impl Inbox {
         choose: impl FnOnce(&dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
         send: impl FnOnce(u32) -> Result<(), E>,
     ) -> Result<Result<Registered<'_>, ChannelError>, E> {
-        let mut guard = self.lock();
+        let mut guard = match self.lock() {
+            Ok(guard) => guard,
+            Err(error) => return Ok(Err(error.into())),
+        };
         let Some(state) = guard.as_mut() else { return Ok(Err(ChannelError::Closed)) };
         let passed = state.pass_all(&self.scanned).map_err(ChannelError::from);
         let chosen = passed.and_then(|()| choose(&|txid| state.waiters.has_call(txid)));
@@ -228,14 +257,15 @@ impl Inbox {
         }
     }
 
-    /// Waits until `poll` gives something, the peer is gone, or `deadline` has passed. Takes the waiter `id`
-    /// away in any case.
+    /// Waits until `poll` gives something, the peer is gone, or `deadline` has passed; if the end was closed, what
+    /// `left` gives. Takes the waiter `id` away in any case.
     fn wait<'a, T>(
         &'a self,
         mut guard: Locked<'a>,
         (id, interrupts): (WaiterId, &Interrupts),
         deadline: Deadline,
         mut poll: impl FnMut(&mut State) -> Result<Option<T>, ChannelError>,
+        left: impl FnOnce(&mut Locked<'_>) -> Result<T, ChannelError>,
     ) -> Result<T, ChannelError> {
         /// None wakes a leader: see [`State::wake_all`].
         static NONE: Interrupts = Interrupts::none();
@@ -243,7 +273,7 @@ impl Inbox {
         let mut has_looked = false;
         loop {
             interrupts.take(); // before the looks: what comes after them interrupts again
-            let Some(state) = guard.as_mut() else { return Err(ChannelError::Canceled) };
+            let Some(state) = guard.as_mut() else { return left(&mut guard) };
             state.waiters.begin_look(id);
             let polled = state.poll(id, &self.scanned, &mut poll);
             let is_found = !matches!(polled, Ok(None));
@@ -261,7 +291,7 @@ impl Inbox {
                     drop(guard);
                     bell.look_first(end, &mut Cursor(&self.scanned), known);
                     drop(lead);
-                    guard = self.lock();
+                    guard = self.lock()?;
                     continue;
                 }
             }
@@ -287,13 +317,15 @@ impl Inbox {
                 drop(guard);
                 interrupts.sleep_alone(Moment::within(deadline, SLEEP_MAX));
             }
-            guard = self.lock();
+            guard = self.lock()?;
         }
     }
 
     /// Ends all waits and gives up the end.
     pub(super) fn close(&self) {
-        let Some(mut state) = self.lock().take() else { return };
+        let Ok(mut guard) = self.lock() else { return };
+        let Some(mut state) = guard.take() else { return };
+        drop(guard);
         state.wake_all();
         lock(&self.lead).end = None; // the leader has left the ring
         if let Some(pollers) = &state.pollers {
@@ -306,15 +338,16 @@ impl Inbox {
 
     /// A copy of the socket to the other end, once that has come, if this is the end that is come to.
     pub(super) fn peers_socket(&self) -> Result<Option<Descriptor>, Error> {
-        let guard = self.lock();
+        let guard = self.lock()?;
         let Some(State { end, intake: Some(intake), .. }) = guard.as_ref() else { return Ok(None) };
         intake.peers_socket(end)
     }
 
     /// Receives over `socket`, too, which leads to the other end.
     pub(super) fn add_socket(&self, socket: Descriptor) {
-        let guard = self.lock();
-        if let Some(State { end, intake: Some(intake), .. }) = guard.as_ref() {
+        if let Ok(guard) = self.lock()
+            && let Some(State { end, intake: Some(intake), .. }) = guard.as_ref()
+        {
             intake.add_given(end, socket);
         }
     }
@@ -325,7 +358,7 @@ impl Inbox {
     /// # Errors
     /// [`ChannelError::Closed`]; if that cannot be had, and then nothing happened.
     pub(super) fn give_up(&self) -> Result<GivenUp, ChannelError> {
-        let mut guard = self.lock();
+        let mut guard = self.lock()?;
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         state.end.check_usable()?;
         let (ring, region) = (state.end.index, state.end.slot.region());
@@ -368,8 +401,22 @@ impl Inbox {
     }
 
     /// The state, locked.
-    fn lock(&self) -> Locked<'_> {
-        Locked { guard: lock(&self.state), woken: None }
+    ///
+    /// # Errors
+    /// [`Error::ForkedChild`].
+    fn lock(&self) -> Result<Locked<'_>, Error> {
+        if !self.owner.is_here() {
+            return Err(Error::ForkedChild);
+        }
+        Ok(Locked { guard: lock(&self.state), woken: None })
+    }
+
+    /// Forgets it in a forked child, if a thread of the parent has been changing it: it is not dropped then.
+    pub(super) fn forget_if_locked(self: &Arc<Self>) {
+        let is_locked = matches!(self.state.try_lock(), Err(TryLockError::WouldBlock));
+        if is_locked {
+            std::mem::forget(self.clone());
+        }
     }
 
     /// Lets tasks and pollers wait from now on, and returns what is readable while there may be something to read.
@@ -377,7 +424,7 @@ impl Inbox {
     /// # Errors
     /// [`ChannelError::Closed`]; if the process can have no more descriptors or threads.
     pub(super) fn stand_by(self: &Arc<Self>) -> Result<Arc<EventFd>, ChannelError> {
-        let mut guard = self.lock();
+        let mut guard = self.lock()?;
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         state.end.check_usable()?;
         if let Some(pollers) = &state.pollers {
@@ -400,7 +447,7 @@ impl Inbox {
     /// sleeps in the place of a leader.
     fn drive(self: &Arc<Self>) {
         for _ in 0..DRIVES_MAX {
-            let mut guard = self.lock();
+            let Ok(mut guard) = self.lock() else { return };
             let Some(state) = guard.as_mut() else { return };
             if !matches!(state.look_for_all(&self.scanned), Ok(false)) {
                 state.tell_readable();
@@ -423,19 +470,22 @@ impl Inbox {
 
     /// Has [`Self::drive`] called again, after others for which the same thread sleeps.
     fn drive_later(self: &Arc<Self>) {
-        let guard = self.lock();
-        let Some(state) = guard.as_ref() else { return };
+        let Ok(mut guard) = self.lock() else { return };
+        let Some(state) = guard.as_mut() else { return };
         let Some(Pollers { standby, .. }) = &state.pollers else { return };
         let (due, peer_exits) = (Some(Instant::now()), None);
         let standing = Standing { arming: Arming::Time, due, peer_exits };
-        if standby.bridge.stand(&state.end.ring, state.end.rx_wake(), standing) {
-            standby.bridge.wait(&Waker::from(self.clone()));
+        let (ring, word) = (&state.end.ring, state.end.rx_wake());
+        // It is due at once: the thread may be faster than this one.
+        if !standby.bridge.stand_for(ring, word, standing, Waker::from(self.clone())) {
+            state.tell_readable(); // the ring is damaged
+            state.wake_all();
         }
     }
 
     /// Whether the next read would not say that there is nothing, but for a closing that was named before.
     pub(super) fn is_ready(&self) -> bool {
-        let mut guard = self.lock();
+        let Ok(mut guard) = self.lock() else { return true };
         let Some(state) = guard.as_mut() else { return true };
         match state.first(&self.scanned) {
             Ok(None) => match state.none_left(&self.scanned) {
@@ -449,7 +499,8 @@ impl Inbox {
 
     /// Notes that `wait_any` has named it. If that was not for a message, its closing has been told.
     pub(super) fn note_named(&self) {
-        if let Some(state) = self.lock().as_mut()
+        if let Ok(mut guard) = self.lock()
+            && let Some(state) = guard.as_mut()
             && matches!(state.first(&self.scanned), Ok(None))
         {
             state.peer.note_named();
@@ -459,7 +510,7 @@ impl Inbox {
     /// Arms and looks once more, for a thread that alone uses the end. Gives what to sleep on and for how long at
     /// most, or `None` if it is not to sleep. [`Self::disarm`] afterwards, either way.
     pub(super) fn arm(&self) -> Option<(Sleeping, Duration)> {
-        let mut guard = self.lock();
+        let mut guard = self.lock().ok()?;
         let state = guard.as_mut()?;
         if let Some(Pollers { standby, is_readable, .. }) = &state.pollers {
             let seen = standby.bridge.ends();
@@ -474,8 +525,8 @@ impl Inbox {
 
     /// Ends an arming by [`Self::arm`]; `timed_out` if time alone has ended the sleep.
     pub(super) fn disarm(&self, timed_out: bool) {
-        let guard = self.lock();
-        if let Some(state) = guard.as_ref()
+        if let Ok(guard) = self.lock()
+            && let Some(state) = guard.as_ref()
             && state.pollers.is_none()
         {
             let Lead { bell, .. } = &mut *lock(&self.lead);
@@ -488,13 +539,13 @@ impl Inbox {
 
     /// What the peer stored when it closed, if it has.
     pub(super) fn with_end<T>(&self, look: impl FnOnce(&Attached) -> T) -> Option<T> {
-        let end = self.lock().as_ref().map(|state| state.end.clone())?;
+        let end = self.lock().ok()?.as_ref().map(|state| state.end.clone())?;
         Some(look(&end))
     }
 
     /// Whether the peer has gone, and nothing is left to read.
     pub(super) fn is_drained(&self) -> Result<bool, ChannelError> {
-        let mut guard = self.lock();
+        let mut guard = self.lock()?;
         let state = guard.as_mut().ok_or(ChannelError::Closed)?;
         if state.first(&self.scanned)?.is_some() {
             return Ok(false);
@@ -507,7 +558,9 @@ impl Inbox {
 
     /// Sets how long the leader spins at most; the next one, if a thread leads now.
     pub(super) fn set_spin(&self, spin: Spin) {
-        if let Some(state) = self.lock().as_mut() {
+        if let Ok(mut guard) = self.lock()
+            && let Some(state) = guard.as_mut()
+        {
             state.spin = Some(spin);
         }
     }
@@ -529,15 +582,14 @@ impl Registered<'_> {
     pub(super) fn wait(self, deadline: Deadline) -> Result<MessagePacket, ChannelError> {
         let mut this = std::mem::ManuallyDrop::new(self); // `wait` takes it away
         let interrupts = std::mem::take(&mut this.interrupts);
-        let guard = this.inbox.lock();
-        let waited = this.inbox.wait(guard, (this.id, &interrupts), deadline, |state| {
-            let reply = state.waiters.take_reply(this.id);
-            reply.transpose().map_err(ChannelError::from)
-        });
-        match waited {
-            Err(ChannelError::Canceled) => this.take_left(&mut this.inbox.lock()),
-            waited => waited,
-        }
+        let guard = this.inbox.lock()?;
+        let take = |state: &mut State| this.take_reply(state);
+        this.inbox.wait(guard, (this.id, &interrupts), deadline, take, |it| this.take_left(it))
+    }
+
+    /// The reply, if it has come.
+    fn take_reply(&self, state: &mut State) -> Result<Option<MessagePacket>, ChannelError> {
+        state.waiters.take_reply(self.id).transpose().map_err(ChannelError::from)
     }
 
     /// What to say if the end was closed: the reply, if it had come.
@@ -549,13 +601,13 @@ impl Registered<'_> {
     /// # Errors
     /// [`ChannelError::PeerClosed`], [`ChannelError::Canceled`].
     pub(super) fn poll(&self, waker: &Waker) -> Poll<Result<MessagePacket, ChannelError>> {
-        let mut guard = self.inbox.lock();
+        let mut guard = match self.inbox.lock() {
+            Ok(guard) => guard,
+            Err(error) => return Poll::Ready(Err(error.into())),
+        };
         let Some(state) = guard.as_mut() else { return Poll::Ready(self.take_left(&mut guard)) };
         state.waiters.set_task(self.id, waker);
-        let mut take = |state: &mut State| {
-            let reply = state.waiters.take_reply(self.id);
-            reply.transpose().map_err(ChannelError::from)
-        };
+        let mut take = |state: &mut State| self.take_reply(state);
         let polled = state.poll(self.id, &self.inbox.scanned, &mut take);
         polled.transpose().map_or(Poll::Pending, Poll::Ready)
     }
@@ -563,7 +615,7 @@ impl Registered<'_> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        let mut guard = self.inbox.lock();
+        let Ok(mut guard) = self.inbox.lock() else { return };
         let reply = match guard.as_mut() {
             Some(state) => {
                 let reply = state.waiters.remove(self.id);
@@ -615,6 +667,9 @@ impl State {
             return;
         }
         scanned.store(head, Release);
+        if behind > 0 {
+            self.close_passed_handles();
+        }
         // The leader may have armed since the record there was freed, and looked where nothing lies any more.
         if behind > 0
             && self.waiters.has_leader()
@@ -636,6 +691,7 @@ impl State {
         let Self { end, consumer, wakes, intake, .. } = self;
         let start = consumer.head().wrapping_add(front.payload_offset());
         let taken = take(RecordRef::new(end, consumer, wakes, intake, (start, front), borrowed));
+        self.close_passed_handles();
         self.keep_up(scanned);
         let _ = self.free_withdrawn(scanned); // what is wrong is found by the next look
         taken
@@ -724,13 +780,13 @@ impl State {
             let found = self.consumer.look_at(&self.end.ring, position);
             let found = found.map_err(|damage| self.end.damaged_at(damage, position))?;
             let Some((front, record)) = found else { break };
-            match self.call_of(position, front, &record) {
-                Some(txid) => self.deliver(position, (front, record), txid),
-                None if !record.kind.is_skipped() => {
-                    self.waiters.wake_reader();
-                    self.tell_readable();
-                }
-                None => {}
+            let stays = match self.call_of(position, front, &record) {
+                Some(txid) => self.deliver(position, (front, record), txid) == Withdrawn::Stays,
+                None => !record.kind.is_skipped(),
+            };
+            if stays {
+                self.waiters.wake_reader();
+                self.tell_readable();
             }
             let len = self.end.ring.rules.record_len(&record);
             scanned.store(position.wrapping_add(len), Release);
@@ -742,9 +798,20 @@ impl State {
     fn free_withdrawn(&mut self, scanned: &AtomicU64) -> Result<(), Error> {
         if scanned.load(Relaxed) != self.consumer.head() {
             self.front()?;
+            self.close_passed_handles();
             self.keep_up(scanned);
         }
         Ok(())
+    }
+
+    /// Closes the handles that were kept of records before the head: those were taken without them, or never came to
+    /// be.
+    fn close_passed_handles(&mut self) {
+        if self.keeps_handles
+            && let Some(intake) = &self.intake
+        {
+            self.keeps_handles = intake.close_kept_before(self.consumer.head());
+        }
     }
 
     /// Tells tasks and pollers that there may be something to read.
@@ -788,18 +855,21 @@ impl State {
     }
 
     /// Takes the record at `position` for the call with `txid`.
-    fn deliver(&mut self, position: u64, (front, record): (Front, Record), txid: u32) {
-        let reply = self.withdraw(position, (front, record));
+    fn deliver(&mut self, position: u64, (front, record): (Front, Record), txid: u32) -> Withdrawn {
+        let mut withdrawn = Withdrawn::Gone;
+        let reply = self.withdraw(position, (front, record), &mut withdrawn);
         crash_point!("reply.before-delivery");
         self.waiters.deliver(txid, reply);
+        withdrawn
     }
 
-    /// Takes a record out of its turn. It stays if its handles cannot be had now.
+    /// Takes a record out of its turn. If its handles cannot be had now, it stays as a message like any other.
     fn withdraw(
         &mut self,
         position: u64,
         (front, record): (Front, Record),
-    ) -> Result<MessagePacket, Error> {
+        withdrawn: &mut Withdrawn,
+    ) -> Reply {
         self.untold = self.untold.saturating_add(1);
         let Self { end, consumer, intake, wakes, .. } = self;
         let there = consumer.at(position);
@@ -818,9 +888,14 @@ impl State {
         };
         let wanted = Wanted { ring, ext: there.ext(&end.ring), position, count };
         let fetched = intake.fetch_out_of_turn(&wanted, consumer.head());
-        if matches!(fetched, Err(Error::TooManyFiles { .. })) {
-            return Err(fetched.err().unwrap_or(Error::ForkedChild)); // it stays, as a message like any other
-        }
+        self.keeps_handles = true; // perhaps
+        let fetched = match fetched {
+            Err(error @ Error::TooManyFiles { .. }) => {
+                *withdrawn = Withdrawn::Stays;
+                return Err(error);
+            }
+            fetched => fetched,
+        };
         crash_point!("reply.before-take");
         consumer.withdraw(&end.ring, position, (front, record));
         crash_point!("reply.withdrawn");
@@ -881,7 +956,7 @@ impl Ready for Reading {
     }
 
     fn when_ready(self: Arc<Self>, waker: &Waker) -> bool {
-        let mut guard = self.inbox.lock();
+        let Ok(mut guard) = self.inbox.lock() else { return false };
         let Some(state) = guard.as_mut() else { return false };
         let is_readable = state.pollers.as_ref().is_none_or(|pollers| pollers.is_readable);
         if !is_readable {
@@ -982,10 +1057,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use rustix::event::{PollFd, PollFlags, Timespec};
+
+    use super::super::outbox::Outbox;
     use super::*;
     use crate::Channel;
     use crate::crash::visits;
     use crate::error::Damage;
+    use crate::os::staged;
     use crate::ring::{Memory, Word};
 
     const LONG: Duration = Duration::from_secs(20);
@@ -1057,5 +1141,135 @@ mod tests {
             drop(visit);
             assert_eq!(caller.join().unwrap().unwrap().data, expected);
         });
+    }
+
+    /// Has a thread do `busy` with a lock of the end, as long as it is told to stay there, and a child be forked
+    /// meanwhile, which closes and drops the end.
+    fn fork_while(busy: impl FnOnce(&Inbox, &Outbox, &dyn Fn()) + Send) {
+        let (near, far) = Channel::create().unwrap();
+        far.write(b"a message").unwrap();
+        let (inbox, outbox) = (near.inbox.clone(), near.outbox.clone());
+        let mut near = Some(near);
+        let ((held, is_held), (go_on, gone_on)) = (mpsc::channel(), mpsc::channel::<()>());
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                busy(&inbox, &outbox, &|| {
+                    held.send(()).unwrap();
+                    gone_on.recv().unwrap();
+                });
+            });
+            is_held.recv().unwrap();
+            let is_let_go = staged::in_child(|| {
+                let near = near.take().unwrap();
+                let is_told = |error: &ChannelError| matches!(error, ChannelError::Failed { source } if matches!(**source, Error::ForkedChild));
+                let told = [
+                    near.read().map(drop),
+                    near.write(b"from the child"),
+                    near.call(b"\0\0\0\0", LONG).map(drop).map_err(|it| it.error),
+                    near.release().map(drop),
+                    near.readable().map(drop),
+                    near.writable().map(drop),
+                    near.close_reason().map(drop),
+                ];
+                near.set_spin_max(Duration::ZERO);
+                near.close();
+                drop(near);
+                told.iter().all(|told| told.as_ref().is_err_and(is_told))
+            });
+            go_on.send(()).unwrap();
+            assert!(is_let_go);
+        });
+        let near = near.unwrap();
+        near.write(b"open").unwrap();
+        assert_eq!(far.read().unwrap().data, b"open");
+        assert!(matches!(far.read(), Err(ChannelError::ShouldWait)));
+        assert_eq!(near.read().unwrap().data, b"a message");
+    }
+
+    #[test]
+    fn a_forked_child_lets_go_of_an_end_whatever_the_threads_of_its_parent_are_doing() {
+        fork_while(|inbox, _, stay| {
+            let kept = inbox.read(|message| {
+                stay();
+                message.keep();
+                Ok::<_, ChannelError>(())
+            });
+            kept.unwrap();
+        });
+        fork_while(|_, outbox, stay| {
+            let sent = outbox.send(Deadline::PAST, |_| {
+                stay();
+                Ok(())
+            });
+            sent.unwrap();
+        });
+        fork_while(|inbox, _, stay| {
+            let lead = lock(&inbox.lead);
+            stay();
+            drop(lead);
+        });
+        fork_while(|_, _, stay| stay());
+    }
+
+    /// Waits until `event` is seen at `fd`.
+    fn comes(fd: impl AsFd, event: PollFlags) -> bool {
+        let mut polled = [PollFd::new(&fd, event)];
+        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+        rustix::event::poll(&mut polled, Some(&limit)).unwrap() == 1
+    }
+
+    #[test]
+    fn what_drives_an_inbox_later_does_so_also_if_that_is_due_at_once() {
+        let (near, far) = Channel::create().unwrap();
+        let inbox = near.inbox.clone();
+        let mut guard = inbox.lock().unwrap();
+        let state = guard.as_mut().unwrap();
+        let standby = Standby::new(&state.end).unwrap();
+        let descriptor = Arc::new(EventFd::readable().unwrap());
+        descriptor.clear();
+        let bridge = standby.bridge.clone();
+        state.pollers =
+            Some(Pollers { standby, descriptor: descriptor.clone(), is_readable: false });
+        drop(guard);
+        let visit = visits::at("bridge.stood", move || {
+            // The arming is due, so the thread ends it.
+            while bridge.ends() == 0 {
+                thread::yield_now();
+            }
+        });
+        inbox.drive_later();
+        drop(visit);
+        far.write(b"a message").unwrap();
+        assert!(comes(&*descriptor, PollFlags::IN));
+    }
+
+    /// Its sender died between the packet and the record; the next owner of the end published another there.
+    #[test]
+    fn handles_that_were_kept_for_a_record_that_never_came_are_closed_when_the_ring_has_passed_it()
+    {
+        let (client, server) = Channel::create().unwrap();
+        let mut request = MessagePacket::from(b"\0\0\0\0");
+        let sent = client.send_request(&mut request, Deadline::PAST, |_| Ok(7));
+        let registered = sent.unwrap().unwrap();
+        let reply = server.read().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let orphan = MessagePacket::from(b"never published").handle(writer);
+        let visit = visits::at("carry.after-hand-over", || panic!("its process is killed"));
+        assert!(catch_unwind(AssertUnwindSafe(|| server.write(orphan))).is_err());
+        drop(visit);
+        let server = Channel::from_handle(server.release().unwrap()).unwrap();
+        server.write(b"a message").unwrap();
+        server.write(reply.handle(File::open("/").unwrap())).unwrap();
+        assert_eq!(registered.wait(LONG.into()).unwrap().handles.len(), 1);
+        assert!(
+            !rustix::event::poll(
+                &mut [PollFd::new(&reader, PollFlags::IN)],
+                Some(&Timespec { tv_sec: 0, tv_nsec: 0 })
+            )
+            .is_ok_and(|count| count > 0),
+            "kept"
+        );
+        assert_eq!(client.read().unwrap().data, b"a message");
+        assert!(comes(&reader, PollFlags::IN), "its other end is open still");
     }
 }

@@ -22,6 +22,7 @@ use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles, 
 use crate::error::Error;
 use crate::handle::{Handle, check_count};
 use crate::os::descriptor::Descriptor;
+use crate::os::fork;
 use crate::ring::SendFast;
 use crate::ring::doorbell::has_come;
 use crate::wait::{Bridge, Ready, SPIN_MAX, Spin, sleep_for_peer, sleep_for_space, wake};
@@ -39,6 +40,8 @@ pub(super) struct Outbox {
     /// Whether they are to be woken once `sending` is not locked: what they do then is not ours.
     is_to_wake: AtomicBool,
     limits: Limits,
+    /// A forked child of this process takes no lock: its threads may have held it.
+    owner: fork::Owner,
 }
 
 /// What the ring takes of a message.
@@ -65,6 +68,8 @@ pub(super) enum As {
 impl Outbox {
     /// Sends at `end`. Handles go over `socket`, if the other end has its counterpart.
     pub(super) fn attach(end: Attached, socket: Option<Descriptor>) -> Result<Self, Error> {
+        let owner = fork::Owner::current();
+        let owner = owner.map_err(|error| end.slot.region().io_error("mark", error))?;
         let outgoing = match socket {
             Some(socket) => Outgoing::given(end.slot.region(), socket)?,
             None => Outgoing::default(),
@@ -77,7 +82,7 @@ impl Outbox {
         let limits = Limits { ring: sending.end.index, max_message, max_handles };
         let (sending, tasks) = (Mutex::new(Some(sending)), Mutex::default());
         let is_to_wake = AtomicBool::new(false);
-        Ok(Self { sending, closing, closed, tasks, is_to_wake, limits })
+        Ok(Self { sending, closing, closed, tasks, is_to_wake, limits, owner })
     }
 
     /// Runs `attempt`, such as [`attempt`], again and again until it does not have to wait, or until `deadline`.
@@ -91,7 +96,7 @@ impl Outbox {
     ) -> Result<T, NotSent> {
         let (mut backoff, mut has_waited) = (Backoff::new(), false);
         loop {
-            let mut guard = self.lock();
+            let mut guard = self.lock()?;
             let sending = guard.as_mut().ok_or(NotSent::Interrupted)?;
             let error = match attempt(sending) {
                 Ok(sent) => return Ok(sent),
@@ -131,7 +136,7 @@ impl Outbox {
     /// `deadline` for that to be opened. What is wrong is told when handles are to be sent.
     pub(super) fn meet(&self, inbox: &Inbox, deadline: Deadline) {
         loop {
-            let mut guard = self.lock();
+            let Ok(mut guard) = self.lock() else { return };
             let Some(sending) = guard.as_mut().filter(|it| it.end.index != FIRST_SIDE) else {
                 return;
             };
@@ -152,7 +157,7 @@ impl Outbox {
     /// # Errors
     /// [`ChannelError::Closed`]; if the process can have no more descriptors or threads.
     pub(super) fn stand_by(&self) -> Result<Arc<Bridge>, ChannelError> {
-        let mut guard = self.lock();
+        let mut guard = self.lock()?;
         let sending = guard.as_mut().ok_or(ChannelError::Closed)?;
         sending.end.check_usable()?;
         Ok(sending.bridge()?)
@@ -161,6 +166,9 @@ impl Outbox {
     /// Has `waker` woken when a send that was refused may succeed; `false` if that is so now. Of a sender at which
     /// tasks wait, and as often as it is asked: each task is woken with the others.
     fn wait(self: &Arc<Self>, bridge: &Bridge, waker: &Waker) -> bool {
+        if !bridge.is_ours() {
+            return false;
+        }
         let is_known = |tasks: &[Waker]| tasks.iter().any(|task| task.will_wake(waker));
         let mut tasks = lock(&self.tasks);
         if !is_known(&tasks) {
@@ -170,7 +178,7 @@ impl Outbox {
             tasks.push(waker);
         }
         drop(tasks);
-        bridge.is_ours() && bridge.wait(&Waker::from(self.clone()))
+        bridge.wait(&Waker::from(self.clone()))
     }
 
     /// As [`Self::wait`], at the bridge that there is.
@@ -207,7 +215,7 @@ impl Outbox {
         if handles.is_empty() {
             return Ok(());
         }
-        let guard = self.lock();
+        let guard = self.lock()?;
         let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
         let Attached { slot, index, .. } = &*sending.end;
         let outgoing = sending.outgoing();
@@ -218,7 +226,7 @@ impl Outbox {
     pub(super) fn close(&self, reason: Option<(u32, &str)>) {
         self.closing.interrupt();
         self.wake_tasks();
-        let Some(sending) = self.lock().take() else { return };
+        let Ok(Some(sending)) = self.lock().map(|mut guard| guard.take()) else { return };
         let ring = &sending.end.ring.memory;
         if let Some((code, text)) = reason
             && sending.end.check_usable().is_ok()
@@ -235,7 +243,7 @@ impl Outbox {
         &self,
         prepare: impl FnOnce(&Attached) -> Result<T, ChannelError>,
     ) -> Result<(T, Arc<Attached>), ChannelError> {
-        let mut guard = self.lock();
+        let mut guard = self.lock()?;
         let sending = guard.as_ref().ok_or(ChannelError::Closed)?;
         sending.end.check_usable()?;
         let prepared = prepare(&sending.end)?;
@@ -251,20 +259,36 @@ impl Outbox {
     /// What a thread keeps that is about to leave the end.
     #[cfg(test)]
     pub(super) fn end(&self) -> Arc<Attached> {
-        self.lock().as_ref().unwrap().end.clone()
+        self.lock().unwrap().as_ref().unwrap().end.clone()
     }
 
     /// Sets how long a wait spins at most.
     pub(super) fn set_spin(&self, spin: Spin) {
-        if let Some(sending) = self.lock().as_mut() {
+        if let Ok(mut guard) = self.lock()
+            && let Some(sending) = guard.as_mut()
+        {
             sending.spin = spin;
         }
     }
 }
 
 impl Outbox {
-    fn lock(&self) -> Locked<'_> {
-        Locked { guard: lock(&self.sending), _unlocked: Unlocked(self) }
+    /// # Errors
+    /// [`Error::ForkedChild`].
+    fn lock(&self) -> Result<Locked<'_>, Error> {
+        if !self.owner.is_here() {
+            return Err(Error::ForkedChild);
+        }
+        Ok(Locked { guard: lock(&self.sending), _unlocked: Unlocked(self) })
+    }
+
+    /// Forgets it in a forked child, if a thread of the parent has been changing it: it is not dropped then.
+    pub(super) fn forget_if_locked(self: &Arc<Self>) {
+        let is_locked = matches!(self.sending.try_lock(), Err(TryLockError::WouldBlock))
+            || matches!(self.tasks.try_lock(), Err(TryLockError::WouldBlock));
+        if is_locked {
+            std::mem::forget(self.clone());
+        }
     }
 
     /// Has these tasks woken once no lock of this end is held, and with them those that wait for space.

@@ -66,6 +66,8 @@ pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
     // SAFETY: the child is for tests, which know that it has this thread only; it leaves by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        // SAFETY: ends the child if it hangs.
+        unsafe { libc::alarm(60) };
         let is_so = catch_unwind(AssertUnwindSafe(body)).unwrap_or(false);
         // SAFETY: ends the child without running the parent's exit handlers.
         unsafe { libc::_exit(i32::from(!is_so)) };

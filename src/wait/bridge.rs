@@ -41,6 +41,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 use tombolo_abi::Role;
 
+use crate::crash::test_point;
 use crate::endpoint::{Attached, Until, map_ring};
 use crate::mutex::lock;
 use crate::os::eventfd::EventFd;
@@ -142,19 +143,44 @@ impl Bridge {
         word: &AtomicU32,
         standing: Standing,
     ) -> bool {
+        let (stands, ended) = self.try_to_stand(ring, word, standing);
+        wake(ended);
+        stands
+    }
+
+    /// As [`Self::stand`], and has `waker` woken when the arming is ended, however soon that is; not if it ends here.
+    pub(crate) fn stand_for<M: Memory>(
+        &self,
+        ring: &Ring<M>,
+        word: &AtomicU32,
+        standing: Standing,
+        waker: Waker,
+    ) -> bool {
+        let before = self.lock().waker.replace(waker); // before it stands: nothing takes it till then
+        drop(before);
+        self.try_to_stand(ring, word, standing).0
+    }
+
+    /// Lets an arming stand; gives whether it does, and else whom to wake.
+    fn try_to_stand<M: Memory>(
+        &self,
+        ring: &Ring<M>,
+        word: &AtomicU32,
+        standing: Standing,
+    ) -> (bool, Option<Waker>) {
         let mut state = self.lock();
         if state.standing.replace(standing).is_none() {
             self.descriptor.clear();
         }
         if self.is_over(ring, word.load(SeqCst), &standing) {
-            wake(self.end_standing(state).1);
-            return false;
+            return (false, self.end_standing(state).1);
         }
         drop(state);
         if standing.due.is_some() {
             self.kick();
         }
-        true
+        test_point!("bridge.stood");
+        (true, None)
     }
 
     /// Ends what stands, if anything does: the end found something by itself.

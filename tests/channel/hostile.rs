@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo::object::{ChannelError, MessageBuf};
 use tombolo::{Channel, Error, MessagePacket, OpenOptions};
@@ -182,6 +183,35 @@ counted! {
         });
         let reply = near.read().unwrap();
         assert_eq!((id_of(&reply), reply.handles.len()), (7, 32));
+    }
+
+    fn a_reply_that_stays_for_want_of_descriptors_is_told_to_those_that_wait_for_messages() {
+        let dir = Dir::new();
+        let (near, far) = pair(&dir.file("channel"));
+        near.write(with_handles(vec![], 1)).unwrap(); // the connections are made
+        far.write(with_handles(vec![], 1)).unwrap();
+        near.read().unwrap();
+        far.read().unwrap();
+        let readable = near.readable().unwrap();
+        near.read().unwrap_err();
+        let is_told = |limit| {
+            let limit = Timespec { tv_sec: limit, tv_nsec: 0 };
+            poll(&mut [PollFd::new(&readable, PollFlags::IN)], Some(&limit)).unwrap() == 1
+        };
+        thread::scope(|scope| {
+            let call = scope.spawn(|| near.call_with_txid(with_id(7, "ping"), LONG));
+            far.read_timeout(LONG).unwrap();
+            let reply = with_handles(with_id(7, "pong"), 32);
+            assert!(!is_told(0));
+            let before = getrlimit(Resource::Nofile);
+            let current = Some(open_count() as u64 - 16); // those that are open may stay
+            setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
+            far.write(reply).unwrap();
+            call.join().unwrap().unwrap_err();
+            setrlimit(Resource::Nofile, before).unwrap();
+        });
+        assert!(is_told(20));
+        assert_eq!(near.read().unwrap().handles.len(), 32);
     }
 
     fn forged_records_are_replies_messages_or_damage() {
