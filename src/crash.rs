@@ -30,6 +30,27 @@ macro_rules! test_point {
 }
 pub(crate) use test_point;
 
+/// Lets other threads of a search on before a lock is taken, and until it is free.
+macro_rules! test_lock {
+    ($point:literal, $mutex:expr) => {
+        #[cfg(test)]
+        $crate::crash::turns::lock($point, $mutex);
+    };
+}
+pub(crate) use test_lock;
+
+/// Whether a search leaves this step out, to show that it is found to be missing. Never but in unit tests.
+macro_rules! left_out {
+    ($step:literal) => {{
+        #[cfg(test)]
+        let is_left_out = $crate::crash::turns::is_left_out($step);
+        #[cfg(not(test))]
+        let is_left_out = false;
+        is_left_out
+    }};
+}
+pub(crate) use left_out;
+
 #[cfg(feature = "__crash_points")]
 pub use armed::POINTS;
 #[cfg(feature = "__crash_points")]
@@ -178,7 +199,8 @@ pub(crate) mod visits {
         Visit(())
     }
 
-    pub(crate) fn pass(point: &str) {
+    pub(crate) fn pass(point: &'static str) {
+        super::turns::pass(point);
         let visit = NEXT.with_borrow_mut(|next| next.take_if(|(wanted, _)| *wanted == point));
         if let Some((_, body)) = visit {
             body(); // which may come here itself
@@ -192,5 +214,94 @@ pub(crate) mod visits {
                 panic!("nothing came to {point}");
             }
         }
+    }
+}
+
+/// Searches through all orders of the steps of several threads: each thread that takes part asks for its turn at
+/// the points, and sleeps without the kernel.
+#[cfg(test)]
+pub(crate) mod turns {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::sync::{Mutex, TryLockError};
+
+    /// What a search does for a thread that takes part.
+    pub(crate) trait Turns {
+        /// Waits for the turn.
+        fn pass(&self, point: &'static str);
+        /// Waits until another thread has had its turn, as this one can do nothing.
+        fn pass_until_others_have(&self, point: &'static str);
+        /// Sleeps on words, which are what was expected, by their addresses.
+        fn sleep(&self, words: Vec<usize>);
+        /// Wakes what sleeps on a word.
+        fn wake(&self, word: usize);
+        fn is_left_out(&self, step: &'static str) -> bool;
+    }
+
+    thread_local! {
+        static TURNS: RefCell<Option<Rc<dyn Turns>>> = const { RefCell::new(None) };
+        static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+    }
+
+    fn turns() -> Option<Rc<dyn Turns>> {
+        TURNS.with_borrow(Clone::clone)
+    }
+
+    /// Has this thread take part while `body` runs, or none if there are no turns.
+    pub(crate) fn with<T>(turns: Option<Rc<dyn Turns>>, body: impl FnOnce() -> T) -> T {
+        let before = TURNS.replace(turns);
+        let done = body();
+        TURNS.set(before);
+        done
+    }
+
+    pub(crate) fn pass(point: &'static str) {
+        if let Some(turns) = turns().filter(|_| !IS_QUIET.get()) {
+            turns.pass(point);
+        }
+    }
+
+    /// Lets others on, as this thread can do nothing before.
+    pub(crate) fn pass_until_others_have(point: &'static str) {
+        if let Some(turns) = turns() {
+            turns.pass_until_others_have(point);
+        }
+    }
+
+    /// Runs `body` as one step; what it wakes is woken.
+    pub(crate) fn quietly<T>(body: impl FnOnce() -> T) -> T {
+        IS_QUIET.set(true);
+        let done = body();
+        IS_QUIET.set(false);
+        done
+    }
+
+    pub(crate) fn lock<T>(point: &'static str, mutex: &Mutex<T>) {
+        let Some(turns) = turns().filter(|_| !IS_QUIET.get()) else { return };
+        turns.pass(point);
+        while matches!(mutex.try_lock(), Err(TryLockError::WouldBlock)) {
+            turns.pass_until_others_have(point);
+        }
+    }
+
+    /// Sleeps unless one of `words` is no longer what is expected; gives whether it is this that decides.
+    pub(crate) fn sleep(words: &[(&AtomicU32, u32)]) -> bool {
+        let Some(turns) = turns() else { return false };
+        if words.iter().all(|(word, expected)| word.load(SeqCst) == *expected) {
+            turns.sleep(words.iter().map(|(word, _)| std::ptr::from_ref(*word).addr()).collect());
+        }
+        true
+    }
+
+    pub(crate) fn wake(word: &AtomicU32) {
+        if let Some(turns) = turns() {
+            turns.wake(std::ptr::from_ref(word).addr());
+        }
+    }
+
+    pub(crate) fn is_left_out(step: &'static str) -> bool {
+        turns().is_some_and(|turns| turns.is_left_out(step))
     }
 }

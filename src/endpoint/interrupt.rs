@@ -12,6 +12,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
+#[cfg(test)]
+use crate::crash::turns;
 use crate::deadline::Deadline;
 use crate::os::futex::{self, Moment, Sleeping, Woken};
 
@@ -105,6 +107,10 @@ impl Interrupts {
 
     /// Sleeps while `word` is `expected` and no interrupt comes.
     pub(crate) fn sleep(&self, word: &AtomicU32, expected: u32, until: Option<Moment>) -> Woken {
+        #[cfg(test)]
+        if turns::sleep(&self.words_with(Some((word, expected)))) {
+            return Woken::Perhaps;
+        }
         let Some(interrupt) = self.sleeping() else { return futex::wait(word, expected, until) };
         match futex::wait_any(&[Sleeping::on(word, expected), interrupt], until) {
             Ok(woken) => woken,
@@ -114,10 +120,19 @@ impl Interrupts {
 
     /// Sleeps until an interrupt comes, `until` has come, or for no reason.
     pub(crate) fn sleep_alone(&self, until: Option<Moment>) {
+        #[cfg(test)]
+        if turns::sleep(&self.words_with(None)) {
+            return;
+        }
         let Some(interrupt) = self.sleeping() else { return };
         if futex::wait_any(&[interrupt], until).is_err() && !self.is_pending() {
             std::thread::sleep(SLICE); // on kernels without the call
         }
+    }
+
+    #[cfg(test)]
+    fn words_with<'a>(&'a self, other: Option<(&'a AtomicU32, u32)>) -> Vec<(&'a AtomicU32, u32)> {
+        self.0.as_deref().map(|word| (word, 0)).into_iter().chain(other).collect()
     }
 
     /// As [`Self::sleep`], on kernels that sleep on one word at a time.

@@ -33,7 +33,7 @@ use tombolo_abi::{Record, RecordKind, RingControl, Slot};
 use super::channel_error::ChannelError;
 use super::waiters::{Reply, WaiterId, Waiters};
 use crate::carrier::{Intake, Wanted};
-use crate::crash::{crash_point, test_point};
+use crate::crash::{crash_point, left_out, test_lock, test_point};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupts, Peer, Until};
 use crate::ends::{BorrowedWhile, MessagePacket, RecordRef, buffer};
@@ -280,10 +280,10 @@ impl Inbox {
             self.tell_bell(state);
             let leads = !is_found && state.pollers.is_none() && state.waiters.lead(id);
             if leads && let Some(spin) = state.spin.take() {
-                lock(&self.lead).bell.spin = spin;
+                lock(&self.lead).bell.spin = spin; // of no other thread: this one leads
             }
             if leads && !std::mem::replace(&mut has_looked, true) {
-                let mut lead = lock(&self.lead); // of no other thread: this one leads
+                let mut lead = lock(&self.lead);
                 let Lead { end, bell, .. } = &mut *lead;
                 if let (Some(end), 1..) = (end, bell.spin.first_looks()) {
                     let known = state.peer.asked();
@@ -297,8 +297,9 @@ impl Inbox {
             }
             if is_found || deadline.has_passed() {
                 state.waiters.remove(id);
-                if self.scanned.load(Relaxed) != state.consumer.head() {
-                    state.waiters.wake_reader(); // there are more
+                let are_more = self.scanned.load(Relaxed) != state.consumer.head();
+                if are_more && !left_out!("the wake of the next reader") {
+                    state.waiters.wake_reader();
                 }
                 state.show_calls();
                 return polled.and_then(|found| found.ok_or(ChannelError::TimedOut));
@@ -308,7 +309,7 @@ impl Inbox {
                 state.consumer.notify_pending(&state.end.ring, &state.wakes);
                 let known = state.peer.asked();
                 drop(guard);
-                let Lead { end, bell, wakes } = &mut *lock(&self.lead);
+                let Lead { end, bell, wakes } = &mut *self.lead();
                 let (until, mut cursor) =
                     (Until { deadline, interrupts: &NONE }, Cursor(&self.scanned));
                 // What is wrong is found by the next look.
@@ -327,7 +328,7 @@ impl Inbox {
         let Some(mut state) = guard.take() else { return };
         drop(guard);
         state.wake_all();
-        lock(&self.lead).end = None; // the leader has left the ring
+        self.lead().end = None; // the leader has left the ring
         if let Some(pollers) = &state.pollers {
             pollers.descriptor.set();
         }
@@ -379,7 +380,7 @@ impl Inbox {
         let Some(mut state) = guard.take() else { return Err(ChannelError::Closed) };
         drop(guard);
         state.wake_all();
-        lock(&self.lead).end = None; // the leader has left the ring
+        self.lead().end = None; // the leader has left the ring
         if let Some(pollers) = &state.pollers {
             pollers.descriptor.set();
         }
@@ -408,7 +409,14 @@ impl Inbox {
         if !self.owner.is_here() {
             return Err(Error::ForkedChild);
         }
+        test_lock!("inbox.lock", &self.state);
         Ok(Locked { guard: lock(&self.state), woken: None })
+    }
+
+    /// What the leader needs, once no other thread has it.
+    fn lead(&self) -> MutexGuard<'_, Lead> {
+        test_lock!("inbox.lead", &self.lead);
+        lock(&self.lead)
     }
 
     /// Forgets it in a forked child, if a thread of the parent has been changing it: it is not dropped then.
@@ -438,7 +446,7 @@ impl Inbox {
         state.pollers = Some(Pollers { standby, descriptor: descriptor.clone(), is_readable });
         state.wake_all();
         drop(guard);
-        drop(lock(&self.lead)); // the leader has left the ring
+        drop(self.lead()); // the leader has left the ring
         self.drive();
         Ok(descriptor)
     }
@@ -455,7 +463,7 @@ impl Inbox {
                 return;
             }
             let Some(Pollers { standby, .. }) = &state.pollers else { return };
-            let Lead { bell, .. } = &mut *lock(&self.lead);
+            let Lead { bell, .. } = &mut *self.lead();
             let (end, known) = (&state.end, state.peer.asked());
             bell.note_time_out(); // if the last arming stood for so long
             let armed = bell.arm(end, &mut Cursor(&self.scanned));
@@ -518,7 +526,7 @@ impl Inbox {
         }
         state.consumer.notify_pending(&state.end.ring, &state.wakes);
         let (end, known) = (&state.end, state.peer.asked());
-        let armed = lock(&self.lead).bell.arm(end, &mut Cursor(&self.scanned));
+        let armed = self.lead().bell.arm(end, &mut Cursor(&self.scanned));
         let Sleep { word, limit } = armed.ok()?.filter(|_| end.may_sleep(known))?;
         Some((Sleeping::on(end.rx_wake(), word), limit))
     }
@@ -529,7 +537,7 @@ impl Inbox {
             && let Some(state) = guard.as_ref()
             && state.pollers.is_none()
         {
-            let Lead { bell, .. } = &mut *lock(&self.lead);
+            let Lead { bell, .. } = &mut *self.lead();
             if timed_out {
                 bell.note_time_out();
             }
@@ -1038,6 +1046,9 @@ impl Incoming for Cursor<'_> {
     }
 
     fn poll_armed(&mut self, end: &Attached) -> Polled {
+        if left_out!("the look behind the arming") {
+            return Polled::Nothing;
+        }
         poll(&end.ring, self.head())
     }
 
@@ -1054,6 +1065,11 @@ impl Incoming for Cursor<'_> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// All orders of the steps of the threads that wait at an end.
+#[cfg(test)]
+#[path = "../../tests/inbox/mod.rs"]
+mod search;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use super::close_reason::CloseReason;
 use super::inbox::Inbox;
 use crate::backoff::Backoff;
 use crate::carrier::Outgoing;
-use crate::crash::crash_point;
+use crate::crash::{crash_point, test_lock};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles, not_sent};
@@ -279,6 +279,7 @@ impl Outbox {
         if !self.owner.is_here() {
             return Err(Error::ForkedChild);
         }
+        test_lock!("outbox.lock", &self.sending);
         Ok(Locked { guard: lock(&self.sending), _unlocked: Unlocked(self) })
     }
 

@@ -2,6 +2,7 @@
 
 use std::task::Waker;
 
+use crate::crash::left_out;
 use crate::endpoint::{Interrupter, Interrupts};
 use crate::ends::MessagePacket;
 use crate::error::Error;
@@ -156,6 +157,7 @@ impl Waiters {
                 && !place.interrupts.is_pending()
         };
         if self.leader.is_none()
+            && !left_out!("the call of a successor")
             && let Some(next) = self.places.iter().find(sleeps)
         {
             next.tell();
@@ -231,7 +233,10 @@ impl Waiters {
     /// Has the leader look once more, if there is one: what it polls for may have been found by another thread, before
     /// it armed.
     pub(super) fn call_leader(&mut self) {
-        if self.leader.is_some() && self.leader_is_to_look == Called::No {
+        if self.leader.is_some()
+            && self.leader_is_to_look == Called::No
+            && !left_out!("the call of the leader")
+        {
             self.leader_is_to_look = Called::Due;
         }
     }

@@ -14,6 +14,8 @@ use rustix::thread::futex::{WakeOp, WakeOpCmp};
 use rustix::time::{ClockId, clock_gettime};
 use tombolo_abi::wake;
 
+#[cfg(test)]
+use crate::crash::turns;
 use crate::deadline::Deadline;
 
 /// Why a sleep ended.
@@ -108,12 +110,16 @@ pub(crate) fn wait_any(words: &[Sleeping], until: Option<Moment>) -> io::Result<
 
 /// Wakes all that sleep on `word`.
 pub(crate) fn wake_all(word: &AtomicU32) {
+    #[cfg(test)]
+    turns::wake(word);
     // Fails for bad addresses only.
     let _ = futex::wake(word, Flags::empty(), i32::MAX as u32);
 }
 
 /// As [`wake_all`], for a word of this process alone.
 pub(crate) fn wake_own(word: &AtomicU32) {
+    #[cfg(test)]
+    turns::wake(word);
     // Fails for bad addresses only.
     let _ = futex::wake(word, Flags::PRIVATE, i32::MAX as u32);
 }
@@ -122,6 +128,8 @@ pub(crate) fn wake_own(word: &AtomicU32) {
 /// a process that is killed has done both or neither.
 pub(crate) fn disarm_and_wake(word: &AtomicU32, count: u32) {
     let clear = wake::ARMED_FUTEX as u16;
+    #[cfg(test)]
+    turns::wake(word);
     // The comparison decides about waking more, none here. It fails for bad addresses only.
     let _ =
         futex::wake_op(word, Flags::empty(), count, 0, word, WakeOp::AndN, WakeOpCmp::Eq, clear, 0);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tombolo_abi::{LockWord, RingKind, Slot, slot_flags};
 
+use crate::crash::test_point;
 use crate::endpoint::{Attached, Until, slot_u32};
 use crate::error::{Damage, Error};
 use crate::os::random;
@@ -247,10 +248,12 @@ impl Bell {
         end: &Attached,
         incoming: &mut impl Incoming,
     ) -> Result<Option<Sleep>, Error> {
+        test_point!("bell.to-arm");
         if self.doorbell.needs_barrier() {
             self.last_barrier = Some(Instant::now());
         }
         let Armed { word, trust } = self.doorbell.arm(&end.ring);
+        test_point!("bell.armed");
         let found = incoming.poll_armed(end);
         let before = self.behind.take(); // of no meaning once the lock was seen free
         let limit = match found {
