@@ -5,11 +5,11 @@
 //! waiting for it. What other processes do between two of their steps is searched in `tests/ring/processes`: here a
 //! server's message is there, and notified of, at once.
 
-mod search;
+mod orders;
 
 use std::sync::Mutex;
 
-use search::{Covered, Scene, Search};
+use orders::{Covered, Scene, Search};
 
 use super::*;
 use crate::Channel;
@@ -29,7 +29,7 @@ enum Job {
     Read,
     /// The server answers the next request, once there is one.
     Answer,
-    /// The server answers the request with this id, once it has read that.
+    /// The server writes a message.
     Write(u32),
     /// Closes the end at which the others wait.
     Close,
@@ -51,7 +51,7 @@ struct Waiting {
     threads: Vec<Vec<Job>>,
     /// By thread, in the order in which messages were taken.
     log: Mutex<Vec<(usize, Outcome)>>,
-    /// How far each thread came, with what was counted when it last went on.
+    /// How many of its jobs each thread has done.
     progress: Mutex<Vec<usize>>,
 }
 
