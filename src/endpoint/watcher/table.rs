@@ -152,3 +152,44 @@ impl Tick {
         *self.due.insert(self.due.map_or(latest, |due| due.min(latest)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use tombolo_abi::{RingControl, wake};
+
+    use super::*;
+    use crate::os::futex::{Moment, Woken};
+    use crate::{EventsRegion, OpenOptions};
+
+    #[test]
+    fn an_endpoint_that_sleeps_is_woken_and_finds_the_exit_counted() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let doorbell = region.entries()[0].control_offset + offset_of!(RingControl, tx_wake) as u64;
+        let peer_exits = Arc::<AtomicU32>::default();
+        let watched = Watched {
+            id: 1,
+            region: Arc::downgrade(region),
+            own: LockWord { slot: 0, incarnation: 0 },
+            peers: Peers::new(1..2),
+            doorbell,
+            peer_exits: peer_exits.clone(),
+        };
+        let word = region.mapping().word_u32(doorbell);
+        word.store(wake::ARMED_FUTEX, Relaxed);
+        let woken = std::thread::scope(|scope| {
+            let until = Moment::after(Duration::from_secs(20));
+            let sleeper = scope.spawn(move || {
+                let woken = futex::wait(word, wake::ARMED_FUTEX, until);
+                (woken, peer_exits.load(Relaxed))
+            });
+            std::thread::sleep(Duration::from_millis(100)); // until it sleeps
+            watched.notify(region);
+            sleeper.join().unwrap()
+        });
+        assert_eq!(woken, (Woken::Perhaps, 1));
+        assert_eq!(word.load(Relaxed), 0, "it is armed still");
+    }
+}
