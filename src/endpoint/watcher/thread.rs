@@ -92,12 +92,17 @@ impl Watcher {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
     use std::time::Duration;
 
     use rustix::io::Errno;
+    use tombolo_abi::Slot;
 
+    use super::super::table::Life;
     use super::*;
+    use crate::endpoint::slot_u32;
     use crate::os::staged::{self, Call};
+    use crate::{EventsRegion, OpenOptions};
 
     #[test]
     fn a_word_that_never_lets_it_sleep_makes_it_rest_now_and_then() {
@@ -154,6 +159,38 @@ mod tests {
     fn a_change_of_the_table_before_the_sleep_is_not_slept_over() {
         assert_eq!(sleep(6, LONG).0, Woken::Perhaps);
         assert_eq!(sleep(7, SHORT).0, Woken::TimedOut);
+    }
+
+    #[test]
+    fn nor_is_one_slept_over_that_comes_while_the_words_of_peers_are_slept_on() {
+        let (watcher, word) = (watcher(), AtomicU32::new(0));
+        let mut found = watcher.lock().scan(Instant::now());
+        found.words.push(Sleeping::on(&word, 0));
+        found.next = Instant::now() + LONG / 4;
+        let woken = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(10 * SHORT); // until the other sleeps
+                watcher.kick();
+            });
+            watcher.sleep(7, found)
+        });
+        assert_eq!(woken, Woken::Perhaps);
+    }
+
+    #[test]
+    fn endpoints_that_are_attached_before_it_is_known_whether_barriers_come_say_so_later() {
+        let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
+        let region = region.shared();
+        let watcher = watcher();
+        for slot in [0, 1] {
+            let life = Life { id: 1, region: Arc::downgrade(region), slot };
+            watcher.lock().lives.push(life);
+        }
+        watcher.register();
+        let known = watcher.lock().barrier_flag;
+        assert!([slot_flags::MEMBARRIER_OK, slot_flags::FENCES_ALWAYS].contains(&known));
+        let said = |slot| slot_u32(region, slot, offset_of!(Slot, flags)).load(Acquire);
+        assert_eq!([0, 1, 2].map(said), [known, known, 0]);
     }
 
     #[test]
