@@ -481,17 +481,27 @@ mod tests {
         let (mut gone, mut rx) = region.split_mpsc().unwrap();
         rx.attach().unwrap();
         leave_an_orphan(&mut gone, Handle::new(std::io::pipe().unwrap().0));
-        let mut tx = gone.clone();
+        let (mut tx, exits) = (gone.clone(), parts(&mut rx).0.watch.peer_exits());
         drop(gone);
+        let start = Instant::now();
+        while parts(&mut rx).0.watch.peer_exits() == exits {
+            assert!(start.elapsed() < Duration::from_secs(10), "the exit was not noticed");
+            std::thread::yield_now();
+        }
         tx.attach().unwrap();
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
-        receiving.peer.is_disconnected(&receiving.end).unwrap(); // the exit is known
+        // The exit is known, and all that was counted.
+        receiving.peer.is_disconnected(&receiving.end).unwrap();
+        let (end, _, lanes) = parts(&mut rx);
+        lanes.peer_exits = end.watch.peer_exits();
+        let counted = end.counted();
         look(&mut rx, 2 * EMPTY_POLLS, true, to_come());
         tx.send(b"a message").unwrap();
         parts(&mut rx).0.ring.memory.fetch_and(Word::Summary(0), 0);
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
         let (front, _) = receiving.last_poll().unwrap();
         assert!(front.is_some());
+        assert_eq!(receiving.end.counted(), counted, "something else was found");
     }
 
     #[test]
