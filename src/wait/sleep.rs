@@ -132,10 +132,10 @@ mod tests {
 
     use super::*;
     use crate::endpoint::{Interrupts, slot_offset};
-    use crate::ends::{NotSent, Receiving, Spsc, Topology};
+    use crate::ends::{NotSent, Receiving, Sending, Spsc, Topology};
     use crate::error::Damage;
     use crate::options::MpscOrder;
-    use crate::os::futex;
+    use crate::os::{futex, staged};
     use crate::wait::{OneRing, Waited};
     use crate::{Deadline, EventsRegion, OpenOptions, Receiver, Sender, TryRecvError};
 
@@ -306,5 +306,52 @@ mod tests {
             waiting.join().unwrap()
         });
         assert_eq!(spurious(&mut rx), 1);
+    }
+
+    /// How a wait for the other side ends, and how often this thread has slept meanwhile, if that is known.
+    fn waited(tx: &mut Sender<Spsc>, until: Until<'_>) -> (Result<(), GaveUp>, Option<u64>) {
+        let Sending { end, peer, .. } = tx.usable().unwrap();
+        let before = staged::sleeps();
+        let waited = wait_for_peer(end, peer, until);
+        (waited, staged::sleeps().zip(before).map(|(after, before)| after - before))
+    }
+
+    #[test]
+    fn who_waits_for_a_peer_sleeps_until_time_or_an_interrupt_ends_that() {
+        let (mut tx, _rx) = region(MpscOrder::Total).split_spsc().unwrap();
+        let (ended, sleeps) = waited(&mut tx, uninterrupted(Duration::from_millis(50).into()));
+        assert!(matches!(ended, Err(GaveUp::Timeout)), "{ended:?}");
+        assert!(sleeps.is_none_or(|count| (1..20).contains(&count)), "{sleeps:?}");
+        let mut interrupts = Interrupts::default();
+        let interrupter = interrupts.interrupter();
+        interrupter.interrupt();
+        let until = || Until { deadline: Deadline::PAST, interrupts: &interrupts };
+        assert!(matches!(waited(&mut tx, until()).0, Err(GaveUp::Interrupted)));
+        assert!(matches!(waited(&mut tx, until()).0, Err(GaveUp::Timeout)));
+    }
+
+    #[test]
+    fn a_peer_that_has_come_and_gone_since_a_disconnect_was_waited_for() {
+        let mut region = region(MpscOrder::Total);
+        let (mut tx, mut rx) = region.split_spsc().unwrap();
+        attach(&mut tx, &mut rx);
+        let now = || uninterrupted(Deadline::PAST);
+        assert!(waited(&mut tx, now()).0.is_ok());
+        drop(rx);
+        let sending = tx.usable().unwrap();
+        assert!(sending.peer.is_disconnected(&sending.end).unwrap());
+        assert!(matches!(waited(&mut tx, now()).0, Err(GaveUp::Timeout)));
+        region.split_spsc().unwrap().1.attach().unwrap();
+        assert!(waited(&mut tx, now()).0.is_ok());
+    }
+
+    #[test]
+    fn no_peer_is_waited_for_in_a_ring_that_is_damaged() {
+        let (mut tx, mut rx) = region(MpscOrder::Total).split_spsc().unwrap();
+        attach(&mut tx, &mut rx);
+        let Sending { end, peer, .. } = tx.usable().unwrap();
+        end.ring.poison(DAMAGE);
+        let waited = wait_for_peer(end, peer, uninterrupted(Deadline::PAST));
+        assert!(matches!(waited, Err(GaveUp::Failed(Error::Poisoned { .. }))), "{waited:?}");
     }
 }
