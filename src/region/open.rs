@@ -221,6 +221,7 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::atomic::Ordering::Relaxed;
 
+    use rustix::fs::OFlags;
     use rustix::io::Errno;
     use rustix::process::{Resource, Rlimit, setrlimit};
     use tempfile::TempDir;
@@ -232,6 +233,7 @@ mod tests {
     use crate::os::ofd;
     use crate::os::staged::{self, Call};
     use crate::region::description::STATE_OFFSET;
+    use crate::region::request::tests::too_much_for;
     use crate::{EventsRegion, OpenOptions};
 
     /// A directory in memory, and a name in it.
@@ -423,5 +425,63 @@ mod tests {
         let opened = EventsRegion::open_path_with(&path, soon());
         drop(visit);
         assert!(!opened.is_ok_and(|region| region.is_creator()), "it was made anew");
+    }
+
+    /// One step of an opening with so much patience, in which this call fails.
+    fn polled(
+        path: &Path,
+        options: &OpenOptions,
+        patience: Duration,
+        (call, errno): (Call, Errno),
+    ) -> Option<Result<Option<Region>, Error>> {
+        let options = options.clone().join_timeout(patience);
+        let place = Place::of_path(path).unwrap();
+        let polled = staged::refusing(call, errno, || Opening::new(place, options).poll());
+        if polled.is_none() {
+            eprintln!("skipped: no filters");
+        }
+        polled
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn with_flags(flags: OFlags) -> Call {
+        Call::with_flags(libc::SYS_openat, 2, flags.bits())
+    }
+
+    /// What is tried, and does not fit, is missing to others for moments.
+    #[test]
+    fn who_has_no_space_makes_no_file_without_a_name_and_fills_none() {
+        let Some(huge) = too_much_for("/dev/shm") else { return };
+        for call in [with_flags(OFlags::TMPFILE), Call::any(libc::SYS_fallocate)] {
+            let (_dir, path) = named();
+            let Some(polled) = polled(&path, &huge, Duration::ZERO, (call, Errno::IO)) else {
+                return;
+            };
+            assert!(matches!(polled, Err(Error::NoSpace { .. })), "{polled:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_no_space_hopes_for_moments_that_it_comes() {
+        let fits = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(4096);
+        let reserving = Call::any(libc::SYS_fallocate);
+        let mut cases = vec![(fits.clone(), true, reserving), (fits, false, reserving)];
+        if let Some(huge) = too_much_for("/dev/shm") {
+            // What doesn't fit, in a file that has been begun, and if there is not even space for that.
+            cases.push((huge.clone(), true, reserving));
+            cases.push((huge, false, with_flags(OFlags::CREATE)));
+        }
+        for (options, is_begun, call) in cases {
+            let (_dir, path) = named();
+            if is_begun {
+                drop(empty_file(&path));
+            }
+            let refused = (call, Errno::NOSPC);
+            let Some(hurried) = polled(&path, &options, Duration::ZERO, refused) else { return };
+            assert!(matches!(hurried, Err(Error::NoSpace { .. })), "{hurried:?}");
+            let patient = polled(&path, &options, HOUR, refused).unwrap();
+            assert!(matches!(patient, Ok(None)), "{patient:?}");
+        }
     }
 }

@@ -250,7 +250,9 @@ fn slot_pid(old: &Candidate, description: &Description, slot: u64) -> u32 {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
+    use std::time::Duration;
 
+    use rustix::fs::OFlags;
     use tempfile::TempDir;
     use tombolo_abi::{LOCK_INIT, LOCK_SLOTS};
 
@@ -258,7 +260,9 @@ mod tests {
     use crate::EventsRegion;
     use crate::crash::visits;
     use crate::os::ofd;
+    use crate::os::staged::{self, Call};
     use crate::region::CreatePolicy;
+    use crate::region::request::tests::too_much_for;
 
     /// A directory, and a place in it.
     fn place() -> (TempDir, Place) {
@@ -462,5 +466,46 @@ mod tests {
         assert!(matches!(replaced, Outcome::InUse { .. }), "{replaced:?}");
         assert_eq!(fs::metadata(path).unwrap().ino(), id);
         drop(kept.recv().unwrap());
+    }
+
+    #[test]
+    fn one_that_is_poisoned_before_the_lock_is_had_is_not_replaced() {
+        let (_dir, place) = place();
+        let (region, id) = (open(&place), fs::metadata(place.path()).unwrap().ino());
+        let path = place.path().to_owned();
+        let _visit = visits::at("init-lock.before-lock", move || {
+            set_state(region.shared().mapping(), RegionState::Poisoned);
+        });
+        let replaced = replace_after(place, || ());
+        assert!(matches!(replaced, Outcome::StartOver), "{replaced:?}");
+        assert_eq!(fs::metadata(path).unwrap().ino(), id);
+    }
+
+    /// What is made, and does not fit, is missing to others for moments.
+    #[test]
+    fn who_has_no_space_for_a_new_one_makes_no_file_and_hopes_for_moments_that_it_comes() {
+        let Some(huge) = too_much_for("/dev/shm") else { return };
+        let (_dir, place) = place();
+        let id = {
+            open(&place);
+            fs::metadata(place.path()).unwrap().ino()
+        };
+        let options = huge.policy(CreatePolicy::CreateNew);
+        let replaced = |patience| {
+            let options = options.clone().join_timeout(patience);
+            let making = Call::with_flags(libc::SYS_openat, 2, OFlags::TMPFILE.bits());
+            staged::refusing(making, Errno::IO, || {
+                let place = Place::of_path(place.path()).unwrap();
+                let old = place.open(&options).unwrap().unwrap();
+                replace(&mut Request::new(place, options), &old)
+            })
+        };
+        let Some(hurried) = replaced(Duration::ZERO) else {
+            return eprintln!("skipped: no filters");
+        };
+        assert!(matches!(hurried, Err(Error::NoSpace { .. })), "{hurried:?}");
+        let patient = replaced(Duration::from_secs(3600)).unwrap();
+        assert!(matches!(patient, Ok(Outcome::StartOver)), "{patient:?}");
+        assert_eq!(fs::metadata(place.path()).unwrap().ino(), id);
     }
 }

@@ -85,8 +85,23 @@ impl Request {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use tombolo_abi::CAPACITY_MAX;
+
     use super::*;
+    use crate::region::options::Prefault;
+
+    /// Options of a region for which there is no space in `directory`; `None`, with the reason printed, if there
+    /// is for any.
+    pub(in crate::region) fn too_much_for(directory: &str) -> Option<OpenOptions> {
+        let found = rustix::fs::statvfs(directory).unwrap();
+        if found.f_blocks == 0 || found.f_bfree.saturating_mul(found.f_frsize) >= CAPACITY_MAX {
+            eprintln!("skipped: {directory} takes any region");
+            return None;
+        }
+        let options = OpenOptions::new().spsc_capacity(CAPACITY_MAX).mpsc_capacity(4096);
+        Some(options.prefault(Prefault::OnDemand))
+    }
 
     fn request(options: OpenOptions) -> Request {
         Request::new(Place::of_path(Path::new("/dev/shm/name")).unwrap(), options)
