@@ -675,6 +675,35 @@ mod tests {
         assert!(matches!(source, Error::RegionTooSmall { .. }), "{source}");
     }
 
+    /// All but the data is there still: nothing has changed since the other side was asked after.
+    #[test]
+    fn whatever_is_found_in_a_ring_that_is_cut_off_meanwhile_the_sender_says_that_it_was() {
+        let full = NotSent::Full(SpaceWanted { tail: 0, needed: 8, comfortable: 8 });
+        for found in [Err(full), Ok(())] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("r");
+            let options = OpenOptions::new().spsc_capacity(4096);
+            let mut region = EventsRegion::open_path_with(&path, options).unwrap();
+            let (mut tx, mut rx) = region.split_spsc().unwrap();
+            rx.attach().unwrap();
+            tx.attach().unwrap();
+            let file = File::options().write(true).open(path).unwrap();
+            let sending = tx.usable().unwrap();
+            assert!(!sending.peer.is_disconnected(&sending.end).unwrap());
+            let mut found = Some(found);
+            let sent = sending.attempt(|Sending { end, .. }| {
+                let at = end.entry.data_offset;
+                file.set_len(at).unwrap();
+                end.slot.region().mapping().word_u64(at).load(Acquire); // which notices
+                assert!(!end.is_whole());
+                found.take().unwrap()
+            });
+            let Err(NotSent::Failed(error)) = sent else { panic!("{sent:?}") };
+            assert!(matches!(error, Error::RegionTooSmall { .. }), "{error}");
+            assert!(!sending.end.has_changed(sending.peer.asked()));
+        }
+    }
+
     #[test]
     fn what_a_receiver_that_is_gone_could_not_open_is_not_asked_after() {
         let options = OpenOptions::new().spsc_capacity(4096).max_handles(1);
@@ -695,7 +724,10 @@ mod tests {
     fn who_cannot_ask_after_a_receiver_does_not_say_that_there_is_none() {
         let (mut tx, _rx) = pair();
         tx.send_packet(packet(8)).unwrap();
-        let number = tx.attached_end().unwrap().slot.region().plain().as_raw_fd();
+        let sending = tx.usable().unwrap();
+        // It asks after the receiver only then again, when something has changed.
+        assert!(!sending.peer.is_disconnected(&sending.end).unwrap());
+        let number = sending.end.slot.region().plain().as_raw_fd();
         staged::usurp(number, File::open("/proc/self/exe").unwrap());
         let sent = tx.try_send_packet(packet(8));
         let Err(TrySendError::Failed { source, .. }) = sent else { panic!("{sent:?}") };
