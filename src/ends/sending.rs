@@ -240,7 +240,7 @@ impl<K: Topology> Sending<K> {
     }
 
     /// The extension word of this sender's records.
-    fn ext(&self, txid: u32) -> RecordExt {
+    pub(crate) fn ext(&self, txid: u32) -> RecordExt {
         let LockWord { slot, incarnation } = self.end.slot.identity();
         RecordExt { txid, slot, incarnation_low: incarnation as u16 }
     }

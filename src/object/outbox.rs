@@ -23,8 +23,8 @@ use crate::error::Error;
 use crate::handle::{Handle, check_count};
 use crate::os::descriptor::Descriptor;
 use crate::os::fork;
-use crate::ring::SendFast;
 use crate::ring::doorbell::has_come;
+use crate::ring::{SendFast, Window};
 use crate::wait::{Bridge, Ready, SPIN_MAX, Spin, sleep_for_peer, sleep_for_space, wake};
 
 /// The sending half of an end.
@@ -378,27 +378,35 @@ pub(super) fn attempt(
     if sending.peer.is_disconnected(&sending.end)? {
         return Err(NotSent::Disconnected);
     }
+    let data = &*packet.data;
+    if !packet.handles.is_empty() {
+        let txid = if let As::Call { txid } = kind { Some(txid) } else { None };
+        let sent = sending.carry(packet, txid);
+        return unless_gone(sending, sent);
+    }
+    if attempt_fast(sending, data, kind) {
+        sending.end.settle_now_and_then(&sending.wakes);
+        fetch_next_lines(sending);
+        return Ok(sending.end.check_whole()?);
+    }
     match kind {
-        _ if !packet.handles.is_empty() => {
-            let txid = if let As::Call { txid } = kind { Some(txid) } else { None };
-            let sent = sending.carry(packet, txid);
-            unless_gone(sending, sent)
-        }
-        As::Call { txid } => {
-            sending.call(&packet.data, txid)?;
-            fetch_next_lines(sending);
-            Ok(())
-        }
-        As::Message => {
-            let Sending { end, producer, wakes, .. } = sending;
-            let is_short = packet.data.len() <= end.entry.max_message as usize;
-            if is_short && producer.send_fast(&end.ring, wakes, &packet.data, |_| ()) {
-                end.settle_now_and_then(wakes);
-                fetch_next_lines(sending);
-                return Ok(sending.end.check_whole()?);
-            }
-            let data = &*packet.data;
-            sending.produce(&[data], |window, ring| window.send(ring, data)).map(drop)
+        As::Call { txid } => sending.call(data, txid),
+        As::Message => sending.produce(&[data], |window, ring| window.send(ring, data)).map(drop),
+    }
+}
+
+/// Whether it was sent by the fast path.
+fn attempt_fast(sending: &mut Sending<Spsc>, data: &[u8], kind: As) -> bool {
+    let ext = if let As::Call { txid } = kind { Some(sending.ext(txid)) } else { None };
+    let Sending { end, producer, wakes, .. } = sending;
+    if data.len() > end.entry.max_message as usize {
+        return false;
+    }
+    match ext {
+        None => producer.send_fast(&end.ring, wakes, data, |_| ()),
+        Some(ext) => {
+            let call = |window: &mut Window, ring: &_| window.call_fast(ring, data, ext).ok_or(());
+            producer.produce(&end.ring, wakes, call).is_ok()
         }
     }
 }

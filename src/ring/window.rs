@@ -217,9 +217,30 @@ impl Window {
     /// `None`, having stored nothing, if the slow path must decide.
     #[inline(always)]
     pub(crate) fn send_fast<M: Memory>(&mut self, ring: &Ring<M>, payload: &[u8]) -> Option<Sent> {
+        self.put_fast(ring, &Record::data(payload.len() as u32), None, payload)
+    }
+
+    /// Fast path of [`Self::send_call`], likewise.
+    #[inline(always)]
+    pub(crate) fn call_fast<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        payload: &[u8],
+        ext: RecordExt,
+    ) -> Option<Sent> {
+        self.put_fast(ring, &Record::call(payload.len() as u32, 0), Some(ext), payload)
+    }
+
+    #[inline(always)]
+    fn put_fast<M: Memory>(
+        &mut self,
+        ring: &Ring<M>,
+        record: &Record,
+        ext: Option<RecordExt>,
+        payload: &[u8],
+    ) -> Option<Sent> {
         let (rules, start) = (ring.rules, self.tail);
-        let record = Record::data(payload.len() as u32);
-        let len = rules.record_len(&record);
+        let len = rules.record_len(record);
         if len > rules.len_to_end(start) {
             return None;
         }
@@ -229,9 +250,13 @@ impl Window {
         }
         crash_point!("send.before-payload");
         Self::zero_behind(ring, place.end);
-        ring.memory.copy_in(start.wrapping_add(RECORD_HEADER_LEN), payload);
+        if let Some(ext) = ext {
+            let position = start.wrapping_add(RECORD_HEADER_LEN);
+            ring.memory.store(Word::Data(position), ext.to_word(), Relaxed);
+        }
+        ring.memory.copy_in(start.wrapping_add(record.payload_offset()), payload);
         crash_point!("send.before-commit");
-        self.publish(ring, place, rules.encode(&record, start));
+        self.publish(ring, place, rules.encode(record, start));
         crash_point!("send.after-commit");
         Some(Sent { count: 1, payload_len: payload.len() })
     }

@@ -1,5 +1,6 @@
 //! Tests of the ring algorithms over memories that are not mapped.
 
+mod calls;
 mod carrying;
 mod counting;
 mod exhaustive;
