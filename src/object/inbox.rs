@@ -660,6 +660,10 @@ impl State {
         let Self { end, consumer, wakes, .. } = self;
         match consumer.front(&end.ring, wakes) {
             Ok(front) => {
+                if front.is_some() {
+                    // Of most messages the rest lies on the next line; it comes while a buffer is made.
+                    end.ring.memory.prefetch(consumer.head().wrapping_add(64));
+                }
                 end.settle_now_and_then(wakes);
                 Ok(front)
             }
@@ -835,6 +839,10 @@ impl State {
     /// Looks at all that is there.
     fn pass_all(&mut self, scanned: &AtomicU64) -> Result<(), Error> {
         self.end.check_usable()?;
+        let position = self.consumer.head();
+        if scanned.load(Relaxed) == position && poll(&self.end.ring, position) == Polled::Nothing {
+            return Ok(()); // mostly
+        }
         let most = self.end.ring.rules.capacity / u64::from(LOOK_MAX) + 1; // a record has 8 bytes or more
         for _ in 0..most {
             let before = scanned.load(Relaxed);
@@ -856,9 +864,8 @@ impl State {
         {
             return None;
         }
-        let mut txid = [0; TXID_LEN];
-        self.consumer.at(position).copy_out(&self.end.ring, front, &mut txid);
-        let txid = u32::from_ne_bytes(txid);
+        let first = Consumer::first_word_at(&self.end.ring, position, front);
+        let txid = first.first_chunk().copied().map_or(0, u32::from_ne_bytes);
         self.waiters.has_call(txid).then_some(txid)
     }
 
@@ -880,9 +887,8 @@ impl State {
     ) -> Reply {
         self.untold = self.untold.saturating_add(1);
         let Self { end, consumer, intake, wakes, .. } = self;
-        let there = consumer.at(position);
         let mut data = buffer(front.payload_len());
-        there.copy_out(&end.ring, front, &mut data);
+        Consumer::copy_out_at(&end.ring, position, front, &mut data);
         end.check_whole()?;
         let (ring, count) = (end.index, front.handle_count());
         let (Some(intake), 1..) = (intake, count) else {
@@ -894,7 +900,8 @@ impl State {
             }
             return Ok(MessagePacket::from(data));
         };
-        let wanted = Wanted { ring, ext: there.ext(&end.ring), position, count };
+        let ext = consumer.at(position).ext(&end.ring);
+        let wanted = Wanted { ring, ext, position, count };
         let fetched = intake.fetch_out_of_turn(&wanted, consumer.head());
         self.keeps_handles = true; // perhaps
         let fetched = match fetched {

@@ -207,7 +207,25 @@ impl Consumer {
     /// Copies the payload of `front` to `buffer`, which has its length.
     #[inline]
     pub(crate) fn copy_out<M: Memory>(&self, ring: &Ring<M>, front: Front, buffer: &mut [u8]) {
-        ring.memory.copy_out(self.head.wrapping_add(front.payload_offset()), buffer);
+        Self::copy_out_at(ring, self.head, front, buffer);
+    }
+
+    /// As [`Self::copy_out`], of the record at `position`, which begins with `front`.
+    #[inline]
+    pub(crate) fn copy_out_at<M: Memory>(
+        ring: &Ring<M>,
+        position: u64,
+        front: Front,
+        buffer: &mut [u8],
+    ) {
+        ring.memory.copy_out(position.wrapping_add(front.payload_offset()), buffer);
+    }
+
+    /// The first eight bytes of the payload of the record at `position`, or what lies behind a shorter one.
+    #[inline]
+    pub(crate) fn first_word_at<M: Memory>(ring: &Ring<M>, position: u64, front: Front) -> [u8; 8] {
+        let start = position.wrapping_add(front.payload_offset());
+        ring.memory.load(Word::Data(start), Relaxed).to_ne_bytes()
     }
 
     /// Frees `front`: producers get its space back, and it is never delivered again.
