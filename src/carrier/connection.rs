@@ -271,6 +271,18 @@ impl Connection {
         self.kept.retain(|kept| kept.position.wrapping_sub(head) as i64 >= 0);
     }
 
+    /// Closes all handles that are kept or have come.
+    pub(super) fn clear(&mut self) {
+        self.kept.clear();
+        let Some(socket) = &self.socket else { return };
+        for _ in 0..ORPHANS_MAX {
+            // At the end of a closed connection something is dropped, and nothing is there.
+            if !self.has_something() || socket::drop_first(socket).is_err() {
+                break;
+            }
+        }
+    }
+
     /// Peeks at the first packet that is not an orphan.
     pub(super) fn seek(&self, wanted: &Wanted) -> Result<Sought, NotFetched> {
         if let Some(kept) = self.kept(wanted) {

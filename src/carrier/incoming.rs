@@ -178,6 +178,12 @@ impl Incoming {
         self.connections.iter().any(|one| !one.kept.is_empty())
     }
 
+    /// Closes all handles that have come, of no record that there is, and keeps the connections.
+    pub(super) fn clear(&mut self) {
+        let _ = self.accept_all(); // what cannot be accepted now is closed with the door
+        self.connections.iter_mut().for_each(Connection::clear);
+    }
+
     fn drop_kept_before(&mut self, head: u64) {
         self.connections.iter_mut().for_each(|one| one.drop_kept_before(head));
     }

@@ -116,6 +116,12 @@ impl Intake {
         lock(&self.incoming).close_kept_before(head)
     }
 
+    /// Closes all handles that have come. For the receiver of a ring that is empty, and whose sender has gone for good:
+    /// it had handed them over for messages that never came to be.
+    pub(crate) fn clear(&self) {
+        lock(&self.incoming).clear();
+    }
+
     /// Closes what belongs to a record that was freed.
     pub(crate) fn take(&self, wanted: &Wanted) {
         lock(&self.incoming).take(wanted);

@@ -96,6 +96,10 @@ struct State {
     untold: u32,
     /// Whether handles may be kept of messages that a reply was taken before.
     keeps_handles: bool,
+    /// Whether all that wait were told that the peer has gone.
+    is_end_told: bool,
+    /// Whether all handles were closed that it had handed over, as nothing is left to read.
+    is_cleared: bool,
 }
 
 /// What tasks and pollers wait for.
@@ -162,6 +166,8 @@ impl Inbox {
             pollers,
             untold,
             keeps_handles,
+            is_end_told: false,
+            is_cleared: false,
         };
         state.show_calls(); // an earlier owner may have left some
         let lead = Lead { end: Some(state.end.clone()), bell, wakes: Wakes::default() };
@@ -727,6 +733,7 @@ impl State {
         let is_gone = self.peer.is_disconnected(&self.end)?;
         if is_gone && self.first(scanned)?.is_none() {
             self.end.check_whole()?;
+            self.clear();
             return Ok(ChannelError::PeerClosed);
         }
         self.end.check_whole()?; // bytes that are missing look like an empty ring
@@ -769,11 +776,26 @@ impl State {
                 return Ok(Some(found));
             }
             self.end.check_whole()?;
-            self.wake_all(); // each finds the same
+            if self.first(scanned)?.is_none() {
+                self.clear();
+            }
+            if !std::mem::replace(&mut self.is_end_told, true) {
+                self.wake_all(); // each finds the same, and those that come later find it by themselves
+            }
             return Err(ChannelError::PeerClosed);
         }
         self.end.check_whole()?;
         Ok(None)
+    }
+
+    /// Closes the handles that the peer, which has gone, had handed over for messages that it never published. For an
+    /// empty queue.
+    fn clear(&mut self) {
+        if !std::mem::replace(&mut self.is_cleared, true)
+            && let Some(intake) = &self.intake
+        {
+            intake.clear();
+        }
     }
 
     /// Wakes all that wait, also a leader, which sleeps on the ring's doorbell alone.
