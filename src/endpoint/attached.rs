@@ -362,7 +362,7 @@ mod tests {
 
     use super::*;
     use crate::crash::visits;
-    use crate::endpoint::{byte_is_held, slot_offset, slot_u32};
+    use crate::endpoint::{byte_is_held, slot_offset, slot_u32, tell_of_exits};
     use crate::ends::Sending;
     use crate::options::{CreatePolicy, MpscOrder};
     use crate::os::{ofd, staged};
@@ -406,6 +406,21 @@ mod tests {
         drop(sides);
         let refused = Attached::attach_in_new(&region);
         assert!(matches!(refused, Err(Error::LaneNotEmpty { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn it_is_told_to_the_ends_that_watch_that_slot_of_that_region_and_to_no_others() {
+        let regions = [of_a_channel(), of_a_channel()];
+        let sides = regions.each_ref().map(|region| {
+            let side = || Attached::attach_in_new(region).unwrap();
+            [side(), side()]
+        });
+        let [[(tx, rx), (_, their_rx)], [(other_tx, other_rx), _]] = &sides;
+        let exits = || [tx, rx, other_tx, other_rx].map(|end| end.watch.peer_exits());
+        let before = exits();
+        tell_of_exits(&regions[0], &[their_rx.slot.identity().slot]);
+        let told = exits().iter().zip(before).map(|(now, before)| now - before).collect::<Vec<_>>();
+        assert_eq!(told, [1, 0, 0, 0]);
     }
 
     #[test]
