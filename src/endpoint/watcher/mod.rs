@@ -281,6 +281,27 @@ mod tests {
         assert!(running().unwrap().kick.load(Relaxed) > kicks, "its words are slept on still");
     }
 
+    /// Creating and closing a channel wakes no thread for that.
+    #[test]
+    fn the_thread_is_told_only_if_another_process_may_have_an_end() {
+        assert!(staged::in_child(|| {
+            let told = |region: &Arc<Region>| {
+                let kick = &running().unwrap().kick;
+                let before = kick.load(Relaxed);
+                let own = LockWord { slot: 0, incarnation: 0 };
+                let watch = Watch::start(region, own, 1..2, 0).unwrap();
+                let at_first = kick.load(Relaxed) - before;
+                drop(watch);
+                [at_first, kick.load(Relaxed) - before]
+            };
+            let options = OpenOptions::new().of_channel().unwrap();
+            let region = EventsRegion::anonymous(options).unwrap();
+            let alone = told(region.shared());
+            region.shared().note_shared();
+            (alone, told(region.shared())) == ([0, 0], [1, 2])
+        }));
+    }
+
     const LONG: Duration = Duration::from_secs(20);
 
     /// What a child does with what is its parent's must not wait for a lock that another thread of the
