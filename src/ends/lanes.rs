@@ -481,16 +481,18 @@ mod tests {
         let (mut gone, mut rx) = region.split_mpsc().unwrap();
         rx.attach().unwrap();
         leave_an_orphan(&mut gone, Handle::new(std::io::pipe().unwrap().0));
-        let (mut tx, exits) = (gone.clone(), parts(&mut rx).0.watch.peer_exits());
+        let mut tx = region.split_mpsc().unwrap().0;
+        tx.attach().unwrap();
+        assert_ne!(tx.ring(), parts(&mut rx).0.index, "it has the current lane");
+        let exits = parts(&mut rx).0.watch.peer_exits();
         drop(gone);
         let start = Instant::now();
         while parts(&mut rx).0.watch.peer_exits() == exits {
             assert!(start.elapsed() < Duration::from_secs(10), "the exit was not noticed");
             std::thread::yield_now();
         }
-        tx.attach().unwrap();
         let receiving = rx.receiving_until(Deadline::PAST).unwrap();
-        // The exit is known, and all that was counted.
+        // As if it had not been counted yet.
         receiving.peer.is_disconnected(&receiving.end).unwrap();
         let (end, _, lanes) = parts(&mut rx);
         lanes.peer_exits = end.watch.peer_exits();
