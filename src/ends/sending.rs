@@ -656,6 +656,25 @@ mod tests {
         });
         assert!(matches!(outcome, Ok(2)), "{outcome:?}");
         assert!(matches!(sending.attempt(|_| full()), Err(NotSent::Disconnected)));
+        let mut found = vec![Err::<u32, _>(NotSent::Interrupted), full()];
+        let outcome = sending.attempt(|_| found.pop().unwrap());
+        assert!(matches!(outcome, Err(NotSent::Interrupted)), "{outcome:?}");
+    }
+
+    #[test]
+    fn who_needs_no_space_of_a_receiver_that_is_gone_tries_once() {
+        let (mut tx, rx) = pair();
+        tx.attach().unwrap();
+        drop(rx);
+        let sending = tx.usable().unwrap();
+        for found in [Ok(7), Err(NotSent::Interrupted)] {
+            let is_sent = found.is_ok();
+            let mut found = Some(found);
+            let outcome = sending.attempt(|_| found.take().expect("a second attempt"));
+            let is_so = matches!(outcome, Ok(7) if is_sent)
+                || matches!(outcome, Err(NotSent::Interrupted) if !is_sent);
+            assert!(is_so, "{outcome:?}");
+        }
     }
 
     #[test]
