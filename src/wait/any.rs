@@ -201,7 +201,8 @@ mod tests {
         /// What its sleeps expect of the word.
         expected: u32,
         limit: Duration,
-        may_attach: bool,
+        /// How often it cannot be attached.
+        failures: u32,
         may_sleep: bool,
         looks_until_ready: u32,
         interrupts: Interrupts,
@@ -221,7 +222,7 @@ mod tests {
                 word: AtomicU32::new(0),
                 expected: 0,
                 limit: SLEEP_MAX,
-                may_attach: true,
+                failures: 0,
                 may_sleep: true,
                 looks_until_ready: u32::MAX,
                 interrupts: Interrupts::default(),
@@ -258,7 +259,13 @@ mod tests {
 
     impl Waitable for Thing {
         fn attached(&mut self, _: Deadline) -> Result<&mut dyn Waited, Error> {
-            if self.may_attach { Ok(self) } else { Err(Error::ForkedChild) }
+            match self.failures.checked_sub(1) {
+                Some(left) => {
+                    self.failures = left;
+                    Err(Error::ForkedChild)
+                }
+                None => Ok(self),
+            }
         }
 
         fn interrupts(&self) -> &Interrupts {
@@ -423,10 +430,11 @@ mod tests {
         let mut things = [thing];
         interrupter.interrupt();
         assert!(matches!(wait_for(&mut things, LONG), Err(GaveUp::Interrupted)));
-        things[0].may_attach = false;
+        things[0].failures = 2;
         interrupter.interrupt();
         assert!(matches!(wait_for(&mut things, LONG), Err(GaveUp::Interrupted)));
         assert!(matches!(wait_for(&mut things, LONG), Err(GaveUp::Failed(Error::ForkedChild))));
+        assert!(wait_for(&mut things, LONG).is_ok());
     }
 
     #[test]
