@@ -180,7 +180,7 @@ mod tests {
         let word = region.mapping().word_u32(doorbell);
         word.store(wake::ARMED_FUTEX, Relaxed);
         let woken = std::thread::scope(|scope| {
-            let until = Moment::after(Duration::from_secs(20));
+            let until = Moment::after(Duration::from_secs(5));
             let sleeper = scope.spawn(move || {
                 let woken = futex::wait(word, wake::ARMED_FUTEX, until);
                 (woken, peer_exits.load(Relaxed))

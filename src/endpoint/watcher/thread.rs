@@ -166,7 +166,7 @@ mod tests {
         let (watcher, word) = (watcher(), AtomicU32::new(0));
         let mut found = watcher.lock().scan(Instant::now());
         found.words.push(Sleeping::on(&word, 0));
-        found.next = Instant::now() + LONG / 4;
+        found.next = Instant::now() + 500 * SHORT;
         let woken = std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(10 * SHORT); // until the other sleeps
