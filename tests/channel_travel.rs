@@ -340,3 +340,44 @@ fn ends_that_were_opened_by_name_go_on_elsewhere_once_both_have_come() {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a socket is left");
     }
 }
+
+/// That one has come to the other's door with a word of who it is, which its next owner is not.
+#[test]
+fn for_the_end_that_was_opened_first_nothing_happens_if_the_later_one_goes_on() {
+    let with_handle = |bytes: &[u8]| MessagePacket::from(bytes).handle(handle());
+    for (before, unread) in [(false, false), (true, false), (false, true), (true, true)] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c");
+        let a = Channel::open_path(&path).unwrap();
+        let mut b = Channel::open_path(&path).unwrap();
+        if before {
+            b.write(with_handle(b"before")).unwrap();
+            assert_eq!(a.read().unwrap().handles.len(), 1);
+        }
+        for _ in 0..3 {
+            if unread {
+                b.write(with_handle(b"unread")).unwrap();
+            }
+            b = pass_on(&b);
+            b.write(with_handle(b"to a")).unwrap();
+            if unread {
+                assert_eq!(a.read().unwrap().handles.len(), 1);
+            }
+            assert_eq!(a.read().unwrap().handles.len(), 1);
+        }
+        a.write_timeout(with_handle(b"to b"), LONG).unwrap();
+        assert_eq!(b.read().unwrap().handles.len(), 1);
+        thread::scope(|scope| {
+            let caller = scope.spawn(|| a.call(with_handle(b"\0\0\0\0"), LONG).unwrap());
+            let request = b.read_timeout(LONG).unwrap();
+            assert_eq!(request.handles.len(), 1);
+            b.write(MessagePacket::from(request.data).handle(handle())).unwrap();
+            assert_eq!(caller.join().unwrap().handles.len(), 1);
+        });
+        let a = pass_on(&a);
+        a.write(with_handle(b"to b")).unwrap();
+        assert_eq!(b.read().unwrap().handles.len(), 1);
+        drop(b);
+        wait_for_closing(&a);
+    }
+}

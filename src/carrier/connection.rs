@@ -30,7 +30,8 @@ pub(super) struct Connection {
     pub(super) socket: Option<Descriptor>,
     /// `None` if the hello has not come yet.
     pub(super) hello: Option<Hello>,
-    /// Of a channel: it came with the end, and leads to the owner of the other, who says no hello.
+    /// Of a channel: it leads to the other end, also after that has another owner. It came with this end, and then says no hello,
+    /// or the other end has come to the door with it.
     given: Option<Given>,
     /// Handles of records before one that was taken out of turn. Their packets have left the queue.
     pub(super) kept: Vec<Kept>,
@@ -108,11 +109,6 @@ impl Connection {
         Self { given: Some(given), ..Self::new(socket) }
     }
 
-    /// Makes it the one that leads to the other end.
-    pub(super) fn be_given(&mut self, given: Given) {
-        self.given = Some(given);
-    }
-
     pub(super) fn is_given(&self) -> bool {
         self.given.is_some()
     }
@@ -157,6 +153,10 @@ impl Connection {
             && (hello.region_uuid, hello.key) == (header.region_uuid, header.key)
             && (hello.device, hello.inode) == (file.dev, file.ino);
         if is_ours && socket::drop_first(socket).is_ok() {
+            if region.description().is_channel() {
+                // The later of two ends comes once. Who owns it next sends over the same connection.
+                self.given = Some(Given { ring: hello.ring, slot: hello.slot });
+            }
             self.hello = Some(hello);
         } else {
             self.socket = None;

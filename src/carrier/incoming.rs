@@ -1,19 +1,17 @@
 //! The receiver's end: it listens, and finds the packet that belongs to a record.
 
-use std::mem::offset_of;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Acquire;
 
 use rustix::io::Errno;
-use tombolo_abi::{LockWord, Slot};
+use tombolo_abi::LockWord;
 
 use super::admit;
 use super::connection::{Connection, Given, Kept, NotFetched, Sought, Wanted};
 use super::door::Door;
 use super::outgoing::{copy_of, send_handles};
-use crate::endpoint::{Attached, slot_u32};
+use crate::endpoint::Attached;
 use crate::handle::Handle;
 use crate::os::descriptor::Descriptor;
 use crate::os::socket;
@@ -77,20 +75,10 @@ impl Incoming {
     ///
     /// # Errors
     /// [`NotFetched::TooManyFiles`].
-    pub(crate) fn peers_socket(
-        &mut self,
-        end: &Attached,
-    ) -> Result<Option<Descriptor>, NotFetched> {
+    pub(crate) fn peers_socket(&mut self) -> Result<Option<Descriptor>, NotFetched> {
         self.accept_all()?;
-        let slot = end.entry.tx_slot_first;
-        let incarnation = slot_u32(&self.region, slot, offset_of!(Slot, incarnation));
-        let peer = LockWord { slot, incarnation: incarnation.load(Acquire) };
-        let is_peers = |one: &&mut Connection| one.sender() == Some(peer) && one.socket.is_some();
-        let Some(connection) = self.connections.iter_mut().rev().find(is_peers) else {
-            return Ok(None);
-        };
-        connection.be_given(Given { ring: end.index, slot });
-        let copy = connection.socket.as_ref().map(copy_of).transpose();
+        let mut given = self.connections.iter().rev().filter(|one| one.is_given());
+        let copy = given.find_map(|one| one.socket.as_ref()).map(copy_of).transpose();
         copy.map_err(|error| NotFetched::TooManyFiles(error.into()))
     }
 

@@ -67,7 +67,7 @@ impl Intake {
     /// # Errors
     /// [`Error::TooManyFiles`].
     pub(crate) fn peers_socket(&self, end: &Attached) -> Result<Option<Descriptor>, Error> {
-        lock(&self.incoming).peers_socket(end).map_err(|error| match error {
+        lock(&self.incoming).peers_socket().map_err(|error| match error {
             NotFetched::TooManyFiles(source) => Error::TooManyFiles { ring: end.index, source },
             NotFetched::Lost | NotFetched::Violation(_) => Error::TooManyFiles {
                 ring: end.index,
