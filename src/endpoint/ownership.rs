@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,8 @@ use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation
 
 use crate::crash::{crash_point, test_point};
 use crate::endpoint::{
-    Pulse, byte, byte_is_held, first_unseen, is_seen_as, slot_offset, slot_u32, tell_of_exits,
+    Pulse, byte, byte_is_held, first_unseen, is_seen_as, pid_of, slot_offset, slot_u32,
+    tell_of_exits,
 };
 use crate::error::Error;
 use crate::mem::LockMapping;
@@ -131,6 +132,9 @@ impl Ownership {
 
     /// Takes over from an owner that has passed `description` on, which holds the bytes of `seats`. Until the caller
     /// [keeps](Self::keep) them the slots count as passed on: dropping this leaves them so.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process, which had a copy of the description too, was faster.
     pub(super) fn adopt(
         region: &Arc<Region>,
         seats: &[Seat],
@@ -141,17 +145,21 @@ impl Ownership {
         let description = rustix::io::fcntl_dupfd_cloexec(description, 0);
         let description = description.map_err(|error| io(error.into()))?;
         let mapping = LockMapping::new(&description).map_err(io)?;
+        let owner = fork::Owner::current().map_err(io)?;
+        let claim = seats.first().map(|first| Claim::new(region, first)).transpose()?;
         // Its own locks are no obstacle.
         let Some(owned) = lock_and_renew(region, seats, &description)? else {
             let slot = seats.first().map_or(0, |seat| seat.slot);
             return Err(Error::LockLost { slot });
         };
-        let owner = fork::Owner::current().map_err(io)?;
         let kept = keep_open(description, mapping, &no_forks);
         let (lock, description) = kept.map_err(|error| io(error.into()))?;
         let held = Mutex::new(Held { lock: Some(lock), description, pulse: None });
         let (region, is_passed_on) = (region.clone(), AtomicBool::new(true));
         let mut ownership = Self { region, owned, held, owner, is_passed_on };
+        if let Some(claim) = claim {
+            claim.keep();
+        }
         match ownership.announce() {
             Ok(()) => Ok(ownership),
             Err(error) => {
@@ -380,6 +388,36 @@ impl Drop for Ownership {
         if self.region.is_alone() {
             tell_of_exits(&self.region, &slots);
         }
+    }
+}
+
+/// The right to take slots over that were passed on together. All that have a copy of their description hold their bytes,
+/// so the first slot's state decides: one process alone moves it on.
+struct Claim<'a> {
+    state: &'a AtomicU32,
+}
+
+impl<'a> Claim<'a> {
+    fn new(region: &'a Region, first: &Seat) -> Result<Self, Error> {
+        let Seat { slot, ring, .. } = *first;
+        let state = slot_u32(region, slot, offset_of!(Slot, state));
+        let (passed_on, taken) = (SlotState::InTransit as u32, SlotState::Attaching as u32);
+        match state.compare_exchange(passed_on, taken, AcqRel, Acquire) {
+            Ok(_) => Ok(Self { state }),
+            Err(_) => {
+                Err(Error::Busy { ring, role: "sender", pid: pid_of(region, slot), places: 1 })
+            }
+        }
+    }
+
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.state.store(SlotState::InTransit as u32, Release);
     }
 }
 

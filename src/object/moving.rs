@@ -233,6 +233,27 @@ mod tests {
         assert!(matches!(far.read(), Err(ChannelError::PeerClosed)));
     }
 
+    /// A forked child has a copy of each descriptor.
+    #[test]
+    fn an_end_that_one_process_has_taken_in_is_no_other_processes() {
+        let (near, far) = Channel::create().unwrap();
+        let handle = near.release().unwrap();
+        let copies: Vec<_> =
+            handle.descriptors().map(|one| one.try_clone_to_owned().unwrap()).collect();
+        let mut copies = copies.into_iter();
+        let copy = Handle::endpoint(copies.next().unwrap(), copies.collect(), near.id());
+        let near = Channel::from_handle(handle).unwrap();
+        assert!(staged::in_child(|| {
+            let refused = Channel::from_handle(copy).unwrap_err();
+            let ChannelError::Failed { source } = refused.error else { return false };
+            matches!(*source, Error::Busy { pid, .. } if pid != std::process::id())
+        }));
+        far.write(b"to near").unwrap();
+        assert_eq!(near.read().unwrap().data, b"to near");
+        near.write(b"to far").unwrap();
+        assert_eq!(far.read().unwrap().data, b"to far");
+    }
+
     /// A copy of the description would keep the end open though its next owner was killed.
     #[test]
     fn what_a_thread_that_has_not_left_an_end_still_has_does_not_keep_it_open() {
