@@ -7,7 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::channel::Channel;
 use super::channel_error::{CallError, CallPhase, ChannelError};
-use super::inbox::{Registered, TXID_LEN};
+use super::looking::TXID_LEN;
+use super::registered::Registered;
 use crate::deadline::Deadline;
 use crate::ends::{MessagePacket, NotSent};
 use crate::handle::{Handle, Rights};

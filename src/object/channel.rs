@@ -13,9 +13,12 @@ use rustix::io::Errno;
 
 use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
 use super::close_reason::CloseReason;
-use super::inbox::{Inbox, Message, Reading, Registered, TXID_LEN};
+use super::inbox::Inbox;
+use super::looking::{Message, TXID_LEN};
 use super::message_buf::MessageBuf;
 use super::outbox::{As, Outbox, Writing, attempt, prepare};
+use super::readable::Reading;
+use super::registered::Registered;
 use crate::crash::{crash_point, test_point};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};

@@ -8,7 +8,10 @@
 //! |---|---|
 //! | `channel` | what a program calls |
 //! | `outbox` | the sending half: all threads share one sender |
-//! | `inbox` | the receiving half: replies to calls, messages for readers, and who sleeps for all |
+//! | `inbox` | the receiving half: reading, waiting, and who sleeps for all |
+//! | `readable` | who waits there beside its threads: tasks, pollers, `wait_any` |
+//! | `registered` | a call that waits there for its reply |
+//! | `looking` | which record goes to which call, and what stays for readers |
 //! | `waiters` | the threads and tasks that wait there |
 //! | `call` | a call as a future |
 //! | `moving` | an end as a handle |
@@ -19,9 +22,12 @@ mod channel_error;
 mod close_reason;
 mod disposition;
 mod inbox;
+mod looking;
 mod message_buf;
 mod moving;
 mod outbox;
+mod readable;
+mod registered;
 mod table;
 mod waiters;
 

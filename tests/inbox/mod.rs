@@ -7,14 +7,16 @@
 
 mod orders;
 
-use std::sync::Mutex;
+use std::time::Duration;
 
 use orders::{Covered, Scene, Search};
 
+use super::super::registered::Registered;
 use super::*;
 use crate::Channel;
 use crate::OpenOptions;
 use crate::crash::turns;
+use crate::ends::MessagePacket;
 use crate::ring::{Memory, Word};
 
 /// What a thread does.

@@ -1,0 +1,209 @@
+//! What waits at an inbox beside the threads that read and call: tasks and pollers, and `wait_any`.
+//!
+//! Once a task or a poller waits, the process's thread for all of those sleeps in the place of a leader: it *drives* the
+//! inbox each time that something has come. `wait_any` has the end alone, and sleeps on its doorbell among others.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use super::channel_error::ChannelError;
+use super::inbox::{Cursor, Inbox, Lead};
+use super::looking::Pollers;
+use crate::os::eventfd::EventFd;
+use crate::os::futex::Sleeping;
+use crate::ring::doorbell::Arming;
+use crate::wait::{Ready, SLEEP_MAX, Sleep, Standby, Standing};
+
+/// Looks of one call of [`Inbox::drive`].
+const DRIVES_MAX: u32 = 64;
+
+impl Inbox {
+    /// Lets tasks and pollers wait from now on, and returns what is readable while there may be something to read.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`]; if the process can have no more descriptors or threads.
+    pub(super) fn stand_by(self: &Arc<Self>) -> Result<Arc<EventFd>, ChannelError> {
+        let mut guard = self.lock()?;
+        let state = guard.as_mut().ok_or(ChannelError::Closed)?;
+        state.end.check_usable()?;
+        if let Some(pollers) = &state.pollers {
+            return Ok(pollers.descriptor.clone());
+        }
+        let descriptor = EventFd::readable().map_err(|error| {
+            state.end.slot.region().io_error("make a descriptor for", error.into())
+        })?;
+        let descriptor = Arc::new(descriptor);
+        let (standby, is_readable) = (Standby::new(&state.end)?, true);
+        state.pollers = Some(Pollers { standby, descriptor: descriptor.clone(), is_readable });
+        state.wake_all();
+        drop(guard);
+        drop(self.lead()); // the leader has left the ring
+        self.drive();
+        Ok(descriptor)
+    }
+
+    /// Looks at what has come, tells those that it belongs to, and arms for what comes next. For the thread that
+    /// sleeps in the place of a leader.
+    fn drive(self: &Arc<Self>) {
+        for _ in 0..DRIVES_MAX {
+            let Ok(mut guard) = self.lock() else { return };
+            let Some(state) = guard.as_mut() else { return };
+            if !matches!(state.look_for_all(&self.scanned), Ok(false)) {
+                state.tell_readable();
+                state.wake_all(); // each finds out why
+                return;
+            }
+            let Some(Pollers { standby, .. }) = &state.pollers else { return };
+            let Lead { bell, .. } = &mut *self.lead();
+            let (end, known) = (&state.end, state.peer.asked());
+            bell.note_time_out(); // if the last arming stood for so long
+            let armed = bell.arm(end, &mut Cursor(&self.scanned));
+            let armed = armed.ok().flatten().filter(|_| end.may_sleep(known));
+            let stands = bell.stand(end, &standby.bridge, armed, known);
+            if stands && standby.bridge.wait(&Waker::from(self.clone())) {
+                return;
+            }
+        }
+        self.drive_later();
+    }
+
+    /// Has [`Self::drive`] called again, after others for which the same thread sleeps.
+    fn drive_later(self: &Arc<Self>) {
+        let Ok(mut guard) = self.lock() else { return };
+        let Some(state) = guard.as_mut() else { return };
+        let Some(Pollers { standby, .. }) = &state.pollers else { return };
+        let (due, peer_exits) = (Some(Instant::now()), None);
+        let standing = Standing { arming: Arming::Time, due, peer_exits };
+        let (ring, word) = (&state.end.ring, state.end.rx_wake());
+        // It is due at once: the thread may be faster than this one.
+        if !standby.bridge.stand_for(ring, word, standing, Waker::from(self.clone())) {
+            state.tell_readable(); // the ring is damaged
+            state.wake_all();
+        }
+    }
+
+    /// Whether the next read would not say that there is nothing, but for a closing that was named before.
+    pub(super) fn is_ready(&self) -> bool {
+        let Ok(mut guard) = self.lock() else { return true };
+        let Some(state) = guard.as_mut() else { return true };
+        match state.first(&self.scanned) {
+            Ok(None) => match state.none_left(&self.scanned) {
+                Ok(ChannelError::ShouldWait) => false,
+                Ok(ChannelError::PeerClosed) => state.peer.is_to_be_named(),
+                _ => true,
+            },
+            _ => true,
+        }
+    }
+
+    /// Notes that `wait_any` has named it. If that was not for a message, its closing has been told.
+    pub(super) fn note_named(&self) {
+        if let Ok(mut guard) = self.lock()
+            && let Some(state) = guard.as_mut()
+            && matches!(state.first(&self.scanned), Ok(None))
+        {
+            state.peer.note_named();
+        }
+    }
+
+    /// Arms and looks once more, for a thread that alone uses the end. Gives what to sleep on and for how long at
+    /// most, or `None` if it is not to sleep. [`Self::disarm`] afterwards, either way.
+    pub(super) fn arm(&self) -> Option<(Sleeping, Duration)> {
+        let mut guard = self.lock().ok()?;
+        let state = guard.as_mut()?;
+        if let Some(Pollers { standby, is_readable, .. }) = &state.pollers {
+            let seen = standby.bridge.ends();
+            return (!is_readable).then(|| (standby.bridge.sleeping(seen), SLEEP_MAX));
+        }
+        state.consumer.notify_pending(&state.end.ring, &state.wakes);
+        let (end, known) = (&state.end, state.peer.asked());
+        let armed = self.lead().bell.arm(end, &mut Cursor(&self.scanned));
+        let Sleep { word, limit } = armed.ok()?.filter(|_| end.may_sleep(known))?;
+        Some((Sleeping::on(end.rx_wake(), word), limit))
+    }
+
+    /// Ends an arming by [`Self::arm`]; `timed_out` if time alone has ended the sleep.
+    pub(super) fn disarm(&self, timed_out: bool) {
+        if let Ok(guard) = self.lock()
+            && let Some(state) = guard.as_ref()
+            && state.pollers.is_none()
+        {
+            let Lead { bell, .. } = &mut *self.lead();
+            if timed_out {
+                bell.note_time_out();
+            }
+            bell.disarm(&state.end);
+        }
+    }
+}
+
+/// For the thread that sleeps in the place of a leader.
+impl Wake for Inbox {
+    fn wake(self: Arc<Self>) {
+        self.drive();
+    }
+}
+
+/// What is ready while there may be something to read at an inbox.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) descriptor: Arc<EventFd>,
+}
+
+impl Ready for Reading {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    fn when_ready(self: Arc<Self>, waker: &Waker) -> bool {
+        let Ok(mut guard) = self.inbox.lock() else { return false };
+        let Some(state) = guard.as_mut() else { return false };
+        let is_readable = state.pollers.as_ref().is_none_or(|pollers| pollers.is_readable);
+        if !is_readable {
+            state.waiters.set_reading_task(waker);
+        }
+        !is_readable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use rustix::event::{PollFd, PollFlags, Timespec};
+
+    use super::*;
+    use crate::Channel;
+    use crate::crash::visits;
+
+    #[test]
+    fn what_drives_an_inbox_later_does_so_also_if_that_is_due_at_once() {
+        let (near, far) = Channel::create().unwrap();
+        let inbox = near.inbox.clone();
+        let mut guard = inbox.lock().unwrap();
+        let state = guard.as_mut().unwrap();
+        let standby = Standby::new(&state.end).unwrap();
+        let descriptor = Arc::new(EventFd::readable().unwrap());
+        descriptor.clear();
+        let bridge = standby.bridge.clone();
+        state.pollers =
+            Some(Pollers { standby, descriptor: descriptor.clone(), is_readable: false });
+        drop(guard);
+        let visit = visits::at("bridge.stood", move || {
+            // The arming is due, so the thread ends it.
+            while bridge.ends() == 0 {
+                thread::yield_now();
+            }
+        });
+        inbox.drive_later();
+        drop(visit);
+        far.write(b"a message").unwrap();
+        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let told =
+            rustix::event::poll(&mut [PollFd::new(&*descriptor, PollFlags::IN)], Some(&limit));
+        assert_eq!(told, Ok(1));
+    }
+}
