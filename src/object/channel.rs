@@ -6,23 +6,21 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::channel_error::{CallError, CallPhase, ChannelError, NotWritten};
+use super::channel_error::{ChannelError, NotWritten};
 use super::close_reason::CloseReason;
 use super::inbox::Inbox;
-use super::looking::{Message, TXID_LEN};
+use super::looking::Message;
 use super::message_buf::MessageBuf;
 use super::outbox::{As, Outbox, Writing, attempt, prepare};
 use super::readable::Reading;
-use super::registered::Registered;
 use crate::crash::{crash_point, test_point};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};
-use crate::ends::{MessagePacket, NotSent, Readiness, Waitable};
+use crate::ends::{MessagePacket, Readiness, Waitable};
 use crate::error::{CHANNEL, Error};
 use crate::handle::{Handle, HandleDisposition, HandleType, KoID, Rights, channel_end_koid};
 use crate::options::Prefault;
@@ -34,9 +32,6 @@ use crate::wait::{SPIN_MAX, Spin, Turn, Waited, any};
 
 /// The most parts that [`Channel::write_vectored`] gathers.
 const PART_COUNT_MAX: usize = 8192;
-
-/// The first transaction id that is generated: bit 31 is set in all.
-const FIRST_TXID: u32 = 1 << 31;
 
 /// One end of a channel: messages of up to 65,536 bytes and 64 handles, both ways, in order.
 ///
@@ -85,8 +80,8 @@ pub struct Channel {
     rights: Rights,
     pub(super) inbox: Arc<Inbox>,
     pub(super) outbox: Arc<Outbox>,
-    /// The next transaction id to try.
-    next_txid: AtomicU32,
+    /// The next transaction id to try for a call, but for the bit that is set in all.
+    pub(super) next_txid: AtomicU32,
     in_wait_any: InWaitAny,
 }
 
@@ -249,7 +244,7 @@ impl Channel {
         test_point!("channel.half-attached");
         let outbox = Outbox::attach(sending, outgoing)?;
         let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
-        let next_txid = AtomicU32::new(FIRST_TXID);
+        let next_txid = AtomicU32::new(0);
         let in_wait_any = InWaitAny { named: 0, spin: Spin::new(SPIN_MAX), timed_out: false };
         Ok(Self { region, side, rights, inbox, outbox, next_txid, in_wait_any })
     }
@@ -418,7 +413,7 @@ impl Channel {
     }
 
     /// The message of `bytes` and the handles of `list`, if `checked` lets it.
-    fn resolve(
+    pub(super) fn resolve(
         &self,
         checked: Result<(), ChannelError>,
         bytes: &[u8],
@@ -597,80 +592,6 @@ impl Channel {
         }
     }
 
-    /// Writes `message` and waits for the reply, until `deadline`. The first four bytes of the message are replaced
-    /// by a transaction id that no other call waiting here has, with bit 31 set, in native byte order. The reply is
-    /// the message from the other end that begins with the same bytes.
-    ///
-    /// Messages that come meanwhile stay for [`Self::read`]; if they take all the space, the reply comes after some
-    /// are read. A reply after the deadline is a message like any other. A deadline that has passed sends the
-    /// request if there is space, and then times out.
-    ///
-    /// # Errors
-    /// [`CallError`] with the phase. In the write phase, as [`Self::write_timeout`], with the request as it was
-    /// given; [`ChannelError::TooShortForCall`] (`INVALID_ARGS`). In the read phase [`ChannelError::TimedOut`],
-    /// [`ChannelError::PeerClosed`], [`ChannelError::Canceled`].
-    ///
-    /// # Source
-    /// `zx_channel_call`. The phase and the request in the error are Magenta's.
-    pub fn call(
-        &self,
-        message: impl Into<MessagePacket>,
-        deadline: impl Into<Deadline>,
-    ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |_, is_taken| Ok(self.choose_txid(is_taken)))
-    }
-
-    /// As [`Self::call`], with the transaction id that the first four bytes of `message` are.
-    ///
-    /// # Errors
-    /// As [`Self::call`]; [`ChannelError::TxidInUse`] (`ALREADY_EXISTS`) if another call that waits here has it.
-    ///
-    /// # Source
-    /// Magenta's `mx_channel_call`.
-    pub fn call_with_txid(
-        &self,
-        message: impl Into<MessagePacket>,
-        deadline: impl Into<Deadline>,
-    ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |given, is_taken| {
-            let txid = u32::from_ne_bytes(given);
-            if is_taken(txid) { Err(ChannelError::TxidInUse { txid }) } else { Ok(txid) }
-        })
-    }
-
-    /// As [`Self::call`], with handles as [`Self::write_etc`] takes them and [`Self::read_etc`] gives them.
-    ///
-    /// # Errors
-    /// As [`Self::call`]; without the request.
-    ///
-    /// # Source
-    /// `zx_channel_call_etc`.
-    pub fn call_etc(
-        &self,
-        bytes: &[u8],
-        list: &mut [HandleDisposition<'_>],
-        deadline: impl Into<Deadline>,
-    ) -> Result<(Vec<u8>, Vec<HandleInfo>), CallError> {
-        let checked = self.check_request(bytes, list.len()).map(drop);
-        let message = self.resolve(checked, bytes, list).map_err(|error| CallError {
-            phase: CallPhase::Write,
-            error,
-            message: None,
-        })?;
-        let reply = self.call(message, deadline);
-        reply.map(with_info).map_err(|error| CallError { message: None, ..error })
-    }
-
-    /// A transaction id that no call waiting here has, by what `is_taken` says.
-    pub(super) fn choose_txid(&self, is_taken: &dyn Fn(u32) -> bool) -> u32 {
-        loop {
-            let txid = self.next_txid.fetch_add(1, Relaxed) | FIRST_TXID;
-            if !is_taken(txid) {
-                return txid;
-            }
-        }
-    }
-
     /// Tells pollers and tasks when there may be something to read: call [`Self::read`] until it fails with
     /// [`ChannelError::ShouldWait`], then wait. A reply to a call makes nothing ready.
     ///
@@ -690,72 +611,6 @@ impl Channel {
     pub fn writable(&self) -> Result<Readiness, ChannelError> {
         let (outbox, bridge) = (self.outbox.clone(), self.outbox.stand_by()?);
         Ok(Readiness::over(Arc::new(Writing { outbox, bridge })))
-    }
-
-    /// Checks how much a request has, and gives the bytes in the place of its transaction id.
-    pub(super) fn check_request(
-        &self,
-        data: &[u8],
-        handle_count: usize,
-    ) -> Result<[u8; TXID_LEN], ChannelError> {
-        self.outbox.check_limits(data.len(), handle_count)?;
-        data.first_chunk().copied().ok_or(ChannelError::TooShortForCall { found: data.len() })
-    }
-
-    /// Sends a request with the transaction id that `choose` gives, and registers its call.
-    ///
-    /// # Errors
-    /// As [`Outbox::send`]; inside, what is wrong with the id, and [`ChannelError::Closed`].
-    pub(super) fn send_request(
-        &self,
-        message: &mut MessagePacket,
-        deadline: Deadline,
-        mut choose: impl FnMut(&dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
-    ) -> Result<Result<Registered<'_>, ChannelError>, NotSent> {
-        self.outbox.send(deadline, |sending| {
-            prepare(sending, &self.inbox, message)?;
-            let mut woken = Vec::new();
-            let sent = self.inbox.register_and_send(&mut woken, &mut choose, |txid| {
-                message.data[..TXID_LEN].copy_from_slice(&txid.to_ne_bytes());
-                attempt(sending, message, As::Call { txid })
-            });
-            self.outbox.wake_later(woken);
-            sent
-        })
-    }
-
-    /// Calls with the transaction id that `choose` gives, which is told what the message has in its place and
-    /// whether another call has an id.
-    fn call_as(
-        &self,
-        mut message: MessagePacket,
-        deadline: Deadline,
-        mut choose: impl FnMut([u8; TXID_LEN], &dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
-    ) -> Result<MessagePacket, CallError> {
-        let phase = CallPhase::Write;
-        let checked = self.require(Rights::READ | Rights::WRITE);
-        let given = checked.and_then(|()| {
-            let given = self.check_request(&message.data, message.handles.len())?;
-            self.outbox.check_handles(&message.handles)?;
-            Ok(given)
-        });
-        let given = match given {
-            Ok(given) => given,
-            Err(error) => return Err(CallError { phase, error, message: Some(message) }),
-        };
-        let choose = |is_taken: &dyn Fn(u32) -> bool| choose(given, is_taken);
-        let sent = self.send_request(&mut message, deadline, choose);
-        let sent = sent.map_err(|error| ChannelError::of_write(error, true, self.side));
-        let registered = match sent.and_then(|registered| registered) {
-            Ok(registered) => registered,
-            Err(error) => {
-                message.data[..TXID_LEN].copy_from_slice(&given);
-                return Err(CallError { phase, error, message: Some(message) });
-            }
-        };
-        Handle::close_all(message.handles);
-        let (phase, message) = (CallPhase::Read, None);
-        registered.wait(deadline).map_err(|error| CallError { phase, error, message })
     }
 
     /// Closes this end. Messages that were written to the other end stay readable there; those that were not read
@@ -892,7 +747,8 @@ fn take(message: Message<'_>) -> Result<MessagePacket, ChannelError> {
     Ok(message.take()?)
 }
 
-fn with_info(packet: MessagePacket) -> (Vec<u8>, Vec<HandleInfo>) {
+/// The bytes of a message, and its handles with what is known of them.
+pub(super) fn with_info(packet: MessagePacket) -> (Vec<u8>, Vec<HandleInfo>) {
     (packet.data, packet.handles.into_iter().map(HandleInfo::from).collect())
 }
 
@@ -912,31 +768,5 @@ impl fmt::Debug for Channel {
             .field("id", &format_args!("{:#x}", self.id()))
             .field("region", &self.region.path())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id_of(message: &MessagePacket) -> u32 {
-        u32::from_ne_bytes(*message.data.first_chunk().unwrap())
-    }
-
-    #[test]
-    fn behind_the_last_id_comes_the_first_that_no_call_waits_with() {
-        let (near, far) = Channel::create().unwrap();
-        near.next_txid.store(u32::MAX, Relaxed);
-        let first = FIRST_TXID.to_ne_bytes();
-        std::thread::scope(|scope| {
-            let own = scope.spawn(|| near.call_with_txid(&first, Duration::from_secs(30)));
-            assert_eq!(id_of(&far.read_timeout(Duration::from_secs(30)).unwrap()), FIRST_TXID);
-            for wanted in [u32::MAX, FIRST_TXID + 1, FIRST_TXID + 2] {
-                near.call(b"\0\0\0\0", Deadline::PAST).unwrap_err();
-                assert_eq!(id_of(&far.read().unwrap()), wanted);
-            }
-            far.write(&first).unwrap();
-            assert_eq!(id_of(&own.join().unwrap().unwrap()), FIRST_TXID);
-        });
     }
 }

@@ -6,14 +6,14 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `channel` | what a program calls |
+//! | `channel` | what a program uses |
 //! | `outbox` | the sending half: all threads share one sender |
 //! | `inbox` | the receiving half: reading, waiting, and who sleeps for all |
 //! | `readable` | who waits there beside its threads: tasks, pollers, `wait_any` |
 //! | `registered` | a call that waits there for its reply |
 //! | `looking` | which record goes to which call, and what stays for readers |
 //! | `waiters` | the threads and tasks that wait there |
-//! | `call` | a call as a future |
+//! | `call` | calls, of threads that wait and as futures |
 //! | `moving` | an end as a handle |
 
 mod call;
