@@ -213,17 +213,23 @@ impl Inbox {
 
     /// Ends all waits and gives up the end.
     pub(super) fn close(&self) {
-        let Ok(mut guard) = self.lock() else { return };
-        let Some(mut state) = guard.take() else { return };
+        let Ok(guard) = self.lock() else { return };
+        let Some(mut state) = self.take_out(guard) else { return };
+        let woken = Woken(state.waiters.take_woken());
+        drop(state);
+        drop(woken);
+    }
+
+    /// Takes the state for good, and has all that wait leave the end.
+    fn take_out(&self, mut guard: Locked<'_>) -> Option<State> {
+        let mut state = guard.take()?;
         drop(guard);
         state.wake_all();
         self.lead().end = None; // the leader has left the ring
         if let Some(pollers) = &state.pollers {
             pollers.descriptor.set();
         }
-        let woken = Woken(state.waiters.take_woken());
-        drop(state);
-        drop(woken);
+        Some(state)
     }
 
     /// A copy of the socket to the other end, once that has come, if this is the end that is come to.
@@ -266,13 +272,7 @@ impl Inbox {
         })?;
         crash_point!("release.after-sockets");
         state.consumer.notify_pending(&state.end.ring, &state.wakes);
-        let Some(mut state) = guard.take() else { return Err(ChannelError::Closed) };
-        drop(guard);
-        state.wake_all();
-        self.lead().end = None; // the leader has left the ring
-        if let Some(pollers) = &state.pollers {
-            pollers.descriptor.set();
-        }
+        let mut state = self.take_out(guard).ok_or(ChannelError::Closed)?;
         if let Some(intake) = state.intake.take() {
             intake.close_door(); // and nothing else: it goes on elsewhere
         }
