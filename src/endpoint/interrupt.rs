@@ -68,14 +68,9 @@ pub(crate) struct Interrupts(Option<Arc<AtomicU32>>);
 
 impl Interrupts {
     /// Those of a call that nothing interrupts.
-    pub(crate) const fn none() -> Self {
-        Self(None)
-    }
-
-    /// As [`Self::none`], for calls that borrow them.
     pub(crate) fn never() -> &'static Self {
-        static NONE: Interrupts = Interrupts::none();
-        &NONE
+        static NEVER: Interrupts = Interrupts(None);
+        &NEVER
     }
 
     /// An interrupter of this handle.

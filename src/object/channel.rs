@@ -222,9 +222,8 @@ impl Channel {
 
     /// Takes an end that has had no owner.
     fn attach(region: &Arc<Region>) -> Result<Self, Error> {
-        static NONE: Interrupts = Interrupts::none();
         region.check_ours()?;
-        let until = Until { deadline: Deadline::PAST, interrupts: &NONE };
+        let until = Until { deadline: Deadline::PAST, interrupts: Interrupts::never() };
         let ends = Attached::attach_to_either(region, until)?;
         Self::at(region, ends, None, Rights::CHANNEL_DEFAULT)
     }
@@ -696,8 +695,7 @@ impl any::Waitable for Channel {
     }
 
     fn interrupts(&self) -> &Interrupts {
-        static NONE: Interrupts = Interrupts::none();
-        &NONE
+        Interrupts::never()
     }
 }
 

@@ -19,7 +19,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use super::channel_error::ChannelError;
@@ -30,6 +30,7 @@ use crate::crash::{crash_point, left_out, test_lock};
 use crate::deadline::Deadline;
 use crate::endpoint::{Attached, Interrupts, Until};
 use crate::error::Error;
+use crate::mutex::{lock, try_lock};
 use crate::os::descriptor::Descriptor;
 use crate::os::fork;
 use crate::os::futex::Moment;
@@ -156,9 +157,6 @@ impl Inbox {
         mut poll: impl FnMut(&mut State) -> Result<Option<T>, ChannelError>,
         left: impl FnOnce(&mut Locked<'_>) -> Result<T, ChannelError>,
     ) -> Result<T, ChannelError> {
-        /// None wakes a leader: see [`State::wake_all`].
-        static NONE: Interrupts = Interrupts::none();
-
         let mut has_looked = false;
         loop {
             interrupts.take(); // before the looks: what comes after them interrupts again
@@ -199,8 +197,9 @@ impl Inbox {
                 let known = state.peer.asked();
                 drop(guard);
                 let Lead { end, bell, wakes } = &mut *self.lead();
-                let (until, mut cursor) =
-                    (Until { deadline, interrupts: &NONE }, Cursor(&self.scanned));
+                // No interrupt ends its sleep, see `State::wake_all`.
+                let until = Until { deadline, interrupts: Interrupts::never() };
+                let mut cursor = Cursor(&self.scanned);
                 // What is wrong is found by the next look.
                 let _ = end.as_ref().map(|end| bell.wait(end, &mut cursor, wakes, known, until));
             } else {
@@ -283,7 +282,7 @@ impl Inbox {
     /// Tells the bell of messages that were taken, now and then: senders may go on without fences after many.
     fn tell_bell(&self, state: &mut State) {
         if state.untold >= BELL_EVERY
-            && let Ok(mut lead) = self.lead.try_lock()
+            && let Some(mut lead) = try_lock(&self.lead)
         {
             lead.bell.note_turn(&state.end);
             state.untold = 0;
@@ -310,8 +309,7 @@ impl Inbox {
 
     /// Forgets it in a forked child, if a thread of the parent has been changing it: it is not dropped then.
     pub(super) fn forget_if_locked(self: &Arc<Self>) {
-        let is_locked = matches!(self.state.try_lock(), Err(TryLockError::WouldBlock));
-        if is_locked {
+        if try_lock(&self.state).is_none() {
             std::mem::forget(self.clone());
         }
     }
@@ -430,11 +428,6 @@ impl Incoming for Cursor<'_> {
     fn head(&self) -> u64 {
         self.0.load(Acquire)
     }
-}
-
-/// Ignores poisoning: a thread that panicked with the lock, in a user's check, left nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All orders of the steps of the threads that wait at an end.

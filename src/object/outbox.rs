@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Wake, Waker};
 
 use tombolo_abi::{HANDLE_COUNT_MAX, RingEntry, Slot};
@@ -21,6 +21,7 @@ use crate::endpoint::{Attached, Disconnect, Interrupter, Interrupts, Until};
 use crate::ends::{MessagePacket, NotSent, Sending, Shared, Spsc, check_handles, not_sent};
 use crate::error::Error;
 use crate::handle::{Handle, check_count};
+use crate::mutex::{lock, try_lock};
 use crate::os::descriptor::Descriptor;
 use crate::os::fork;
 use crate::ring::doorbell::has_come;
@@ -285,9 +286,7 @@ impl Outbox {
 
     /// Forgets it in a forked child, if a thread of the parent has been changing it: it is not dropped then.
     pub(super) fn forget_if_locked(self: &Arc<Self>) {
-        let is_locked = matches!(self.sending.try_lock(), Err(TryLockError::WouldBlock))
-            || matches!(self.tasks.try_lock(), Err(TryLockError::WouldBlock));
-        if is_locked {
+        if try_lock(&self.sending).is_none() || try_lock(&self.tasks).is_none() {
             std::mem::forget(self.clone());
         }
     }
@@ -310,7 +309,7 @@ impl Outbox {
 impl Wake for Outbox {
     fn wake(self: Arc<Self>) {
         self.is_to_wake.store(true, SeqCst);
-        if let Err(TryLockError::WouldBlock) = self.sending.try_lock() {
+        if try_lock(&self.sending).is_none() {
             return; // whoever has the lock looks once more after giving it back
         }
         drop(Unlocked(&self));
@@ -469,9 +468,4 @@ fn meet(sending: &mut Sending<Spsc>, inbox: &Inbox) -> Result<(), NotSent> {
         region.announce_membership(); // the other may wait for this
     }
     Ok(())
-}
-
-/// Ignores poisoning: no user's code runs under the lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

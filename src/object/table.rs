@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::handle::{Handle, HandleError, HandleType, Rights};
+use crate::mutex::lock;
 
 /// The number of a handle in a [`HandleTable`]. 0 names none.
 ///
@@ -199,9 +200,8 @@ impl HandleTable {
         self.lock().take(numbers)
     }
 
-    /// Ignores poisoning: a thread that panicked with the lock left nothing half done.
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inside)
     }
 }
 
