@@ -10,9 +10,10 @@
 //! long as any process, or the queue of a socket, holds the description, and a closed one when the last has let go of
 //! it. Messages that were not read stay in the region, and the packets of their handles in the sockets.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use tombolo_abi::{LayoutError, Role};
+use rustix::io::Errno;
+use tombolo_abi::Role;
 
 use super::channel::{Channel, Sockets};
 use super::channel_error::{ChannelError, NotAdopted};
@@ -94,16 +95,14 @@ impl Channel {
         if sockets.is_empty() || !sockets.iter().all(|one| socket::is_of_packets(*one)) {
             return Err(wrong().into());
         }
-        let copy = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0);
-        let failed = |error: rustix::io::Errno| {
+        let failed = |error: Errno| {
             let (action, path) = ("copy a descriptor of", "an end of a channel".into());
             ChannelError::from(Error::Io { action, path, source: error.into() })
         };
-        let lock = copy(lock).map_err(failed)?;
         let options = OpenOptions::new();
-        let region = EventsRegion::from_fd(copy_of(&lock).map_err(failed)?, options)?;
+        let region = EventsRegion::from_fd(copy(lock).map_err(failed)?, options)?;
         let region = region.shared().clone();
-        let seats = seats_of(&region, &lock)?.ok_or_else(wrong)?;
+        let seats = seats_of(&region, lock)?.ok_or_else(wrong)?;
         let no_forks = fork::hold_off().map_err(failed)?;
         let keep = |fd: OwnedFd| Descriptor::private(fd, &no_forks);
         let into: Result<Vec<_>, _> = sockets.iter().map(|one| keep(copy(*one)?)).collect();
@@ -112,7 +111,7 @@ impl Channel {
         let (into, out) = (into.map_err(failed)?, out.ok_or_else(wrong)?);
         drop(no_forks);
         crash_point!("adopt.before-slots");
-        let adopted = OwnedSlot::adopt(&region, &seats, lock.as_fd(), |slots| {
+        let adopted = OwnedSlot::adopt(&region, &seats, lock, |slots| {
             crash_point!("adopt.after-slots");
             let ends = slots.into_iter().map(|slot| Attached::of_channel_at(&region, slot));
             let mut ends = ends.collect::<Result<Vec<_>, _>>()?.into_iter();
@@ -127,11 +126,8 @@ impl Channel {
 }
 
 /// The two seats of the end of a channel of which `lock` holds the bytes: the sending one first.
-fn seats_of(region: &Region, lock: &OwnedFd) -> Result<Option<[Seat; 2]>, Error> {
-    if !region.description().is_channel() {
-        let (option, found, wanted) = ("ring", "rings of no channel", "the two of a channel");
-        return Err(region.layout_error(LayoutError::Option { option, found, wanted }));
-    }
+fn seats_of(region: &Region, lock: BorrowedFd<'_>) -> Result<Option<[Seat; 2]>, Error> {
+    region.description().check_channel().map_err(|reason| region.layout_error(reason))?;
     for (ring, peer_ring) in [(0, 1), (1, 0)] {
         let sender = Seat { slot: region.entry(ring)?.tx_slot_first, role: Role::Sender, ring };
         let slot = region.entry(peer_ring)?.rx_slot;
@@ -145,7 +141,7 @@ fn seats_of(region: &Region, lock: &OwnedFd) -> Result<Option<[Seat; 2]>, Error>
     Ok(None)
 }
 
-fn copy_of(fd: &OwnedFd) -> Result<OwnedFd, rustix::io::Errno> {
+fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, 0)
 }
 
@@ -154,7 +150,6 @@ mod tests {
     use std::fs::File;
     use std::sync::atomic::Ordering::{Relaxed, Release};
 
-    use rustix::io::Errno;
     use tombolo_abi::RingState;
 
     use super::*;

@@ -117,9 +117,8 @@ impl Description {
         for (ring, asked) in (0..).zip(&asked.rings) {
             self.check_ring(ring, asked).map_err(|reason| layout(path, reason))?;
         }
-        if asked.is_channel && !self.is_channel() {
-            let (option, found, wanted) = ("ring", "rings of no channel", "the two of a channel");
-            return Err(layout(path, LayoutError::Option { option, found, wanted }));
+        if asked.is_channel {
+            self.check_channel().map_err(|reason| layout(path, reason))?;
         }
         match asked.order {
             Some(wanted) if self.order() != Some(wanted) => {
@@ -155,6 +154,18 @@ impl Description {
     pub(crate) fn is_channel(&self) -> bool {
         matches!(&self.entries[..], [one, other]
             if one.is_half_of_channel(1) && other.is_half_of_channel(0))
+    }
+
+    /// Checks that [it is](Self::is_channel).
+    ///
+    /// # Errors
+    /// [`LayoutError::Option`].
+    pub(crate) fn check_channel(&self) -> Result<(), LayoutError> {
+        if self.is_channel() {
+            return Ok(());
+        }
+        let (option, found, wanted) = ("ring", "rings of no channel", "the two of a channel");
+        Err(LayoutError::Option { option, found, wanted })
     }
 
     /// What each ring of the list is like.
