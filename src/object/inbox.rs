@@ -17,14 +17,14 @@
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use super::channel_error::ChannelError;
 use super::looking::{Message, State};
-use super::waiters::{Reply, WaiterId};
+use super::waiters::{Leaving, Reply, WaiterId};
 use crate::carrier::Intake;
 use crate::crash::{crash_point, left_out, test_lock};
 use crate::deadline::Deadline;
@@ -36,7 +36,7 @@ use crate::os::fork;
 use crate::os::futex::Moment;
 use crate::ring::doorbell::{Polled, poll};
 use crate::ring::{Consumer, Wakes};
-use crate::wait::{Bell, Incoming, SLEEP_MAX, SPIN_MAX, Spin, wake};
+use crate::wait::{Bell, Incoming, SLEEP_MAX, SPIN_MAX, Spin};
 
 /// Messages taken before the bell is told of them: a turn of its.
 const BELL_EVERY: u32 = 256;
@@ -51,6 +51,8 @@ pub(super) struct Inbox {
     pub(super) scanned: AtomicU64,
     /// A forked child of this process takes no lock: its threads may have held it.
     owner: fork::Owner,
+    /// Whether a call has found that the peer has gone.
+    has_peer_gone: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -92,9 +94,16 @@ impl Inbox {
         let scanned = AtomicU64::new(consumer.head());
         let state = State::new(end, consumer, intake);
         state.show_calls(); // an earlier owner may have left some
+        let has_peer_gone = state.has_peer_gone.clone();
         let lead = Lead { end: Some(state.end.clone()), bell, wakes: Wakes::default() };
         let state = Mutex::new(Inside { open: Some(state), left: Vec::new() });
-        Ok(Self { state, lead: Mutex::new(lead), scanned, owner })
+        Ok(Self { state, lead: Mutex::new(lead), scanned, owner, has_peer_gone })
+    }
+
+    /// Whether a call has found that the peer has gone: then writes say so, too, whether or not they were told.
+    #[inline]
+    pub(super) fn has_peer_gone(&self) -> bool {
+        self.has_peer_gone.load(Relaxed)
     }
 
     /// Lets `take` have the first message.
@@ -214,9 +223,9 @@ impl Inbox {
     pub(super) fn close(&self) {
         let Ok(guard) = self.lock() else { return };
         let Some(mut state) = self.take_out(guard) else { return };
-        let woken = Woken(state.waiters.take_woken());
+        let leaving = state.waiters.take_leaving();
         drop(state);
-        drop(woken);
+        drop(leaving);
     }
 
     /// Takes the state for good, and has all that wait leave the end.
@@ -276,7 +285,11 @@ impl Inbox {
             intake.close_door(); // and nothing else: it goes on elsewhere
         }
         crash_point!("release.gave-inbox-up");
-        Ok(GivenUp { sockets, woken: state.waiters.take_woken(), end: state.end.clone() })
+        Ok(GivenUp {
+            sockets,
+            woken: state.waiters.take_leaving().into_wakers(),
+            end: state.end.clone(),
+        })
     }
 
     /// Tells the bell of messages that were taken, now and then: senders may go on without fences after many.
@@ -298,7 +311,7 @@ impl Inbox {
             return Err(Error::ForkedChild);
         }
         test_lock!("inbox.lock", &self.state);
-        Ok(Locked { guard: lock(&self.state), woken: None })
+        Ok(Locked { guard: lock(&self.state), leaving: None })
     }
 
     /// What the leader needs, once no other thread has it.
@@ -347,7 +360,7 @@ impl Inbox {
 pub(super) struct Locked<'a> {
     guard: MutexGuard<'a, Inside>,
     /// Dropped behind the guard; mostly there are none.
-    woken: Option<Woken>,
+    leaving: Option<Leaving>,
 }
 
 impl Deref for Locked<'_> {
@@ -380,7 +393,8 @@ impl Locked<'_> {
 
     /// Unlocks it, and gives the tasks that were to be woken: for a caller that holds another lock.
     pub(super) fn unlock(mut self) -> Vec<Waker> {
-        self.as_mut().map(|state| state.waiters.take_woken()).unwrap_or_default()
+        let leaving = self.as_mut().map(|state| state.waiters.take_leaving());
+        leaving.map(Leaving::into_wakers).unwrap_or_default()
     }
 }
 
@@ -391,18 +405,9 @@ impl Drop for Locked<'_> {
         if state.waiters.take_call_of_leader() {
             state.end.wake_own();
         }
-        if state.waiters.has_woken() {
-            self.woken = Some(Woken(state.waiters.take_woken()));
+        if state.waiters.has_leaving() {
+            self.leaving = Some(state.waiters.take_leaving());
         }
-    }
-}
-
-/// Tasks that are woken when it is dropped.
-struct Woken(Vec<Waker>);
-
-impl Drop for Woken {
-    fn drop(&mut self) {
-        self.0.drain(..).for_each(|waker| wake(Some(waker)));
     }
 }
 

@@ -7,8 +7,8 @@
 
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tombolo_abi::{Record, RecordKind, RingControl, Slot};
 
@@ -47,8 +47,8 @@ pub(super) struct State {
     pub(super) untold: u32,
     /// Whether handles may be kept of messages that a reply was taken before.
     keeps_handles: bool,
-    /// Whether all that wait were told that the peer has gone.
-    is_end_told: bool,
+    /// Whether it was found that the peer has gone, and all that wait were told.
+    pub(super) has_peer_gone: Arc<AtomicBool>,
     /// Whether all handles were closed that it had handed over, as nothing is left to read.
     is_cleared: bool,
 }
@@ -88,7 +88,7 @@ impl State {
             pollers: None,
             untold: 0,
             keeps_handles: false,
-            is_end_told: false,
+            has_peer_gone: Arc::default(),
             is_cleared: false,
         }
     }
@@ -183,6 +183,7 @@ impl State {
         if is_gone && self.first(scanned)?.is_none() {
             self.end.check_whole()?;
             self.clear();
+            self.note_peer_gone();
             return Ok(ChannelError::PeerClosed);
         }
         self.end.check_whole()?; // bytes that are missing look like an empty ring
@@ -228,13 +229,18 @@ impl State {
             if self.first(scanned)?.is_none() {
                 self.clear();
             }
-            if !std::mem::replace(&mut self.is_end_told, true) {
-                self.wake_all(); // each finds the same, and those that come later find it by themselves
-            }
+            self.note_peer_gone();
             return Err(ChannelError::PeerClosed);
         }
         self.end.check_whole()?;
         Ok(None)
+    }
+
+    /// Has all that wait find that the peer has gone. Those that come later find it by themselves.
+    fn note_peer_gone(&mut self) {
+        if !self.has_peer_gone.swap(true, Relaxed) {
+            self.wake_all();
+        }
     }
 
     /// Closes the handles that the peer, which has gone, had handed over for messages that it never published. For an
@@ -303,7 +309,7 @@ impl State {
             && !std::mem::replace(&mut pollers.is_readable, true)
         {
             pollers.descriptor.set();
-            self.waiters.wake_reading_task();
+            self.waiters.wake_reading_tasks();
         }
     }
 

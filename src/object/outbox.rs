@@ -420,12 +420,17 @@ fn fetch_next_lines(sending: &Sending<Spsc>) {
     }
 }
 
-/// What goes before an attempt to send `packet`, if that has handles: a connection to the other end.
+/// What goes before an attempt to send `packet`: the peer has not been found gone, and there is a connection to it if
+/// the packet has handles.
 pub(super) fn prepare(
     sending: &mut Sending<Spsc>,
     inbox: &Inbox,
     packet: &MessagePacket,
 ) -> Result<(), NotSent> {
+    if inbox.has_peer_gone() {
+        sending.end.check_usable()?;
+        return Err(NotSent::Disconnected);
+    }
     if packet.handles.is_empty() {
         return Ok(());
     }

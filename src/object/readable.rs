@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::channel_error::ChannelError;
 use super::inbox::{Cursor, Inbox, Lead};
 use super::looking::Pollers;
+use crate::error::Error;
 use crate::os::eventfd::EventFd;
 use crate::os::futex::Sleeping;
 use crate::ring::doorbell::Arming;
@@ -18,6 +19,9 @@ use crate::wait::{Ready, SLEEP_MAX, Sleep, Standby, Standing};
 
 /// Looks of one call of [`Inbox::drive`].
 const DRIVES_MAX: u32 = 64;
+
+/// How long after a refusal of the kernel's to look again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 impl Inbox {
     /// Lets tasks and pollers wait from now on, and returns what is readable while there may be something to read.
@@ -37,6 +41,7 @@ impl Inbox {
         let descriptor = Arc::new(descriptor);
         let (standby, is_readable) = (Standby::new(&state.end)?, true);
         state.pollers = Some(Pollers { standby, descriptor: descriptor.clone(), is_readable });
+        state.waiters.note_standby();
         state.wake_all();
         drop(guard);
         drop(self.lead()); // the leader has left the ring
@@ -50,10 +55,16 @@ impl Inbox {
         for _ in 0..DRIVES_MAX {
             let Ok(mut guard) = self.lock() else { return };
             let Some(state) = guard.as_mut() else { return };
-            if !matches!(state.look_for_all(&self.scanned), Ok(false)) {
+            let looked = state.look_for_all(&self.scanned);
+            if !matches!(looked, Ok(false)) {
                 state.tell_readable();
                 state.wake_all(); // each finds out why
-                return;
+                if !matches!(looked, Err(Error::Io { .. })) {
+                    return;
+                }
+                // What the kernel cannot do now it may do later.
+                drop(guard);
+                return self.drive_after(RETRY_AFTER);
             }
             let Some(Pollers { standby, .. }) = &state.pollers else { return };
             let Lead { bell, .. } = &mut *self.lead();
@@ -66,18 +77,18 @@ impl Inbox {
                 return;
             }
         }
-        self.drive_later();
+        self.drive_after(Duration::ZERO);
     }
 
-    /// Has [`Self::drive`] called again, after others for which the same thread sleeps.
-    fn drive_later(self: &Arc<Self>) {
+    /// Has [`Self::drive`] called again, after others for which the same thread sleeps, and not before so long.
+    fn drive_after(self: &Arc<Self>, wait: Duration) {
         let Ok(mut guard) = self.lock() else { return };
         let Some(state) = guard.as_mut() else { return };
         let Some(Pollers { standby, .. }) = &state.pollers else { return };
-        let (due, peer_exits) = (Some(Instant::now()), None);
+        let (due, peer_exits) = (Some(Instant::now() + wait), None);
         let standing = Standing { arming: Arming::Time, due, peer_exits };
         let (ring, word) = (&state.end.ring, state.end.rx_wake());
-        // It is due at once: the thread may be faster than this one.
+        // If it is due at once, the thread may be faster than this one.
         if !standby.bridge.stand_for(ring, word, standing, Waker::from(self.clone())) {
             state.tell_readable(); // the ring is damaged
             state.wake_all();
@@ -198,7 +209,7 @@ mod tests {
                 thread::yield_now();
             }
         });
-        inbox.drive_later();
+        inbox.drive_after(Duration::ZERO);
         drop(visit);
         far.write(b"a message").unwrap();
         let limit = Timespec { tv_sec: 20, tv_nsec: 0 };

@@ -120,11 +120,16 @@ impl Drop for Registered<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::array::from_fn;
     use std::fs::File;
     use std::io::PipeReader;
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
     use std::sync::atomic::Ordering::{Relaxed, Release};
-    use std::time::Duration;
+    use std::task::{Context, Wake};
+    use std::time::{Duration, Instant};
 
     use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -233,5 +238,78 @@ mod tests {
         assert!(!is_closed_within(0, &reader), "not kept");
         assert_eq!(client.read().unwrap().data, b"a message");
         assert!(is_closed_within(20, &reader), "its other end is open still");
+    }
+
+    /// Each half of an end is told by itself that the peer has gone, and the other one later by a moment.
+    #[test]
+    fn a_write_says_that_the_peer_has_gone_as_soon_as_a_call_has_said_so() {
+        let (near, far) = Channel::create().unwrap();
+        near.inbox.lock().unwrap().as_ref().unwrap().has_peer_gone.store(true, Relaxed);
+        let refused = near.try_write(b"too late").unwrap_err().error;
+        assert!(matches!(refused, ChannelError::PeerClosed), "{refused:?}");
+        let refused = near.call(b"\0\0\0\0", LONG).unwrap_err();
+        assert_eq!(refused.phase, crate::object::CallPhase::Write);
+        assert!(matches!(far.read(), Err(ChannelError::ShouldWait)));
+        let (near, far) = Channel::create().unwrap();
+        drop(far);
+        assert!(matches!(near.read(), Err(ChannelError::PeerClosed)));
+        assert!(near.inbox.has_peer_gone());
+    }
+
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn tasks_that_are_polled_in_turn_do_not_wake_one_another() {
+        let (near, far) = Channel::create().unwrap();
+        let ready = near.readable().unwrap();
+        let counts: [Arc<Count>; 2] = from_fn(|_| Arc::new(Count(AtomicU32::new(0))));
+        let polls = [ready.clone(), ready];
+        assert!(matches!(near.read(), Err(ChannelError::ShouldWait)));
+        for round in 0..10 {
+            let waker = Waker::from(counts[round % 2].clone());
+            assert!(polls[round % 2].poll_ready(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!([0, 1].map(|at| counts[at].0.load(Relaxed)), [0, 0]);
+        far.write(b"for both to see").unwrap();
+        let start = Instant::now();
+        while counts.iter().any(|count| count.0.load(Relaxed) == 0) {
+            assert!(start.elapsed() < LONG);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_polled_by_a_new_waker_each_time_wakes_none_before_its_reply() {
+        let (near, far) = Channel::create().unwrap();
+        let mut call = pin!(near.call_async(b"\0\0\0\0"));
+        let count = Arc::new(Count(AtomicU32::new(0)));
+        for _ in 0..10 {
+            // An allocation of its own: no waker is known again.
+            let inner = count.clone();
+            let waker = Waker::from(Arc::new(Passing(inner)));
+            assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(count.0.load(Relaxed), 0);
+        far.write(far.read_timeout(LONG).unwrap()).unwrap();
+        let start = Instant::now();
+        while count.0.load(Relaxed) == 0 {
+            assert!(start.elapsed() < LONG);
+            std::thread::yield_now();
+        }
+        assert_eq!(count.0.load(Relaxed), 1);
+    }
+
+    struct Passing(Arc<Count>);
+
+    impl Wake for Passing {
+        fn wake(self: Arc<Self>) {
+            self.0.0.fetch_add(1, Relaxed);
+        }
     }
 }

@@ -6,6 +6,7 @@ use crate::crash::left_out;
 use crate::endpoint::{Interrupter, Interrupts};
 use crate::ends::MessagePacket;
 use crate::error::Error;
+use crate::wait::wake;
 
 /// The number of one of them.
 pub(super) type WaiterId = usize;
@@ -25,10 +26,11 @@ pub(super) struct Waiters {
     leader: Option<WaiterId>,
     /// Whether another thread has found something for the leader, and is to wake it.
     leader_is_to_look: Called,
-    /// The task that waits until there is something to read.
-    reader: Option<Waker>,
-    /// Tasks to be woken once there is no lock.
-    woken: Vec<Waker>,
+    /// Whether another thread of the process sleeps in the leader's place.
+    stands_by: bool,
+    /// Tasks that wait until there is something to read.
+    readers: Vec<Waker>,
+    leaving: Leaving,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,32 @@ struct Waiter {
     /// Of a task that was polled.
     waker: Option<Waker>,
     reply: Option<Reply>,
+}
+
+/// Wakers that are woken or dropped when this is dropped, once there is no lock: what they do then is not ours.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    woken: Vec<Waker>,
+    dropped: Vec<Waker>,
+}
+
+impl Leaving {
+    /// All of them, for one who wakes them later: of what is only to be dropped the task looks once more.
+    pub(super) fn into_wakers(mut self) -> Vec<Waker> {
+        let mut wakers = std::mem::take(&mut self.woken);
+        wakers.append(&mut self.dropped);
+        wakers
+    }
+
+    fn is_empty(&self) -> bool {
+        self.woken.is_empty() && self.dropped.is_empty()
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.woken.drain(..).for_each(|waker| wake(Some(waker)));
+    }
 }
 
 /// Whether the leader was woken for what another thread has found.
@@ -138,7 +166,7 @@ impl Waiters {
         }
         let place = &mut self.places[id];
         let reply = place.reply.take();
-        self.woken.extend(place.waker.take()); // dropped there: it is not ours
+        self.leaving.dropped.extend(place.waker.take());
         self.free.push(id);
         self.resign(id);
         self.call_successor();
@@ -157,6 +185,7 @@ impl Waiters {
                 && !place.interrupts.is_pending()
         };
         if self.leader.is_none()
+            && !self.stands_by
             && !left_out!("the call of a successor")
             && let Some(next) = self.places.iter().find(sleeps)
         {
@@ -186,7 +215,7 @@ impl Waiters {
             let place = &mut self.places[id];
             place.reply = Some(reply);
             match place.waker.take() {
-                Some(waker) => self.woken.push(waker),
+                Some(waker) => self.leaving.woken.push(waker),
                 None if is_leader => self.call_leader(),
                 None => place.tell(),
             }
@@ -250,15 +279,15 @@ impl Waiters {
         is_due
     }
 
-    /// Wakes the task that waits until there is something to read.
-    pub(super) fn wake_reading_task(&mut self) {
-        self.woken.extend(self.reader.take());
+    /// Wakes the tasks that wait until there is something to read.
+    pub(super) fn wake_reading_tasks(&mut self) {
+        self.leaving.woken.append(&mut self.readers);
     }
 
-    /// Has `waker` woken by [`Self::wake_reading_task`], in the place of an earlier one.
+    /// Has `waker` woken by [`Self::wake_reading_tasks`], with those of other tasks.
     pub(super) fn set_reading_task(&mut self, waker: &Waker) {
-        if self.reader.as_ref().is_none_or(|reader| !reader.will_wake(waker)) {
-            self.woken.extend(self.reader.replace(waker.clone()));
+        if !self.readers.iter().any(|reader| reader.will_wake(waker)) {
+            self.readers.push(waker.clone());
         }
     }
 
@@ -266,7 +295,7 @@ impl Waiters {
     pub(super) fn set_task(&mut self, id: WaiterId, waker: &Waker) {
         let place = &mut self.places[id];
         if place.waker.as_ref().is_none_or(|before| !before.will_wake(waker)) {
-            self.woken.extend(place.waker.replace(waker.clone()));
+            self.leaving.dropped.extend(place.waker.replace(waker.clone()));
         }
     }
 
@@ -274,23 +303,28 @@ impl Waiters {
     pub(super) fn wake_all(&mut self) {
         for place in &mut self.places {
             match place.waker.take() {
-                Some(waker) => self.woken.push(waker),
+                Some(waker) => self.leaving.woken.push(waker),
                 None if place.waits_for == WaitsFor::Nothing => {}
                 None if place.interrupts.is_pending() => {}
                 None => place.interrupter.interrupt(),
             }
         }
-        self.wake_reading_task();
+        self.wake_reading_tasks();
     }
 
-    /// Tasks to be woken now that there is no lock.
-    pub(super) fn take_woken(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.woken)
+    /// What is to be dropped now that there is no lock.
+    pub(super) fn take_leaving(&mut self) -> Leaving {
+        std::mem::take(&mut self.leaving)
     }
 
-    /// Whether any are to be woken.
-    pub(super) fn has_woken(&self) -> bool {
-        !self.woken.is_empty()
+    /// Whether there is any of that.
+    pub(super) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Notes that from now on another thread sleeps on the ring's doorbell in the leader's place.
+    pub(super) fn note_standby(&mut self) {
+        self.stands_by = true;
     }
 
     /// Whether a thread sleeps on the ring's doorbell, or is about to.
