@@ -14,7 +14,7 @@ use std::fmt;
 /// | [`NO_MEMORY`](Self::NO_MEMORY) | -4 | |
 /// | [`CALL_FAILED`](Self::CALL_FAILED) | -5 | |
 /// | [`INTERRUPTED_RETRY`](Self::INTERRUPTED_RETRY) | -6 | |
-/// | [`INVALID_ARGS`](Self::INVALID_ARGS) | -10 | `Error::InvalidName`, `Error::InvalidPath`, `Error::InvalidOption`, `Error::WrongDescriptor`, `LayoutError::OptionTooSmall`, `LayoutError::Option`, `HandleError::InvalidOperation`, `HandleError::InvalidRights`, `ChannelError::TooShortForCall` |
+/// | [`INVALID_ARGS`](Self::INVALID_ARGS) | -10 | `Error::InvalidName`, `Error::InvalidPath`, `Error::InvalidOption`, `Error::WrongDescriptor`, `LayoutError::OptionTooSmall`, `LayoutError::Option`, `LayoutError::NoChannel`, `HandleError::InvalidOperation`, `HandleError::InvalidRights`, `ChannelError::TooShortForCall` |
 /// | [`BAD_HANDLE`](Self::BAD_HANDLE) | -11 | `Error::LockLost`, `Error::ForkedChild`, `HandleError::BadHandle`, `HandleError::AlreadyMoved`, `ChannelError::Closed` |
 /// | [`WRONG_TYPE`](Self::WRONG_TYPE) | -12 | `Error::WrongFileType`, `LayoutError::BadMagic`, `LayoutError::OtherRing`, `HandleError::WrongType` |
 /// | [`OUT_OF_RANGE`](Self::OUT_OF_RANGE) | -14 | `Error::FileSizeLimit`, `Error::MessageTooLong`, `Error::WaitCount`, `DispositionError::TooManyHandles`, `ChannelError::TooLong`, `ChannelError::TooManyParts` |

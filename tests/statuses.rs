@@ -98,6 +98,7 @@ fn layout_errors() -> Vec<LayoutError> {
         LayoutError::Field { field: "f", ring: None, found: 1, wanted: "above", limit: 1 },
         LayoutError::OptionTooSmall { option: "o", ring: None, kind: None, found: 1, wanted: 2 },
         LayoutError::Option { option: "o", found: "a", wanted: "b" },
+        LayoutError::NoChannel,
         other(Some(RingKind::Mpsc)),
         other(None),
         LayoutError::OutOfBounds { section, offset: 1, len: 1, total_len: 1 },

@@ -100,6 +100,8 @@ pub enum LayoutError {
         /// The kind asked for.
         wanted: RingKind,
     },
+    /// *Fix the call*: the region is no channel.
+    NoChannel,
     /// *Damage*: a section does not lie inside the region.
     OutOfBounds {
         /// The section.
@@ -270,6 +272,10 @@ impl fmt::Display for LayoutError {
             Self::Option { option, found, wanted } => {
                 write!(f, "{option} is {found}, wanted {wanted}; {OTHER_OPTIONS}")
             }
+            Self::NoChannel => f.write_str(
+                "the region is no channel, which is two SPSC rings of which each carries the replies to the other; \
+                 open it as an EventsRegion, or use another name for the channel",
+            ),
             Self::OtherRing { ring: Some(ring), found, wanted } => write!(
                 f,
                 "kind of ring {ring} is {}, wanted {}; {OTHER_RINGS}",

@@ -92,7 +92,9 @@ fn of_layout(reason: &LayoutError) -> Status {
         | LayoutError::UnsupportedMajor { .. }
         | LayoutError::UnknownCapability { .. } => Status::NOT_SUPPORTED,
         LayoutError::NotReady { .. } => Status::TIMED_OUT,
-        LayoutError::OptionTooSmall { .. } | LayoutError::Option { .. } => Status::INVALID_ARGS,
+        LayoutError::OptionTooSmall { .. }
+        | LayoutError::Option { .. }
+        | LayoutError::NoChannel => Status::INVALID_ARGS,
         _ => Status::BAD_STATE, // the bytes contradict themselves or their file
     }
 }

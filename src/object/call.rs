@@ -21,11 +21,11 @@ const FIRST_TXID: u32 = 1 << 31;
 impl Channel {
     /// Writes `message` and waits for the reply, until `deadline`. The first four bytes of the message are replaced
     /// by a transaction id that no other call waiting here has, with bit 31 set, in native byte order. The reply is
-    /// the message from the other end that begins with the same bytes.
+    /// the message from the other end that begins with the same bytes, and is no request: both ends may call at once.
     ///
     /// Messages that come meanwhile stay for [`Self::read`]; if they take all the space, the reply comes after some
     /// are read. A reply after the deadline is a message like any other. A deadline that has passed sends the
-    /// request if there is space, and then times out.
+    /// request if there is space, and then times out, unless the reply is there at once.
     ///
     /// # Errors
     /// [`CallError`] with the phase. In the write phase, as [`Self::write_timeout`], with the request as it was

@@ -95,6 +95,9 @@ impl Description {
         if wanted & !found != 0 {
             return refuse("caps_required", found, "all capability bits of", wanted);
         }
+        if asked.is_channel {
+            self.check_channel().map_err(|reason| layout(path, reason))?; // before its rings are compared
+        }
         let at_least = [
             ("spsc_capacity", self.spsc_capacity(), asked.spsc_capacity),
             ("mpsc_capacity", self.mpsc_capacity(), asked.mpsc_capacity),
@@ -116,9 +119,6 @@ impl Description {
         }
         for (ring, asked) in (0..).zip(&asked.rings) {
             self.check_ring(ring, asked).map_err(|reason| layout(path, reason))?;
-        }
-        if asked.is_channel {
-            self.check_channel().map_err(|reason| layout(path, reason))?;
         }
         match asked.order {
             Some(wanted) if self.order() != Some(wanted) => {
@@ -159,13 +159,12 @@ impl Description {
     /// Checks that [it is](Self::is_channel).
     ///
     /// # Errors
-    /// [`LayoutError::Option`].
+    /// [`LayoutError::NoChannel`].
     pub(crate) fn check_channel(&self) -> Result<(), LayoutError> {
         if self.is_channel() {
             return Ok(());
         }
-        let (option, found, wanted) = ("ring", "rings of no channel", "the two of a channel");
-        Err(LayoutError::Option { option, found, wanted })
+        Err(LayoutError::NoChannel)
     }
 
     /// What each ring of the list is like.

@@ -105,6 +105,18 @@ sentences! { "creating":
         assert_eq!(status(first.read_timeout(LONG)), "PEER_CLOSED");
     }
 
+    fn a_region_of_other_rings_is_refused_as_no_channel(_near, far) {
+        let default = tombolo::EventsRegion::open_path(far.path("region")).unwrap();
+        assert_eq!(default.rings().len(), 2);
+        let two = OpenOptions::new().ring(RingOptions::spsc()).ring(RingOptions::spsc());
+        tombolo::EventsRegion::open_path_with(far.path("two"), two).unwrap();
+        for name in ["region", "two"] {
+            let refused = Channel::open_path(far.path(name)).unwrap_err();
+            let Error::Layout { reason, .. } = &refused else { panic!("{refused}") };
+            assert_eq!(*reason, tombolo::LayoutError::NoChannel, "{refused}");
+        }
+    }
+
     fn an_end_is_used_from_many_threads_and_has_no_copies(near, far) {
         fn is_shared<T: Send + Sync + 'static>(_: &T) {}
         trait HasNoCopy<T> {
