@@ -36,6 +36,15 @@ impl Used {
     }
 }
 
+/// How long processors of this machine were ready to run and a hypervisor ran something else, in ticks of 10 ms; zero
+/// if the kernel does not say.
+pub(super) fn stolen() -> Duration {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let of_all = text.lines().next().and_then(|line| line.split_whitespace().nth(8));
+    let ticks = of_all.and_then(|field| field.parse().ok());
+    Duration::from_millis(10) * ticks.unwrap_or(0)
+}
+
 /// How long this thread has been ready to run without a processor to run on; zero where the kernel
 /// does not say.
 pub(super) fn waited_for_processor() -> Duration {
