@@ -2,8 +2,9 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -243,8 +244,8 @@ fn a_stopped_process_that_leaves_messages_unread_is_named_with_what_ending_it_me
     assert!(out.contains("\nCHANNEL "), "{out}");
 }
 
-/// The path at which another process finds a region without a name that this one has open.
-fn path_of_memory(end: &Channel) -> PathBuf {
+/// The path at which another process finds a region without a name that this one has open, as long as the file is.
+fn path_of_memory(end: &Channel) -> (PathBuf, File) {
     let wanted = end.id();
     let pid = std::process::id();
     let candidates = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| {
@@ -261,13 +262,14 @@ fn path_of_memory(end: &Channel) -> PathBuf {
         })
     };
     let mut found = candidates.filter(is_it);
-    found.next().expect("a descriptor of its memory")
+    let file = File::open(found.next().expect("a descriptor of its memory")).unwrap();
+    (Path::new("/proc").join(pid.to_string()).join("fd").join(file.as_raw_fd().to_string()), file)
 }
 
 #[test]
 fn an_end_that_is_a_handle_is_on_its_way_and_one_whose_handle_was_dropped_is_over() {
     let (ours, theirs) = Channel::create().unwrap();
-    let path = path_of_memory(&ours);
+    let (path, _file) = path_of_memory(&ours);
     let (code, first, out) = screen(&path);
     assert_eq!((code, first.matches("is open").count()), (0, 2), "{first}");
     assert!(!out.contains("does not listen"), "it does not need to: {out}");
@@ -291,7 +293,7 @@ fn an_end_that_is_a_handle_is_on_its_way_and_one_whose_handle_was_dropped_is_ove
 #[test]
 fn calls_that_an_earlier_owner_made_are_not_counted_at_an_end_that_moved() {
     let (ours, theirs) = Channel::create().unwrap();
-    let path = path_of_memory(&theirs);
+    let (path, _file) = path_of_memory(&theirs);
     let calls = || Image::open(&path).unwrap().channel().unwrap().ends[0].calls;
     let moved = thread::scope(|scope| {
         let caller = scope.spawn(|| ours.call(TXID, LONG).unwrap_err().error.status());
