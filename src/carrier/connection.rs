@@ -30,8 +30,8 @@ pub(super) struct Connection {
     pub(super) socket: Option<Descriptor>,
     /// `None` if the hello has not come yet.
     pub(super) hello: Option<Hello>,
-    /// Of a channel: it leads to the other end, also after that has another owner. It came with this end, and then says no hello,
-    /// or the other end has come to the door with it.
+    /// Of a channel: it leads to the other end, also after that has another owner. It came with this end, and then says
+    /// no hello, or the other end has come to the door with it.
     given: Option<Given>,
     /// Handles of records before one that was taken out of turn. Their packets have left the queue.
     pub(super) kept: Vec<Kept>,

@@ -126,17 +126,15 @@ impl State {
         }
     }
 
-    /// Moves `scanned` on to the head, if that has passed it.
+    /// What follows when the head may have moved: moves `scanned` on to it, if it has passed that.
     fn keep_up(&mut self, scanned: &AtomicU64) {
         let head = self.consumer.head();
+        self.close_passed_handles();
         let behind = head.wrapping_sub(scanned.load(Relaxed)) as i64;
         if behind < 0 {
             return;
         }
         scanned.store(head, Release);
-        if behind > 0 {
-            self.close_passed_handles();
-        }
         // The leader may have armed since the record there was freed, and looked where nothing lies any more.
         if behind > 0
             && self.waiters.has_leader()
@@ -158,7 +156,6 @@ impl State {
         let Self { end, consumer, wakes, intake, .. } = self;
         let start = consumer.head().wrapping_add(front.payload_offset());
         let taken = take(RecordRef::new(end, consumer, wakes, intake, (start, front), borrowed));
-        self.close_passed_handles();
         self.keep_up(scanned);
         let _ = self.free_withdrawn(scanned); // what is wrong is found by the next look
         taken
@@ -287,7 +284,6 @@ impl State {
     fn free_withdrawn(&mut self, scanned: &AtomicU64) -> Result<(), Error> {
         if scanned.load(Relaxed) != self.consumer.head() {
             self.front()?;
-            self.close_passed_handles();
             self.keep_up(scanned);
         }
         Ok(())
