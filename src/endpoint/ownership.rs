@@ -16,6 +16,7 @@ use crate::endpoint::{
 };
 use crate::error::Error;
 use crate::mem::LockMapping;
+use crate::mutex::lock;
 use crate::os::descriptor::Descriptor;
 use crate::os::process::ProcessId;
 use crate::os::{file_system, fork, ofd};
@@ -190,7 +191,7 @@ impl Ownership {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 
     fn held_mut(&mut self) -> &mut Held {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::{offset_of, replace};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tombolo_abi::{RingKind, Role, Slot};
@@ -17,6 +17,7 @@ use crate::ends::{
 };
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::mutex::try_lock;
 use crate::region::Region;
 use crate::ring::SendFast;
 use crate::wait::{GaveUp, SPIN_MAX, Spin, sleep_for_peer, wait_for_peer};
@@ -516,15 +517,12 @@ impl<K: Topology> Sender<K> {
         let until = attach_until(until);
         let mut backoff = Backoff::new();
         loop {
-            match self.shared.try_lock() {
-                Ok(shared) => return Ok(shared),
-                Err(TryLockError::Poisoned(shared)) => return Ok(shared.into_inner()),
-                Err(TryLockError::WouldBlock)
-                    if !until.is_over() && backoff.wait(until.deadline) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let pid = std::process::id(); // a clone of this very sender
-                    return Err(Error::Busy { ring: self.index, role: "sender", pid, places: 1 });
-                }
+            if let Some(shared) = try_lock(&self.shared) {
+                return Ok(shared);
+            }
+            if until.is_over() || !backoff.wait(until.deadline) {
+                let pid = std::process::id(); // a clone of this very sender
+                return Err(Error::Busy { ring: self.index, role: "sender", pid, places: 1 });
             }
         }
     }
