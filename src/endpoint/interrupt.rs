@@ -53,12 +53,17 @@ impl Interrupter {
     /// One system call.
     pub fn interrupt(&self) {
         self.note();
-        futex::wake_own(&self.word);
+        self.wake();
     }
 
     /// As [`Self::interrupt`], of a thread that is known not to sleep and looks before it does.
     pub(crate) fn note(&self) {
         self.word.store(1, Release); // edge `interrupt`
+    }
+
+    /// Wakes a thread for which [`Self::note`] was called.
+    pub(crate) fn wake(&self) {
+        futex::wake_own(&self.word);
     }
 }
 

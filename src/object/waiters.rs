@@ -28,6 +28,8 @@ pub(super) struct Waiters {
     leader_is_to_look: Called,
     /// Whether another thread of the process sleeps in the leader's place.
     stands_by: bool,
+    /// Whether all were woken, and none has begun to sleep since.
+    are_all_told: bool,
     /// Tasks that wait until there is something to read.
     readers: Vec<Waker>,
     leaving: Leaving,
@@ -46,15 +48,17 @@ struct Waiter {
     reply: Option<Reply>,
 }
 
-/// Wakers that are woken or dropped when this is dropped, once there is no lock: what they do then is not ours.
+/// Threads and tasks that are woken, and wakers that are dropped, when this is dropped, once there is no lock: each
+/// thread takes it, and what wakers do is not ours.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
+    threads: Vec<Interrupter>,
     woken: Vec<Waker>,
     dropped: Vec<Waker>,
 }
 
 impl Leaving {
-    /// All of them, for one who wakes them later: of what is only to be dropped the task looks once more.
+    /// All wakers, for one who wakes them later: of what is only to be dropped the task looks once more.
     pub(super) fn into_wakers(mut self) -> Vec<Waker> {
         let mut wakers = std::mem::take(&mut self.woken);
         wakers.append(&mut self.dropped);
@@ -62,12 +66,13 @@ impl Leaving {
     }
 
     fn is_empty(&self) -> bool {
-        self.woken.is_empty() && self.dropped.is_empty()
+        self.threads.is_empty() && self.woken.is_empty() && self.dropped.is_empty()
     }
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
+        self.threads.iter().for_each(Interrupter::wake);
         self.woken.drain(..).for_each(|waker| wake(Some(waker)));
     }
 }
@@ -186,6 +191,7 @@ impl Waiters {
         };
         if self.leader.is_none()
             && !self.stands_by
+            && !self.are_all_told
             && !left_out!("the call of a successor")
             && let Some(next) = self.places.iter().find(sleeps)
         {
@@ -306,9 +312,13 @@ impl Waiters {
                 Some(waker) => self.leaving.woken.push(waker),
                 None if place.waits_for == WaitsFor::Nothing => {}
                 None if place.interrupts.is_pending() => {}
-                None => place.interrupter.interrupt(),
+                None => {
+                    place.interrupter.note();
+                    self.leaving.threads.push(place.interrupter.clone());
+                }
             }
         }
+        self.are_all_told = true;
         self.wake_reading_tasks();
     }
 
@@ -346,6 +356,7 @@ impl Waiters {
     /// Notes that the thread `id` is about to sleep, without the lock.
     pub(super) fn begin_sleep(&mut self, id: WaiterId) {
         self.places[id].is_asleep = true;
+        self.are_all_told = false;
     }
 
     /// Makes `id` the leader if there is none.
@@ -406,5 +417,32 @@ mod tests {
         waiters.remove(leader);
         assert!(!interrupts.is_pending());
         assert!(waiters.lead(late), "it leads by itself");
+    }
+
+    #[test]
+    fn all_that_wait_are_told_at_once_and_woken_once_there_is_no_lock() {
+        let mut waiters = Waiters::default();
+        let all: Vec<_> = (0..3).map(|txid| waiters.add_call(txid)).collect();
+        all.iter().for_each(|(id, _)| waiters.begin_sleep(*id));
+        waiters.wake_all();
+        assert!(all.iter().all(|(_, interrupts)| interrupts.is_pending()));
+        assert_eq!(waiters.take_leaving().threads.len(), all.len());
+        waiters.wake_all();
+        assert!(!waiters.has_leaving(), "they were told");
+    }
+
+    #[test]
+    fn one_that_sleeps_again_after_all_were_told_is_called_as_a_successor() {
+        let mut waiters = Waiters::default();
+        let (leader, _) = waiters.add_reader();
+        let (again, interrupts) = waiters.add_reader();
+        waiters.begin_sleep(again);
+        waiters.wake_all();
+        assert!(interrupts.take());
+        waiters.begin_look(again);
+        assert!(waiters.lead(leader));
+        waiters.begin_sleep(again);
+        waiters.remove(leader);
+        assert!(interrupts.is_pending());
     }
 }
