@@ -299,9 +299,9 @@ impl Window {
             return Err(self.no_space(ring, place.end));
         }
         // The first record is written last: until its header word is stored, the others are out of reach.
-        let (mut count, mut payload_len, mut end) = (1, first.len(), place.end);
+        let (mut unsent, mut payload_len, mut end) = (others, first.len(), place.end);
         let (rules, mut left) = (ring.rules, self.left_behind(ring, end));
-        for payload in others {
+        while let [payload, behind @ ..] = unsent {
             let record = Record::data(payload.len() as u32);
             let len = rules.record_len(&record);
             if len > left {
@@ -315,14 +315,14 @@ impl Window {
             ring.memory.copy_in(end.wrapping_add(RECORD_HEADER_LEN), payload);
             ring.memory.store(Word::Data(end), rules.encode(&record, end), Relaxed);
             (end, left) = (end.wrapping_add(len), left - len);
-            (count, payload_len) = (count + 1, payload_len + payload.len());
+            (unsent, payload_len) = (behind, payload_len + payload.len());
         }
         ring.memory.copy_in(place.record.wrapping_add(RECORD_HEADER_LEN), first);
         let header = ring.rules.encode(&record, place.record);
         Self::zero_behind(ring, end);
         crash_point!("batch.before-commit");
         self.publish(ring, Place { end, ..place }, header);
-        Ok(Sent { count, payload_len })
+        Ok(Sent { count: payloads.len() - unsent.len(), payload_len })
     }
 
     /// Reserves space for a record with a payload of `payload_len` bytes. [`Self::commit`] publishes it.
