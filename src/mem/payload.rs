@@ -50,11 +50,23 @@ impl<'a> Payload<'a> {
         if !self.span.is_ours() {
             return Err(Error::ForkedChild);
         }
-        let len = buffer.len().min(self.len.saturating_sub(offset));
-        if len > 0 {
-            copy::copy_out_at(self.words(), offset, &mut buffer[..len]);
+        let behind = self.len.saturating_sub(offset);
+        if buffer.len() > behind {
+            return Ok(self.read_end(offset, &mut buffer[..behind]));
         }
-        Ok(len)
+        // Mostly of a length that the compiler knows: then the copy is of a few words, and asks nothing.
+        if !buffer.is_empty() {
+            copy::copy_out_at(self.words(), offset, buffer);
+        }
+        Ok(buffer.len())
+    }
+
+    /// Copies what is left behind `offset`, which may be nothing.
+    fn read_end(&self, offset: usize, buffer: &mut [u8]) -> usize {
+        if !buffer.is_empty() {
+            copy::copy_out_at(self.words(), offset, buffer);
+        }
+        buffer.len()
     }
 
     /// The message's address, for building or reading it by other means.
