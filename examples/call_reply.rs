@@ -5,12 +5,13 @@
 //! cargo run --release --example call_reply
 //! ```
 //!
-//! The program starts itself as the keeper, with the channel's name as argument. Three threads ask for three
+//! The program starts itself as the keeper, with the channel's path as argument. Three threads ask for three
 //! values; then these are stored, the last one first, and each thread gets its own reply.
 
 use std::collections::HashMap;
 use std::env;
 use std::error::Error;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 use std::thread;
 use std::time::Duration;
@@ -25,9 +26,9 @@ const TXID_LEN: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
-    let done = match env::args().nth(1) {
+    let done = match env::args_os().nth(1) {
         None => ask(),
-        Some(name) => keep(&name),
+        Some(path) => keep(Path::new(&path)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,8 +40,8 @@ fn main() -> ExitCode {
 }
 
 /// The keeper, which ends when the other end of the channel is closed or its process was killed.
-fn keep(name: &str) -> Result<(), Box<dyn Error>> {
-    let channel = Channel::open(name)?;
+fn keep(path: &Path) -> Result<(), Box<dyn Error>> {
+    let channel = Channel::open_path(path)?;
     let mut values: HashMap<String, String> = HashMap::new();
     let mut waiting: HashMap<String, Vec<[u8; TXID_LEN]>> = HashMap::new();
     loop {
@@ -74,9 +75,10 @@ fn answer(channel: &Channel, txid: [u8; TXID_LEN], text: &str) -> Result<(), Cha
 }
 
 fn ask() -> Result<(), Box<dyn Error>> {
-    let name = format!("call-reply-{}", std::process::id());
-    let channel = Channel::open(&name)?;
-    let _keeper = Keeper::start(&name)?;
+    let directory = tempfile::tempdir()?; // it goes with all that is in it
+    let path = directory.path().join("values.tombolo");
+    let channel = Channel::open_path(&path)?;
+    let _keeper = Keeper::start(&path)?;
     thread::scope(|scope| {
         // Any number of threads may call at once.
         let askers = ["first", "second", "third"].map(|key| {
@@ -102,8 +104,8 @@ fn call(channel: &Channel, text: &str) -> Result<String, Box<dyn Error>> {
 struct Keeper(Child);
 
 impl Keeper {
-    fn start(name: &str) -> Result<Self, Box<dyn Error>> {
-        Ok(Self(Command::new(env::current_exe()?).arg(name).spawn()?))
+    fn start(path: &Path) -> Result<Self, Box<dyn Error>> {
+        Ok(Self(Command::new(env::current_exe()?).arg(path).spawn()?))
     }
 }
 

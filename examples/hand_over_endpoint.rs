@@ -5,10 +5,11 @@
 //! ```
 //!
 //! The program makes a channel, answers a first call itself, and then hands the answering end to a process that it
-//! starts: itself once more, with the name of a channel to be handed ends over as its argument.
+//! starts: itself once more, with the path of a channel to be handed ends over as its argument.
 
 use std::env;
 use std::error::Error;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
@@ -20,9 +21,9 @@ use tombolo::{Channel, MessagePacket};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let outcome = match env::args().nth(1) {
+    let outcome = match env::args_os().nth(1) {
         None => hand_over(),
-        Some(name) => take_over(&name),
+        Some(path) => take_over(Path::new(&path)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,9 +35,10 @@ fn main() -> ExitCode {
 }
 
 fn hand_over() -> Result<(), Box<dyn Error>> {
-    let name = format!("hand-over-{}", std::process::id());
-    let to_worker = Channel::open(&name)?;
-    let mut worker = Command::new(env::current_exe()?).arg(&name).spawn()?;
+    let directory = tempfile::tempdir()?; // it goes with all that is in it
+    let path = directory.path().join("to-worker.tombolo");
+    let to_worker = Channel::open_path(&path)?;
+    let mut worker = Command::new(env::current_exe()?).arg(&path).spawn()?;
     let outcome = converse(&to_worker);
     drop(to_worker); // the worker ends
     let status = worker.wait()?;
@@ -67,8 +69,8 @@ fn ask(client: &Channel, question: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn take_over(name: &str) -> Result<(), Box<dyn Error>> {
-    let from_parent = Channel::open(name)?;
+fn take_over(path: &Path) -> Result<(), Box<dyn Error>> {
+    let from_parent = Channel::open_path(path)?;
     let mut message = from_parent.read_timeout(PATIENCE)?;
     let server = Channel::from_handle(message.handles.remove(0))?;
     loop {
