@@ -195,23 +195,17 @@ impl Connection {
         })
     }
 
-    /// Keeps the handles of all packets. Those that break the rules end the connection.
+    /// Keeps the handles of all packets, up to one that breaks the rules, and closes the connection.
     ///
     /// # Errors
     /// [`NotFetched::TooManyFiles`]; what was kept stays so.
     pub(super) fn keep_all(&mut self, ring: u32) -> Result<(), NotFetched> {
-        loop {
-            match self.sort_out(ring, |_| Fate::Kept) {
-                Ok(()) if self.has_something() => {}
-                Err(NotFetched::TooManyFiles(error)) => {
-                    return Err(NotFetched::TooManyFiles(error));
-                }
-                Ok(()) | Err(_) => {
-                    self.socket = None;
-                    return Ok(());
-                }
-            }
+        let sorted = self.sort_out(ring, |_| Fate::Kept);
+        if let Err(NotFetched::TooManyFiles(_)) = sorted {
+            return sorted;
         }
+        self.socket = None; // what is left is none's that keeps the rules
+        Ok(())
     }
 
     /// Takes the first packets out, as `fate` says by the positions of their records, up to one that is left.
@@ -281,6 +275,7 @@ impl Connection {
                 break;
             }
         }
+        self.close_if_over(); // with what lies behind an empty packet
     }
 
     /// Peeks at the first packet that is not an orphan.

@@ -16,6 +16,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{gettid, set_no_new_privs};
 
 /// A system call, and what bits of which argument must be for it to be meant.
@@ -121,6 +122,18 @@ const fn ends(verdict: u32) -> libc::sock_filter {
 pub(crate) fn usurp(number: RawFd, other: impl AsFd) {
     // SAFETY: the number belongs to what is under test, which is to bear that.
     assert_eq!(unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) }, number);
+}
+
+/// The number that the next descriptor gets.
+pub(crate) fn lowest_free() -> u64 {
+    rustix::io::dup(std::io::stderr()).unwrap().as_raw_fd() as u64
+}
+
+/// Has this process take no descriptors from this number on.
+pub(crate) fn limit_descriptors(number: u64) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(number);
+    setrlimit(Resource::Nofile, limit).unwrap();
 }
 
 /// Whether the descriptor that this process has on the file goes to no program that it starts.

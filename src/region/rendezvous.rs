@@ -133,13 +133,11 @@ fn rings(entries: &[RingEntry]) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::AsRawFd;
 
-    use rustix::process::{Resource, getrlimit, setrlimit};
     use tombolo_abi::RingKind;
 
     use super::*;
-    use crate::os::staged;
+    use crate::os::staged::{self, limit_descriptors, lowest_free};
     use crate::region::MpscOrder;
     use crate::{EventsRegion, OpenOptions};
 
@@ -204,32 +202,21 @@ mod tests {
         assert!(rendezvous.take_out().unwrap().is_some());
     }
 
-    fn lowest_free() -> u64 {
-        rustix::io::dup(std::io::stderr()).unwrap().as_raw_fd() as u64
-    }
-
-    /// Has this process take no descriptors from this number on.
-    fn limit(number: u64) {
-        let mut limit = getrlimit(Resource::Nofile);
-        limit.current = Some(number);
-        setrlimit(Resource::Nofile, limit).unwrap();
-    }
-
     #[test]
     fn at_the_limit_of_descriptors_a_connection_stays_and_no_part_is_taken_for_one() {
         let region = nameless();
         let rendezvous = region.shared().rendezvous(0).unwrap();
         put_in(rendezvous, 2);
         assert!(staged::in_child(|| {
-            limit(lowest_free() + 1);
+            limit_descriptors(lowest_free() + 1);
             rendezvous.take_out().unwrap().is_none()
         }));
         put_in(rendezvous, 1);
         assert!(staged::in_child(|| {
             let lowest = lowest_free();
-            limit(lowest);
+            limit_descriptors(lowest);
             let refused = rendezvous.take_out().err() == Some(Errno::MFILE);
-            limit(lowest + 1);
+            limit_descriptors(lowest + 1);
             refused && rendezvous.take_out().unwrap().is_some()
         }));
     }

@@ -2,11 +2,14 @@
 #![cfg(test)]
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo_abi::LockWord;
 
 use super::*;
 use crate::options::MpscOrder;
+use crate::os::staged;
 use crate::{EventsRegion, OpenOptions};
 
 /// A region with producers on ring 1, or with lanes from there on.
@@ -99,6 +102,21 @@ impl Sender {
         bytes
     }
 
+    /// A packet as that of the record at 64 with one handle, but for what `change` does to it.
+    fn forged(&self, change: impl FnOnce(&mut HandlePacket)) -> Vec<u8> {
+        let mut bytes = self.packet(64, 1);
+        let mut packet = first_of(&bytes);
+        change(&mut packet);
+        bytes[..size_of::<HandlePacket>()].copy_from_slice(bytemuck::bytes_of(&packet));
+        bytes
+    }
+
+    /// The next owner of the end, which sends over the same socket.
+    fn next_owner(mut self) -> Self {
+        self.hello.incarnation += 1;
+        self
+    }
+
     /// The record of this sender at `position`, with one handle.
     pub(in crate::carrier) fn wanted(&self, position: u64) -> Wanted {
         let Hello { ring, slot, incarnation, .. } = self.hello;
@@ -128,6 +146,18 @@ pub(in crate::carrier) fn greeted(
     connection.read_hello(region.shared(), &(ring..ring + 1));
     assert!(connection.hello.is_some());
     (sender, connection)
+}
+
+/// As [`Sender::connect`] to ring 1, over what came with the end of a channel.
+pub(in crate::carrier) fn given(region: &EventsRegion) -> (Sender, Connection) {
+    let (sender, connection) = Sender::connect(region, 1, 0);
+    let given = Given { ring: 1, slot: sender.hello.slot };
+    (sender, Connection { given: Some(given), ..connection })
+}
+
+/// The positions of the records of which handles are kept.
+pub(in crate::carrier) fn kept(connection: &Connection) -> Vec<u64> {
+    connection.kept.iter().map(|kept| kept.position).collect()
 }
 
 /// The positions of the packets in it, which are taken out.
@@ -178,6 +208,137 @@ fn a_sender_of_another_lane_is_not_the_records_whatever_slot_that_names() {
     let (sender, connection) = greeted(&region, 1, 0);
     assert!(connection.is_of(&sender.wanted(64)));
     assert!(!connection.is_of(&Wanted { ring: 2, ..sender.wanted(64) }));
+}
+
+#[test]
+fn a_connection_that_came_with_the_end_is_for_records_of_its_slot_in_its_ring() {
+    let (sender, connection) = given(&region(MpscOrder::Total));
+    let wanted = sender.wanted(64);
+    let of_another_slot = RecordExt { slot: wanted.ext.slot + 1, ..wanted.ext };
+    assert!(connection.is_of(&wanted));
+    assert!(!connection.is_of(&Wanted { ring: 2, ..wanted }));
+    assert!(!connection.is_of(&Wanted { ext: of_another_slot, ..wanted }));
+}
+
+#[test]
+fn what_an_owner_never_published_is_passed_over_for_the_record_of_the_next_one() {
+    let (sender, connection) = given(&region(MpscOrder::Total));
+    sender.hand_over(64);
+    let next = sender.next_owner();
+    next.hand_over(64);
+    assert!(matches!(connection.seek(&next.wanted(64)), Ok(Sought::Found(_))));
+    assert_eq!(positions(&connection), [64]);
+}
+
+#[test]
+fn a_packet_of_another_ring_or_slot_is_neither_found_nor_kept() {
+    let region = region(MpscOrder::Total);
+    let changes: [fn(&mut HandlePacket); 2] = [|packet| packet.ring = 2, |packet| packet.slot += 1];
+    for change in changes {
+        let (sender, mut connection) = given(&region);
+        sender.send(&sender.forged(change), 1);
+        let sought = connection.seek(&sender.wanted(64));
+        assert!(matches!(sought, Err(NotFetched::Violation(_))), "{sought:?}");
+        let sorted = connection.keep_between(0, &sender.wanted(128));
+        assert!(matches!(sorted, Err(NotFetched::Violation(_))), "{sorted:?}");
+        assert!(connection.kept.is_empty());
+    }
+}
+
+#[test]
+fn what_lies_between_the_head_and_a_record_is_kept_so_that_its_packet_comes_first() {
+    let (sender, mut connection) = given(&region(MpscOrder::Total));
+    sender.hand_over(64); // of a record that never came to be
+    sender.send(&sender.unknown(130), 0);
+    [128, 192, 256, 320].into_iter().for_each(|position| sender.hand_over(position));
+    connection.keep_between(128, &sender.wanted(256)).unwrap();
+    assert_eq!(kept(&connection), [128, 192]);
+    assert_eq!(positions(&connection), [256, 320]);
+}
+
+#[test]
+fn another_number_of_handles_than_the_record_states_is_a_violation_also_if_they_were_kept() {
+    let (sender, mut connection) = given(&region(MpscOrder::Total));
+    sender.send(&sender.packet(64, 2), 2);
+    connection.keep_between(64, &sender.wanted(128)).unwrap();
+    assert_eq!(kept(&connection), [64]);
+    let sought = connection.seek(&sender.wanted(64));
+    assert!(matches!(sought, Err(NotFetched::Violation(_))), "{sought:?}");
+}
+
+/// In a child, which may have all the descriptors that it takes.
+#[test]
+fn as_many_handles_as_may_be_left_by_owners_are_kept_and_no_more() {
+    assert!(staged::in_child(|| {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+        let (sender, mut connection) = given(&region(MpscOrder::Total));
+        let last = sender.wanted(1024);
+        (0..8).for_each(|number| sender.send(&sender.packet(64 * number, 64), 64));
+        connection.keep_between(0, &last).unwrap();
+        let count: usize = connection.kept.iter().map(|kept| kept.handles.len()).sum();
+        sender.hand_over(512);
+        let sorted = connection.keep_between(0, &last);
+        count == KEPT_MAX && matches!(sorted, Err(NotFetched::Violation(_)))
+    }));
+}
+
+#[test]
+fn a_connection_of_which_all_is_kept_is_closed_also_if_something_in_it_breaks_the_rules() {
+    let region = region(MpscOrder::Total);
+    for handle_count in [1, HANDLE_COUNT_MAX + 1] {
+        let (sender, mut connection) = given(&region);
+        sender.hand_over(64);
+        sender.send(&sender.packet(128, handle_count), 1);
+        connection.keep_all(1).unwrap();
+        let expected: &[u64] = if handle_count == 1 { &[64, 128] } else { &[64] };
+        assert_eq!(kept(&connection), expected);
+        assert!(connection.socket.is_none() && sender.is_ended());
+    }
+}
+
+#[test]
+fn what_a_process_may_have_no_descriptors_for_stays_where_it_is_while_all_else_is_kept() {
+    let (sender, mut connection) = given(&region(MpscOrder::Total));
+    sender.hand_over(64);
+    sender.hand_over(128);
+    assert!(staged::in_child(|| {
+        staged::limit_descriptors(staged::lowest_free() + 1);
+        let all = connection.keep_all(1);
+        assert_eq!(kept(&connection), [64]);
+        matches!(all, Err(NotFetched::TooManyFiles(_))) && positions(&connection) == [128]
+    }));
+}
+
+/// It cannot be taken, and is there for ever.
+#[test]
+fn a_packet_of_what_another_has_under_the_sockets_number_is_not_looked_at_again_and_again() {
+    let (_sender, mut connection) = given(&region(MpscOrder::Total));
+    let (theirs, other) = socket::pair().unwrap();
+    let other = Descriptor::shared(other).unwrap();
+    socket::send(&other, b"of a kind that is not known", &[]).unwrap();
+    assert!(staged::in_child(|| {
+        let number = connection.socket.as_ref().unwrap().as_fd().as_raw_fd();
+        staged::usurp(number, &theirs);
+        connection.keep_all(1).is_ok() && socket::peek_bytes(theirs.as_fd(), &mut [0]).is_ok()
+    }));
+}
+
+#[test]
+fn clearing_closes_what_is_kept_and_what_has_come_and_a_connection_that_an_empty_packet_ends() {
+    let (sender, mut connection) = given(&region(MpscOrder::Total));
+    sender.hand_over(64);
+    sender.hand_over(128);
+    connection.keep_between(64, &sender.wanted(128)).unwrap();
+    assert_eq!(kept(&connection), [64]);
+    connection.clear();
+    assert!(connection.kept.is_empty());
+    assert_eq!(positions(&connection), []);
+    sender.hand_over(192);
+    sender.send(&[], 0);
+    sender.hand_over(256);
+    connection.clear();
+    assert!(connection.socket.is_none());
 }
 
 #[test]
