@@ -146,6 +146,9 @@ impl Incoming {
         head: u64,
     ) -> Result<Vec<Handle>, NotFetched> {
         self.drop_kept_before(head);
+        for connection in &mut self.connections {
+            connection.read_hello(&self.region, &self.rings); // it comes later than the connection
+        }
         for _ in 0..ACCEPTED_MAX {
             for connection in self.connections.iter_mut().filter(|one| one.is_of(wanted)) {
                 connection.keep_between(head, wanted)?;

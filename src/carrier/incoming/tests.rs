@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd;
 
-use super::super::connection::tests::{Sender, greeted, positions, region};
+use super::super::connection::tests::{Sender, greeted, kept, positions, region};
 use super::*;
 use crate::EventsRegion;
 use crate::options::MpscOrder;
@@ -212,4 +212,17 @@ fn one_whose_sender_has_connected_again_goes_if_there_are_too_many_and_none_of_t
 #[test]
 fn nothing_is_to_be_looked_after_of_a_region_without_a_name() {
     assert!(!incoming(&region(MpscOrder::Total), []).door.needs_care());
+}
+
+#[test]
+fn a_reply_is_found_whose_sender_said_hello_after_its_connection_was_let_in() {
+    let region = region(MpscOrder::Total);
+    let (sender, connection) = Sender::connect(&region, 1, 0);
+    let mut incoming = incoming(&region, [connection]);
+    sender.greet(0);
+    sender.hand_over(64);
+    sender.hand_over(128);
+    let fetched = incoming.fetch_out_of_turn(&sender.wanted(128), 64);
+    assert_eq!(fetched.unwrap().len(), 1);
+    assert_eq!(kept(&incoming.connections[0]), [64]);
 }
