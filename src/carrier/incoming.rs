@@ -95,7 +95,6 @@ impl Incoming {
     /// If this process can have no more descriptors, or the kernel has no space for the packets: what was kept stays.
     pub(crate) fn sockets_to_pass_on(&mut self) -> Result<Vec<OwnedFd>, Errno> {
         let ring = self.rings.start;
-        self.found = None;
         let mut given: Vec<_> = self.connections.iter_mut().filter(|one| one.is_given()).collect();
         let Some((newest, earlier)) = given.split_last_mut() else { return Ok(Vec::new()) };
         let Some(socket) = &newest.socket else { return Ok(Vec::new()) };

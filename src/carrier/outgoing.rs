@@ -361,6 +361,26 @@ mod tests {
     }
 
     #[test]
+    fn what_came_with_the_end_is_the_only_connection_also_once_it_is_broken() {
+        let scene = Scene::new();
+        let region = scene.region.shared();
+        let (ours, theirs) = socket::pair().unwrap();
+        let ours = Descriptor::shared(ours).unwrap();
+        let mut outgoing = Outgoing::given(region, ours).unwrap();
+        scene.connect(&mut outgoing);
+        let sender = LockWord { slot: region.entries()[1].tx_slot_first, incarnation: 1 };
+        let met = outgoing.meet(region, 1, sender).unwrap_err();
+        assert!(matches!(met, Unsent::NoReceiver), "{met:?}");
+        let said = socket::peek_bytes(theirs.as_fd(), &mut [0]);
+        assert_eq!(said, Err(Errno::AGAIN));
+        drop(theirs);
+        let unsent = scene.hand_over(&mut outgoing, 64).unwrap_err();
+        assert!(matches!(unsent, Unsent::NoReceiver), "{unsent:?}");
+        let again = outgoing.connect(region, 1).unwrap_err();
+        assert!(matches!(again, Unsent::NoReceiver), "{again:?}");
+    }
+
+    #[test]
     fn a_sender_that_may_have_no_more_descriptors_is_told_so_and_one_over_its_quota_waits() {
         let region = region(MpscOrder::Total);
         let unsent = |error| not_connected(region.shared(), 1, NotConnected::Refused(error));

@@ -1,12 +1,14 @@
 //! Unit tests of what finds the packet that belongs to a record.
 #![cfg(test)]
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
-use super::super::connection::tests::{Sender, greeted, kept, positions, region};
+use super::super::connection::tests::{Sender, given, greeted, kept, positions, region};
 use super::*;
 use crate::EventsRegion;
 use crate::options::MpscOrder;
+use crate::os::file::FileId;
+use crate::os::staged::usurp;
 
 const MAX: usize = 4;
 
@@ -225,4 +227,95 @@ fn a_reply_is_found_whose_sender_said_hello_after_its_connection_was_let_in() {
     let fetched = incoming.fetch_out_of_turn(&sender.wanted(128), 64);
     assert_eq!(fetched.unwrap().len(), 1);
     assert_eq!(kept(&incoming.connections[0]), [64]);
+}
+
+#[test]
+fn what_is_fetched_out_of_turn_or_taken_leaves_what_other_senders_have_at_the_same_position() {
+    let region = region(MpscOrder::PerProducer);
+    let (senders, mut incoming) = three_lanes(&region);
+    senders[1].hand_over(128);
+    assert_eq!(incoming.fetch_out_of_turn(&senders[1].wanted(128), 64).unwrap().len(), 1);
+    assert_eq!(kept(&incoming.connections[1]), [64]);
+    incoming.take(&senders[0].wanted(64));
+    assert_eq!(kept(&incoming.connections[1]), [64]);
+    let left = [0, 1, 2].map(|index| positions(&incoming.connections[index]));
+    assert_eq!(left, [vec![], vec![128], vec![64]]);
+}
+
+#[test]
+fn what_was_kept_of_records_that_are_passed_is_closed() {
+    let region = region(MpscOrder::Total);
+    let (sender, mut connection) = given(&region);
+    [64, 128, 192, 256].into_iter().for_each(|position| sender.hand_over(position));
+    connection.keep_between(64, &sender.wanted(256)).unwrap();
+    let mut incoming = incoming(&region, [connection]);
+    assert!(incoming.close_kept_before(64));
+    assert_eq!(kept(&incoming.connections[0]), [64, 128, 192]);
+    assert!(fetches_one(&mut incoming, &sender.wanted(128)));
+    assert_eq!(kept(&incoming.connections[0]), [128, 192]);
+    assert_eq!(incoming.fetch_out_of_turn(&sender.wanted(256), 192).unwrap().len(), 1);
+    assert_eq!(kept(&incoming.connections[0]), [192]);
+    assert!(!incoming.close_kept_before(256));
+    assert!(incoming.connections[0].kept.is_empty());
+}
+
+#[test]
+fn a_record_whose_handles_are_not_in_what_came_with_the_end_had_none_sent() {
+    let region = region(MpscOrder::Total);
+    let (sender, connection) = given(&region);
+    let verdict = incoming(&region, [connection]).fetch(&sender.wanted(64)).unwrap_err();
+    assert!(matches!(verdict, NotFetched::Violation(_)), "{verdict:?}");
+}
+
+#[test]
+fn what_waits_at_the_door_is_cleared_too() {
+    let region = region(MpscOrder::Total);
+    let socket = region.shared().rendezvous(1).unwrap().enter().unwrap();
+    let sender = Sender::at(socket, &region, 1, 0);
+    sender.greet(0);
+    sender.hand_over(64);
+    let mut incoming = incoming(&region, []);
+    incoming.clear();
+    assert_eq!(incoming.connections.len(), 1);
+    assert_eq!(positions(&incoming.connections[0]), []);
+}
+
+/// Any process that may use the region can come to the door.
+#[test]
+fn a_socket_over_which_nothing_was_said_does_not_lead_to_the_other_end() {
+    let region = region(MpscOrder::Total);
+    let ((_peer, connection), (_silent, stranger)) =
+        (given(&region), Sender::connect(&region, 1, 0));
+    let id = connection.socket.as_ref().unwrap().id();
+    let mut incoming = incoming(&region, [connection, stranger]);
+    assert_eq!(incoming.peers_socket().unwrap().unwrap().id(), id);
+    let passed_on = incoming.sockets_to_pass_on().unwrap();
+    let ids = passed_on.iter().map(|one| FileId::of(&rustix::fs::fstat(one).unwrap()));
+    assert_eq!(ids.collect::<Vec<_>>(), [id]);
+}
+
+#[test]
+fn what_only_the_older_sockets_had_is_passed_on_in_one_before_the_newest() {
+    let region = region(MpscOrder::Total);
+    let ((one, oldest), (other, older), (peer, newest)) =
+        (given(&region), given(&region), given(&region));
+    one.hand_over(64);
+    other.hand_over(128);
+    peer.hand_over(192);
+    let mut incoming = incoming(&region, [oldest, older, newest]);
+    let passed_on = incoming.sockets_to_pass_on().unwrap().into_iter();
+    let passed_on = passed_on.map(|one| Connection::new(Descriptor::shared(one).unwrap()));
+    let found: Vec<_> = passed_on.map(|one| positions(&one)).collect();
+    assert_eq!(found, [vec![64, 128], vec![192]]);
+}
+
+#[test]
+fn what_another_has_under_a_sockets_number_is_not_passed_on() {
+    let region = region(MpscOrder::Total);
+    let (_peer, connection) = given(&region);
+    let (theirs, _other) = socket::pair().unwrap();
+    usurp(connection.socket.as_ref().unwrap().as_fd().as_raw_fd(), &theirs);
+    let mut incoming = incoming(&region, [connection]);
+    assert_eq!(incoming.sockets_to_pass_on().unwrap_err(), Errno::BADF);
+    assert!(incoming.peers_socket().is_err());
 }
