@@ -167,8 +167,12 @@ impl Until<'_> {
 #[cfg(test)]
 mod tests {
     use std::thread;
+    use std::time::Instant;
+
+    use rustix::io::Errno;
 
     use super::*;
+    use crate::os::staged::{self, Call};
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -215,6 +219,24 @@ mod tests {
                 assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
             });
         }
+    }
+
+    #[test]
+    fn a_kernel_without_the_call_sleeps_all_the_same_unless_the_interrupt_has_come() {
+        let unknown = Call::any(libc::SYS_futex_waitv);
+        let slept = staged::refusing(unknown, Errno::NOSYS, || {
+            let (interrupter, interrupts) = pair();
+            let (began, before) = (Instant::now(), staged::sleeps());
+            interrupts.sleep_alone(Moment::after(LONG));
+            assert!(began.elapsed() >= SLICE);
+            assert!(before.is_none_or(|before| staged::sleeps().unwrap() > before));
+            interrupter.interrupt();
+            let began = Instant::now();
+            (0..1000).for_each(|_| interrupts.sleep_alone(Moment::after(LONG)));
+            began.elapsed()
+        });
+        let Some(slept) = slept else { return eprintln!("skipped: no filters") };
+        assert!(slept < SLICE * 500, "{slept:?}");
     }
 }
 

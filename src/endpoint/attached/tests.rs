@@ -10,11 +10,11 @@ use tombolo_abi::{LOCK_INIT, LayoutError, SlotState, slot_flags, wake};
 
 use super::*;
 use crate::crash::visits;
-use crate::endpoint::{byte_is_held, slot_offset, slot_u32, tell_of_exits};
+use crate::endpoint::{Interrupts, byte_is_held, slot_offset, slot_u32, tell_of_exits};
 use crate::ends::Sending;
 use crate::options::{CreatePolicy, MpscOrder};
 use crate::os::{ofd, staged};
-use crate::{EventsRegion, OpenOptions, TryRecvError};
+use crate::{Deadline, EventsRegion, OpenOptions, TryRecvError};
 
 const DAMAGE: Damage = Damage::Marked { code: 1 };
 
@@ -57,6 +57,39 @@ fn each_side_of_a_channel_sends_where_the_other_receives_and_has_one_owner_ever(
 }
 
 #[test]
+fn a_slot_has_had_an_owner_once_one_told_of_itself_or_died_before_it_could() {
+    let region = of_a_channel();
+    let slot = region.entries()[0].tx_slot_first;
+    assert!(never_had_owner(&region, slot, Byte::Free).unwrap());
+    let there = region.clone();
+    let visit = visits::at("attach.filling", move || {
+        // It is about to be found held.
+        assert!(never_had_owner(&there, slot, Byte::Free).unwrap());
+    });
+    let side = Attached::attach_in_new(&region).unwrap();
+    drop(visit);
+    assert!(!never_had_owner(&region, slot, Byte::Free).unwrap());
+    drop(side);
+    // Another has been there, and had gone when the byte was taken.
+    assert!(!never_had_owner(&region, slot, Byte::Ours).unwrap());
+
+    let region = of_a_channel();
+    slot_u32(&region, slot, offset_of!(Slot, incarnation)).store(1, Relaxed);
+    assert!(!never_had_owner(&region, slot, Byte::Free).unwrap());
+}
+
+#[test]
+fn one_ring_of_a_channel_has_one_owner_ever_of_each_end_too() {
+    let region = of_a_channel();
+    drop([(); 2].map(|()| Attached::attach_in_new(&region).unwrap()));
+    let until = Until { deadline: Deadline::PAST, interrupts: Interrupts::never() };
+    for role in [Role::Sender, Role::Receiver] {
+        let refused = Attached::attach(&region, 0, role, until).map(drop);
+        assert!(matches!(refused, Err(Error::LaneNotEmpty { .. })), "{refused:?}");
+    }
+}
+
+#[test]
 fn it_is_told_to_the_ends_that_watch_that_slot_of_that_region_and_to_no_others() {
     let regions = [of_a_channel(), of_a_channel()];
     let sides = regions.each_ref().map(|region| {
@@ -96,6 +129,17 @@ fn a_receiver_that_is_to_look_does_not_sleep() {
     rx.wake_own();
     assert!(rx.has_peer_exits(known));
     assert_eq!(rx.rx_wake().load(Relaxed) & wake::ARMED_FUTEX, 0);
+}
+
+#[test]
+fn a_forked_child_which_lacks_the_mapping_wakes_none() {
+    let region = of_a_channel();
+    let (_tx, rx) = Attached::attach_in_new(&region).unwrap();
+    let before = rx.watch.peer_exits();
+    assert!(staged::in_child(|| {
+        rx.wake_own();
+        rx.watch.peer_exits() == before
+    }));
 }
 
 #[test]
