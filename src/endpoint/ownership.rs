@@ -161,6 +161,7 @@ impl Ownership {
         if let Some(claim) = claim {
             claim.keep();
         }
+        test_point!("adopt.claimed");
         match ownership.announce() {
             Ok(()) => Ok(ownership),
             Err(error) => {
@@ -214,12 +215,11 @@ impl Ownership {
 
     /// Gives the slots up, and leaves their bytes to the one who has a copy of the description.
     pub(super) fn pass_on(&self) {
-        if !self.is_passed_on.swap(true, Relaxed) {
-            self.give_back();
-        }
+        self.is_passed_on.store(true, Relaxed);
+        self.give_back();
     }
 
-    /// As [`Self::pass_on`], of slots that count as passed on already.
+    /// As [`Self::pass_on`], of slots that count as passed on already. Has nothing to give the second time.
     pub(super) fn give_back(&self) {
         let mut held = self.held();
         held.pulse = None; // before the next owner links its own

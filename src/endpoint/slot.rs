@@ -455,6 +455,24 @@ pub(super) mod tests {
         assert!(matches!(found, Err(Error::LockLost { slot: 0 })), "{found:?}");
     }
 
+    #[test]
+    fn a_description_holds_no_byte_that_none_or_another_holds() {
+        let region = region();
+        let other = region.shared().reopen().unwrap();
+        let is_held_by =
+            |one: &OwnedFd| OwnedSlot::is_held_by(region.shared(), &seat(0), one).unwrap();
+        assert!(!is_held_by(&other));
+        let wanted = Wanted {
+            slots: 0..1,
+            seats_of: &|slot| vec![seat(slot)],
+            is_fit: &|_, _| Ok(true),
+            may_be_passed_on: true,
+        };
+        let ours = OwnedSlot::attach_in_new(region.shared(), &wanted).unwrap();
+        assert!(is_held_by(&ours[0].copy_lock().unwrap()));
+        assert!(!is_held_by(&other));
+    }
+
     fn state(region: &EventsRegion, slot: u16) -> Option<SlotState> {
         let word = slot_u32(region.shared(), slot, offset_of!(Slot, state)).load(Acquire);
         let all = [SlotState::Free, SlotState::Attached, SlotState::Detaching];
