@@ -455,6 +455,17 @@ pub(super) mod tests {
         assert!(matches!(found, Err(Error::LockLost { slot: 0 })), "{found:?}");
     }
 
+    /// Slot 0, which may be passed on.
+    fn own_to_pass_on(region: &EventsRegion) -> OwnedSlot {
+        let wanted = Wanted {
+            slots: 0..1,
+            seats_of: &|slot| vec![seat(slot)],
+            is_fit: &|_, _| Ok(true),
+            may_be_passed_on: true,
+        };
+        OwnedSlot::attach_in_new(region.shared(), &wanted).unwrap().swap_remove(0)
+    }
+
     #[test]
     fn a_description_holds_no_byte_that_none_or_another_holds() {
         let region = region();
@@ -462,15 +473,30 @@ pub(super) mod tests {
         let is_held_by =
             |one: &OwnedFd| OwnedSlot::is_held_by(region.shared(), &seat(0), one).unwrap();
         assert!(!is_held_by(&other));
-        let wanted = Wanted {
-            slots: 0..1,
-            seats_of: &|slot| vec![seat(slot)],
-            is_fit: &|_, _| Ok(true),
-            may_be_passed_on: true,
-        };
-        let ours = OwnedSlot::attach_in_new(region.shared(), &wanted).unwrap();
-        assert!(is_held_by(&ours[0].copy_lock().unwrap()));
+        let ours = own_to_pass_on(&region);
+        assert!(is_held_by(&ours.copy_lock().unwrap()));
         assert!(!is_held_by(&other));
+    }
+
+    #[test]
+    fn a_region_is_shared_from_when_a_lock_is_copied_and_a_slot_passed_on_only_when_that_is_said() {
+        let of_channel = OpenOptions::new().of_channel().unwrap();
+        let region = EventsRegion::anonymous(of_channel).unwrap();
+        let ours = own_to_pass_on(&region);
+        assert!(region.shared().is_alone() && !ours.is_passed_on());
+        let _lock = ours.copy_lock().unwrap();
+        assert!(!region.shared().is_alone() && !ours.is_passed_on());
+        ours.pass_on();
+        assert!(ours.is_passed_on());
+    }
+
+    #[test]
+    fn a_lock_that_was_lost_is_not_copied() {
+        let region = region();
+        let ours = own_to_pass_on(&region);
+        word(&region, offset_of!(Slot, incarnation)).fetch_add(1, Relaxed);
+        let copied = ours.copy_lock().map(drop);
+        assert!(matches!(copied, Err(Error::LockLost { slot: 0 })), "{copied:?}");
     }
 
     fn state(region: &EventsRegion, slot: u16) -> Option<SlotState> {
