@@ -54,10 +54,14 @@ impl AsFd for EventFd {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
-    use crate::os::staged::{self, Call};
+    use crate::os::staged::{self, Call, usurp};
 
     fn is_readable(fd: &EventFd) -> bool {
         poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
@@ -88,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_kernel_without_reads_that_never_wait_is_borne() {
-        for errno in [Errno::OPNOTSUPP, Errno::NOSYS] {
+        for errno in [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL] {
             let cleared = staged::refusing(Call::any(libc::SYS_preadv2), errno, || {
                 let fd = EventFd::readable().unwrap();
                 fd.clear();
@@ -97,6 +101,31 @@ mod tests {
             let Some(is_readable) = cleared else { return eprintln!("skipped: no filters") };
             assert!(!is_readable);
         }
+    }
+
+    /// Some file that is no eventfd: of those all have one inode.
+    #[test]
+    fn what_another_has_under_its_number_stays_as_it_is() {
+        let (mut theirs, mut other) = UnixStream::pair().unwrap();
+        let usurped = || {
+            let fd = EventFd::readable().unwrap();
+            usurp(fd.as_fd().as_raw_fd(), &theirs);
+            fd
+        };
+        [&theirs, &other].map(|one| one.set_nonblocking(true).unwrap());
+        other.write_all(b"a strang").unwrap(); // as long as a count
+        usurped().clear();
+        usurped().set();
+        assert_eq!(other.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        theirs.read_exact(&mut [0; 8]).unwrap();
+    }
+
+    #[test]
+    fn no_program_inherits_it_and_no_call_on_it_waits() {
+        let fd = EventFd::readable().unwrap();
+        assert!(rustix::io::fcntl_getfd(&fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        let flags = rustix::fs::fcntl_getfl(&fd).unwrap();
+        assert!(flags.contains(rustix::fs::OFlags::NONBLOCK));
     }
 
     #[test]

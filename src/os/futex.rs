@@ -194,6 +194,19 @@ mod tests {
         assert!(!is_to_rest(1000, false, Woken::TimedOut));
     }
 
+    #[test]
+    fn a_rest_is_a_sleep_and_is_taken_only_when_it_is_due() {
+        let sleeps = || staged::sleeps();
+        let Some(before) = sleeps() else { return eprintln!("skipped: no /proc") };
+        let (mut in_vain, word) = (InVain::default(), AtomicU32::new(7));
+        let mut wake_up = || in_vain.rest_if_due(false, Woken::Perhaps, &word, 7);
+        (0..InVain::MAX).for_each(|_| wake_up());
+        let not_due = sleeps().unwrap();
+        assert!(not_due < before + u64::from(InVain::MAX) / 2);
+        wake_up();
+        assert!(sleeps().unwrap() > not_due);
+    }
+
     const LONG_ENOUGH: Duration = Duration::from_millis(100);
 
     #[test]

@@ -25,21 +25,25 @@ impl ProcessId {
             /// With the number of the process that asked: a forked child is another.
             static KNOWN: Cell<Option<(u64, ProcessId)>> = const { Cell::new(None) };
         }
-        let owner = Owner::current().map_or(0, Owner::number);
+        let Ok(owner) = Owner::current() else { return Self::asked() };
         if let Some((of, known)) = KNOWN.get()
-            && of == owner
+            && of == owner.number()
         {
             return known;
         }
-        let found = Self {
+        let found = Self::asked();
+        if found.start_ticks != 0 {
+            KNOWN.set(Some((owner.number(), found))); // else `/proc` may come
+        }
+        found
+    }
+
+    fn asked() -> Self {
+        Self {
             pid: std::process::id(),
             start_ticks: start_ticks().unwrap_or(0),
             pid_namespace: pid_namespace(),
-        };
-        if owner != 0 && found.start_ticks != 0 && found.pid_namespace != 0 {
-            KNOWN.set(Some((owner, found)));
         }
-        found
     }
 }
 
@@ -72,6 +76,7 @@ fn parse_field(stat: &str, number: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use rustix::io::Errno;
+    use rustix::process::{Resource, getrlimit, setrlimit};
 
     use super::*;
     use crate::os::staged::{self, Call};
@@ -97,6 +102,17 @@ mod tests {
         assert!(staged::in_child(|| {
             let here = ProcessId::current();
             here.pid == std::process::id() && here.pid != ours.pid && here.start_ticks != 0
+        }));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_asked_for_again() {
+        assert!(staged::in_child(|| {
+            let limit = getrlimit(Resource::Nofile);
+            staged::limit_descriptors(0);
+            let unknown = ProcessId::current();
+            setrlimit(Resource::Nofile, limit).unwrap();
+            unknown.start_ticks == 0 && ProcessId::current().start_ticks != 0
         }));
     }
 
