@@ -445,4 +445,15 @@ mod tests {
         waiters.remove(leader);
         assert!(interrupts.is_pending());
     }
+
+    #[test]
+    fn no_successor_is_called_if_another_thread_of_the_process_sleeps_in_the_leaders_place() {
+        let mut waiters = Waiters::default();
+        let (reader, _) = waiters.add_reader();
+        let (asleep, interrupts) = waiters.add_reader();
+        waiters.begin_sleep(asleep);
+        waiters.note_standby();
+        waiters.remove(reader);
+        assert!(!interrupts.is_pending());
+    }
 }
