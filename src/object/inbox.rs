@@ -123,9 +123,8 @@ impl Inbox {
             }
             None => {
                 let reason = state.none_left(&self.scanned)?;
-                if let (Some(pollers), ChannelError::ShouldWait) = (&mut state.pollers, &reason) {
-                    pollers.is_readable = false;
-                    pollers.descriptor.clear();
+                if let ChannelError::ShouldWait = reason {
+                    state.note_empty();
                 }
                 Err(reason.into())
             }

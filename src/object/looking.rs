@@ -305,7 +305,17 @@ impl State {
             && !std::mem::replace(&mut pollers.is_readable, true)
         {
             pollers.descriptor.set();
+            pollers.standby.bridge.end_sleeps(); // the arming was ended before that was known
             self.waiters.wake_reading_tasks();
+        }
+    }
+
+    /// Notes that there is nothing to read: what comes next is told.
+    pub(super) fn note_empty(&mut self) {
+        if let Some(pollers) = &mut self.pollers
+            && std::mem::replace(&mut pollers.is_readable, false)
+        {
+            pollers.descriptor.clear();
         }
     }
 

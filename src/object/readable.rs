@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::channel_error::ChannelError;
 use super::inbox::{Cursor, Inbox, Lead};
-use super::looking::Pollers;
+use super::looking::{Pollers, State};
 use crate::error::Error;
 use crate::os::eventfd::EventFd;
 use crate::os::futex::Sleeping;
@@ -98,10 +98,16 @@ impl Inbox {
     /// Whether the next read would not say that there is nothing, but for a closing that was named before.
     pub(super) fn is_ready(&self) -> bool {
         let Ok(mut guard) = self.lock() else { return true };
-        let Some(state) = guard.as_mut() else { return true };
+        guard.as_mut().is_none_or(|state| self.is_ready_in(state))
+    }
+
+    fn is_ready_in(&self, state: &mut State) -> bool {
         match state.first(&self.scanned) {
             Ok(None) => match state.none_left(&self.scanned) {
-                Ok(ChannelError::ShouldWait) => false,
+                Ok(ChannelError::ShouldWait) => {
+                    state.note_empty();
+                    false
+                }
                 Ok(ChannelError::PeerClosed) => state.peer.is_to_be_named(),
                 _ => true,
             },
@@ -124,9 +130,10 @@ impl Inbox {
     pub(super) fn arm(&self) -> Option<(Sleeping, Duration)> {
         let mut guard = self.lock().ok()?;
         let state = guard.as_mut()?;
-        if let Some(Pollers { standby, is_readable, .. }) = &state.pollers {
-            let seen = standby.bridge.ends();
-            return (!is_readable).then(|| (standby.bridge.sleeping(seen), SLEEP_MAX));
+        if let Some(Pollers { standby, .. }) = &state.pollers {
+            let bridge = standby.bridge.clone();
+            let seen = bridge.ends(); // what is found behind the look ends the sleep
+            return (!self.is_ready_in(state)).then(|| (bridge.sleeping(seen), SLEEP_MAX));
         }
         state.consumer.notify_pending(&state.end.ring, &state.wakes);
         let (end, known) = (&state.end, state.peer.asked());
@@ -191,6 +198,7 @@ mod tests {
     use super::*;
     use crate::Channel;
     use crate::crash::visits;
+    use crate::os::futex::{self, Moment, Woken};
     use crate::os::staged::{self, Call};
 
     /// Has tasks wait at `inbox`, which nothing has driven yet: as the moment after an arming was ended.
@@ -226,12 +234,42 @@ mod tests {
         assert!(is_told(&descriptor), "of the message");
     }
 
+    /// As it is in the first moment, and after one was taken otherwise.
+    #[test]
+    fn a_wait_for_several_sleeps_at_an_empty_inbox_that_was_readable() {
+        let (near, far) = Channel::create().unwrap();
+        let descriptor = near.inbox.stand_by().unwrap();
+        assert!(!near.inbox.is_ready());
+        assert!(near.inbox.arm().is_some());
+        far.write(b"a message").unwrap();
+        assert!(is_told(&descriptor));
+        assert!(near.inbox.arm().is_none());
+        near.read().unwrap();
+        assert!(near.inbox.arm().is_some());
+        drop(far);
+        assert!(is_told(&descriptor));
+        assert!(near.inbox.arm().is_none());
+        near.inbox.note_named();
+        assert!(near.inbox.arm().is_some(), "its closing was named");
+    }
+
+    #[test]
+    fn a_wait_for_several_that_begins_behind_the_end_of_an_arming_is_woken_by_what_is_found_then() {
+        let (near, far) = Channel::create().unwrap();
+        undriven(&near.inbox);
+        let (sleeping, _) = near.inbox.arm().unwrap();
+        far.write(b"a message").unwrap();
+        near.inbox.drive();
+        let woken = futex::wait_any(&[sleeping], Moment::after(Duration::ZERO)).unwrap();
+        assert!(matches!(woken, Woken::Perhaps), "{woken:?}");
+    }
+
     #[test]
     fn what_drives_an_inbox_later_does_so_also_if_that_is_due_at_once() {
         let (near, far) = Channel::create().unwrap();
         let inbox = near.inbox.clone();
         let descriptor = undriven(&inbox);
-        let of = |state: &super::super::looking::State| state.pollers.as_ref().unwrap().standby.bridge.clone();
+        let of = |state: &State| state.pollers.as_ref().unwrap().standby.bridge.clone();
         let bridge = inbox.lock().unwrap().as_ref().map(of).unwrap();
         let visit = visits::at("bridge.stood", move || {
             // The arming is due, so the thread ends it.

@@ -203,13 +203,23 @@ impl Bridge {
             return (false, None);
         }
         self.descriptor.set();
-        self.ends.fetch_add(1, AcqRel);
+        self.ends.fetch_add(1, SeqCst);
         let waker = state.waker.take();
         drop(state);
+        self.wake_sleepers();
+        (true, waker)
+    }
+
+    /// Ends the sleeps on [`Self::ends`], whatever stands.
+    pub(crate) fn end_sleeps(&self) {
+        self.ends.fetch_add(1, SeqCst);
+        self.wake_sleepers();
+    }
+
+    fn wake_sleepers(&self) {
         if self.is_slept_on.load(SeqCst) {
             futex::wake_all(&self.ends);
         }
-        (true, waker)
     }
 
     /// What a look of the thread finds and does.
