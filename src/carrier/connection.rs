@@ -10,6 +10,7 @@ use tombolo_abi::{
 };
 
 use super::{CARRIED_LEN, PACKET_LEN_MAX};
+use crate::crash::test_point;
 use crate::handle::Handle;
 use crate::os::descriptor::Descriptor;
 use crate::os::socket;
@@ -239,6 +240,7 @@ impl Connection {
             if socket::drop_first(socket).is_err() {
                 return Ok(());
             }
+            test_point!("connection.sorted-out");
         }
         Ok(())
     }
@@ -319,7 +321,7 @@ impl Connection {
         };
         let is_sound = packet.ring == ring
             && is_its_senders
-            && packet.handle_count <= HANDLE_COUNT_MAX
+            && (1..=HANDLE_COUNT_MAX).contains(&packet.handle_count)
             && len == size_of::<HandlePacket>() + handles_len;
         if is_sound { Ok(()) } else { Err(NotFetched::Violation("a malformed packet of handles")) }
     }

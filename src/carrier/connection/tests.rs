@@ -1,13 +1,17 @@
 //! Unit tests of one connection, and a sender that does as a test likes.
 #![cfg(test)]
 
+use std::cell::Cell;
 use std::fs::File;
+use std::mem::forget;
 use std::os::fd::AsRawFd;
+use std::rc::{Rc, Weak};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tombolo_abi::LockWord;
 
 use super::*;
+use crate::crash::visits;
 use crate::options::MpscOrder;
 use crate::os::staged;
 use crate::{EventsRegion, OpenOptions};
@@ -374,4 +378,32 @@ fn more_descriptors_than_the_record_states_are_never_waited_for() {
     assert!(matches!(opened(2), Err(NotFetched::TooManyFiles(_))));
     assert_eq!(opened(3).unwrap().len(), 3);
     assert!(matches!(opened(4), Err(NotFetched::Violation(_))));
+}
+
+#[test]
+fn a_packet_without_handles_is_of_no_record_and_a_violation() {
+    let (sender, mut connection) = greeted(&region(MpscOrder::Total), 1, 0);
+    sender.send(&sender.packet(64, 0), 0);
+    assert!(matches!(connection.seek(&sender.wanted(128)), Err(NotFetched::Violation(_))));
+    connection.keep_all(1).unwrap();
+    assert!(connection.kept.is_empty() && connection.socket.is_none());
+}
+
+/// Its sender means the one who passes the end on to have no end of it.
+#[test]
+fn keeping_all_ends_though_for_each_packet_that_is_taken_another_comes() {
+    fn send_next(sender: Weak<Sender>, sent: Rc<Cell<u32>>) {
+        sent.set(sent.get() + 1);
+        let to = sender.upgrade().unwrap();
+        to.send(&to.unknown(64), 0);
+        if sent.get() < 5 * ORPHANS_MAX {
+            forget(visits::at("connection.sorted-out", || send_next(sender, sent)));
+        }
+    }
+    let (sender, mut connection) = greeted(&region(MpscOrder::Total), 1, 0);
+    let (sender, sent) = (Rc::new(sender), Rc::default());
+    send_next(Rc::downgrade(&sender), Rc::clone(&sent));
+    connection.keep_all(1).unwrap();
+    assert!(sent.get() < 5 * ORPHANS_MAX, "it was taken to the end");
+    assert!(connection.socket.is_none());
 }
