@@ -77,6 +77,7 @@ impl Incoming {
     /// [`NotFetched::TooManyFiles`].
     pub(crate) fn peers_socket(&mut self) -> Result<Option<Descriptor>, NotFetched> {
         self.accept_all()?;
+        self.tidy(|_| {}); // the other end may have let go of one, and come again
         let mut given = self.connections.iter().rev().filter(|one| one.is_given());
         let copy = given.find_map(|one| one.socket.as_ref()).map(copy_of).transpose();
         copy.map_err(|error| NotFetched::TooManyFiles(error.into()))

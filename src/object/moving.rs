@@ -150,10 +150,11 @@ mod tests {
     use std::fs::File;
     use std::sync::atomic::Ordering::{Relaxed, Release};
 
-    use tombolo_abi::RingState;
+    use tombolo_abi::{LockWord, RingState};
 
     use super::*;
     use crate::MessagePacket;
+    use crate::carrier::Outgoing;
     use crate::crash::visits;
     use crate::os::staged::{self, Call};
     use crate::ring::{Memory, Word};
@@ -259,5 +260,21 @@ mod tests {
             let read = far.read_timeout(std::time::Duration::from_secs(20));
             assert!(matches!(read, Err(ChannelError::PeerClosed)), "{read:?}");
         });
+    }
+
+    /// Of a process that had no descriptor left to keep it by, and comes again later.
+    #[test]
+    fn a_connection_of_the_other_end_that_is_over_is_not_passed_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let near = Channel::open_path(directory.path().join("channel")).unwrap();
+        let region = near.inbox.with_end(|end| end.slot.region().clone()).unwrap();
+        let sender = LockWord { slot: region.entry(1).unwrap().tx_slot_first, incarnation: 1 };
+        drop(Outgoing::default().meet(&region, 1, sender).unwrap());
+        let refused = near.release().unwrap_err();
+        let ChannelError::Failed { source } = refused else { panic!("{refused:?}") };
+        assert!(matches!(*source, Error::HandlesNotCarried { .. }), "{source}");
+        let far = Channel::open_path(directory.path().join("channel")).unwrap();
+        write_to_peer_of(&far);
+        assert_living(near.release().unwrap(), &far);
     }
 }
