@@ -243,6 +243,7 @@ pub(crate) mod turns {
     thread_local! {
         static TURNS: RefCell<Option<Rc<dyn Turns>>> = const { RefCell::new(None) };
         static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+        static IS_PROCESS: Cell<bool> = const { Cell::new(false) };
     }
 
     fn turns() -> Option<Rc<dyn Turns>> {
@@ -276,6 +277,19 @@ pub(crate) mod turns {
         let done = body();
         IS_QUIET.set(false);
         done
+    }
+
+    /// Runs `body` as a process of its own would: what it holds off is held off in that alone.
+    pub(crate) fn as_process<T>(body: impl FnOnce() -> T) -> T {
+        IS_PROCESS.set(true);
+        let done = body();
+        IS_PROCESS.set(false);
+        done
+    }
+
+    /// Whether this thread stands for a process.
+    pub(crate) fn is_process() -> bool {
+        IS_PROCESS.get()
     }
 
     pub(crate) fn lock<T>(point: &'static str, mutex: &Mutex<T>) {

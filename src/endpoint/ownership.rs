@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation, slot_flags};
 
-use crate::crash::{crash_point, test_point};
+use crate::crash::{crash_point, left_out, test_point};
 use crate::endpoint::{
     Pulse, byte, byte_is_held, first_unseen, is_seen_as, pid_of, slot_offset, slot_u32,
     tell_of_exits,
@@ -223,7 +223,8 @@ impl Ownership {
     pub(super) fn give_back(&self) {
         let mut held = self.held();
         held.pulse = None; // before the next owner links its own
-        for owned in self.owned.iter().filter(|owned| self.is_ours(&held, owned)) {
+        // The first one last: it is what the next owner claims, see `Claim`.
+        for owned in self.owned.iter().rev().filter(|owned| self.is_ours(&held, owned)) {
             self.set_state(owned.seat.slot, SlotState::InTransit);
             crash_point!("release.slot-passed-on");
         }
@@ -403,6 +404,11 @@ impl<'a> Claim<'a> {
         let Seat { slot, ring, .. } = *first;
         let state = slot_u32(region, slot, offset_of!(Slot, state));
         let (passed_on, taken) = (SlotState::InTransit as u32, SlotState::Attaching as u32);
+        test_point!("adopt.to-claim");
+        if left_out!("the claim of an end") {
+            state.store(taken, Release);
+            return Ok(Self { state });
+        }
         match state.compare_exchange(passed_on, taken, AcqRel, Acquire) {
             Ok(_) => Ok(Self { state }),
             Err(_) => {

@@ -5,6 +5,7 @@
 //! waiting for it. What other processes do between two of their steps is searched in `tests/ring/processes`: here a
 //! server's message is there, and notified of, at once.
 
+mod claims;
 mod orders;
 
 use std::time::Duration;

@@ -12,8 +12,20 @@ use std::thread;
 use crate::crash::turns::{self, Turns};
 
 /// Points at which another thread may have its turn. None lies inside a lock that is not waited for by turns.
-const POINTS: [&str; 6] =
-    ["inbox.lock", "outbox.lock", "inbox.lead", "bell.to-arm", "bell.armed", "next"];
+const POINTS: [&str; 12] = [
+    "inbox.lock",
+    "outbox.lock",
+    "inbox.lead",
+    "bell.to-arm",
+    "bell.armed",
+    "next",
+    "adopt.to-claim",
+    "attach.slot-renewed",
+    "attach.filling",
+    "attach.filled",
+    "attach.slot-attached",
+    "release.slot-passed-on",
+];
 
 /// Turns that one run takes at most.
 const TURNS_MAX: usize = 500;
