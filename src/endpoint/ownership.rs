@@ -411,6 +411,7 @@ impl<'a> Claim<'a> {
         }
         match state.compare_exchange(passed_on, taken, AcqRel, Acquire) {
             Ok(_) => Ok(Self { state }),
+            Err(_) if region.mapping().is_cut() => Err(region.cut_error()), // no state of a slot
             Err(_) => {
                 Err(Error::Busy { ring, role: "sender", pid: pid_of(region, slot), places: 1 })
             }

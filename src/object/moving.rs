@@ -277,4 +277,19 @@ mod tests {
         write_to_peer_of(&far);
         assert_living(near.release().unwrap(), &far);
     }
+
+    #[test]
+    fn an_end_of_which_the_file_is_cut_short_meanwhile_is_not_said_to_be_another_processes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("channel");
+        let (near, _far) = (Channel::open_path(&path).unwrap(), Channel::open_path(&path).unwrap());
+        let handle = near.release().unwrap();
+        let visit = visits::at("adopt.to-claim", move || {
+            File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        });
+        let refused = Channel::from_handle(handle).unwrap_err();
+        drop(visit);
+        let ChannelError::Failed { source } = refused.error else { panic!("{refused:?}") };
+        assert!(matches!(*source, Error::RegionTooSmall { .. }), "{source}");
+    }
 }
