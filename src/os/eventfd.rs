@@ -112,7 +112,8 @@ mod tests {
             usurp(fd.as_fd().as_raw_fd(), &theirs);
             fd
         };
-        [&theirs, &other].map(|one| one.set_nonblocking(true).unwrap());
+        theirs.set_nonblocking(true).unwrap();
+        other.set_nonblocking(true).unwrap();
         other.write_all(b"a strang").unwrap(); // as long as a count
         usurped().clear();
         usurped().set();
