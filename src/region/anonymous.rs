@@ -144,11 +144,13 @@ fn check_boot(path: &Path, plain: BorrowedFd<'_>, id: FileId) -> Result<(), Erro
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::{Errno, FdFlags};
+
     use super::*;
     use crate::EventsRegion;
     use crate::crash::visits;
     use crate::options::OwnerPolicy;
-    use crate::os::staged;
+    use crate::os::staged::{self, Call};
     use crate::region::joined::set_state;
 
     #[test]
@@ -191,6 +193,38 @@ mod tests {
         let check = |options| check_passed(Path::new("passed"), &file, &stat, &options);
         assert!(matches!(check(OpenOptions::new()), Err(Error::Permission { .. })));
         check(OpenOptions::new().owner(OwnerPolicy::Any)).unwrap();
+        stat.st_nlink = 1; // as one with a name
+        let check = |options| check_passed(Path::new("passed"), &file, &stat, &options);
+        assert!(matches!(check(OpenOptions::new()), Err(Error::Permission { .. })));
+        check(OpenOptions::new().owner(OwnerPolicy::Any)).unwrap();
+    }
+
+    #[test]
+    fn no_program_inherits_a_region_and_it_has_the_mode_that_was_asked_for() {
+        for mode in [0o600, 0o660] {
+            let region = EventsRegion::anonymous(OpenOptions::new().mode(mode)).unwrap();
+            let file = region.shared().plain();
+            assert!(rustix::io::fcntl_getfd(file).unwrap().contains(FdFlags::CLOEXEC));
+            assert_eq!(rustix::fs::fstat(file).unwrap().st_mode & 0o777, mode);
+        }
+    }
+
+    #[test]
+    fn memory_is_reserved_if_all_of_it_is_wanted_or_no_page_is_promised_later() {
+        let full = Call::any(libc::SYS_fallocate);
+        for (prefault, is_reserved) in
+            [(Prefault::AtOpen, true), (Prefault::OnDemand, !memory::is_promised_freely())]
+        {
+            let made = staged::refusing(full, Errno::NOSPC, || {
+                EventsRegion::anonymous(OpenOptions::new().prefault(prefault)).map(drop)
+            });
+            let Some(made) = made else { return eprintln!("skipped: no filters") };
+            assert_eq!(matches!(made, Err(Error::NoSpace { .. })), is_reserved, "{made:?}");
+        }
+        let memory = EventsRegion::anonymous(OpenOptions::new()).unwrap().to_fd().unwrap();
+        assert_eq!(is_taken_safely(memory.as_fd()), memory::is_promised_freely());
+        let limited = tempfile::tempfile_in("/dev/shm").unwrap();
+        assert!(!is_taken_safely(limited.as_fd()));
     }
 
     #[test]
