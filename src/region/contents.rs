@@ -160,13 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn a_region_says_when_and_by_which_boot_it_was_made_and_is_unlike_all_others() {
+    fn a_region_says_what_when_and_by_which_boot_it_was_made_and_is_unlike_all_others() {
         let unix_ns = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
         let before = unix_ns();
         let regions = [(); 2].map(|()| EventsRegion::anonymous(OpenOptions::new()).unwrap());
         let [one, other] = regions.each_ref().map(|region| *region.shared().header());
         assert!((before..=unix_ns()).contains(&one.created_unix_ns));
         assert_eq!(one.boot_id, boot::boot_id());
+        assert!(one.name.starts_with(b"anonymous"));
         assert_ne!((one.region_uuid, one.key), (other.region_uuid, other.key));
         assert!(one.region_uuid != other.region_uuid && one.key != other.key);
     }

@@ -156,7 +156,7 @@ fn fill(
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
     use std::path::{Path, PathBuf};
 
     use super::*;
@@ -262,6 +262,48 @@ mod tests {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = dir.path().join("name");
         (dir, Place::of_path(&path).unwrap(), path)
+    }
+
+    #[test]
+    fn what_a_creator_left_that_died_does_not_show_through() {
+        let (_dir, _, path) = place();
+        let left = EventsRegion::open_path(&path).unwrap();
+        let data = left.shared().entries()[0].data_offset;
+        let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+        file.write_all_at(&[0xff; 8], data).unwrap();
+        set_state(left.shared().mapping(), RegionState::Initializing);
+        drop(left);
+        assert!(EventsRegion::open_path(&path).unwrap().is_creator());
+        let mut found = [1; 8];
+        file.read_exact_at(&mut found, data).unwrap();
+        assert_eq!(found, [0; 8]);
+    }
+
+    #[test]
+    fn who_finds_that_a_region_has_the_name_by_now_joins_that_one() {
+        let (_dir, _, path) = place();
+        let name = path.clone();
+        let visit = visits::at("create.before-linkat", move || {
+            assert!(EventsRegion::open_path(name).unwrap().is_creator());
+        });
+        let region = EventsRegion::open_path(&path).unwrap();
+        drop(visit);
+        assert!(!region.is_creator());
+    }
+
+    #[test]
+    fn no_program_inherits_a_region_that_is_made_before_it_has_a_name() {
+        let (_dir, _, path) = place();
+        let region = EventsRegion::open_path(&path).unwrap();
+        let flags = rustix::io::fcntl_getfd(region.shared().plain()).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn a_file_system_that_does_not_say_what_space_it_has_is_tried() {
+        let place = Place::of_path(Path::new("/proc/name")).unwrap();
+        assert_eq!(rustix::fs::fstatvfs(place.dir()).unwrap().f_blocks, 0);
+        assert!(has_space(&Request::new(place, OpenOptions::new()), 1, None).unwrap());
     }
 
     #[test]

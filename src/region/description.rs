@@ -388,6 +388,16 @@ mod tests {
     }
 
     #[test]
+    fn what_limits_the_producers_is_named_if_it_is_one_ring() {
+        let producers = |order| {
+            let options = OpenOptions::new().producers(3).mpsc_order(order);
+            EventsRegion::anonymous(options).unwrap().shared().description().producers()
+        };
+        assert_eq!(producers(MpscOrder::Total), (Some(1), 3));
+        assert_eq!(producers(MpscOrder::PerProducer), (None, 3));
+    }
+
+    #[test]
     fn a_file_that_ends_within_its_description_is_too_short() {
         let path = Path::new("name");
         let region = EventsRegion::anonymous(OpenOptions::new()).unwrap();
