@@ -10,7 +10,7 @@ use rustix::fs::FallocateFlags;
 
 use super::*;
 use crate::EventsRegion;
-use crate::options::Prefault;
+use crate::options::{MpscOrder, Prefault};
 use crate::os::futex::{Moment, Woken};
 use crate::os::staged::{self, Call, usurp};
 
@@ -57,6 +57,39 @@ fn without_proc_the_file_is_opened_again_by_its_name_while_it_has_that() {
     let nameless = EventsRegion::anonymous(OpenOptions::new()).unwrap();
     let reopened = reopen_with(Errno::NOENT, &nameless).unwrap();
     assert!(matches!(reopened, Err(Error::Io { .. })), "{reopened:?}");
+}
+
+/// Bytes of the mapping at `start` that this process has pages for; `None` without `/proc`.
+fn resident_len(start: usize) -> Option<u64> {
+    let all = fs::read_to_string("/proc/self/smaps").ok()?;
+    let (_, behind) = all.split_once(&format!("\n{start:08x}-"))?;
+    let resident = behind.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+    resident.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|count| count * 1024)
+}
+
+#[test]
+fn a_region_with_lanes_has_no_pages_of_theirs_before_producers_come() {
+    let options = OpenOptions::new().spsc_capacity(4096).mpsc_capacity(1 << 20).producers(4);
+    let options = options.mpsc_order(MpscOrder::PerProducer).prefault(Prefault::AtOpen);
+    let region = EventsRegion::anonymous(options).unwrap();
+    let found = resident_len(region.shared().mapping().base() as usize);
+    assert!(found.is_none_or(|len| len < 1 << 20), "{found:?}");
+}
+
+#[test]
+fn a_forked_child_finds_that_a_region_is_not_its_own_to_look_at() {
+    let (_dir, region, _) = in_dir();
+    assert!(staged::in_child(|| {
+        matches!(region.shared().revalidate(), Err(Error::ForkedChild))
+    }));
+}
+
+#[test]
+fn a_region_that_came_as_one_descriptor_carries_no_handles() {
+    let options = OpenOptions::new().max_handles(4);
+    let region = EventsRegion::anonymous(options).unwrap();
+    let passed = EventsRegion::from_fd(region.to_fd().unwrap(), OpenOptions::new()).unwrap();
+    assert_eq!([&region, &passed].map(|one| one.shared().max_handles()), [4, 0]);
 }
 
 #[test]
