@@ -175,8 +175,8 @@
 //! * Descriptors that do not fit into the process stay in their message: [`Error::TooManyFiles`].
 //!
 //! A [`HandleDisposition`](handle::HandleDisposition) says what becomes of a handle when it is sent.
-//! [`object::HandleTable`] numbers handles as Zircon does, and the `status()` of each error is
-//! [a number](object::Status) of Zircon's.
+//! [`object::HandleTable`] numbers handles as Zircon does, and writes to channels, reads from them and calls by
+//! number; the `status()` of each error is [a number](object::Status) of Zircon's.
 #![deny(unsafe_code)]
 
 mod backoff;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tombolo::handle::{DispositionError, HandleError};
 use tombolo::inspect::{RecordError, RingKind};
-use tombolo::object::{ChannelError, Status};
+use tombolo::object::{ChannelError, Status, TableError};
 use tombolo::{
     Damage, Error, HandleType, LayoutError, RecvError, RecvTimeoutError, Rights, SendError,
     SendTimeoutError, TryRecvError, TrySendError,
@@ -117,6 +117,8 @@ fn handle_errors() -> Vec<HandleError> {
         HandleError::AccessDenied { held, missing },
         HandleError::InvalidRights { held, wanted },
         HandleError::ThroughItself,
+        HandleError::NoDescriptor,
+        HandleError::NotReleased { status: Status::NOT_SUPPORTED },
         HandleError::Descriptor { action: "do", errno: 24 },
     ]
 }
@@ -209,11 +211,19 @@ fn all() -> Vec<Row> {
         ChannelError::Failed { source: Box::new(source()) },
     ];
     rows.extend(of_channels.iter().map(|error| row("ChannelError", error, error.status())));
+    let by_number = [
+        TableError::WriteOptions { found: 2 },
+        TableError::ReadOptions { found: 2 },
+        TableError::Handle { source: HandleError::AlreadyMoved },
+        TableError::NotOpened { number: 3, source: ChannelError::TimedOut },
+        TableError::Channel { source: ChannelError::TimedOut },
+    ];
+    rows.extend(by_number.iter().map(|error| row("TableError", error, error.status())));
     rows
 }
 
 /// The variants that have the status of their source.
-const PASSED_ON: [&str; 13] = [
+const PASSED_ON: [&str; 17] = [
     "Error::Io",
     "Error::Layout",
     "Error::Handles",
@@ -227,6 +237,10 @@ const PASSED_ON: [&str; 13] = [
     "TryRecvError::Failed",
     "ChannelError::Handles",
     "ChannelError::Failed",
+    "HandleError::NotReleased",
+    "TableError::Handle",
+    "TableError::NotOpened",
+    "TableError::Channel",
 ];
 
 /// The rows of the table in the documents: a status' name and number, and its errors.
@@ -303,6 +317,7 @@ fn these_are_all_variants_of_all_errors() {
         (include_str!("../src/error/handles.rs"), &["HandleError", "DispositionError"]),
         (include_str!("../abi/src/error.rs"), &["LayoutError"]),
         (include_str!("../src/object/channel_error.rs"), &["ChannelError "]),
+        (include_str!("../src/object/table_error.rs"), &["TableError"]),
         (
             include_str!("../src/ends/errors.rs"),
             &[
@@ -338,7 +353,10 @@ fn what_has_a_source_has_its_status() {
     ];
     let failed = [Status::BAD_HANDLE; 6];
     let of_channels = [Status::OUT_OF_RANGE, Status::BAD_HANDLE];
-    let wanted: Vec<_> = wanted.into_iter().chain(failed).chain(of_channels).collect();
+    let by_number =
+        [Status::NOT_SUPPORTED, Status::BAD_HANDLE, Status::TIMED_OUT, Status::TIMED_OUT];
+    let wanted = wanted.into_iter().chain(failed).chain(of_channels).chain(by_number);
+    let wanted: Vec<_> = wanted.collect();
     assert_eq!(PASSED_ON.map(of).to_vec(), wanted);
 }
 

@@ -7,6 +7,7 @@ use std::io;
 
 use crate::handle_type::HandleType;
 use crate::rights::Rights;
+use crate::status::Status;
 
 /// Why an operation on one handle failed.
 ///
@@ -59,6 +60,21 @@ pub enum HandleError {
     /// *Fix the call*, `NOT_SUPPORTED`: a channel, or a file that it is made of, sent through itself.
     #[error("the handle leads to the channel that it would go through; send it through another")]
     ThroughItself,
+    /// *Fix the call*, `WRONG_TYPE`: an end of a channel that is open, which has no descriptor to give.
+    #[error(
+        "an end of a channel that is open has no descriptor to give; use it by its number, or take it out"
+    )]
+    NoDescriptor,
+    /// As its status says: an end of a channel that is open and could not be made a handle, as
+    /// [`Channel::release`](crate::Channel::release) tells: `NOT_SUPPORTED` if its other end has not come yet, or has
+    /// gone.
+    #[error(
+        "the end of a channel cannot leave: {status}; use it here, or retry when its other end is open"
+    )]
+    NotReleased {
+        /// What happened.
+        status: Status,
+    },
     /// *Retry*, `NO_RESOURCES`: the kernel refused to duplicate or to read about a descriptor.
     #[error("{action}: {}", io::Error::from_raw_os_error(*errno))]
     Descriptor {

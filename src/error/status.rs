@@ -62,7 +62,8 @@ impl HandleError {
         match self {
             Self::BadHandle { .. } | Self::AlreadyMoved => Status::BAD_HANDLE,
             Self::InvalidOperation { .. } | Self::InvalidRights { .. } => Status::INVALID_ARGS,
-            Self::WrongType { .. } => Status::WRONG_TYPE,
+            Self::WrongType { .. } | Self::NoDescriptor => Status::WRONG_TYPE,
+            Self::NotReleased { status } => *status,
             Self::AccessDenied { .. } => Status::ACCESS_DENIED,
             Self::ThroughItself => Status::NOT_SUPPORTED,
             Self::Descriptor { .. } => Status::NO_RESOURCES,

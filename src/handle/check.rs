@@ -1,12 +1,12 @@
 //! Checking handles that are to be sent.
 
-use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 
 use tombolo_abi::HANDLE_COUNT_MAX;
 
 use super::owned::{Handle, refused};
 use super::stat::Stat;
+use super::subject::Subject;
 use crate::error::{DispositionError, HandleError};
 use crate::handle_type::HandleType;
 use crate::rights::Rights;
@@ -62,12 +62,12 @@ impl Through {
         })
     }
 
-    /// Refuses a handle on one of the files. If there are none, makes no system call.
-    fn admits(&self, handle: &Handle) -> Result<(), HandleError> {
+    /// Refuses what leads to one of the files. If there are none, makes no system call.
+    fn admits(&self, subject: Subject<'_>) -> Result<(), HandleError> {
         if self.files.is_empty() {
             return Ok(());
         }
-        let found = handle.file().map_err(|error| refused("look at a descriptor", error))?;
+        let found = subject.file()?;
         let is_own = self.files.iter().any(|file| file.is_same_file(&found));
         if is_own { Err(HandleError::ThroughItself) } else { Ok(()) }
     }
@@ -104,16 +104,19 @@ impl From<DispositionError> for ListRefused {
 /// Checks a list of dispositions whole, and then makes the copies that it asks for: `None` stands for a handle
 /// that is to be moved, to which nothing happens. Each entry is a handle with what is asked of it, or why it is
 /// not there.
-pub(crate) fn resolve<H: Deref<Target = Handle>>(
+pub(crate) fn resolve<H>(
     list: impl ExactSizeIterator<Item = Result<(H, Wanted), HandleError>>,
     through: &[BorrowedFd<'_>],
-) -> Result<Vec<Option<Handle>>, ListRefused> {
+) -> Result<Vec<Option<Handle>>, ListRefused>
+where
+    for<'h> Subject<'h>: From<&'h H>,
+{
     check_count(list.len(), HANDLE_COUNT_MAX)?;
     let through = Through::of(through.iter().copied())?;
     let (mut admitted, mut refused) = (Vec::with_capacity(list.len()), Vec::new());
     for (index, entry) in list.enumerate() {
         let checked = entry.and_then(|(handle, wanted)| {
-            check(&handle, wanted, &through)?;
+            check((&handle).into(), wanted, &through)?;
             Ok((handle, wanted))
         });
         match checked {
@@ -128,7 +131,7 @@ pub(crate) fn resolve<H: Deref<Target = Handle>>(
     let copies = admitted.iter().enumerate().map(|(index, (handle, wanted))| {
         let copy = match wanted.operation {
             HandleOp::Move => return Ok(None),
-            HandleOp::Duplicate => handle.copy(wanted.rights),
+            HandleOp::Duplicate => Subject::from(handle).copy(wanted.rights),
         };
         copy.map(Some).map_err(|source| ListRefused::of_entry(index, source))
     });
@@ -136,14 +139,14 @@ pub(crate) fn resolve<H: Deref<Target = Handle>>(
 }
 
 /// Checks a handle that is there, in the order of the seven steps. Nothing happens to it.
-fn check(handle: &Handle, wanted: Wanted, through: &Through) -> Result<(), HandleError> {
-    handle.require(Rights::TRANSFER)?;
-    through.admits(handle)?;
-    handle.require_type(wanted.handle_type)?;
-    handle.grants(wanted.rights)?;
+fn check(subject: Subject<'_>, wanted: Wanted, through: &Through) -> Result<(), HandleError> {
+    subject.require(Rights::TRANSFER)?;
+    through.admits(subject)?;
+    subject.require_type(wanted.handle_type)?;
+    subject.grants(wanted.rights)?;
     match wanted.operation {
         HandleOp::Move => Ok(()),
-        HandleOp::Duplicate => handle.require(Rights::DUPLICATE),
+        HandleOp::Duplicate => subject.require(Rights::DUPLICATE),
     }
 }
 
@@ -156,7 +159,7 @@ pub(crate) fn check_moved(
 ) -> Result<(), DispositionError> {
     check_count(handles.len(), limit.min(HANDLE_COUNT_MAX))?;
     for (index, handle) in handles.iter().enumerate() {
-        let checked = handle.check_sendable().and_then(|()| through.admits(handle));
+        let checked = handle.check_sendable().and_then(|()| through.admits(handle.into()));
         checked.map_err(|source| DispositionError::Handle { index, source })?;
     }
     Ok(())

@@ -22,12 +22,14 @@ mod disposition;
 mod koid;
 mod owned;
 mod stat;
+mod subject;
 
 pub use self::check::HandleOp;
 pub(crate) use self::check::{ListRefused, Through, Wanted, check_count, check_moved, resolve};
 pub use self::disposition::{HandleDisposition, HandleSource};
 pub use self::koid::{KoID, channel_end_koid};
 pub use self::owned::Handle;
+pub(crate) use self::subject::Subject;
 pub use crate::error::{DispositionError, HandleError};
 pub use crate::handle_type::HandleType;
 pub use crate::rights::Rights;

@@ -289,27 +289,12 @@ impl Handle {
         if surely.contains(wanted) {
             return Ok(());
         }
-        let held = self.rights();
-        let missing = wanted - held;
-        if missing.is_empty() { Ok(()) } else { Err(HandleError::AccessDenied { held, missing }) }
-    }
-
-    /// Refuses another type than `wanted`.
-    pub(crate) fn require_type(&self, wanted: Option<HandleType>) -> Result<(), HandleError> {
-        match wanted {
-            Some(wanted) if wanted != self.handle_type() => {
-                Err(HandleError::WrongType { found: self.handle_type(), wanted })
-            }
-            _ => Ok(()),
-        }
+        require(self.rights(), wanted)
     }
 
     /// Refuses if `wanted` are neither `SAME_RIGHTS` nor among its rights.
     pub(super) fn grants(&self, wanted: Rights) -> Result<(), HandleError> {
-        if wanted == Rights::SAME_RIGHTS || self.rights().contains(wanted) {
-            return Ok(());
-        }
-        Err(HandleError::InvalidRights { held: self.rights(), wanted })
+        if wanted == Rights::SAME_RIGHTS { Ok(()) } else { grants(self.rights(), wanted) }
     }
 
     /// A handle with a descriptor of its own on the same description. The caller has checked `rights`.
@@ -379,6 +364,20 @@ impl fmt::Debug for Handle {
             .field("rights", &rights)
             .finish()
     }
+}
+
+/// Refuses if one of `wanted` is not among `held`.
+pub(super) fn require(held: Rights, wanted: Rights) -> Result<(), HandleError> {
+    let missing = wanted - held;
+    if missing.is_empty() { Ok(()) } else { Err(HandleError::AccessDenied { held, missing }) }
+}
+
+/// Refuses if `wanted` are neither `SAME_RIGHTS` nor among `held`.
+pub(super) fn grants(held: Rights, wanted: Rights) -> Result<(), HandleError> {
+    if wanted == Rights::SAME_RIGHTS || held.contains(wanted) {
+        return Ok(());
+    }
+    Err(HandleError::InvalidRights { held, wanted })
 }
 
 pub(super) fn refused(action: &'static str, error: Errno) -> HandleError {

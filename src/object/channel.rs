@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -31,7 +31,7 @@ use crate::region::{EventsRegion, OpenOptions, Region};
 use crate::wait::{SPIN_MAX, Spin, Turn, Waited, any};
 
 /// The most parts that [`Channel::write_vectored`] gathers.
-const PART_COUNT_MAX: usize = 8192;
+pub(super) const PART_COUNT_MAX: usize = 8192;
 
 /// One end of a channel: messages of up to 65,536 bytes and 64 handles, both ways, in order.
 ///
@@ -418,12 +418,20 @@ impl Channel {
         bytes: &[u8],
         list: &mut [HandleDisposition<'_>],
     ) -> Result<MessagePacket, ChannelError> {
-        let own = std::iter::once(self.region.plain());
-        let own: Vec<_> = own.chain(self.region.rendezvous_sockets()).collect();
-        let handles = HandleDisposition::resolve_all(list, &own); // in any case: it consumes them
+        let handles = HandleDisposition::resolve_all(list, &self.own_files()); // in any case: it consumes them
         checked?;
         let handles = handles?;
         Ok(MessagePacket { data: bytes.to_vec(), handles })
+    }
+
+    /// The file that the channel consists of.
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.region.plain()
+    }
+
+    /// That, and what else must not go through it.
+    pub(super) fn own_files(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.file()).chain(self.region.rendezvous_sockets()).collect()
     }
 
     /// Reads the next message, if there is one.

@@ -233,7 +233,7 @@ pub enum CallPhase {
 }
 
 impl CallPhase {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Write => "the request was not written",
             Self::Read => "the request was written, but there is no reply",

@@ -10,7 +10,8 @@ use crate::handle::{
 
 /// What is to become of one handle of a message, by its number in a [`HandleTable`]. Checked by the steps of
 /// [`HandleDisposition`](crate::handle::HandleDisposition). A number that follows its own move in a list is
-/// a `BAD_HANDLE`; one that is duplicated may follow again.
+/// a `BAD_HANDLE`; one that is duplicated may follow again. An end of a channel that is open is moved as a handle:
+/// calls and waits of other threads at it are canceled.
 ///
 /// # Source
 /// `zx_handle_disposition_t`.
@@ -83,10 +84,15 @@ impl HandleTable {
     ) -> Result<Vec<Handle>, DispositionError> {
         let resolved = self.try_resolve_all(list, through);
         if resolved.is_err() {
-            let numbers: Vec<_> = moved(list).map(|(_, number)| number).collect();
-            let _ = self.close_many(&numbers); // the error reports those that it never had
+            self.close_moved(list);
         }
         resolved
+    }
+
+    /// Closes what the list moves, if it is there.
+    pub(super) fn close_moved(&self, list: &[TableDisposition]) {
+        let numbers: Vec<_> = moved(list).map(|(_, number)| number).collect();
+        let _ = self.close_many(&numbers); // of those that are not there an error has told
     }
 
     /// As [`Self::resolve_all`], but on failure everything stays as it was: all handles are still in

@@ -1,8 +1,8 @@
 //! Objects in the manner of Zircon's.
 //!
-//! A [`Channel`] carries messages between its two ends. A [`HandleTable`] numbers [`Handle`](crate::Handle)s as a
-//! Zircon process does, for programs that are written with numbers; a [`TableDisposition`] says what becomes of one
-//! that is sent. A [`Status`] is an error's number.
+//! A [`Channel`] carries messages between its two ends. A [`HandleTable`] numbers [`Handle`](crate::Handle)s and
+//! open ends of channels as a Zircon process does, for programs that are written with numbers: they write, read and call
+//! by number. A [`TableDisposition`] says what becomes of a number that is sent. A [`Status`] is an error's number.
 //!
 //! | file | |
 //! |---|---|
@@ -15,20 +15,30 @@
 //! | `waiters` | the threads and tasks that wait there |
 //! | `call` | calls, of threads that wait and as futures |
 //! | `moving` | an end as a handle |
+//! | `table` | what has which number; `entry`: what a number names, the one place for a new kind of object |
+//! | `disposition` | what becomes of numbers that are sent |
+//! | `opening` | an end by its number, opened when it is first used |
+//! | `table_channel`, `table_call` | writing, reading and calling by number; `message_bytes`, `table_error` |
 
 mod call;
 mod channel;
 mod channel_error;
 mod close_reason;
 mod disposition;
+mod entry;
 mod inbox;
 mod looking;
 mod message_buf;
+mod message_bytes;
 mod moving;
+mod opening;
 mod outbox;
 mod readable;
 mod registered;
 mod table;
+mod table_call;
+mod table_channel;
+mod table_error;
 mod waiters;
 
 pub use self::call::Call;
@@ -37,6 +47,10 @@ pub use self::channel_error::{CallError, CallPhase, ChannelError, NotAdopted, No
 pub use self::close_reason::CloseReason;
 pub use self::disposition::TableDisposition;
 pub use self::message_buf::MessageBuf;
-pub use self::table::{HandleTable, HandleValue};
+pub use self::message_bytes::MessageBytes;
+pub use self::table::{HandleTable, HandleValue, TableHandleInfo};
+pub use self::table_call::{CallArgs, CallEtcArgs};
+pub use self::table_channel::{READ_MAY_DISCARD, WRITE_USE_IOVEC};
+pub use self::table_error::{TableCallError, TableError};
 pub use crate::handle::channel_end_koid;
 pub use crate::status::Status;

@@ -55,6 +55,11 @@ impl Channel {
     #[doc(alias("into_handle", "transfer", "zx_channel_write"))]
     pub fn release(&self) -> Result<Handle, ChannelError> {
         self.require(Rights::TRANSFER)?;
+        self.release_with(self.rights())
+    }
+
+    /// As [`Self::release`], with `rights`, whichever those of this value are.
+    pub(super) fn release_with(&self, rights: Rights) -> Result<Handle, ChannelError> {
         let (given_up, sending) = self.outbox.give_up(|end| {
             let lock = end.slot.copy_lock()?;
             crash_point!("release.after-lock");
@@ -66,7 +71,7 @@ impl Channel {
         crash_point!("release.before-pass-on");
         [sending, receiving].iter().for_each(|end| end.slot.pass_on()); // together, but for damage
         crash_point!("release.after-pass-on");
-        Ok(Handle::endpoint(lock, sockets, self.id()).with(self.rights()))
+        Ok(Handle::endpoint(lock, sockets, self.id()).with(rights))
     }
 
     /// The end of a channel that `handle` is, in this process.
@@ -83,7 +88,8 @@ impl Channel {
         }
     }
 
-    fn adopt(handle: &Handle) -> Result<Self, ChannelError> {
+    /// The end that `handle` is: with descriptors of its own, so that those of `handle` are to be closed.
+    pub(super) fn adopt(handle: &Handle) -> Result<Self, ChannelError> {
         let wrong = || {
             let found = handle.handle_type();
             HandleError::WrongType { found, wanted: HandleType::Channel }
