@@ -210,7 +210,7 @@ pub use ends::{
 };
 pub use error::{Damage, Error};
 pub use handle::{Handle, HandleType, KoID, Rights};
-pub use object::Channel;
+pub use object::{Channel, Signal};
 pub use region::{EventsRegion, OpenOptions};
 pub use tombolo_abi::{LayoutError, SharedLayout};
 

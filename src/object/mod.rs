@@ -15,6 +15,7 @@
 //! | `waiters` | the threads and tasks that wait there |
 //! | `call` | calls, of threads that wait and as futures |
 //! | `moving` | an end as a handle |
+//! | `signal` | what an object shows of its state |
 //! | `table` | what has which number; `entry`: what a number names, the one place for a new kind of object |
 //! | `disposition` | what becomes of numbers that are sent |
 //! | `opening` | an end by its number, opened when it is first used |
@@ -35,6 +36,7 @@ mod opening;
 mod outbox;
 mod readable;
 mod registered;
+mod signal;
 mod table;
 mod table_call;
 mod table_channel;
@@ -47,6 +49,7 @@ pub use self::channel_error::{CallError, CallPhase, ChannelError, NotAdopted, No
 pub use self::close_reason::CloseReason;
 pub use self::disposition::TableDisposition;
 pub use self::message_buf::MessageBuf;
+pub use self::signal::Signal;
 pub use self::message_bytes::MessageBytes;
 pub use self::table::{HandleTable, HandleValue, TableHandleInfo};
 pub use self::table_call::{CallArgs, CallEtcArgs};
