@@ -9,30 +9,30 @@ use std::fmt;
 /// |---|---|---|
 /// | [`OK`](Self::OK) | 0 | |
 /// | [`INTERNAL`](Self::INTERNAL) | -1 | `Error::Misaligned`, `Error::ProtocolViolation` |
-/// | [`NOT_SUPPORTED`](Self::NOT_SUPPORTED) | -2 | `Error::UnsupportedFileSystem`, `Error::HandlesNotCarried`, `Error::Unsupported`, `LayoutError::ForeignEndian`, `LayoutError::UnsupportedMajor`, `LayoutError::UnknownCapability`, `HandleError::ThroughItself`, `TableError::ReadOptions` |
+/// | [`NOT_SUPPORTED`](Self::NOT_SUPPORTED) | -2 | `Error::UnsupportedFileSystem`, `Error::HandlesNotCarried`, `Error::Unsupported`, `LayoutError::ForeignEndian`, `LayoutError::UnsupportedMajor`, `LayoutError::UnknownCapability`, `HandleError::ThroughItself`, `TableError::ReadOptions`, `ObjectError::NotSupported` |
 /// | [`NO_RESOURCES`](Self::NO_RESOURCES) | -3 | `Error::NoSpace`, `Error::TooManyFiles`, `HandleError::Descriptor` |
 /// | [`NO_MEMORY`](Self::NO_MEMORY) | -4 | |
 /// | [`CALL_FAILED`](Self::CALL_FAILED) | -5 | |
 /// | [`INTERRUPTED_RETRY`](Self::INTERRUPTED_RETRY) | -6 | |
-/// | [`INVALID_ARGS`](Self::INVALID_ARGS) | -10 | `Error::InvalidName`, `Error::InvalidPath`, `Error::InvalidOption`, `Error::WrongDescriptor`, `LayoutError::OptionTooSmall`, `LayoutError::Option`, `LayoutError::NoChannel`, `HandleError::InvalidOperation`, `HandleError::InvalidRights`, `ChannelError::TooShortForCall`, `TableError::WriteOptions` |
-/// | [`BAD_HANDLE`](Self::BAD_HANDLE) | -11 | `Error::LockLost`, `Error::ForkedChild`, `HandleError::BadHandle`, `HandleError::AlreadyMoved`, `ChannelError::Closed` |
-/// | [`WRONG_TYPE`](Self::WRONG_TYPE) | -12 | `Error::WrongFileType`, `LayoutError::BadMagic`, `LayoutError::OtherRing`, `HandleError::WrongType`, `HandleError::NoDescriptor` |
+/// | [`INVALID_ARGS`](Self::INVALID_ARGS) | -10 | `Error::InvalidName`, `Error::InvalidPath`, `Error::InvalidOption`, `Error::WrongDescriptor`, `LayoutError::OptionTooSmall`, `LayoutError::Option`, `LayoutError::NoChannel`, `HandleError::InvalidOperation`, `HandleError::InvalidRights`, `ChannelError::TooShortForCall`, `TableError::WriteOptions`, `ObjectError::InvalidSignals` |
+/// | [`BAD_HANDLE`](Self::BAD_HANDLE) | -11 | `Error::LockLost`, `Error::ForkedChild`, `HandleError::BadHandle`, `HandleError::AlreadyMoved`, `ChannelError::Closed`, `ObjectError::Closed` |
+/// | [`WRONG_TYPE`](Self::WRONG_TYPE) | -12 | `Error::WrongFileType`, `LayoutError::BadMagic`, `LayoutError::OtherRing`, `HandleError::WrongType`, `HandleError::NoDescriptor`, `ObjectError::WrongType` |
 /// | [`OUT_OF_RANGE`](Self::OUT_OF_RANGE) | -14 | `Error::FileSizeLimit`, `Error::MessageTooLong`, `Error::WaitCount`, `DispositionError::TooManyHandles`, `ChannelError::TooLong`, `ChannelError::TooManyParts` |
 /// | [`BUFFER_TOO_SMALL`](Self::BUFFER_TOO_SMALL) | -15 | `Error::BufferTooSmall`, `Error::BuffersTooSmall`, `ChannelError::BufferTooSmall` |
 /// | [`BAD_STATE`](Self::BAD_STATE) | -20 | `Error::RegionTooSmall`, `Error::UnclearBoot`, `Error::Copied`, `Error::Replaced`, `Error::RegionPoisoned`, `Error::Poisoned`, `Damage::Record`, `Damage::Position`, `Damage::LockOwner`, `Damage::Marked`, `LayoutError::Truncated`, `LayoutError::Checksum`, `LayoutError::TooSmall`, `LayoutError::Field`, `LayoutError::OutOfBounds`, `LayoutError::Overlap`, `LayoutError::SharedSlot` |
-/// | [`TIMED_OUT`](Self::TIMED_OUT) | -21 | `Error::Stalled`, `LayoutError::NotReady`, `SendTimeoutError::Timeout`, `SendTimeoutError::NoReceiver`, `RecvTimeoutError::Timeout`, `ChannelError::TimedOut` |
+/// | [`TIMED_OUT`](Self::TIMED_OUT) | -21 | `Error::Stalled`, `LayoutError::NotReady`, `SendTimeoutError::Timeout`, `SendTimeoutError::NoReceiver`, `RecvTimeoutError::Timeout`, `ChannelError::TimedOut`, `ObjectError::TimedOut` |
 /// | [`SHOULD_WAIT`](Self::SHOULD_WAIT) | -22 | `Error::Busy`, `Error::LaneNotEmpty`, `TrySendError::Full`, `TrySendError::NoReceiver`, `TrySendError::Contended`, `TryRecvError::Empty`, `ChannelError::ShouldWait` |
-/// | [`CANCELED`](Self::CANCELED) | -23 | `Error::HandlesLost`, `SendError::Interrupted`, `SendTimeoutError::Interrupted`, `RecvError::Interrupted`, `RecvTimeoutError::Interrupted`, `ChannelError::Canceled` |
-/// | [`PEER_CLOSED`](Self::PEER_CLOSED) | -24 | `SendError::Disconnected`, `SendTimeoutError::Disconnected`, `TrySendError::Disconnected`, `RecvError::Disconnected`, `RecvTimeoutError::Disconnected`, `TryRecvError::Disconnected`, `ChannelError::PeerClosed` |
+/// | [`CANCELED`](Self::CANCELED) | -23 | `Error::HandlesLost`, `SendError::Interrupted`, `SendTimeoutError::Interrupted`, `RecvError::Interrupted`, `RecvTimeoutError::Interrupted`, `ChannelError::Canceled`, `ObjectError::Canceled` |
+/// | [`PEER_CLOSED`](Self::PEER_CLOSED) | -24 | `SendError::Disconnected`, `SendTimeoutError::Disconnected`, `TrySendError::Disconnected`, `RecvError::Disconnected`, `RecvTimeoutError::Disconnected`, `TryRecvError::Disconnected`, `ChannelError::PeerClosed`, `ObjectError::PeerClosed` |
 /// | [`NOT_FOUND`](Self::NOT_FOUND) | -25 | `Error::NotFound`, `LayoutError::OtherRing` |
 /// | [`ALREADY_EXISTS`](Self::ALREADY_EXISTS) | -26 | `Error::InUse`, `ChannelError::TxidInUse` |
-/// | [`ACCESS_DENIED`](Self::ACCESS_DENIED) | -30 | `Error::UnsafePath`, `Error::Permission`, `HandleError::AccessDenied`, `ChannelError::AccessDenied` |
+/// | [`ACCESS_DENIED`](Self::ACCESS_DENIED) | -30 | `Error::UnsafePath`, `Error::Permission`, `HandleError::AccessDenied`, `ChannelError::AccessDenied`, `ObjectError::AccessDenied` |
 /// | [`STOP`](Self::STOP) | -60 | |
 ///
 /// `LayoutError::OtherRing` is [`NOT_FOUND`](Self::NOT_FOUND) if there is no such ring at all. `Error::Io` has the
 /// number of what the kernel said, [`INTERNAL`](Self::INTERNAL) if that has none here. `Error::Layout`,
 /// `Error::Handles`, `DispositionError::Handle`, `DispositionError::Channel`, `ChannelError::Handles`, `Failed` of
-/// sending, receiving and channels, and `TableError::Handle`, `TableError::NotOpened` and `TableError::Channel` have that
+/// sending, receiving, channels and objects, and `TableError::Handle`, `TableError::NotOpened` and `TableError::Channel` have that
 /// of their source; `HandleError::NotReleased` says which. New errors may be added.
 ///
 /// # Source

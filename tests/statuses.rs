@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tombolo::handle::{DispositionError, HandleError};
 use tombolo::inspect::{RecordError, RingKind};
-use tombolo::object::{ChannelError, Status, TableError};
+use tombolo::object::{ChannelError, ObjectError, Status, TableError};
 use tombolo::{
     Damage, Error, HandleType, LayoutError, RecvError, RecvTimeoutError, Rights, SendError,
-    SendTimeoutError, TryRecvError, TrySendError,
+    SendTimeoutError, Signal, TryRecvError, TrySendError,
 };
 use tombolo_abi::Section;
 
@@ -219,11 +219,24 @@ fn all() -> Vec<Row> {
         TableError::Channel { source: ChannelError::TimedOut },
     ];
     rows.extend(by_number.iter().map(|error| row("TableError", error, error.status())));
+    let (found, allowed, type_name) = (Signal::READABLE, Signal::USER_ALL, "type");
+    let of_objects = [
+        ObjectError::InvalidSignals { found, allowed },
+        ObjectError::AccessDenied { held, missing: Rights::WAIT },
+        ObjectError::NotSupported { type_name, what: "peer" },
+        ObjectError::WrongType { type_name },
+        ObjectError::PeerClosed,
+        ObjectError::TimedOut,
+        ObjectError::Canceled,
+        ObjectError::Closed,
+        ObjectError::Failed { source: Box::new(source()) },
+    ];
+    rows.extend(of_objects.iter().map(|error| row("ObjectError", error, error.status())));
     rows
 }
 
 /// The variants that have the status of their source.
-const PASSED_ON: [&str; 17] = [
+const PASSED_ON: [&str; 18] = [
     "Error::Io",
     "Error::Layout",
     "Error::Handles",
@@ -241,6 +254,7 @@ const PASSED_ON: [&str; 17] = [
     "TableError::Handle",
     "TableError::NotOpened",
     "TableError::Channel",
+    "ObjectError::Failed",
 ];
 
 /// The rows of the table in the documents: a status' name and number, and its errors.
@@ -318,6 +332,7 @@ fn these_are_all_variants_of_all_errors() {
         (include_str!("../abi/src/error.rs"), &["LayoutError"]),
         (include_str!("../src/object/channel_error.rs"), &["ChannelError "]),
         (include_str!("../src/object/table_error.rs"), &["TableError"]),
+        (include_str!("../src/object/object_error.rs"), &["ObjectError "]),
         (
             include_str!("../src/ends/errors.rs"),
             &[
@@ -355,7 +370,9 @@ fn what_has_a_source_has_its_status() {
     let of_channels = [Status::OUT_OF_RANGE, Status::BAD_HANDLE];
     let by_number =
         [Status::NOT_SUPPORTED, Status::BAD_HANDLE, Status::TIMED_OUT, Status::TIMED_OUT];
+    let of_objects = [Status::BAD_HANDLE];
     let wanted = wanted.into_iter().chain(failed).chain(of_channels).chain(by_number);
+    let wanted = wanted.chain(of_objects);
     let wanted: Vec<_> = wanted.collect();
     assert_eq!(PASSED_ON.map(of).to_vec(), wanted);
 }

@@ -57,7 +57,9 @@ pub use header::{Header, RegionState, SharedLayout, caps};
 pub use limits::*;
 pub use packet::{CarriedHandle, HandlePacket, Hello, carried, packet_kind};
 pub use record::{Record, RecordError, RecordExt, RecordKind, RecordRules};
-pub use slot::{Role, Slot, SlotState, next_incarnation, slot_flags};
+pub use slot::{
+    NAME_LEN_MAX, Role, Slot, SlotState, end_signals, name_bytes, next_incarnation, slot_flags,
+};
 pub use table::{Field, Table};
 pub use validate::{check_directory, check_writable, header_crc, parse_entries, parse_header};
 

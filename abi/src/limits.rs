@@ -8,7 +8,7 @@ pub const ENDIAN_TAG: u32 = 0x0A0B_0C0D;
 /// The major version. A reader opens no other.
 pub const MAJOR: u16 = 1;
 /// The minor version. A newer minor version only adds what an older reader may ignore.
-pub const MINOR: u16 = 5;
+pub const MINOR: u16 = 6;
 
 /// Bytes of the header page, and the alignment that a mapping's base must have.
 pub const HEADER_PAGE_LEN: u64 = 4096;

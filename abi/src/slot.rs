@@ -20,8 +20,9 @@ stored! {
         0x38 pub socket_number: u64, "random part of the name at which the consumer listens for handles; 0: none; 1 to 4095: none, and the error number that says why";
         0x40 pub robust_node: [u64; 2], "robust list node; written by the owner, read by its kernel only";
         0x50 pub koid: u64, "id of the channel end on this slot, or 0";
-        0x58 pub signals: u32, "atomic, futex: the channel end's signals";
-        0x5C reserved_5c: [u8; 36], "zero";
+        0x58 pub signals: u32, "atomic, of a channel's receiver: bits 24 to 31 the end's user signals, bits 0 to 23 count their changes; changed by compare-and-swap";
+        0x5C pub name_seq: u32, "atomic, of a channel's receiver: odd while the owner writes name; odd for ever if it died there";
+        0x60 pub name: [u8; 32], "words of 8 bytes, of a channel's receiver: the end's name, up to 31 bytes of UTF-8, zeros behind it";
         0x80 pub msgs: u64, "MPSC producer, under the ring's lock: messages sent since this attach; of other endpoints the ring's counters tell";
         0x88 pub bytes: u64, "payload bytes of them";
         0x90 pub wakes_sent: u64, "times that the owner notified a sleeper, which takes a system call";
@@ -95,6 +96,48 @@ pub mod slot_flags {
     pub const ROBUST_LIVENESS: u32 = 1 << 4;
     /// The owner holds its lock byte by an open descriptor, not by a mapping.
     pub const LOCK_BY_FD: u32 = 1 << 5;
+}
+
+/// Parts of `Slot::signals`.
+pub mod end_signals {
+    /// The user signals, where Zircon has their bits.
+    pub const USER: u32 = 0xff << 24;
+    /// Counts changes.
+    pub const COUNT: u32 = !USER;
+
+    /// The word behind `word` if `clear` is taken from its user signals and then `set` added; the same if that changes
+    /// nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// use tombolo_abi::end_signals::changed;
+    /// assert_eq!(changed(0x0100_0007, 1 << 24, 1 << 31), 0x8000_0008);
+    /// assert_eq!(changed(0x01ff_ffff, 0, 1 << 25), 0x0300_0000, "the count wraps");
+    /// assert_eq!(changed(0x0100_0007, 0xff, 1 << 24), 0x0100_0007);
+    /// ```
+    #[must_use]
+    pub const fn changed(word: u32, clear: u32, set: u32) -> u32 {
+        let user = (word & !clear | set) & USER;
+        if user == word & USER { word } else { user | word.wrapping_add(1) & COUNT }
+    }
+}
+
+/// The most bytes of `Slot::name` that are the name.
+pub const NAME_LEN_MAX: usize = 31;
+
+/// The bytes of a stored name: up to the first zero. They are UTF-8 if its writer was honest.
+///
+/// # Examples
+/// ```
+/// let mut name = [0; 32];
+/// name[..5].copy_from_slice(b"a\xffb\0c");
+/// assert_eq!(tombolo_abi::name_bytes(&name), b"a\xffb");
+/// assert_eq!(tombolo_abi::name_bytes(&[b'x'; 32]), [b'x'; 31]);
+/// ```
+#[must_use]
+pub fn name_bytes(name: &[u8; 32]) -> &[u8] {
+    let name = name.get(..NAME_LEN_MAX).unwrap_or(name);
+    name.split(|byte| *byte == 0).next().unwrap_or(name)
 }
 
 /// The largest incarnation.

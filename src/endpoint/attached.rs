@@ -9,7 +9,7 @@ use tombolo_abi::{LayoutError, RingControl, RingEntry, RingKind, Role, Slot};
 
 use crate::endpoint::{
     Byte, Group, Meeting, OwnedSlot, Seat, Until, Wanted, Watch, attaches, byte_is_held,
-    incarnations,
+    incarnations, slot_u32,
 };
 use crate::error::{Damage, Error};
 use crate::mem::RingSpan;
@@ -245,6 +245,13 @@ impl Attached {
             fence(SeqCst); // edge `peer_exit`: the count, the wake word
             futex::disarm_and_wake(self.rx_wake(), i32::MAX as u32);
         }
+    }
+
+    /// The user signals of the end that receives here, and the count of their changes.
+    #[inline]
+    pub(crate) fn signals(&self) -> u32 {
+        let slot = self.slot.seat().slot;
+        slot_u32(self.slot.region(), slot, offset_of!(Slot, signals)).load(Acquire)
     }
 
     /// Counts a sleep that is about to begin.

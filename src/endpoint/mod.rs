@@ -2,6 +2,7 @@
 
 mod attached;
 mod disconnect;
+mod end_words;
 mod group;
 mod interrupt;
 mod ownership;
@@ -13,6 +14,7 @@ mod watcher;
 pub(crate) use attached::{Attached, map_ring, position_of};
 pub use disconnect::{Disconnect, Peers};
 pub(crate) use disconnect::{Meeting, Seen};
+pub(crate) use end_words::EndWords;
 pub(crate) use group::Group;
 pub use interrupt::Interrupter;
 pub(crate) use interrupt::{Interrupts, Until};

@@ -11,7 +11,7 @@ use tombolo_abi::{LockWord, RegionState, Role, Slot, SlotState, next_incarnation
 
 use crate::crash::{crash_point, left_out, test_point};
 use crate::endpoint::{
-    Pulse, byte, byte_is_held, first_unseen, is_seen_as, pid_of, slot_offset, slot_u32,
+    EndWords, Pulse, byte, byte_is_held, first_unseen, is_seen_as, pid_of, slot_offset, slot_u32,
     tell_of_exits,
 };
 use crate::error::Error;
@@ -251,6 +251,10 @@ impl Ownership {
             self.word_u32(owned.seat.slot, offset_of!(Slot, liveness)).store(0, Release);
             self.set_state(owned.seat.slot, SlotState::Attaching);
             self.fill(owned.seat);
+            if !self.is_passed_on() {
+                let attaches = self.word_u64(owned.seat.slot, offset_of!(Slot, attaches));
+                EndWords::new(&self.region, owned.seat.slot).reset(attaches.load(Relaxed) != 0);
+            }
         }
         self.held_mut().pulse = Some(Pulse::start(&self.region, &slots)?);
         crash_point!("attach.filled");

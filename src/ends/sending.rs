@@ -200,6 +200,11 @@ impl<K: Topology> Sending<K> {
         stands
     }
 
+    /// Lets an arming stand for that space, if others wait for this sender. `false` if there is as much by now.
+    pub(crate) fn stand_for_space(&self, wanted: &SpaceWanted) -> bool {
+        self.stands_by(&NotSent::Full(*wanted))
+    }
+
     #[inline]
     fn attempt_once<T>(
         &mut self,

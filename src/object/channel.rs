@@ -12,14 +12,16 @@ use rustix::io::Errno;
 
 use super::channel_error::{ChannelError, NotWritten};
 use super::close_reason::CloseReason;
+use super::end_object::{EndObject, Parts};
 use super::inbox::Inbox;
 use super::looking::Message;
 use super::message_buf::MessageBuf;
 use super::outbox::{As, Outbox, Writing, attempt, prepare};
 use super::readable::Reading;
+use super::space::Space;
 use crate::crash::{crash_point, test_point};
 use crate::deadline::Deadline;
-use crate::endpoint::{Attached, Interrupts, Until};
+use crate::endpoint::{Attached, EndWords, Interrupts, Until, map_ring};
 use crate::ends::{MessagePacket, Readiness, Waitable};
 use crate::error::{CHANNEL, Error};
 use crate::handle::{Handle, HandleDisposition, HandleType, KoID, Rights, channel_end_koid};
@@ -77,7 +79,7 @@ pub struct Channel {
     region: Arc<Region>,
     /// The ring on which this end sends: 0 or 1.
     pub(super) side: u32,
-    rights: Rights,
+    pub(super) object: Arc<EndObject>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) outbox: Arc<Outbox>,
     /// The next transaction id to try for a call, but for the bit that is set in all.
@@ -236,34 +238,42 @@ impl Channel {
         rights: Rights,
     ) -> Result<Self, Error> {
         let (region, side) = (region.clone(), sending.index);
+        let id = |side: u32| channel_end_koid(region.header().region_uuid, side.into());
+        let slots = [&sending, &receiving].map(|end| end.slot.seat().slot);
+        slots.iter().for_each(|slot| EndWords::new(&region, *slot).set_koid(id(side)));
+        let peer_slot = sending.entry.rx_slot;
+        let ends = [(id(side), slots[1]), (id(receiving.index), peer_slot)];
+        let space = Arc::new(Space::new(map_ring(&region, side, side)?));
         let (outgoing, incoming) = sockets.map(|Sockets { out, into }| (out, into)).unzip();
         // The end that was opened first is come to, the later one comes.
         let incoming = incoming.or((side != 0).then(Vec::new));
-        let inbox = Inbox::attach(receiving, incoming)?;
+        let inbox = Inbox::attach(receiving, incoming, space.clone())?;
         test_point!("channel.half-attached");
-        let outbox = Outbox::attach(sending, outgoing)?;
+        let outbox = Outbox::attach(sending, outgoing, space.clone())?;
         let (inbox, outbox) = (Arc::new(inbox), Arc::new(outbox));
+        let parts = Parts { inbox: inbox.clone(), outbox: outbox.clone(), space };
+        let object = Arc::new(EndObject::new(&region, parts, rights, ends));
         let next_txid = AtomicU32::new(0);
         let in_wait_any = InWaitAny { named: 0, spin: Spin::new(SPIN_MAX), timed_out: false };
-        Ok(Self { region, side, rights, inbox, outbox, next_txid, in_wait_any })
+        Ok(Self { region, side, object, inbox, outbox, next_txid, in_wait_any })
     }
 
     /// What this end may be used for: a new one for everything but duplicating, one that came as a handle for what
     /// its sender left.
     #[must_use]
     pub fn rights(&self) -> Rights {
-        self.rights
+        self.object.rights
     }
 
     pub(super) fn require(&self, wanted: Rights) -> Result<(), ChannelError> {
-        let (held, missing) = (self.rights, wanted - self.rights);
+        let (held, missing) = (self.rights(), wanted - self.rights());
         if missing.is_empty() { Ok(()) } else { Err(ChannelError::AccessDenied { held, missing }) }
     }
 
     /// The id of this end: the same in all processes, and never another end's.
     #[must_use]
     pub fn id(&self) -> KoID {
-        channel_end_koid(self.region.header().region_uuid, self.side.into())
+        self.object.id
     }
 
     /// Writes `message`, waiting while there is no space. Its handles are consumed in any case: either they

@@ -18,12 +18,13 @@
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use super::channel_error::ChannelError;
 use super::looking::{Message, State};
+use super::space::Space;
 use super::waiters::{Leaving, Reply, WaiterId};
 use crate::carrier::Intake;
 use crate::crash::{crash_point, left_out, test_lock};
@@ -53,6 +54,8 @@ pub(super) struct Inbox {
     owner: fork::Owner,
     /// Whether a call has found that the peer has gone.
     has_peer_gone: Arc<AtomicBool>,
+    /// The word of the signals as it was last looked at, under `state`.
+    signals_seen: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
@@ -81,7 +84,11 @@ pub(super) struct GivenUp {
 
 impl Inbox {
     /// Receives at `end`. Handles come over `sockets`, if they came with the end.
-    pub(super) fn attach(end: Attached, sockets: Option<Vec<Descriptor>>) -> Result<Self, Error> {
+    pub(super) fn attach(
+        end: Attached,
+        sockets: Option<Vec<Descriptor>>,
+        space: Arc<Space>,
+    ) -> Result<Self, Error> {
         let spin = Spin::new(SPIN_MAX);
         let owner = fork::Owner::current();
         let owner = owner.map_err(|error| end.slot.region().io_error("mark", error))?;
@@ -92,12 +99,12 @@ impl Inbox {
             None => Intake::open(&end)?,
         };
         let scanned = AtomicU64::new(consumer.head());
-        let state = State::new(end, consumer, intake);
+        let state = State::new(end, consumer, intake, space);
         state.show_calls(); // an earlier owner may have left some
-        let has_peer_gone = state.has_peer_gone.clone();
+        let (has_peer_gone, signals_seen) = (state.has_peer_gone.clone(), state.signals_seen());
         let lead = Lead { end: Some(state.end.clone()), bell, wakes: Wakes::default() };
         let state = Mutex::new(Inside { open: Some(state), left: Vec::new() });
-        Ok(Self { state, lead: Mutex::new(lead), scanned, owner, has_peer_gone })
+        Ok(Self { state, lead: Mutex::new(lead), scanned, owner, has_peer_gone, signals_seen })
     }
 
     /// Whether a call has found that the peer has gone: then writes say so, too, whether or not they were told.
@@ -170,6 +177,7 @@ impl Inbox {
             interrupts.take(); // before the looks: what comes after them interrupts again
             let Some(state) = guard.as_mut() else { return left(&mut guard) };
             state.waiters.begin_look(id);
+            state.look_at_signals();
             let polled = state.poll(id, &self.scanned, &mut poll);
             let is_found = !matches!(polled, Ok(None));
             self.tell_bell(state);
@@ -183,8 +191,9 @@ impl Inbox {
                 if let (Some(end), 1..) = (end, bell.spin.first_looks()) {
                     let known = state.peer.asked();
                     state.waiters.begin_sleep(id);
+                    let mut cursor = self.cursor(state);
                     drop(guard);
-                    bell.look_first(end, &mut Cursor(&self.scanned), known);
+                    bell.look_first(end, &mut cursor, known);
                     drop(lead);
                     guard = self.lock()?;
                     continue;
@@ -203,11 +212,11 @@ impl Inbox {
             if leads {
                 state.consumer.notify_pending(&state.end.ring, &state.wakes);
                 let known = state.peer.asked();
+                let mut cursor = self.cursor(state);
                 drop(guard);
                 let Lead { end, bell, wakes } = &mut *self.lead();
                 // No interrupt ends its sleep, see `State::wake_all`.
                 let until = Until { deadline, interrupts: Interrupts::never() };
-                let mut cursor = Cursor(&self.scanned);
                 // What is wrong is found by the next look.
                 let _ = end.as_ref().map(|end| bell.wait(end, &mut cursor, wakes, known, until));
             } else {
@@ -313,6 +322,12 @@ impl Inbox {
         Ok(Locked { guard: lock(&self.state), leaving: None })
     }
 
+    /// Where a leader polls.
+    pub(super) fn cursor(&self, state: &State) -> Cursor<'_> {
+        let Self { scanned, signals_seen, .. } = self;
+        Cursor { scanned, signals_seen, spins_for_signals: state.waiters.has_observers() }
+    }
+
     /// What the leader needs, once no other thread has it.
     pub(super) fn lead(&self) -> MutexGuard<'_, Lead> {
         test_lock!("inbox.lead", &self.lead);
@@ -411,7 +426,19 @@ impl Drop for Locked<'_> {
 }
 
 /// Where the leader polls: other threads take messages meanwhile, and move it on.
-pub(super) struct Cursor<'a>(pub(super) &'a AtomicU64);
+pub(super) struct Cursor<'a> {
+    scanned: &'a AtomicU64,
+    /// Behind an arming the signals are compared in any case: a thread may have begun to wait for them since.
+    signals_seen: &'a AtomicU32,
+    spins_for_signals: bool,
+}
+
+impl Cursor<'_> {
+    /// Whether the signals have changed since a thread looked at them. Behind an arming: edge `signal`.
+    fn have_signals_changed(&self, end: &Attached) -> bool {
+        end.signals() != self.signals_seen.load(Acquire)
+    }
+}
 
 impl Incoming for Cursor<'_> {
     fn has_come(&mut self, end: &Attached, _: bool) -> bool {
@@ -422,15 +449,20 @@ impl Incoming for Cursor<'_> {
         if left_out!("the look behind the arming") {
             return Polled::Nothing;
         }
+        if self.have_signals_changed(end) && !left_out!("the look at the signals behind the arming")
+        {
+            return Polled::Something;
+        }
         poll(&end.ring, self.head())
     }
 
     fn is_there(&mut self, end: &Attached) -> bool {
         poll(&end.ring, self.head()) == Polled::Something
+            || self.spins_for_signals && self.have_signals_changed(end)
     }
 
     fn head(&self) -> u64 {
-        self.0.load(Acquire)
+        self.scanned.load(Acquire)
     }
 }
 

@@ -8,11 +8,13 @@
 use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use tombolo_abi::{Record, RecordKind, RingControl, Slot};
 
 use super::channel_error::ChannelError;
+use super::signal::Signal;
+use super::space::Space;
 use super::waiters::{Reply, WaiterId, Waiters};
 use crate::carrier::{Intake, Wanted};
 use crate::crash::{crash_point, test_point};
@@ -47,6 +49,10 @@ pub(super) struct State {
     pub(super) untold: u32,
     /// Whether handles may be kept of messages that a reply was taken before.
     keeps_handles: bool,
+    /// What the sending half knows.
+    pub(super) space: Arc<Space>,
+    /// The signals' word as it was last looked at. The leader compares with it.
+    signals_seen: Arc<AtomicU32>,
     /// Whether it was found that the peer has gone, and all that wait were told.
     pub(super) has_peer_gone: Arc<AtomicBool>,
     /// Whether all handles were closed that it had handed over, as nothing is left to read.
@@ -74,7 +80,12 @@ enum Withdrawn {
 pub(super) type Message<'a> = RecordRef<'a>;
 
 impl State {
-    pub(super) fn new(end: Attached, consumer: Consumer, intake: Option<Intake>) -> Self {
+    pub(super) fn new(
+        end: Attached,
+        consumer: Consumer,
+        intake: Option<Intake>,
+        space: Arc<Space>,
+    ) -> Self {
         let mut peer = Peer::default();
         peer.set_rule(Disconnect::Ever);
         Self {
@@ -88,6 +99,8 @@ impl State {
             pollers: None,
             untold: 0,
             keeps_handles: false,
+            space,
+            signals_seen: Arc::default(),
             has_peer_gone: Arc::default(),
             is_cleared: false,
         }
@@ -158,6 +171,7 @@ impl State {
         let taken = take(RecordRef::new(end, consumer, wakes, intake, (start, front), borrowed));
         self.keep_up(scanned);
         let _ = self.free_withdrawn(scanned); // what is wrong is found by the next look
+        self.waiters.tell_observer(); // it may have been the last
         taken
     }
 
@@ -198,6 +212,10 @@ impl State {
         if self.waiters.has_reply(id) {
             return poll(self);
         }
+        if self.waiters.is_observer(id) {
+            self.look(scanned)?; // past what is no reply, or the leader would find that again
+            return poll(self);
+        }
         match self.look_and_poll(scanned, poll) {
             Err(_) if self.waiters.has_reply(id) => poll(self),
             polled => polled,
@@ -231,6 +249,43 @@ impl State {
         }
         self.end.check_whole()?;
         Ok(None)
+    }
+
+    /// The word of the signals as it was last looked at.
+    pub(super) fn signals_seen(&self) -> Arc<AtomicU32> {
+        self.signals_seen.clone()
+    }
+
+    /// Looks at the word of the signals, and has those that wait for one look if it has changed.
+    pub(super) fn look_at_signals(&mut self) {
+        let found = self.end.signals();
+        if self.signals_seen.load(Relaxed) != found {
+            self.signals_seen.store(found, Release);
+            self.waiters.tell_observers();
+        }
+    }
+
+    /// All signals of the end.
+    pub(super) fn observe(&mut self, scanned: &AtomicU64) -> Result<Signal, Error> {
+        self.end.check_usable()?;
+        let is_gone = self.space.has_peer_gone() || self.peer.is_disconnected(&self.end)?;
+        let mut signals = Signal::from_bits_truncate(self.end.signals()) & Signal::USER_ALL;
+        // After the peer: what it sent before it went is seen with its going.
+        let is_readable = self.first(scanned)?.is_some();
+        if is_readable {
+            signals |= Signal::READABLE;
+        }
+        self.end.check_whole()?;
+        if is_gone {
+            if !is_readable {
+                self.clear();
+            }
+            self.note_peer_gone();
+            signals |= Signal::PEER_CLOSED;
+        } else if self.space.missing().is_none() {
+            signals |= Signal::WRITABLE;
+        }
+        Ok(signals)
     }
 
     /// Has all that wait find that the peer has gone. Those that come later find it by themselves.
@@ -272,6 +327,7 @@ impl State {
             };
             if stays {
                 self.waiters.wake_reader();
+                self.waiters.tell_observers();
                 self.tell_readable();
             }
             let len = self.end.ring.rules.record_len(&record);

@@ -13,6 +13,7 @@ use tombolo_abi::{HANDLE_COUNT_MAX, RingEntry, Slot};
 use super::channel_error::ChannelError;
 use super::close_reason::CloseReason;
 use super::inbox::Inbox;
+use super::space::Space;
 use crate::backoff::Backoff;
 use crate::carrier::Outgoing;
 use crate::crash::{crash_point, test_lock};
@@ -38,6 +39,8 @@ pub(super) struct Outbox {
     closed: Interrupts,
     /// Tasks that wait for space.
     tasks: Mutex<Vec<Waker>>,
+    /// What the signals are made of.
+    space: Arc<Space>,
     /// Whether they are to be woken once `sending` is not locked: what they do then is not ours.
     is_to_wake: AtomicBool,
     limits: Limits,
@@ -52,6 +55,9 @@ struct Limits {
     max_message: u32,
     max_handles: u16,
 }
+
+/// Attempts to let an arming stand for space, while the other end frees some.
+const STANDS_MAX: u32 = 64;
 
 /// The ring on which the end that was opened first sends.
 const FIRST_SIDE: u32 = 0;
@@ -68,7 +74,11 @@ pub(super) enum As {
 
 impl Outbox {
     /// Sends at `end`. Handles go over `socket`, if the other end has its counterpart.
-    pub(super) fn attach(end: Attached, socket: Option<Descriptor>) -> Result<Self, Error> {
+    pub(super) fn attach(
+        end: Attached,
+        socket: Option<Descriptor>,
+        space: Arc<Space>,
+    ) -> Result<Self, Error> {
         let owner = fork::Owner::current();
         let owner = owner.map_err(|error| end.slot.region().io_error("mark", error))?;
         let outgoing = match socket {
@@ -83,7 +93,7 @@ impl Outbox {
         let limits = Limits { ring: sending.end.index, max_message, max_handles };
         let (sending, tasks) = (Mutex::new(Some(sending)), Mutex::default());
         let is_to_wake = AtomicBool::new(false);
-        Ok(Self { sending, closing, closed, tasks, is_to_wake, limits, owner })
+        Ok(Self { sending, closing, closed, tasks, space, is_to_wake, limits, owner })
     }
 
     /// Runs `attempt`, such as [`attempt`], again and again until it does not have to wait, or until `deadline`.
@@ -101,12 +111,18 @@ impl Outbox {
             let sending = guard.as_mut().ok_or(NotSent::Interrupted)?;
             let error = match attempt(sending) {
                 Ok(sent) => return Ok(sent),
-                Err(error) if deadline.has_passed() => return Err(error),
                 Err(error) => error,
             };
+            let observer = self.space.note(&error);
+            if deadline.has_passed() {
+                drop(guard);
+                wake(observer);
+                return Err(error);
+            }
             let (end, known, mut spin) =
                 (sending.end.clone(), sending.peer.asked(), sending.spin.clone());
             drop(guard); // others may send what there is space for
+            wake(observer);
             let until = Until { deadline, interrupts: &self.closed };
             match &error {
                 NotSent::Full(wanted) => {
@@ -180,6 +196,28 @@ impl Outbox {
         }
         drop(tasks);
         bridge.wait(&Waker::from(self.clone()))
+    }
+
+    /// Has `waker` woken when the space may be there that the signals miss; `false` if none is missing.
+    ///
+    /// # Errors
+    /// As [`Self::stand_by`].
+    pub(super) fn wait_for_missing(self: &Arc<Self>, waker: &Waker) -> Result<bool, ChannelError> {
+        for _ in 0..STANDS_MAX {
+            if self.space.missing().is_none() {
+                return Ok(false);
+            }
+            let bridge = self.stand_by()?;
+            if self.wait(&bridge, waker) {
+                return Ok(true); // for that space, or for what ends sooner
+            }
+            let mut guard = self.lock()?;
+            let sending = guard.as_mut().ok_or(ChannelError::Closed)?;
+            if let Some(missing) = self.space.missing() {
+                sending.stand_for_space(&missing);
+            }
+        }
+        Ok(false)
     }
 
     /// As [`Self::wait`], at the bridge that there is.

@@ -9,7 +9,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::channel_error::ChannelError;
-use super::inbox::{Cursor, Inbox, Lead};
+use super::inbox::{Inbox, Lead};
 use super::looking::{Pollers, State};
 use crate::error::Error;
 use crate::os::eventfd::EventFd;
@@ -55,6 +55,8 @@ impl Inbox {
         for _ in 0..DRIVES_MAX {
             let Ok(mut guard) = self.lock() else { return };
             let Some(state) = guard.as_mut() else { return };
+            state.look_at_signals();
+            state.waiters.tell_observer(); // also of what it left for later
             let looked = state.look_for_all(&self.scanned);
             if !matches!(looked, Ok(false)) {
                 state.tell_readable();
@@ -70,7 +72,7 @@ impl Inbox {
             let Lead { bell, .. } = &mut *self.lead();
             let (end, known) = (&state.end, state.peer.asked());
             bell.note_time_out(); // if the last arming stood for so long
-            let armed = bell.arm(end, &mut Cursor(&self.scanned));
+            let armed = bell.arm(end, &mut self.cursor(state));
             let armed = armed.ok().flatten().filter(|_| end.may_sleep(known));
             let stands = bell.stand(end, &standby.bridge, armed, known);
             if stands && standby.bridge.wait(&Waker::from(self.clone())) {
@@ -81,7 +83,7 @@ impl Inbox {
     }
 
     /// Has [`Self::drive`] called again, after others for which the same thread sleeps, and not before so long.
-    fn drive_after(self: &Arc<Self>, wait: Duration) {
+    pub(super) fn drive_after(self: &Arc<Self>, wait: Duration) {
         let Ok(mut guard) = self.lock() else { return };
         let Some(state) = guard.as_mut() else { return };
         let Some(Pollers { standby, .. }) = &state.pollers else { return };
@@ -135,9 +137,10 @@ impl Inbox {
             let seen = bridge.ends(); // what is found behind the look ends the sleep
             return (!self.is_ready_in(state)).then(|| (bridge.sleeping(seen), SLEEP_MAX));
         }
+        state.look_at_signals(); // or the arming would find that they have changed, again and again
         state.consumer.notify_pending(&state.end.ring, &state.wakes);
         let (end, known) = (&state.end, state.peer.asked());
-        let armed = self.lead().bell.arm(end, &mut Cursor(&self.scanned));
+        let armed = self.lead().bell.arm(end, &mut self.cursor(state));
         let Sleep { word, limit } = armed.ok()?.filter(|_| end.may_sleep(known))?;
         Some((Sleeping::on(end.rx_wake(), word), limit))
     }

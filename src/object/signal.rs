@@ -130,6 +130,12 @@ impl Signal {
         others.0 & !self.0 == 0
     }
 
+    /// These and `others`.
+    #[must_use]
+    pub const fn union(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
     /// Whether any of `others` is among these.
     #[must_use]
     pub const fn intersects(self, others: Self) -> bool {
@@ -141,7 +147,7 @@ impl BitOr for Signal {
     type Output = Self;
 
     fn bitor(self, others: Self) -> Self {
-        Self(self.0 | others.0)
+        self.union(others)
     }
 }
 

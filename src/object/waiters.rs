@@ -32,6 +32,10 @@ pub(super) struct Waiters {
     are_all_told: bool,
     /// Tasks that wait until there is something to read.
     readers: Vec<Waker>,
+    /// Threads and tasks that wait for signals.
+    signal_count: usize,
+    /// What is to be woken, too, when signals may have changed.
+    observer: Option<Waker>,
     leaving: Leaving,
 }
 
@@ -96,6 +100,7 @@ enum WaitsFor {
     Reply {
         txid: u32,
     },
+    Signals,
 }
 
 impl Waiter {
@@ -121,6 +126,62 @@ impl Waiters {
         let (Ok(place) | Err(place)) = self.find_call(txid);
         self.calls.insert(place, (txid, added.0));
         added
+    }
+
+    /// Adds a thread or a task that waits for signals.
+    pub(super) fn add_observer(&mut self) -> (WaiterId, Interrupts) {
+        self.signal_count += 1;
+        self.add(WaitsFor::Signals)
+    }
+
+    /// Whether `id` waits for signals.
+    pub(super) fn is_observer(&self, id: WaiterId) -> bool {
+        self.places[id].waits_for == WaitsFor::Signals
+    }
+
+    /// Whether any thread or task waits for signals.
+    pub(super) fn has_observers(&self) -> bool {
+        self.signal_count > 0
+    }
+
+    /// Has `observer` woken whenever signals may have changed.
+    pub(super) fn set_observer(&mut self, observer: Waker) {
+        self.leaving.dropped.extend(self.observer.replace(observer));
+    }
+
+    /// Has all that wait for signals look, as those may have changed.
+    #[inline]
+    pub(super) fn tell_observers(&mut self) {
+        if self.signal_count > 0 || self.observer.is_some() {
+            self.tell_those_observers();
+        }
+    }
+
+    /// Has the observer that was [set](Self::set_observer) look.
+    #[inline]
+    pub(super) fn tell_observer(&mut self) {
+        if self.observer.is_some() {
+            self.leaving.woken.extend(self.observer.clone());
+        }
+    }
+
+    #[cold]
+    fn tell_those_observers(&mut self) {
+        self.tell_observer();
+        let mut is_leader_due = false;
+        for (id, place) in self.places.iter_mut().enumerate() {
+            if place.waits_for != WaitsFor::Signals {
+                continue;
+            }
+            match place.waker.take() {
+                Some(waker) => self.leaving.woken.push(waker),
+                None if self.leader == Some(id) => is_leader_due = true,
+                None => place.tell(),
+            }
+        }
+        if is_leader_due {
+            self.call_leader();
+        }
     }
 
     /// Where the call with `txid` stands, or would.
@@ -169,6 +230,7 @@ impl Waiters {
                 self.calls.remove(place);
             }
         }
+        self.signal_count -= usize::from(waited_for == WaitsFor::Signals);
         let place = &mut self.places[id];
         let reply = place.reply.take();
         self.leaving.dropped.extend(place.waker.take());
@@ -319,6 +381,7 @@ impl Waiters {
             }
         }
         self.are_all_told = true;
+        self.tell_observer();
         self.wake_reading_tasks();
     }
 
@@ -342,9 +405,9 @@ impl Waiters {
         self.leader.is_some()
     }
 
-    /// Whether a thread waits here and no other thread or call does.
+    /// Whether a thread waits here for a message and no other thread, call or observer does.
     pub(super) fn is_one_reader_alone(&self) -> bool {
-        self.calls.is_empty() && self.free.len() + 1 == self.places.len()
+        self.calls.is_empty() && self.signal_count == 0 && self.free.len() + 1 == self.places.len()
     }
 
     /// Notes that the thread `id` is about to look, with the lock.

@@ -19,6 +19,7 @@
 //! | edge | one side | other side | carries |
 //! |---|---|---|---|
 //! | `wake` | producer: record header, fence, load `rx_wake` | consumer: `rx_wake`, fence, load header | one of the two sees the other |
+//! | `signal` | either side: the consumer's signals, fence, load `rx_wake` | consumer: `rx_wake`, fence, load its signals | one of the two sees the other |
 //! | `space` | consumer: `head`, fence, load `tx_wake` | producer: `tx_wake`, fence, load `head` | one of the two sees the other |
 //!
 //! Sources: a fence on one side traded for a barrier on the other is known as an asymmetric or
@@ -32,6 +33,7 @@ use tombolo_abi::{LockWord, wake};
 
 use super::memory::Sleepers;
 use super::{Memory, Ring, Word};
+use crate::crash::left_out;
 
 /// The space that a refused message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +114,16 @@ fn notify_consumer_fenced<M: Memory>(ring: &Ring<M>, wakes: &Wakes) -> bool {
     let word = ring.memory.load(Word::RxWake, Relaxed);
     notify_armed(ring, Word::RxWake, word, Sleepers::One, wakes);
     may_rely_on_barriers
+}
+
+/// Notifies the consumer, if it sleeps, of a change of its signals, which any process may have made.
+pub(crate) fn notify_of_signals<M: Memory>(ring: &Ring<M>) {
+    ring.memory.fence(SeqCst); // edge `signal`: the signals, `rx_wake`
+    if left_out!("the wake for signals") {
+        return;
+    }
+    let word = ring.memory.load(Word::RxWake, Relaxed);
+    notify_armed(ring, Word::RxWake, word, Sleepers::One, &Wakes::default());
 }
 
 /// Notifies the consumer of an MPSC ring, if it sleeps, of what was published under the lock that was just

@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use orders::{Covered, Scene, Search};
 
+use super::super::kernel_object::KernelObject;
+use super::super::object_error::ObjectError;
 use super::super::registered::Registered;
+use super::super::signal::Signal;
 use super::*;
 use crate::Channel;
 use crate::OpenOptions;
@@ -38,6 +41,13 @@ enum Job {
     Close,
     /// Closes the other end.
     CloseFar,
+    /// Waits for signals.
+    Wait(Signal),
+    /// As that, but looks before it is registered, and not behind that, as it must.
+    LookAndWait(Signal),
+    /// Sets a signal of the end at which the others wait: from that end, or from the other.
+    Set(Signal),
+    SetFromFar(Signal),
 }
 
 /// What came of a job.
@@ -45,6 +55,8 @@ enum Job {
 enum Outcome {
     Replied(u32),
     Read(u32),
+    Seen(Signal),
+    Looked,
     Ended,
 }
 
@@ -157,7 +169,35 @@ impl Waiting {
             }
             Job::Close => self.near.close(),
             Job::CloseFar => turns::quietly(|| self.far.close()),
+            Job::LookAndWait(signals) if self.near.signal().intersects(signals) => {
+                self.note(thread, Outcome::Seen(signals));
+            }
+            Job::LookAndWait(signals) => {
+                self.note(thread, Outcome::Looked);
+                self.act_job(thread, Job::Wait(signals));
+            }
+            Job::Wait(signals) => match self.near.wait_one(signals, Deadline::NEVER) {
+                Ok(seen) => self.note(thread, Outcome::Seen(seen & signals)),
+                Err(error) => {
+                    assert!(matches!(error.error, ObjectError::Canceled | ObjectError::Closed));
+                    self.note(thread, Outcome::Ended);
+                }
+            },
+            Job::Set(signal) => {
+                let _ = self.near.signal_set(signal); // the end may be closed
+            }
+            Job::SetFromFar(signal) => {
+                let _ = self.far.signal_peer(Signal::empty(), signal);
+            }
         }
+    }
+
+    fn wanted_signals(&self) -> usize {
+        self.threads
+            .iter()
+            .flatten()
+            .filter(|job| matches!(job, Job::Wait(_) | Job::LookAndWait(_)))
+            .count()
     }
 
     fn wanted(&self, of: impl Fn(Job) -> Option<u32>) -> Vec<u32> {
@@ -188,9 +228,12 @@ impl Scene for Waiting {
         };
         let (end, scanned) = (&state.end, inbox.scanned.load(Relaxed));
         let armed = end.rx_wake().load(Relaxed) & tombolo_abi::wake::FLAGS;
+        let signals = (end.signals(), inbox.signals_seen.load(Relaxed));
         let tail = end.ring.memory.load(Word::Tail, Relaxed);
         let (head, waiters, counted) = (state.consumer.head(), &state.waiters, end.counted());
-        format!("{head} {scanned} {tail} {armed} {counted} {waiters:?} {log:?} {progress:?}")
+        format!(
+            "{head} {scanned} {tail} {armed} {signals:?} {counted} {waiters:?} {log:?} {progress:?}"
+        )
     }
 
     fn check(&self) -> Result<(), String> {
@@ -214,6 +257,11 @@ impl Scene for Waiting {
             self.wanted(|job| if let Job::CallInPassing(txid) = job { Some(txid) } else { None });
         let replied =
             |txid: u32| log.iter().filter(|(_, it)| *it == Outcome::Replied(txid)).count();
+        let waits = self.wanted_signals();
+        let seen = log.iter().filter(|(_, it)| matches!(it, Outcome::Seen(_))).count();
+        if !may_end && seen != waits {
+            return Err(format!("{seen} of {waits} waits have seen something"));
+        }
         let messages: Vec<_> = read.iter().copied().filter(|it| written.contains(it)).collect();
         if may_end {
             if !written.starts_with(&messages) {
@@ -221,7 +269,8 @@ impl Scene for Waiting {
             }
             let ended = log.len();
             let asked = self.threads.iter().flatten();
-            let asked = asked.filter(|job| matches!(job, Job::Call(_) | Job::Read)).count();
+            let asked = asked.filter(|job| matches!(job, Job::Call(_) | Job::Read | Job::Wait(_)));
+            let asked = asked.count();
             return if ended == asked { Ok(()) } else { Err(format!("{ended} of {asked} ended")) };
         }
         if messages != written {
@@ -286,6 +335,30 @@ fn in_all_orders_calls_and_reads_end_when_an_end_is_closed() {
     ]);
 }
 
+const USER: Signal = Signal::USER_0;
+const USER_OR_OVER: Signal = Signal::USER_0.union(Signal::PEER_CLOSED);
+
+#[test]
+fn in_no_order_is_a_signal_missed_that_a_thread_waits_for() {
+    pass(&[
+        &[&[Job::Wait(USER)], &[Job::SetFromFar(USER)]],
+        &[&[Job::Wait(USER)], &[Job::Set(USER)]],
+        &[&[Job::Wait(USER)], &[Job::Wait(USER)], &[Job::SetFromFar(USER)]],
+        &[&[Job::Wait(USER)], &[Job::Read], &[Job::Write(1), Job::SetFromFar(USER)]],
+        &[&[Job::Wait(Signal::READABLE)], &[Job::Write(1)]],
+        &[&[Job::Wait(USER)], &[Job::Call(A)], &[Job::Answer, Job::SetFromFar(USER)]],
+    ]);
+}
+
+#[test]
+fn in_all_orders_waits_for_signals_end_when_an_end_is_closed() {
+    pass(&[
+        &[&[Job::Wait(USER)], &[Job::Close]],
+        &[&[Job::Wait(Signal::PEER_CLOSED)], &[Job::Read], &[Job::CloseFar]],
+        &[&[Job::Wait(USER_OR_OVER)], &[Job::SetFromFar(USER), Job::CloseFar]],
+    ]);
+}
+
 /// Minutes.
 #[test]
 #[ignore = "long: see .ci/search"]
@@ -313,6 +386,24 @@ fn assert_caught(search: Search<impl Fn() -> Waiting>) {
 fn a_call_that_is_registered_after_its_request_was_published_may_miss_its_reply() {
     // Another thread looks at the reply before.
     assert_caught(search(&[&[Job::CallRegisteredLate(A)], &[Job::Read], &[Job::Answer]]));
+}
+
+#[test]
+fn a_wait_that_looks_before_it_is_registered_and_not_behind_that_misses_a_signal() {
+    let scene = search(&[&[Job::LookAndWait(USER)], &[Job::SetFromFar(USER)]]);
+    assert_caught(scene.without("the look behind the registration"));
+}
+
+#[test]
+fn without_the_look_behind_the_arming_a_signal_is_missed_that_came_before() {
+    let scene = search(&[&[Job::Wait(USER)], &[Job::SetFromFar(USER)]]);
+    assert_caught(scene.without("the look at the signals behind the arming"));
+}
+
+#[test]
+fn without_the_wake_for_signals_one_that_sleeps_misses_what_comes() {
+    let scene = search(&[&[Job::Wait(USER)], &[Job::SetFromFar(USER)]]);
+    assert_caught(scene.without("the wake for signals"));
 }
 
 #[test]

@@ -12,12 +12,13 @@ use std::thread;
 use crate::crash::turns::{self, Turns};
 
 /// Points at which another thread may have its turn. None lies inside a lock that is not waited for by turns.
-const POINTS: [&str; 12] = [
+const POINTS: [&str; 13] = [
     "inbox.lock",
     "outbox.lock",
     "inbox.lead",
     "bell.to-arm",
     "bell.armed",
+    "signals.changed",
     "next",
     "adopt.to-claim",
     "attach.slot-renewed",
