@@ -18,7 +18,7 @@
 //! | `kernel_object` | what all objects have in common |
 //! | `signal` | what an object shows of its state |
 //! | `channel_object`, `end_object` | an end as an object: id, name, signals; `peer_end` what it sees of the other |
-//! | `observing` | threads that wait for signals |
+//! | `observing`, `wait_signal` | threads and tasks that wait for signals |
 //! | `callbacks` | what is called when they change |
 //! | `space` | whether writing makes sense, as both halves know it |
 //! | `table` | what has which number; `entry`: what a number names, the one place for a new kind of object |
@@ -54,6 +54,7 @@ mod table;
 mod table_call;
 mod table_channel;
 mod table_error;
+mod wait_signal;
 mod waiters;
 
 pub use self::call::Call;
@@ -70,5 +71,6 @@ pub use self::table::{HandleTable, HandleValue, TableHandleInfo};
 pub use self::table_call::{CallArgs, CallEtcArgs};
 pub use self::table_channel::{READ_MAY_DISCARD, WRITE_USE_IOVEC};
 pub use self::table_error::{TableCallError, TableError};
+pub use self::wait_signal::WaitSignal;
 pub use crate::handle::channel_end_koid;
 pub use crate::status::Status;

@@ -5,7 +5,7 @@
 //! | file | |
 //! |---|---|
 //! | `ends` | the other end, which does what it is told, here or in a process of its own |
-//! | `signals`, `names`, `waiting`, `callbacks` | sentences |
+//! | `signals`, `names`, `waiting`, `futures`, `callbacks` | sentences |
 //! | `hostile` | a peer that writes what it likes into the slots |
 
 /// Holds each sentence against both places of the other end.
@@ -32,6 +32,7 @@ macro_rules! sentences {
 
 mod callbacks;
 mod ends;
+mod futures;
 mod hostile;
 mod names;
 mod signals;
