@@ -1,6 +1,6 @@
 //! A region that is a channel: who has its two ends, what waits at each, and why one was closed.
 
-use tombolo_abi::{CloseWord, Header, RingControl, SlotState};
+use tombolo_abi::{CloseWord, Header, RingControl, SlotState, end_signals, name_bytes};
 
 use super::endpoint::{EndpointView, Liveness};
 use super::process::Process;
@@ -8,6 +8,9 @@ use super::ring::RingView;
 
 /// The first minor version of the layout that has words for channels.
 const FIRST_MINOR: u16 = 5;
+
+/// The first that has signals and names of their ends.
+const FIRST_WITH_SIGNALS: u16 = 6;
 
 /// The two ends of a region that is a channel.
 #[derive(Clone, Debug)]
@@ -31,6 +34,10 @@ pub struct ChannelEnd {
     pub unread: Option<u64>,
     /// Calls of this end that wait for a reply, as its owner stored it; 0 if it is not open.
     pub calls: u64,
+    /// Its name, with U+FFFD for what is no UTF-8; empty if it has none. It may hold characters that a terminal acts on.
+    pub name: String,
+    /// Its user signals: bit 0 is `USER_0`.
+    pub user_signals: u8,
     /// Why it was closed, if it is over, or if that is unknown, and a reason was stored.
     pub reason: Option<StoredReason>,
 }
@@ -111,6 +118,10 @@ impl ChannelEnd {
         };
         let slots = [endpoint(out.entry.tx_slot_first), endpoint(into.entry.rx_slot)];
         let owned = slots.into_iter().flatten().next();
+        let [_, receiver] = slots;
+        let object = receiver.filter(|_| header.minor >= FIRST_WITH_SIGNALS);
+        let name = object.map_or(&[][..], |receiver| name_bytes(&receiver.fields.name));
+        let signals = object.map_or(0, |receiver| receiver.fields.signals & end_signals::USER);
         let state = state_of(slots);
         let has_words = header.minor >= FIRST_MINOR;
         let calls = into.control.filter(|_| has_words && state == EndState::Open);
@@ -122,6 +133,8 @@ impl ChannelEnd {
             process: owned.map_or(Process::Unknown, |endpoint| endpoint.process.clone()),
             unread: into.depth.and_then(|depth| depth.msgs),
             calls: calls.map_or(0, |control| control.calls),
+            name: String::from_utf8_lossy(name).into_owned(),
+            user_signals: (signals >> end_signals::USER.trailing_zeros()) as u8,
             reason: closed.as_ref().and_then(StoredReason::find),
         }
     }

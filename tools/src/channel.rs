@@ -56,6 +56,11 @@ fn unread_words(end: &ChannelEnd) -> String {
     }
 }
 
+/// The names of its user signals.
+fn signals(end: &ChannelEnd) -> Vec<String> {
+    (0..8).filter(|bit| end.user_signals >> bit & 1 != 0).map(|bit| format!("USER_{bit}")).collect()
+}
+
 fn reason_words(reason: &StoredReason) -> String {
     let StoredReason { code, text, .. } = reason;
     if text.is_empty() {
@@ -67,7 +72,8 @@ fn reason_words(reason: &StoredReason) -> String {
 /// Writes the table of both ends.
 pub(crate) fn write(channel: &ChannelView, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\nCHANNEL (an end sends on the ring of its number, and receives on the other)")?;
-    let mut table = Columns::new("END, STATE, >PID, COMMAND, >UNREAD, >CALLS, CLOSED WITH");
+    let mut table =
+        Columns::new("END, STATE, >PID, COMMAND, >UNREAD, >CALLS, SIGNALS, NAME, CLOSED WITH");
     for (number, end) in (0..).zip(&channel.ends) {
         let number: u32 = number;
         let had_owner = end.state != EndState::NotTaken;
@@ -78,6 +84,8 @@ pub(crate) fn write(channel: &ChannelView, out: &mut impl Write) -> io::Result<(
             if had_owner { health::process(&end.process) } else { dash() },
             unread_words(end),
             if end.state == EndState::Open { count(end.calls) } else { dash() },
+            if end.user_signals == 0 { dash() } else { signals(end).join(" ") },
+            if end.name.is_empty() { dash() } else { format!("\"{}\"", printable(&end.name)) },
             end.reason.as_ref().map_or_else(dash, reason_words),
         ]);
     }
@@ -96,6 +104,8 @@ pub(crate) fn to_json(channel: &ChannelView) -> Value {
             "command": health::process(&end.process),
             "unread": end.unread.map(|unread| unread.to_string()),
             "calls": end.calls.to_string(),
+            "name": printable(&end.name),
+            "signals": signals(end),
             "reason": end.reason.as_ref().map(|StoredReason { code, text, .. }| json!({
                 "code": code,
                 "text": printable(text),
