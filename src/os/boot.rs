@@ -114,6 +114,15 @@ mod tests {
     use crate::os::staged::{self, Call};
 
     #[test]
+    fn a_boot_that_was_asked_for_once_is_kept() {
+        assert!(staged::in_child(|| {
+            let known = boot_id_at_start();
+            staged::limit_descriptors(0);
+            boot_id() == [0; 16] && known != [0; 16] && boot_id_at_start() == known
+        }));
+    }
+
+    #[test]
     fn a_boot_id_is_sixteen_bytes_in_the_order_of_its_text() {
         let id = parse_uuid("00010203-0405-0607-0809-0a0b0c0d0e0f\n").unwrap();
         assert_eq!(id[..4], [0, 1, 2, 3]);

@@ -106,13 +106,18 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_asked_for_again() {
+    fn what_could_not_be_read_is_asked_for_again_and_what_was_is_kept() {
         assert!(staged::in_child(|| {
             let limit = getrlimit(Resource::Nofile);
-            staged::limit_descriptors(0);
-            let unknown = ProcessId::current();
-            setrlimit(Resource::Nofile, limit).unwrap();
-            unknown.start_ticks == 0 && ProcessId::current().start_ticks != 0
+            let without_descriptors = || {
+                staged::limit_descriptors(0);
+                let found = ProcessId::current().start_ticks;
+                setrlimit(Resource::Nofile, limit).unwrap();
+                found
+            };
+            let unknown = without_descriptors();
+            let known = ProcessId::current().start_ticks;
+            unknown == 0 && known != 0 && without_descriptors() == known
         }));
     }
 
