@@ -286,6 +286,15 @@ mod tests {
     }
 
     #[test]
+    fn who_may_not_create_is_told_that_there_is_nothing() {
+        let (_dir, path) = named();
+        let existing = soon().policy(CreatePolicy::OpenExisting);
+        let opened = EventsRegion::open_path_with(&path, existing);
+        assert!(matches!(opened, Err(Error::NotFound { .. })), "{opened:?}");
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn who_may_not_create_replaces_no_region_and_who_may_none_that_has_an_owner() {
         let (_dir, path) = named();
         let (_region, retire) = made(&path);

@@ -262,6 +262,7 @@ pub(crate) fn check_file_system(
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::thread;
     use std::time::Duration;
@@ -272,6 +273,15 @@ mod tests {
     use super::*;
     use crate::crash::visits;
     use crate::os::staged::{self, Call};
+
+    #[test]
+    fn names_in_a_directory_that_another_has_under_its_number_are_not_ours() {
+        let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let place = Place::of_path(&dir.path().join("name")).unwrap();
+        assert!(place.dir_of_ours().is_ok());
+        staged::usurp(place.dir().as_raw_fd(), fs::File::open(other.path()).unwrap());
+        assert_eq!(place.dir_of_ours().unwrap_err(), Errno::BADF);
+    }
 
     fn write(path: &Path, mode: u32) {
         fs::write(path, b"bytes").unwrap();

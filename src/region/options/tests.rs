@@ -19,6 +19,40 @@ fn new() -> OpenOptions {
 }
 
 #[test]
+fn a_channel_has_what_was_asked_of_it_or_all_handles_and_nothing_of_other_rings() {
+    for (options, expected) in [
+        (new().ring(RingOptions::spsc()), "ring"),
+        (new().mpsc_capacity(4096), "mpsc_capacity"),
+        (new().producers(2), "producers"),
+        (new().mpsc_order(MpscOrder::Total), "mpsc_order"),
+    ] {
+        let refused = options.of_channel().map(drop);
+        let Err(Error::InvalidOption { option, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(option, expected);
+    }
+    let max_handles = |options: OpenOptions| {
+        let rings = options.new_rings();
+        rings.iter().map(RingOptions::new_max_handles).collect::<Vec<_>>()
+    };
+    assert_eq!(max_handles(new().max_handles(7).of_channel().unwrap()), [7, 7]);
+    assert_eq!(max_handles(new().of_channel().unwrap()), [HANDLE_COUNT_MAX; 2]);
+    let two = new().ring(RingOptions::spsc()).ring(RingOptions::spsc());
+    let is_paired = |options: &OpenOptions| {
+        let entries = options.plan().entries;
+        entries[0].is_half_of_channel(1) && entries[1].is_half_of_channel(0)
+    };
+    assert!(is_paired(&new().of_channel().unwrap()) && !is_paired(&two));
+}
+
+#[test]
+fn as_many_rings_as_a_region_may_have_are_taken_and_no_more() {
+    let rings = |count: u32| (0..count).fold(new(), |all, _| all.ring(RingOptions::spsc()));
+    let of = |count| rings(count).rings;
+    check_sum(&of(RING_COUNT_MAX)).unwrap();
+    assert!(check_sum(&of(RING_COUNT_MAX + 1)).is_err());
+}
+
+#[test]
 fn capabilities_are_required_of_a_new_region_only_if_it_has_them() {
     let lanes = || new().mpsc_order(MpscOrder::PerProducer);
     let unknown = !(caps::EXT | caps::HANDLES | caps::LANES);
