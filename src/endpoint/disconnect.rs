@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::crash::test_point;
 use crate::endpoint::{OwnedSlot, attaches, count_held, incarnations};
 use crate::error::Error;
 
@@ -71,24 +72,19 @@ impl Meeting {
         }
     }
 
-    /// Whether a peer counts by `rule`. Call after [`Self::poll`].
-    pub(crate) fn counts(&self, own: &OwnedSlot, rule: Disconnect) -> bool {
-        match rule {
-            Disconnect::Met => self.met.load(Relaxed),
-            Disconnect::Ever => self.met.load(Relaxed) || self.ever(own) > 0,
-            Disconnect::Never => false,
-        }
-    }
-
     /// Polls for a peer; one that is alive, or has attached and detached since, is met.
     pub(crate) fn poll(&self, own: &OwnedSlot) -> Result<Seen, Error> {
         // In this order: a peer that attaches in between counts as alive, not as exited.
-        let incarnations = incarnations(own.region(), self.slots.clone());
+        let was_met = self.met.load(Relaxed);
+        let (ever, incarnations) = (self.ever(own), incarnations(own.region(), self.slots.clone()));
+        test_point!("meeting.counted");
         let is_any_alive = own.is_any_held(self.slots.clone())?;
-        if is_any_alive || incarnations != self.before {
+        test_point!("meeting.looked");
+        let is_met = is_any_alive || incarnations != self.before;
+        if is_met {
             self.note();
         }
-        Ok(Seen { incarnations, is_any_alive })
+        Ok(Seen { incarnations, ever, met: was_met || is_met, is_any_alive })
     }
 
     fn ever(&self, own: &OwnedSlot) -> u64 {
@@ -96,29 +92,44 @@ impl Meeting {
     }
 
     pub(crate) fn peers(&self, own: &OwnedSlot) -> Result<Peers, Error> {
-        let alive = if self.poll(own)?.is_any_alive {
-            count_held(own.region(), self.slots.clone())?
-        } else {
-            0
-        };
-        Ok(Peers { alive, ever: self.ever(own), met: self.met.load(Relaxed) })
+        let Seen { ever, met, is_any_alive, .. } = self.poll(own)?;
+        let alive = if is_any_alive { count_held(own.region(), self.slots.clone())? } else { 0 };
+        Ok(Peers { alive, ever, met })
     }
 }
 
-/// What one poll of the other side found.
+/// What one poll of the other side found. What counts was looked at before it was asked who is alive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     /// Their sum: another than before if a peer has come.
     pub(crate) incarnations: u64,
+    /// How often a peer had attached in the region's life.
+    ever: u64,
+    met: bool,
     pub(crate) is_any_alive: bool,
+}
+
+impl Seen {
+    /// Whether no peer is alive, and one counts by `rule`.
+    pub(crate) fn is_over(&self, rule: Disconnect) -> bool {
+        let counts = match rule {
+            Disconnect::Met => self.met,
+            Disconnect::Ever => self.met || self.ever > 0,
+            Disconnect::Never => false,
+        };
+        counts && !self.is_any_alive
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::os::fd::AsFd;
+    use std::rc::Rc;
 
     use super::*;
-    use crate::endpoint::byte;
+    use crate::crash::visits;
+    use crate::endpoint::{Attached, byte};
     use crate::os::ofd;
     use crate::{EventsRegion, OpenOptions, SpscReceiver};
 
@@ -135,10 +146,11 @@ mod tests {
     fn a_peer_that_was_met_counts_by_both_rules_though_its_slot_tells_of_none() {
         let rx = alone();
         let end = &rx.receiving.as_ref().unwrap().end;
-        let counts = |rule| end.meeting.counts(&end.slot, rule);
-        assert!(!counts(Disconnect::Met) && !counts(Disconnect::Ever));
+        let is_over = |rule| end.meeting.poll(&end.slot).unwrap().is_over(rule);
+        assert!(!is_over(Disconnect::Met) && !is_over(Disconnect::Ever));
         end.meeting.note();
-        assert!(counts(Disconnect::Met) && counts(Disconnect::Ever) && !counts(Disconnect::Never));
+        assert!(is_over(Disconnect::Met) && is_over(Disconnect::Ever));
+        assert!(!is_over(Disconnect::Never));
     }
 
     /// As one that is about to move the incarnation on.
@@ -151,7 +163,29 @@ mod tests {
         assert!(ofd::try_lock(other.as_fd(), taken, ofd::Mode::Exclusive).unwrap());
         assert!(end.meeting.poll(&end.slot).unwrap().is_any_alive);
         drop(other);
-        assert!(!end.meeting.poll(&end.slot).unwrap().is_any_alive);
-        assert!(end.meeting.counts(&end.slot, Disconnect::Met));
+        let seen = end.meeting.poll(&end.slot).unwrap();
+        assert!(seen.is_over(Disconnect::Met));
+    }
+
+    #[test]
+    fn a_peer_that_comes_while_it_is_looked_for_is_not_taken_for_one_that_has_gone() {
+        for point in ["meeting.counted", "meeting.looked"] {
+            let options = OpenOptions::new().of_channel().unwrap();
+            let region = EventsRegion::anonymous(options).unwrap().shared().clone();
+            let (_tx, end) = Attached::attach_in_new(&region).unwrap();
+            let end = Rc::new(end);
+            let (comes, came) = (end.clone(), Rc::new(Cell::new(None)));
+            let other = came.clone();
+            let visit = visits::at(point, move || {
+                other.set(Some(Attached::attach_in_new(&region).unwrap()));
+                assert!(comes.meeting.poll(&comes.slot).unwrap().is_any_alive, "another handle's");
+            });
+            let seen = end.meeting.poll(&end.slot).unwrap();
+            drop(visit);
+            assert!(came.take().is_some(), "nothing came at {point}");
+            for rule in [Disconnect::Met, Disconnect::Ever] {
+                assert!(!seen.is_over(rule), "{rule:?}, came at {point}");
+            }
+        }
     }
 }

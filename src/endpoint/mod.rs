@@ -12,8 +12,8 @@ mod slot_table;
 mod watcher;
 
 pub(crate) use attached::{Attached, map_ring, position_of};
+pub(crate) use disconnect::Meeting;
 pub use disconnect::{Disconnect, Peers};
-pub(crate) use disconnect::{Meeting, Seen};
 pub(crate) use end_words::EndWords;
 pub(crate) use group::Group;
 pub use interrupt::Interrupter;

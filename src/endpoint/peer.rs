@@ -8,7 +8,7 @@
 //! region's header, of slots that changed hands. A peer that is dropped counts there after its byte is
 //! free, so the next call after an orderly close sees it.
 
-use crate::endpoint::{Attached, Disconnect, Seen};
+use crate::endpoint::{Attached, Disconnect};
 use crate::error::Error;
 
 /// What one handle knows of the other side.
@@ -62,10 +62,10 @@ impl Peer {
 
     #[cold]
     fn ask(&mut self, end: &Attached, counted: u64) -> Result<(), Error> {
-        let Seen { incarnations, is_any_alive } = end.meeting.poll(&end.slot)?;
-        let is_over = !is_any_alive && end.meeting.counts(&end.slot, self.rule);
+        let seen = end.meeting.poll(&end.slot)?;
+        let is_over = seen.is_over(self.rule);
         let before = self.disconnected;
-        self.disconnected = is_over.then_some(incarnations);
+        self.disconnected = is_over.then_some(seen.incarnations);
         self.disconnects += u64::from(is_over && self.disconnected != before);
         self.asked = Some(counted);
         Ok(())
