@@ -268,6 +268,13 @@ impl NotSent {
         }
     }
 
+    /// Whether the same send may succeed later, by what others do.
+    pub(crate) fn is_to_wait(&self) -> bool {
+        use NotSent::{Contended, Crowded, Full, NoReceiver};
+
+        matches!(self, Full(_) | Crowded | NoReceiver { .. } | Contended { .. })
+    }
+
     pub(crate) fn into_try_error<T>(self, message: T) -> TrySendError<T> {
         match self {
             Self::Full(_) | Self::Crowded | Self::Interrupted => TrySendError::Full(message),

@@ -39,7 +39,7 @@ impl Channel {
         message: impl Into<MessagePacket>,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |_, is_taken| Ok(self.choose_txid(is_taken)))
+        self.call_as(message.into(), deadline, |_, is_taken| Ok(self.choose_txid(is_taken)))
     }
 
     /// As [`Self::call`], with the transaction id that the first four bytes of `message` are.
@@ -54,7 +54,7 @@ impl Channel {
         message: impl Into<MessagePacket>,
         deadline: impl Into<Deadline>,
     ) -> Result<MessagePacket, CallError> {
-        self.call_as(message.into(), deadline.into(), |given, is_taken| {
+        self.call_as(message.into(), deadline, |given, is_taken| {
             let txid = u32::from_ne_bytes(given);
             if is_taken(txid) { Err(ChannelError::TxidInUse { txid }) } else { Ok(txid) }
         })
@@ -131,14 +131,22 @@ impl Channel {
     fn call_as(
         &self,
         mut message: MessagePacket,
-        deadline: Deadline,
+        deadline: impl Into<Deadline>,
         mut choose: impl FnMut([u8; TXID_LEN], &dyn Fn(u32) -> bool) -> Result<u32, ChannelError>,
     ) -> Result<MessagePacket, CallError> {
         let given = match self.check_call(&message) {
             Ok(given) => given,
             Err(error) => return Err(not_written(error, Some(message))),
         };
-        let sent = self.send_request(&mut message, deadline, |is_taken| choose(given, is_taken));
+        let mut send = |message: &mut _, deadline| {
+            self.send_request(message, deadline, |is_taken| choose(given, is_taken))
+        };
+        let mut sent = send(&mut message, Deadline::PAST);
+        // The clock is read once the request is under way, or has to wait: that takes a twentieth of a call.
+        let deadline = deadline.into();
+        if sent.as_ref().is_err_and(NotSent::is_to_wait) && !deadline.has_passed() {
+            sent = send(&mut message, deadline);
+        }
         let sent = sent.map_err(|error| ChannelError::of_write(error, true, self.side));
         match sent.and_then(|registered| registered) {
             Ok(registered) => {
@@ -245,12 +253,7 @@ impl<'a> Call<'a> {
                     return Ok(Progress::Waiting(registered));
                 }
                 Ok(Err(error)) => Err(error),
-                Err(
-                    NotSent::Full(_)
-                    | NotSent::Crowded
-                    | NotSent::NoReceiver { .. }
-                    | NotSent::Contended { .. },
-                ) => channel.outbox.wait_for_space(waker),
+                Err(error) if error.is_to_wait() => channel.outbox.wait_for_space(waker),
                 Err(error) => Err(ChannelError::of_write(error, true, channel.side)),
             };
             match is_waiting {

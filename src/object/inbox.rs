@@ -177,9 +177,11 @@ impl Inbox {
             interrupts.take(); // before the looks: what comes after them interrupts again
             let Some(state) = guard.as_mut() else { return left(&mut guard) };
             state.waiters.begin_look(id);
-            state.look_at_signals();
             let polled = state.poll(id, &self.scanned, &mut poll);
             let is_found = !matches!(polled, Ok(None));
+            if !is_found {
+                state.look_at_signals();
+            }
             self.tell_bell(state);
             let leads = !is_found && state.pollers.is_none() && state.waiters.lead(id);
             if leads && let Some(spin) = state.spin.take() {
