@@ -515,20 +515,13 @@ impl Channel {
     ) -> Result<(usize, usize), ChannelError> {
         self.require(Rights::READ)?;
         self.inbox.read(|message| {
-            let (needed, needed_handles) = (message.len(), message.handle_count());
-            let (available, available_handles) = (bytes.len(), handles.len());
-            if needed <= available && needed_handles <= available_handles {
-                return Ok(message.take_parts(bytes, handles)?);
+            let needed = (message.len(), message.handle_count());
+            let fits = ChannelError::check_fit(needed, (bytes.len(), handles.len()), true);
+            if let Err(error) = fits {
+                drop(message); // takes it
+                return Err(error);
             }
-            drop(message); // takes it
-            let is_discarded = true;
-            Err(ChannelError::BufferTooSmall {
-                needed,
-                available,
-                needed_handles,
-                available_handles,
-                is_discarded,
-            })
+            Ok(message.take_parts(bytes, handles)?)
         })
     }
 

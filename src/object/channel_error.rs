@@ -127,6 +127,24 @@ impl From<HandleError> for ChannelError {
 }
 
 impl ChannelError {
+    /// Checks whether a message of so many bytes and handles fits into buffers, else the error says whether it is gone.
+    pub(super) fn check_fit(
+        (needed, needed_handles): (usize, usize),
+        (available, available_handles): (usize, usize),
+        is_discarded: bool,
+    ) -> Result<(), Self> {
+        if needed <= available && needed_handles <= available_handles {
+            return Ok(());
+        }
+        Err(Self::BufferTooSmall {
+            needed,
+            available,
+            needed_handles,
+            available_handles,
+            is_discarded,
+        })
+    }
+
     /// Zircon's number for it.
     #[must_use]
     pub fn status(&self) -> Status {

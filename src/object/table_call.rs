@@ -1,12 +1,12 @@
 //! Calls by number.
 
 use super::channel::Channel;
-use super::channel_error::{CallError, CallPhase};
+use super::channel_error::{CallError, CallPhase, ChannelError};
 use super::disposition::TableDisposition;
 use super::looking::TXID_LEN;
 use super::message_bytes::MessageBytes;
 use super::table::{HandleTable, HandleValue, TableHandleInfo};
-use super::table_channel::{Wanted, check_fit, moves};
+use super::table_channel::{Wanted, moves};
 use super::table_error::{TableCallError, TableError};
 use crate::deadline::Deadline;
 use crate::ends::MessagePacket;
@@ -197,7 +197,7 @@ fn fit(
     handle_space: usize,
 ) -> Result<MessagePacket, TableCallError> {
     let needed = (reply.data.len(), reply.handles.len());
-    if let Err(error) = check_fit(needed, (bytes.len(), handle_space), false) {
+    if let Err(error) = ChannelError::check_fit(needed, (bytes.len(), handle_space), false) {
         let (phase, error) = (CallPhase::Read, TableError::from(error));
         return Err(TableCallError { phase, error, reply: Some(Box::new(reply)) });
     }

@@ -258,7 +258,9 @@ impl HandleTable {
         let read: Result<_, ChannelError> = channel.inbox.read(|message| {
             let (needed, needed_handles) = (message.len(), message.handle_count());
             let space = (bytes.len(), handle_space);
-            if let Err(error) = check_fit((needed, needed_handles), space, is_discarded) {
+            if let Err(error) =
+                ChannelError::check_fit((needed, needed_handles), space, is_discarded)
+            {
                 if is_discarded {
                     drop(message); // takes it
                 } else {
@@ -348,24 +350,6 @@ impl HandleTable {
         }
         count
     }
-}
-
-/// Checks whether a message of so many bytes and handles fits into buffers, else the error says whether it is gone.
-pub(super) fn check_fit(
-    (needed, needed_handles): (usize, usize),
-    (available, available_handles): (usize, usize),
-    is_discarded: bool,
-) -> Result<(), ChannelError> {
-    if needed <= available && needed_handles <= available_handles {
-        return Ok(());
-    }
-    Err(ChannelError::BufferTooSmall {
-        needed,
-        available,
-        needed_handles,
-        available_handles,
-        is_discarded,
-    })
 }
 
 /// The list that moves all of these.
