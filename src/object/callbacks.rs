@@ -8,13 +8,13 @@
 //! is found by comparing with that.
 
 use std::fmt;
-use std::mem::{forget, take};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem::take;
 use std::sync::Mutex;
 
 use super::kernel_object::SignalCallback;
 use super::signal::Signal;
 use crate::mutex::lock;
+use crate::wait::run_foreign;
 
 /// Rounds that one call runs at most: signals that change all the time hold up no thread for ever.
 const ROUNDS_MAX: u32 = 16;
@@ -110,21 +110,13 @@ fn tell(kept: Vec<Kept>, signals: Signal) -> Vec<Kept> {
     rest
 }
 
-/// What a callback does is not ours, and must end neither a call nor the thread. One that panics is called no more.
+/// Whether a callback that was told wants to be kept. One that panics is called no more.
 fn wants_more(callback: &mut SignalCallback, signals: Signal) -> bool {
-    match catch_unwind(AssertUnwindSafe(|| callback(signals))) {
-        Ok(is_done) => !is_done,
-        Err(panic) => {
-            forget(panic); // dropping it could panic, too
-            false
-        }
-    }
+    run_foreign(|| callback(signals)) == Some(false)
 }
 
 fn discard(callback: SignalCallback) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(callback))) {
-        forget(panic);
-    }
+    run_foreign(|| drop(callback));
 }
 
 impl fmt::Debug for Callbacks {

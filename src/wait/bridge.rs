@@ -346,9 +346,18 @@ impl AsFd for Bridge {
     }
 }
 
-/// Wakes a task. What its waker does is not ours, and must end neither a call nor the thread.
+/// Wakes a task.
 pub(crate) fn wake(waker: Option<Waker>) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.map(Waker::wake))) {
-        forget(panic); // dropping it could panic, too
+    run_foreign(|| waker.map(Waker::wake));
+}
+
+/// Runs what is not ours, which must end neither a call nor the thread: `None` if it panics.
+pub(crate) fn run_foreign<T>(run: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(done) => Some(done),
+        Err(panic) => {
+            forget(panic); // dropping it could panic, too
+            None
+        }
     }
 }

@@ -30,7 +30,7 @@ mod spin;
 
 pub(crate) use any::{Turn, Waited};
 pub(crate) use bell::{Bell, Incoming, OneRing};
-pub(crate) use bridge::{Bridge, Ready, Standing, wake};
+pub(crate) use bridge::{Bridge, Ready, Standing, run_foreign, wake};
 pub(crate) use reactor::Standby;
 pub(crate) use sleep::{
     Ended, GaveUp, SLEEP_MAX, Sleep, sleep_for_peer, sleep_for_record, sleep_for_space,
