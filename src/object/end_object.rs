@@ -124,7 +124,7 @@ impl EndObject {
     }
 
     fn user_signals(&self) -> Signal {
-        Signal::from_bits_truncate(self.words.signals()) & Signal::USER_ALL
+        Signal::of_slot(self.words.signals())
     }
 
     /// What can be seen from here of the other end's signals.
@@ -133,7 +133,7 @@ impl EndObject {
         if seen.intersects(Signal::HANDLE_CLOSED | Signal::PEER_CLOSED) {
             return Signal::HANDLE_CLOSED;
         }
-        let user = Signal::from_bits_truncate(self.peer_words.signals()) & Signal::USER_ALL;
+        let user = Signal::of_slot(self.peer_words.signals());
         let is_readable = self.space.is_unread_there();
         let readable = if is_readable { Signal::READABLE } else { Signal::empty() };
         user | readable | Signal::WRITABLE

@@ -269,7 +269,7 @@ impl State {
     pub(super) fn observe(&mut self, scanned: &AtomicU64) -> Result<Signal, Error> {
         self.end.check_usable()?;
         let is_gone = self.space.has_peer_gone() || self.peer.is_disconnected(&self.end)?;
-        let mut signals = Signal::from_bits_truncate(self.end.signals()) & Signal::USER_ALL;
+        let mut signals = Signal::of_slot(self.end.signals());
         // After the peer: what it sent before it went is seen with its going.
         let is_readable = self.first(scanned)?.is_some();
         if is_readable {

@@ -118,6 +118,11 @@ impl Signal {
         Self(bits & Self::all().0)
     }
 
+    /// Those of programs in the word of a slot, of which the rest counts changes.
+    pub(super) const fn of_slot(word: u32) -> Self {
+        Self(word & Self::USER_ALL.0)
+    }
+
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
