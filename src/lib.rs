@@ -180,6 +180,7 @@
 #![deny(unsafe_code)]
 
 mod backoff;
+mod bit_set;
 mod carrier;
 #[doc(hidden)]
 pub mod crash;

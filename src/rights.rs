@@ -1,10 +1,8 @@
 //! What may be done with a handle.
 
-use std::fmt;
-use std::ops::{BitAnd, BitOr, BitOrAssign, Sub};
-
 use rustix::fs::OFlags;
 
+use crate::bit_set::bit_set;
 use crate::handle_type::HandleType;
 
 /// What may be done with a [`Handle`](crate::Handle).
@@ -42,18 +40,7 @@ use crate::handle_type::HandleType;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rights(u32);
 
-/// Defines the single rights, and the table of their names.
-macro_rules! single_rights {
-    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
-        impl Rights {
-            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
-
-            const NAMES: &[(&str, Self)] = &[$((stringify!($name), Self::$name)),*];
-        }
-    };
-}
-
-single_rights! {
+bit_set! { Rights {
     /// Making further handles to the same object.
     DUPLICATE = 0;
     /// Sending it in a message.
@@ -94,7 +81,7 @@ single_rights! {
     MANAGE_THREAD = 18;
     /// No right: asks for whatever the source has. Only by itself.
     SAME_RIGHTS = 31;
-}
+} }
 
 impl Rights {
     /// What nearly every handle has.
@@ -114,43 +101,6 @@ impl Rights {
         .union(Self::SIGNAL)
         .union(Self::SIGNAL_PEER);
 
-    /// No right.
-    #[must_use]
-    pub const fn empty() -> Self {
-        Self(0)
-    }
-
-    /// The rights as Zircon's bits.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// The rights that these bits are; `None` if one of them is no right with a name here.
-    #[must_use]
-    pub fn from_bits(bits: u32) -> Option<Self> {
-        let all = Self::NAMES.iter().fold(0, |all, (_, right)| all | right.0);
-        (bits & !all == 0).then_some(Self(bits))
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether all of `others` are among these.
-    #[must_use]
-    pub const fn contains(self, others: Self) -> bool {
-        others.0 & !self.0 == 0
-    }
-
-    /// These and `others`.
-    #[must_use]
-    pub const fn union(self, others: Self) -> Self {
-        Self(self.0 | others.0)
-    }
-
     /// Those of these that are among `others`, too.
     #[must_use]
     pub const fn intersection(self, others: Self) -> Self {
@@ -158,42 +108,10 @@ impl Rights {
     }
 }
 
-impl BitOr for Rights {
-    type Output = Self;
-
-    fn bitor(self, others: Self) -> Self {
-        self.union(others)
-    }
-}
-
-impl BitOrAssign for Rights {
-    fn bitor_assign(&mut self, others: Self) {
-        *self = *self | others;
-    }
-}
-
-impl BitAnd for Rights {
-    type Output = Self;
-
-    fn bitand(self, others: Self) -> Self {
-        self.intersection(others)
-    }
-}
-
-/// These without `others`.
-impl Sub for Rights {
-    type Output = Self;
-
-    fn sub(self, others: Self) -> Self {
-        Self(self.0 & !others.0)
-    }
-}
-
 impl Rights {
     /// Those of these bits that are rights with names here.
     pub(crate) fn known(bits: u32) -> Self {
-        let all = Self::NAMES.iter().fold(Self(0), |all, (_, right)| all | *right);
-        Self(bits).intersection(all)
+        Self(bits) & Self::NAMED
     }
 
     /// What every new handle has, whatever its type and mode.
@@ -228,20 +146,5 @@ impl Rights {
             HandleType::Directory => Self::ENUMERATE,
             _ => Self::empty(),
         }
-    }
-}
-
-impl fmt::Display for Rights {
-    /// The names of the single rights, or `none`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = Self::NAMES.iter().filter(|(_, right)| self.contains(*right));
-        let names = held.map(|(name, _)| *name).collect::<Vec<_>>().join(" | ");
-        f.write_str(if names.is_empty() { "none" } else { &names })
-    }
-}
-
-impl fmt::Debug for Rights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Rights({self})")
     }
 }

@@ -1,9 +1,8 @@
 //! What an object shows of its state: a set of bits.
 
-use std::fmt;
-use std::ops::{
-    BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, BitXorAssign, Not, Sub, SubAssign,
-};
+use std::ops::{BitAndAssign, BitXor, BitXorAssign, Not, SubAssign};
+
+use crate::bit_set::bit_set;
 
 /// What an object shows of its state, to be waited for.
 ///
@@ -30,18 +29,7 @@ use std::ops::{
 #[repr(transparent)]
 pub struct Signal(u32);
 
-/// Defines the single signals, and the table of their names.
-macro_rules! single_signals {
-    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
-        impl Signal {
-            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
-
-            const NAMES: &[(&str, Self)] = &[$((stringify!($name), Self::$name)),*];
-        }
-    };
-}
-
-single_signals! {
+bit_set! { Signal {
     /// There is something to read.
     #[doc(alias("ZX_CHANNEL_READABLE", "OBJECT_READABLE"))]
     READABLE = 0;
@@ -81,35 +69,17 @@ single_signals! {
     /// For programs to agree on.
     #[doc(alias("USER_SIGNAL_7", "ZX_USER_SIGNAL_7"))]
     USER_7 = 31;
-}
+} }
 
 impl Signal {
     /// All that programs agree on among themselves.
     #[doc(alias("USER_SIGNAL_ALL", "ZX_USER_SIGNAL_ALL"))]
     pub const USER_ALL: Self = Self(0xff << 24);
 
-    /// No signal.
-    #[must_use]
-    pub const fn empty() -> Self {
-        Self(0)
-    }
-
     /// All signals that have a name here.
     #[must_use]
     pub const fn all() -> Self {
-        Self(0xff << 24 | 1 << 23 | 0xf)
-    }
-
-    /// The signals as Zircon's bits.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// The signals that these bits are; `None` if one of them has no name here.
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Option<Self> {
-        if bits & !Self::all().0 == 0 { Some(Self(bits)) } else { None }
+        Self::NAMED
     }
 
     /// Those of these bits that have a name here.
@@ -123,50 +93,10 @@ impl Signal {
         Self(word & Self::USER_ALL.0)
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether all of `others` are among these.
-    #[must_use]
-    pub const fn contains(self, others: Self) -> bool {
-        others.0 & !self.0 == 0
-    }
-
-    /// These and `others`.
-    #[must_use]
-    pub const fn union(self, others: Self) -> Self {
-        Self(self.0 | others.0)
-    }
-
     /// Whether any of `others` is among these.
     #[must_use]
     pub const fn intersects(self, others: Self) -> bool {
         self.0 & others.0 != 0
-    }
-}
-
-impl BitOr for Signal {
-    type Output = Self;
-
-    fn bitor(self, others: Self) -> Self {
-        self.union(others)
-    }
-}
-
-impl BitOrAssign for Signal {
-    fn bitor_assign(&mut self, others: Self) {
-        *self = *self | others;
-    }
-}
-
-impl BitAnd for Signal {
-    type Output = Self;
-
-    fn bitand(self, others: Self) -> Self {
-        Self(self.0 & others.0)
     }
 }
 
@@ -190,15 +120,6 @@ impl BitXorAssign for Signal {
     }
 }
 
-/// These without `others`.
-impl Sub for Signal {
-    type Output = Self;
-
-    fn sub(self, others: Self) -> Self {
-        Self(self.0 & !others.0)
-    }
-}
-
 impl SubAssign for Signal {
     fn sub_assign(&mut self, others: Self) {
         *self = *self - others;
@@ -211,21 +132,6 @@ impl Not for Signal {
 
     fn not(self) -> Self {
         Self::all() - self
-    }
-}
-
-impl fmt::Display for Signal {
-    /// The names of the single signals, or `none`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = Self::NAMES.iter().filter(|(_, signal)| self.contains(*signal));
-        let names = held.map(|(name, _)| *name).collect::<Vec<_>>().join(" | ");
-        f.write_str(if names.is_empty() { "none" } else { &names })
-    }
-}
-
-impl fmt::Debug for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Signal({self})")
     }
 }
 
